@@ -297,6 +297,7 @@ struct hark_conn_stats {
 	uint64_t bytes_in;  /* received by hark; not what a program took from the descriptor */
 	uint64_t bytes_out; /* handed to the kernel */
 	int64_t opened_ns;  /* hark_now() when it was accepted, dialed or made */
+	int64_t deadline_ns; /* what hark_deadline() or the service's lifetime set; HARK_FOREVER: none */
 };
 
 void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
@@ -312,9 +313,14 @@ int hark_idle(struct hark_conn *c);
  * the peer sends; hark_fd() may be handed to a program. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
 int hark_converse(struct hark_conn *c);
 
+#define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */
+
 /* Waits until any descriptor is readable (HARK_IN) or writable (HARK_OUT): pidfds, signalfds, another library's.
- * May suspend. Returns the directions that are ready (an error or hang-up makes both so) or -ETIMEDOUT, -ECANCELED. */
+ * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT, -ECANCELED. */
 int hark_wait_fd(int fd, int directions, int64_t deadline);
+
+/* Tells the server how the box judges its own end, in waitpid(2)'s form: HARK_EVENT_CLOSE carries it. 0 by default. */
+void hark_outcome(struct hark_conn *c, int status);
 
 /* ---- serve ----------------------------------------------------------------------------------- */
 
@@ -351,7 +357,7 @@ struct hark_event {
 	struct hark_conn *conn; /* OPEN, CLOSE */
 	int error;
 	pid_t pid;
-	int status;
+	int status;             /* WORKER_DOWN; CLOSE: what hark_outcome() told */
 };
 
 struct hark_serve_opts {
@@ -359,6 +365,9 @@ struct hark_serve_opts {
 	int workers;             /* processes that all accept; 0 or 1: the caller itself */
 	int max_conns;           /* at once in each worker; above it connections wait in the backlog; 0: no limit */
 	bool client_first;       /* the peer speaks first: the box starts at its first byte, a silent connection costs no stack */
+	bool wait;               /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
+	                          * connection, nothing taken from it, and the server looks away until the box returns; at once
+	                          * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */
 	const char *engine;      /* "epoll", "uring", "poll"; NULL: $HARK_ENGINE, else the best that works here */
 	size_t stack_bytes;      /* of each fiber or thread; 0: 64 KB for fibers, the system's for threads */
 	int64_t idle_timeout_ns; /* hark_idle_timeout() of each connection; 0: none */
@@ -384,6 +393,9 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
  * grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
  * Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
+
+/* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
+int64_t hark_drain_deadline(void);
 
 /* ---- fibers: structured concurrency inside a box or a program -----------------------------------
  *

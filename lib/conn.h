@@ -34,6 +34,7 @@ struct hark_conn {
 	int64_t deadline;        /* HARK_FOREVER: none */
 	int64_t idle_ns;         /* 0: none */
 	int64_t opened;
+	int status;              /* hark_outcome() */
 	struct hark__buffer in, out;
 	uint64_t bytes_in, bytes_out;
 	union {                  /* the peer as accept told it; family 0: not told, ask getpeername(2) */
