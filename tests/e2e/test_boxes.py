@@ -2,11 +2,14 @@
 import datetime
 import os
 import re
+import signal
 import socket
 import struct
 import time
 
 import pytest
+
+from conftest import MODELS, PATIENCE, read_all, wait_until
 
 SECONDS_1900_TO_1970 = 2208988800
 ISO = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\r\n")
@@ -14,24 +17,12 @@ NIST = re.compile(rb"(\d{5}) (\d\d-\d\d-\d\d \d\d:\d\d:\d\d) \d\d [012] [0-4] +\
 PATTERN = b"".join(bytes(32 + (line + i) % 95 for i in range(72)) + b"\r\n" for line in range(95))
 
 
-def tcp(server, index=0):
-    s = socket.create_connection(("127.0.0.1", server.port(index)), timeout=10)
-    return s
-
-
 def udp(server, index=0, source_port=0):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(10)
+    s.settimeout(PATIENCE)
     s.bind(("127.0.0.1", source_port))
     s.connect(("127.0.0.1", server.port(index)))
     return s
-
-
-def read_all(s):
-    chunks = []
-    while chunk := s.recv(65536):
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def ask(s, data):
@@ -87,7 +78,7 @@ def logins(tmp_path):
 def test_echo_returns_every_byte_of_a_stream(serve):
     server = serve("tcp://127.0.0.1:0", "echo")
     data = os.urandom(300000)
-    with tcp(server) as s:
+    with server.connect() as s:
         got = b""
         for at in range(0, len(data), 10000):
             s.sendall(data[at:at + 10000])
@@ -106,10 +97,10 @@ def test_echo_returns_a_datagram_of_any_size(serve, size):
         assert s.recv(65536) == data
 
 
-@pytest.mark.parametrize("model", ["inline", "process", "thread", "fiber"])
+@pytest.mark.parametrize("model", MODELS)
 def test_echo_serves_streams_and_datagrams_of_one_service_under_every_model(serve, model):
     server = serve("--model", model, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "echo")
-    with tcp(server) as s:
+    with server.connect() as s:
         assert ask(s, b"stream") == b"stream"
     with udp(server, 1) as s:
         s.send(b"datagram")
@@ -121,7 +112,7 @@ def test_echo_serves_streams_and_datagrams_of_one_service_under_every_model(serv
 
 def test_discard_takes_all_and_answers_nothing(serve):
     server = serve("tcp://127.0.0.1:0", "discard")
-    with tcp(server) as s:
+    with server.connect() as s:
         assert ask(s, bytes(1000000)) == b""
 
 
@@ -130,7 +121,7 @@ def test_discard_takes_all_and_answers_nothing(serve):
 
 def test_chargen_rotates_72_characters_through_all_95_and_around(serve):
     server = serve("tcp://127.0.0.1:0", "chargen")
-    with tcp(server) as s:
+    with server.connect() as s:
         got = b""
         while len(got) < 2 * len(PATTERN) + 10:
             got += s.recv(65536)
@@ -159,9 +150,9 @@ def test_chargen_gives_up_to_512_bytes_when_told_to(serve):
 
 def test_chargen_ends_when_the_server_drains(serve):
     server = serve("tcp://127.0.0.1:0", "chargen")
-    with tcp(server) as s:
+    with server.connect() as s:
         s.recv(1)
-        server.terminate()
+        os.kill(server.pid, signal.SIGTERM)
         got = read_all(s)
     assert got.endswith(PATTERN[-74:])
 
@@ -171,7 +162,7 @@ def test_chargen_ends_when_the_server_drains(serve):
 
 def test_daytime_is_iso_8601_in_utc(serve):
     server = serve("tcp://127.0.0.1:0", "daytime")
-    with tcp(server) as s:
+    with server.connect() as s:
         got = read_all(s)
     assert ISO.fullmatch(got)
     said = datetime.datetime.strptime(got.decode().strip(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
@@ -180,7 +171,7 @@ def test_daytime_is_iso_8601_in_utc(serve):
 
 def test_daytime_tells_the_modified_julian_date_in_the_nist_form(serve):
     server = serve("tcp://127.0.0.1:0", "daytime", "--nist")
-    with tcp(server) as s:
+    with server.connect() as s:
         match = NIST.fullmatch(read_all(s))
     said = datetime.datetime.strptime(match[2].decode(), "%y-%m-%d %H:%M:%S").replace(tzinfo=datetime.timezone.utc)
     assert abs(said.timestamp() - time.time()) < 5
@@ -208,7 +199,7 @@ def test_a_fixed_answer_wants_a_datagram_of_its_size_unless_told_otherwise(serve
 
 def test_time_counts_from_1900(serve):
     server = serve("tcp://127.0.0.1:0", "time")
-    with tcp(server) as s:
+    with server.connect() as s:
         got = read_all(s)
     assert len(got) == 4
     assert abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5
@@ -216,7 +207,7 @@ def test_time_counts_from_1900(serve):
 
 def test_time_answers_a_client_that_has_already_ended_its_side(serve):
     server = serve("tcp://127.0.0.1:0", "time")
-    with tcp(server) as s:
+    with server.connect() as s:
         assert len(ask(s, b"what time is it?")) == 4
 
 
@@ -227,7 +218,7 @@ def test_qotd_quotes_less_than_512_characters(serve):
     server = serve("tcp://127.0.0.1:0", "qotd")
     seen = set()
     for _ in range(30):
-        with tcp(server) as s:
+        with server.connect() as s:
             got = read_all(s)
         assert 0 < len(got) < 512 and got.endswith(b"\r\n")
         seen.add(got)
@@ -240,7 +231,7 @@ def test_qotd_takes_fortunes_and_leaves_out_what_is_too_long(serve, tmp_path):
     server = serve("tcp://127.0.0.1:0", "qotd", "--file", str(path))
     seen = set()
     for _ in range(60):
-        with tcp(server) as s:
+        with server.connect() as s:
             seen.add(read_all(s))
     assert seen == {b"one\r\n", b"two lines,\r\n%% is no end\r\n", b"last, without a line's end"}
 
@@ -258,13 +249,13 @@ def test_qotd_answers_a_datagram_with_a_quotation_that_fits(serve, tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [(None, "No such file"), (b"", "no quotation"), (b"x" * 600, "no quotation")])
-def test_qotd_says_why_a_file_will_not_do(hark, tmp_path, content, words):
+def test_qotd_says_why_a_file_will_not_do(run, tmp_path, content, words):
     path = tmp_path / "fortunes"
     if content is not None:
         path.write_bytes(content)
-    done = hark("serve", "tcp://127.0.0.1:0", "qotd", "--file", str(path))
+    done = run("serve", "tcp://127.0.0.1:0", "qotd", "--file", str(path))
     assert done.returncode != 0
-    assert str(path) in done.stderr and words in done.stderr
+    assert str(path) in done.stderr.decode() and words in done.stderr.decode()
 
 
 # users and loggedin
@@ -272,7 +263,7 @@ def test_qotd_says_why_a_file_will_not_do(hark, tmp_path, content, words):
 
 def test_users_lists_each_live_user_once(serve, logins):
     server = serve("tcp://127.0.0.1:0", "users", "--utmp", logins)
-    with tcp(server) as s:
+    with server.connect() as s:
         assert read_all(s) == b"ann\r\nbob\r\n"
 
 
@@ -287,23 +278,23 @@ def test_users_gives_a_datagram_the_whole_lines_that_fit(serve, logins):
 def test_users_shows_no_control_characters(serve, tmp_path):
     path = utmp_file(tmp_path / "utmp", [(7, os.getpid(), "e\x1b[2Jve\n")])
     server = serve("tcp://127.0.0.1:0", "users", "--utmp", path)
-    with tcp(server) as s:
+    with server.connect() as s:
         assert read_all(s) == b"e?[2Jve?\r\n"
 
 
 def test_a_host_without_utmp_has_no_users(serve, tmp_path):
     missing = str(tmp_path / "none")
     server = serve("tcp://127.0.0.1:0", "users", "--utmp", missing)
-    with tcp(server) as s:
+    with server.connect() as s:
         assert read_all(s) == b""
     server = serve("tcp://127.0.0.1:0", "loggedin", "--utmp", missing)
-    with tcp(server) as s:
+    with server.connect() as s:
         assert ask(s, b"root\n") == b"no\r\n"
 
 
 def test_this_hosts_own_users_are_what_who_says_or_none(serve):
     server = serve("tcp://127.0.0.1:0", "users")
-    with tcp(server) as s:
+    with server.connect() as s:
         got = set(read_all(s).decode().split())
     with os.popen("who") as who:
         assert got == {line.split()[0] for line in who}
@@ -311,7 +302,7 @@ def test_this_hosts_own_users_are_what_who_says_or_none(serve):
 
 def test_loggedin_answers_each_line_of_a_stream(serve, logins):
     server = serve("tcp://127.0.0.1:0", "loggedin", "--utmp", logins)
-    with tcp(server) as s:
+    with server.connect() as s:
         s.sendall(b"ann\r\n")
         assert s.recv(100) == b"yes\r\n"  # before the next is asked
         assert ask(s, b" bob \ncarl\ndora\n\nan\nannn\nbob") == b"yes\r\n" + 5 * b"no\r\n" + b"yes\r\n"
@@ -332,10 +323,10 @@ def test_loggedin_answers_a_datagram_within_its_size(serve, logins):
 
 def test_message_shows_what_came_with_its_sender_and_answers(serve):
     server = serve("tcp://127.0.0.1:0", "message")
-    with tcp(server) as s:
+    with server.connect() as s:
         me = "tcp://%s:%d" % s.getsockname()
-        assert ask(s, b"hello\r\nworld \x1b[31m\xff\x7f\n") == b"+ got 22 bytes\r\n"
-    assert f"{me}: hello\n{me}: world ^[[31m\\xff\\x7f\n" in server.out()
+        assert ask(s, b"hello\r\nworld \x1b[31m\xff\x7f\n") == b"+ got 21 bytes\r\n"
+    wait_until(lambda: f"{me}: hello\n{me}: world ^[[31m\\xff\\x7f\n" in server.stdout)
 
 
 def test_message_takes_a_datagram_and_answers_within_its_size(serve):
@@ -345,24 +336,25 @@ def test_message_takes_a_datagram_and_answers_within_its_size(serve):
         assert s.recv(100) == b"+ "
         s.send(b"a longer message")
         assert s.recv(100) == b"+ got 16 bytes\r\n"
-        assert "udp://%s:%d: a longer message\n" % s.getsockname() in server.out()
+        wait_until(lambda: "udp://%s:%d: a longer message\n" % s.getsockname() in server.stdout)
 
 
 def test_message_is_bounded(serve):
     server = serve("tcp://127.0.0.1:0", "message")
-    with tcp(server) as s:
+    with server.connect() as s:
         s.sendall(b"x" * 10000)
         assert read_all(s) == b"+ got 4096 bytes\r\n"
 
 
 def test_message_that_was_cut_is_not_shown(serve):
     server = serve("tcp://127.0.0.1:0", "message")
-    with tcp(server) as s:
+    with server.connect() as s:
         s.sendall(b"half a mess")
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    with tcp(server) as s:
+    with server.connect() as s:
         ask(s, b"whole")
-    assert "half" not in server.out() and "whole" in server.out()
+    wait_until(lambda: "whole" in server.stdout)
+    assert "half" not in server.stdout
 
 
 # what they must not become
@@ -385,7 +377,7 @@ def test_a_low_source_port_gets_no_answer_unless_told_to(serve, box, question):
 def test_datagrams_are_answered_over_ipv6_by_the_same_rules(serve):
     server = serve("udp6://[::1]:0", "time")
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
-        s.settimeout(10)
+        s.settimeout(PATIENCE)
         s.connect(("::1", server.port(0)))
         s.send(bytes(4))
         assert len(s.recv(100)) == 4
@@ -395,7 +387,7 @@ def test_local_datagrams_have_no_size_rule(serve, tmp_path):
     path = str(tmp_path / "daytime")
     serve(f"unixgram:{path}", "daytime")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        s.settimeout(10)
+        s.settimeout(PATIENCE)
         s.bind("")  # an abstract address of the kernel's choice, or nobody could answer
         s.connect(path)
         s.send(b"")
@@ -412,7 +404,7 @@ def test_local_datagrams_have_no_size_rule(serve, tmp_path):
     (["echo", "loud"], "unexpected argument: loud"),
     (["discard", "all"], "takes no arguments"),
 ])
-def test_a_wrong_argument_is_named(hark, args, words):
-    done = hark("serve", "tcp://127.0.0.1:0", *args)
+def test_a_wrong_argument_is_named(run, args, words):
+    done = run("serve", "tcp://127.0.0.1:0", *args)
     assert done.returncode == 100
-    assert args[0] in done.stderr and words in done.stderr
+    assert args[0] in done.stderr.decode() and words in done.stderr.decode()
