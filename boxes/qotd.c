@@ -65,31 +65,38 @@ void qotd_serve(struct hark_conn *c, void *arg)
 		(void)hark_write(c, quote->text, quote->len);
 }
 
-/* Reads the whole file into *text, a NUL after it. Returns its size or -errno. */
+/* Reads what fd holds into buf, at most cap bytes. Returns how many, or -errno. */
+static ssize_t read_up_to(int fd, char *buf, size_t cap)
+{
+	size_t have = 0;
+	while (have < cap) {
+		ssize_t n = read(fd, buf + have, cap - have);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			break;
+		have += n > 0 ? (size_t)n : 0;
+	}
+	return (ssize_t)have;
+}
+
+/* Reads a regular file whole. *text is to be freed. Returns its size or -errno. */
 static ssize_t read_file(const char *path, char **text)
 {
 	struct stat st;
+	ssize_t r = -ENOMEM;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	ssize_t r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
-	if (r == 0 && st.st_size > FILE_MAX)
+	if (fstat(fd, &st) < 0)
+		r = -errno;
+	else if (!S_ISREG(st.st_mode))
+		r = -EINVAL;
+	else if (st.st_size > FILE_MAX)
 		r = -EFBIG;
-	char *buf = r == 0 ? malloc((size_t)st.st_size + 1) : NULL;
-	if (r == 0 && buf == NULL)
-		r = -ENOMEM;
-	ssize_t n = 1;
-	while (r >= 0 && r < st.st_size && n > 0) {
-		n = read(fd, buf + r, (size_t)(st.st_size - r));
-		r = n < 0 ? -errno : r + n;
-	}
+	else if ((*text = malloc((size_t)st.st_size + 1)) != NULL)
+		r = read_up_to(fd, *text, (size_t)st.st_size);
 	(void)close(fd);
-	if (r < 0) {
-		free(buf);
-		return r;
-	}
-	buf[r] = '\0';
-	*text = buf;
 	return r;
 }
 
@@ -147,12 +154,12 @@ static int take_apart(struct qotd *q, const char *raw, size_t size)
 
 static int load(struct qotd *q, const char *path, struct hark_why *why)
 {
-	char *raw;
+	char *raw = NULL;
 	ssize_t size = read_file(path, &raw);
-	if (size < 0)
-		return box_why(why, (int)size, "cannot read %s: %s", path, hark_strerror((int)size));
-	int r = take_apart(q, raw, (size_t)size);
+	int r = size < 0 ? (int)size : take_apart(q, raw, (size_t)size);
 	free(raw);
+	if (size < 0)
+		return box_why(why, r, "cannot read %s: %s", path, hark_strerror(r));
 	if (r == -ENODATA)
 		return box_why(why, r, "%s: no quotation of 1 to %d bytes in it", path, QUOTE_MAX);
 	return r < 0 ? box_why(why, r, "out of memory") : 0;
