@@ -36,7 +36,7 @@ static int parse_local(const struct hark_address *to, const char *text, struct h
 	if (is_unix(to)) {
 		n = snprintf(whole, sizeof whole, "unix:%s", text);
 	} else {
-		if (text[0] == ':')
+		if (text[0] == ':' && text[1] != ':')
 			format = "tcp://*%s";
 		else if (colon == NULL || text[strlen(text) - 1] == ']')
 			format = "tcp://%s:0";
