@@ -182,6 +182,42 @@ static void a_refused_address_is_followed_at_once(void **state)
 	(void)close(live);
 }
 
+static bool asked_before[1024];
+static int (*real_getsockopt)(int fd, int level, int name, void *value, socklen_t *len);
+
+/* On loopback a refusal is there at once; elsewhere it comes later, when the descriptor has been waited for. */
+static int getsockopt_late(int fd, int level, int name, void *value, socklen_t *len)
+{
+	if (level != SOL_SOCKET || name != SO_ERROR || fd >= 1024 || asked_before[fd])
+		return real_getsockopt(fd, level, name, value, len);
+	asked_before[fd] = true;
+	*(int *)value = 0;
+	return 0;
+}
+
+static void a_refusal_beside_a_dead_address_is_followed_at_once(void **state)
+{
+	(void)state;
+	struct blackhole dead;
+	struct dialed d;
+	blackhole_open(&dead);
+	struct hark_endpoint to[3] = {dead.at, nobody()};
+	int live = plain_listener("127.0.0.1", 8, &to[2]);
+	for (int late = 0; late < 2; late++) {
+		real_getsockopt = hark__sys.getsockopt;
+		if (late)
+			hark__sys.getsockopt = getsockopt_late;
+		int rc = race(to, 3, &(struct hark_dial_opts){.attempt_delay_ns = 400 * HARK_MS}, hark_after(10 * HARK_S), &d);
+		hark__sys.getsockopt = real_getsockopt;
+		assert_int_equal(rc, 0);
+		assert_true(d.took_ns >= 400 * HARK_MS && d.took_ns < 780 * HARK_MS); /* one delay, not two */
+		assert_int_equal(d.report.attempts[1].error, ECONNREFUSED);
+		hang_up(&d);
+	}
+	(void)close(live);
+	blackhole_close(&dead);
+}
+
 static void a_slow_first_address_may_still_win(void **state)
 {
 	(void)state;
@@ -686,6 +722,7 @@ int main(void)
 		cmocka_unit_test(a_dead_first_address_costs_at_most_300_ms),
 		cmocka_unit_test(the_attempt_delay_can_be_chosen),
 		cmocka_unit_test(a_refused_address_is_followed_at_once),
+		cmocka_unit_test(a_refusal_beside_a_dead_address_is_followed_at_once),
 		cmocka_unit_test(a_slow_first_address_may_still_win),
 		cmocka_unit_test(the_most_telling_error_is_returned),
 		cmocka_unit_test(a_deadline_holds_for_all_attempts_together),
