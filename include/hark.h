@@ -165,7 +165,7 @@ int hark_dial(const char *address, const struct hark_dial_opts *opts, struct har
 struct hark_listen_opts {
 	int backlog;              /* connections; 0: $LISTENQ, else SOMAXCONN. listen(2) */
 	bool reuseport;           /* SO_REUSEPORT */
-	bool v6only;              /* IPV6_V6ONLY: "*" and tcp6 take no IPv4 */
+	bool v6only;              /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
 	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */
 	int fast_open_queue;      /* TCP_FASTOPEN requests; 0: off */
 	mode_t unix_mode;         /* permissions of a unix path; 0: what the umask leaves */
@@ -226,8 +226,8 @@ int hark_type(const struct hark_conn *c);
 
 /* Reads what there is, at least 1 byte, at most cap. May suspend; before it would, what was written is flushed.
  * Returns the count; 0 at the end of the stream (the peer ended it in order). -ECONNRESET: it was cut.
- * Datagrams: one, whole; 0 may also be an empty one (hark_truncated tells nothing then); -EMSGSIZE if it is longer than
- * cap: it is not consumed, and hark_buffered() tells its size. */
+ * Datagrams: one, whole; 0 is an empty one, or the end; -EMSGSIZE if it is longer than cap: it is not consumed, and
+ * hark_buffered() tells its size. hark_readn() and hark_readline() take its bytes apart; they never join two. */
 ssize_t hark_read(struct hark_conn *c, void *buf, size_t cap);
 
 /* Reads exactly n bytes. Returns n; 0 if the stream ended before the first one; -ECONNRESET if it was cut;
@@ -260,7 +260,7 @@ int hark_flush(struct hark_conn *c);
  * a buffer elsewhere. May suspend. Returns how many bytes were sent. */
 int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
-/* Copies from one connection to another until from's end, flushing as it goes; splice(2) where it can be used.
+/* Copies from one connection to another until from's end, flushing as it goes.
  * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). */
 int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed);
 
@@ -310,7 +310,8 @@ int hark_idle(struct hark_conn *c);
 
 /* Makes a conversation of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
  * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that
- * the peer sends; hark_fd() may be handed to a program. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
+ * the peer sends; hark_fd() may be handed to a program. -EALREADY: this peer has a conversation here already, which has
+ * got the datagram; c is of no more use. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
 int hark_converse(struct hark_conn *c);
 
 #define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */

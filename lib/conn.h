@@ -10,6 +10,7 @@
 
 #include "buffer.h"
 #include "engine.h"
+#include "fiber.h"
 #include "hark.h"
 
 enum hark__conn_kind {
@@ -19,6 +20,7 @@ enum hark__conn_kind {
 	HARK__FILE,     /* pipe, terminal, file: read(2) and write(2), poll(2) first */
 };
 
+struct hark__gate;   /* serve.h */
 struct hark__server; /* serve.h; the server that gave this connection, if one did */
 struct hark__reply;  /* datagram.h; where a HARK__REPLY's answers go */
 
@@ -26,11 +28,12 @@ struct hark_conn {
 	struct hark__source src; /* src.fd is the descriptor; -1: a HARK__REPLY, or handed away */
 	uint8_t kind;
 	bool eof;                /* the end of the stream was read */
-	bool started;            /* a byte was read from it, ever: drain tells a new connection from an idle one */
-	bool idle;               /* its reader waits in hark_idle(): drain may end it */
+	bool have_datagram;      /* in holds one datagram, perhaps an empty one */
+	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	atomic_bool reading;     /* the reader's and the writer's role are taken; exchange acquire, store release */
 	atomic_bool writing;
-	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with writing */
+	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
+	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
 	int64_t deadline;        /* HARK_FOREVER: none */
 	int64_t idle_ns;         /* 0: none */
 	int64_t opened;
@@ -44,7 +47,10 @@ struct hark_conn {
 	} peer;
 	struct hark__server *server;
 	struct hark__reply *reply;
+	struct hark__gate *lent; /* serve_wait.c: the gate whose own socket this is; else NULL */
 	struct hark__list link;  /* in the server's list */
+	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */
+	struct hark__timer until;  /* moment without one */
 };
 
 /* A connection over fd, deadline and time-outs off. Takes fd only on success. -ENOMEM. */
@@ -59,7 +65,23 @@ void hark__conn_set_peer(struct hark_conn *c, const struct sockaddr_storage *pee
 /* Turns a v4-mapped IPv6 address into IPv4, in place. */
 void hark__unmap(struct hark_endpoint *e);
 
-/* The earliest of the connection's deadline, its idle time-out from now, and the drain's end where it is served. */
-int64_t hark__conn_until(struct hark_conn *c);
+/* Waits for a direction of c, by its deadline and idle time-out. 0, -ETIMEDOUT, -ECANCELED, …. */
+int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing);
+
+/* -ETIMEDOUT past c's deadline: a peer that never makes us wait does not outrun it. */
+int hark__conn_expired(const struct hark_conn *c);
+
+/* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. (stream.c) */
+ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
+
+/* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */
+ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing);
+
+/* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
+ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);
+
+/* The reader's and the writer's role. -EBUSY: another fiber or thread has it. */
+int hark__conn_begin(atomic_bool *role);
+void hark__conn_end(atomic_bool *role);
 
 #endif

@@ -9,6 +9,7 @@
 #ifndef HARK__ENGINE_H
 #define HARK__ENGINE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -29,8 +30,9 @@ struct hark__engine;
 
 struct hark__source {
 	int fd;
-	uint8_t ready;                /* HARK__ bits: what a call may find; a call that would block clears its bit */
+	_Atomic uint8_t ready;        /* HARK__ bits: what a call may find; a call that would block clears its bit */
 	uint8_t armed;                /* engine's own: what is being watched */
+	bool stream;                  /* a stream socket whose bytes a completion engine may take in advance */
 	bool nonblock;                /* the description has O_NONBLOCK: completions cannot be used on it */
 	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
@@ -80,6 +82,29 @@ int hark__engine_open(const char *name, struct hark__engine **out);
 static inline void hark__source_init(struct hark__source *s, int fd)
 {
 	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT};
+}
+
+/* The bits belong to one loop's thread; only without a loop may a reading and a writing thread meet here. Relaxed: each
+ * bit only says whether trying is worth it, the system call itself orders what it finds. */
+static inline unsigned hark__ready(const struct hark__source *s)
+{
+	return atomic_load_explicit(&s->ready, memory_order_relaxed);
+}
+
+static inline void hark__ready_set(struct hark__source *s, unsigned bits)
+{
+	if (s->engine != NULL)
+		atomic_store_explicit(&s->ready, (uint8_t)(hark__ready(s) | bits), memory_order_relaxed);
+	else
+		(void)atomic_fetch_or_explicit(&s->ready, (uint8_t)bits, memory_order_relaxed);
+}
+
+static inline void hark__ready_clear(struct hark__source *s, unsigned bits)
+{
+	if (s->engine != NULL)
+		atomic_store_explicit(&s->ready, (uint8_t)(hark__ready(s) & ~bits), memory_order_relaxed);
+	else
+		(void)atomic_fetch_and_explicit(&s->ready, (uint8_t)~bits, memory_order_relaxed);
 }
 
 /* Records readiness and wakes the waiters it concerns. Engines call it. */

@@ -36,8 +36,14 @@ int64_t hark__loop_now(const struct hark__loop *l);
 /* Queues w: its run() is called, on the loop's own large stack, when its turn comes. Once queued, again is a no-op. */
 void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w);
 
+void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w); /* takes it out of the queue again */
+
 /* The same from any thread. w stays valid until it runs. Needs no lock of the caller's. */
 void hark__loop_post(struct hark__loop *l, struct hark__waiter *w);
+
+/* Called after each system call that moved bytes without waiting: lets others run after a good many of them, so that a peer
+ * that always has more cannot hold the loop. 0 or -ECANCELED. */
+int hark__fair(void);
 
 /* Timers call t->waiter's run() by queueing it. Setting a set one moves it. */
 struct hark__timer {
@@ -48,16 +54,28 @@ struct hark__timer {
 int hark__timer_set(struct hark__loop *l, struct hark__timer *t, int64_t at); /* 0 or -ENOMEM */
 void hark__timer_clear(struct hark__loop *l, struct hark__timer *t);
 
-/* Waits until one of n sources is ready in a direction of events (HARK__IN, HARK__OUT).
+#define HARK__DRAIN 8u /* also return, with 0, when a drain begins or has begun */
+
+/* Waits until one of n sources is ready in a direction of events (HARK__IN, HARK__OUT, with HARK__DRAIN).
  * doing names the wait for hark_dump(): static text. Spurious returns are possible: the caller tries again.
  * 0; -ETIMEDOUT; -ECANCELED; -EBUSY: another fiber waits there in that direction; or -errno of the engine. */
 int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64_t deadline, const char *doing);
+
+/* What hark__wait_any() waits for while a drain's grace ends earlier: -ECANCELED then. Set for boxes that are served by the
+ * calling thread without a loop; a loop cancels its fibers instead. */
+void hark__wait_served(bool served);
 
 /* Parks the calling fiber until woken by hark__fiber_wake(). Loop only. 0, -ETIMEDOUT, -ECANCELED. */
 int hark__park(int64_t deadline, const char *doing);
 
 /* Parks whatever happens, cancellation included. */
 void hark__park_firmly(const char *doing);
+
+/* The calling fiber begins or ends to wait at a request boundary: its stack may be given back meanwhile. */
+void hark__fiber_idles(bool begins);
+
+/* The drain has begun: ends every wait of the loop that asked for that (HARK__DRAIN). */
+void hark__loop_draining(struct hark__loop *l);
 
 struct hark__fiber *hark__fiber_self(void);
 struct hark__waiter *hark__fiber_waiter(struct hark__fiber *f);

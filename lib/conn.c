@@ -1,0 +1,323 @@
+/* conn.c — what every connection has: its life, its addresses, its deadlines, its orderly end.
+ *
+ * A connection belongs to whoever dialed, accepted or made it; a served one to the server. One reader and one writer at
+ * a time, each a fiber of one loop or a thread. */
+#include "conn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "datagram.h"
+#include "drain.h"
+#include "fiber.h"
+#include "sys.h"
+
+#define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer was silent for so long */
+#define LINGER_TOTAL_NS (10 * HARK_S) /* … and no longer than this in all */
+#define FIRST_BYTE_NS   HARK_S        /* a connection that has not spoken yet when a drain begins may still do so for this long */
+
+static int64_t now_cheap(void)
+{
+	struct hark__loop *l = hark__loop_self();
+	return l != NULL ? hark__loop_now(l) : hark_now();
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
+{
+	struct hark_conn *c = hark__sys.calloc(1, sizeof *c);
+	if (c == NULL)
+		return -ENOMEM;
+	hark__source_init(&c->src, fd);
+	c->src.stream = kind == HARK__STREAM;
+	c->kind = kind;
+	c->deadline = HARK_FOREVER;
+	c->opened = now_cheap();
+	*out = c;
+	return 0;
+}
+
+void hark__conn_free(struct hark_conn *c)
+{
+	hark__source_detach(&c->src);
+	hark__reply_free(c->reply); /* first: nobody hands datagrams to a closed socket */
+	if (c->src.fd >= 0)
+		(void)hark__sys.close(c->src.fd);
+	hark__buffer_release(&c->in);
+	hark__buffer_release(&c->out);
+	free(c);
+}
+
+static enum hark__conn_kind kind_of(int fd)
+{
+	int type;
+	socklen_t len = sizeof type;
+	if (hark__sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return HARK__FILE;
+	return type == SOCK_STREAM ? HARK__STREAM : HARK__DATAGRAM;
+}
+
+int hark_conn_from_fd(int fd, struct hark_conn **out)
+{
+	int flags = hark__sys.fcntl(fd, F_GETFL, 0);
+	if (flags < 0)
+		return -errno;
+	int r = hark__conn_new(fd, kind_of(fd), out);
+	if (r < 0) {
+		(void)hark__sys.close(fd);
+		return r;
+	}
+	(*out)->src.nonblock = flags & O_NONBLOCK;
+	return 0;
+}
+
+int hark_fd(const struct hark_conn *c)
+{
+	return c->src.fd >= 0 || c->reply == NULL ? c->src.fd : hark__reply_fd(c->reply);
+}
+
+size_t hark_buffered(const struct hark_conn *c)
+{
+	const struct hark__engine *e = c->src.engine;
+	size_t n = hark__buffer_len(&c->in);
+	if (e != NULL && e->ops->pending != NULL)
+		n += e->ops->pending(c->src.engine, &c->src);
+	return n;
+}
+
+int hark_type(const struct hark_conn *c)
+{
+	return c->kind == HARK__DATAGRAM || c->kind == HARK__REPLY ? SOCK_DGRAM : SOCK_STREAM;
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+void hark_deadline(struct hark_conn *c, int64_t deadline)
+{
+	c->deadline = deadline;
+}
+
+void hark_idle_timeout(struct hark_conn *c, int64_t ns)
+{
+	c->idle_ns = ns;
+}
+
+static int64_t until(const struct hark_conn *c)
+{
+	if (c->idle_ns <= 0)
+		return c->deadline;
+	int64_t now = now_cheap();
+	return c->deadline - now < c->idle_ns ? c->deadline : now + c->idle_ns;
+}
+
+int hark__conn_expired(const struct hark_conn *c)
+{
+	return c->deadline != HARK_FOREVER && now_cheap() >= c->deadline ? -ETIMEDOUT : 0;
+}
+
+int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
+{
+	struct hark__source *one = &c->src;
+	return hark__wait_any(&one, 1, events, until(c), doing);
+}
+
+/* ---- addresses ------------------------------------------------------------------------------- */
+
+void hark__unmap(struct hark_endpoint *e)
+{
+	struct sockaddr_in6 six;
+	if (e->addr.ss_family != AF_INET6)
+		return;
+	memcpy(&six, &e->addr, sizeof six);
+	if (!IN6_IS_ADDR_V4MAPPED(&six.sin6_addr))
+		return;
+	struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = six.sin6_port};
+	memcpy(&four.sin_addr, &six.sin6_addr.s6_addr[12], 4);
+	memset(&e->addr, 0, sizeof e->addr);
+	memcpy(&e->addr, &four, sizeof four);
+	e->len = sizeof four;
+}
+
+void hark__conn_set_peer(struct hark_conn *c, const struct sockaddr_storage *peer, socklen_t len)
+{
+	if (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)
+		return; /* a unix peer's name is asked for when it is wanted */
+	struct hark_endpoint e = {.len = len};
+	memcpy(&e.addr, peer, len < sizeof e.addr ? len : sizeof e.addr);
+	hark__unmap(&e);
+	memcpy(&c->peer, &e.addr, sizeof c->peer);
+}
+
+typedef int name_call(int, struct sockaddr *, socklen_t *);
+
+static int ask_name(struct hark_conn *c, name_call *call, struct hark_endpoint *out)
+{
+	struct hark_endpoint e = {.type = hark_type(c), .len = sizeof e.addr};
+	if (call(c->src.fd, (struct sockaddr *)&e.addr, &e.len) < 0)
+		return -errno;
+	hark__unmap(&e);
+	*out = e;
+	return 0;
+}
+
+int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out)
+{
+	if (c->kind == HARK__REPLY && c->reply != NULL)
+		return hark__reply_peer(c->reply, out);
+	if (c->peer.any.sa_family == 0)
+		return ask_name(c, hark__sys.getpeername, out);
+	*out = (struct hark_endpoint){
+		.type = hark_type(c),
+		.len = c->peer.any.sa_family == AF_INET ? sizeof c->peer.v4 : sizeof c->peer.v6,
+	};
+	memcpy(&out->addr, &c->peer, out->len);
+	return 0;
+}
+
+int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out)
+{
+	if (c->kind == HARK__REPLY && c->reply != NULL)
+		return hark__reply_local(c->reply, out);
+	return ask_name(c, hark__sys.getsockname, out);
+}
+
+int hark_peer(struct hark_conn *c, char *buf, size_t cap)
+{
+	struct hark_endpoint e;
+	int r = hark_peer_endpoint(c, &e);
+	return r < 0 ? r : hark_endpoint_format(&e, buf, cap);
+}
+
+int hark_local(struct hark_conn *c, char *buf, size_t cap)
+{
+	struct hark_endpoint e;
+	int r = hark_local_endpoint(c, &e);
+	return r < 0 ? r : hark_endpoint_format(&e, buf, cap);
+}
+
+/* ---- what the server is told and tells ------------------------------------------------------- */
+
+void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
+{
+	*out = (struct hark_conn_stats){
+		.bytes_in = c->bytes_in,
+		.bytes_out = c->bytes_out,
+		.opened_ns = c->opened,
+		.deadline_ns = c->deadline,
+	};
+}
+
+void hark_outcome(struct hark_conn *c, int status)
+{
+	c->status = status;
+}
+
+/* ---- request boundary ------------------------------------------------------------------------ */
+
+/* A drain has begun: what has already come is served, an idle connection ends, a new one may still speak for a moment. */
+static ssize_t idle_draining(struct hark_conn *c)
+{
+	int64_t kept = c->deadline;
+	ssize_t n;
+	if (c->bytes_in > 0) {
+		n = hark__conn_fill(c, 0, "idle");
+		return n == -EAGAIN ? 0 : n;
+	}
+	int64_t soon = now_cheap() + FIRST_BYTE_NS;
+	c->deadline = soon < kept ? soon : kept;
+	n = hark__conn_fill(c, HARK__IN, "first byte");
+	c->deadline = kept;
+	return n == -ETIMEDOUT || n == -ECANCELED ? 0 : n;
+}
+
+static ssize_t idle_wait(struct hark_conn *c)
+{
+	bool served = c->server != NULL;
+	bool on_loop = hark__loop_self() != NULL;
+	if (on_loop)
+		hark__fiber_idles(true);
+	ssize_t n = hark__conn_fill(c, HARK__IN | (served ? HARK__DRAIN : 0), "idle");
+	if (on_loop)
+		hark__fiber_idles(false);
+	return n;
+}
+
+int hark_idle(struct hark_conn *c)
+{
+	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
+		return 1;
+	if (c->eof)
+		return 0;
+	int r = hark__conn_begin(&c->reading);
+	if (r < 0)
+		return r;
+	ssize_t n = -EAGAIN;
+	bool served = c->server != NULL;
+	if (!served || hark__drain_until() == HARK_FOREVER)
+		n = idle_wait(c);
+	if (n == -EAGAIN)
+		n = idle_draining(c);
+	hark__conn_end(&c->reading);
+	return n > 0 || c->have_datagram ? 1 : (int)n;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+int hark_shutdown(struct hark_conn *c, int directions)
+{
+	int r = 0;
+	if (directions & HARK_OUT)
+		r = hark_flush(c);
+	if (c->kind == HARK__REPLY)
+		return r;
+	int how = directions == (HARK_IN | HARK_OUT) ? SHUT_RDWR : directions == HARK_OUT ? SHUT_WR : SHUT_RD;
+	if (c->kind != HARK__FILE && hark__sys.shutdown(c->src.fd, how) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
+/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
+static void linger(struct hark_conn *c)
+{
+	char dropped[4096];
+	if (hark__sys.shutdown(c->src.fd, SHUT_WR) < 0)
+		return;
+	int64_t end = hark_after(LINGER_TOTAL_NS);
+	if (c->deadline > end)
+		c->deadline = end;
+	if (c->idle_ns == 0 || c->idle_ns > LINGER_QUIET_NS)
+		c->idle_ns = LINGER_QUIET_NS;
+	ssize_t n = 1;
+	while (n != 0) {
+		n = hark__conn_receive(c, dropped, sizeof dropped);
+		if (n == -EAGAIN)
+			n = hark__conn_wait(c, HARK__IN, "end of stream") == 0 ? 1 : 0;
+		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
+			return;
+	}
+}
+
+int hark_close(struct hark_conn *c)
+{
+	if (c == NULL)
+		return 0;
+	int r = hark_flush(c);
+	if (c->kind == HARK__STREAM && c->src.fd >= 0 && r == 0 && !c->eof)
+		linger(c);
+	hark__conn_free(c);
+	return r;
+}
+
+void hark_abort(struct hark_conn *c)
+{
+	if (c == NULL)
+		return;
+	struct linger now = {.l_onoff = 1};
+	if (c->kind == HARK__STREAM && c->src.fd >= 0)
+		(void)hark__sys.setsockopt(c->src.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	hark__conn_free(c);
+}

@@ -1,0 +1,144 @@
+/* drain.c — hark_drain(): async-signal-safe, and heard by every worker, thread and child of this process.
+ *
+ * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
+ * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
+ * the one of the process that forked it as well; so ending one child does not drain its parent.
+ *
+ * Any thread; hark_drain() also in signal handlers. */
+#include "drain.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "hark.h"
+#include "sys.h"
+
+struct state {
+	_Atomic int64_t until; /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
+};
+
+static struct state first = {HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
+static _Atomic(struct state *) own = &first;
+static struct state *upstream;
+static _Atomic int own_fd = -1;
+static int upstream_fd = -1;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int serving; /* guarded by lock */
+
+static void shorten(struct state *s, int64_t until)
+{
+	int64_t seen = atomic_load(&s->until);
+	while (until < seen && !atomic_compare_exchange_weak(&s->until, &seen, until))
+		;
+}
+
+static void tell(int fd)
+{
+	uint64_t one = 1;
+	while (fd >= 0 && hark__sys.write(fd, &one, sizeof one) < 0 && errno == EINTR)
+		;
+}
+
+void hark_drain(int64_t grace_ns)
+{
+	int saved = errno; /* the interrupted code's */
+	shorten(atomic_load(&own), hark_after(grace_ns < 0 ? 0 : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2 : grace_ns));
+	tell(atomic_load(&own_fd));
+	errno = saved;
+}
+
+int64_t hark__drain_until(void)
+{
+	int64_t until = atomic_load(&atomic_load(&own)->until);
+	int64_t above = upstream != NULL ? atomic_load(&upstream->until) : HARK_FOREVER;
+	return until < above ? until : above;
+}
+
+int64_t hark_drain_deadline(void)
+{
+	return hark__drain_until();
+}
+
+int hark__drain_poll(struct pollfd p[2])
+{
+	int n = 0;
+	if (atomic_load(&own_fd) >= 0)
+		p[n++] = (struct pollfd){.fd = atomic_load(&own_fd), .events = POLLIN};
+	if (upstream_fd >= 0)
+		p[n++] = (struct pollfd){.fd = upstream_fd, .events = POLLIN};
+	return n;
+}
+
+int hark__drain_fd(void)
+{
+	return atomic_load(&own_fd);
+}
+
+int hark__drain_upstream_fd(void)
+{
+	return upstream_fd;
+}
+
+/* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
+static int renew(struct state *old)
+{
+	int fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	struct state *s = hark__sys.mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (s == MAP_FAILED) {
+		(void)hark__sys.close(fd);
+		return -ENOMEM;
+	}
+	atomic_store(&s->until, HARK_FOREVER);
+	atomic_store(&own, s);
+	atomic_store(&own_fd, fd);
+	if (old != NULL && atomic_load(&old->until) != HARK_FOREVER) {
+		shorten(s, atomic_load(&old->until));
+		tell(fd);
+	}
+	return 0;
+}
+
+int hark__drain_enter(void)
+{
+	int r = 0;
+	pthread_mutex_lock(&lock);
+	if (atomic_load(&own_fd) < 0)
+		r = renew(&first);
+	if (r == 0)
+		serving++;
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+void hark__drain_leave(void)
+{
+	uint64_t count;
+	pthread_mutex_lock(&lock);
+	if (--serving == 0) {
+		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
+		atomic_store(&first.until, HARK_FOREVER);
+		(void)hark__sys.read(atomic_load(&own_fd), &count, sizeof count);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+void hark__drain_forked(void)
+{
+	int old_upstream = upstream_fd;
+	upstream = atomic_load(&own);
+	upstream_fd = atomic_load(&own_fd);
+	if (renew(NULL) < 0) { /* no room: this child hears its parent alone, and its own signals end the parent's service too */
+		upstream = NULL;
+		upstream_fd = -1;
+		return;
+	}
+	if (old_upstream >= 0)
+		(void)hark__sys.close(old_upstream);
+	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
+	serving = 1;
+}

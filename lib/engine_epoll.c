@@ -1,0 +1,118 @@
+/* engine_epoll.c — the epoll(7) engine: one edge-triggered registration a descriptor, made when somebody first waits there and
+ * kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
+ *
+ * One thread: the loop's. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "hark.h"
+#include "sys.h"
+
+#define BATCH 512 /* events taken at once */
+
+struct epoll_engine {
+	struct hark__engine e;
+	int fd;
+	bool no_pwait2; /* the kernel is older than 5.11: milliseconds it is */
+	struct epoll_event events[BATCH];
+};
+
+static struct epoll_engine *mine(struct hark__engine *e)
+{
+	return hark__container(e, struct epoll_engine, e);
+}
+
+static int open_epoll(struct hark__engine **out)
+{
+	struct epoll_engine *m = hark__sys.calloc(1, sizeof *m);
+	if (m == NULL)
+		return -ENOMEM;
+	m->e.ops = &hark__engine_epoll;
+	m->fd = hark__sys.epoll_create1(EPOLL_CLOEXEC);
+	if (m->fd < 0) {
+		int r = -errno;
+		free(m);
+		return r;
+	}
+	*out = &m->e;
+	return 0;
+}
+
+static void close_epoll(struct hark__engine *e)
+{
+	(void)hark__sys.close(mine(e)->fd);
+	free(mine(e));
+}
+
+/* The registrations belong to the open file, which the parent still has: closing this descriptor leaves them alone. */
+static void forked_epoll(struct hark__engine *e)
+{
+	(void)hark__sys.close(mine(e)->fd);
+}
+
+static int arm_epoll(struct hark__engine *e, struct hark__source *s, unsigned events)
+{
+	(void)events; /* both directions at once: adding the second one later would cost a call and gain nothing */
+	if (s->engine != NULL)
+		return 0;
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.ptr = s};
+	if (hark__sys.epoll_ctl(mine(e)->fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
+		return -errno;
+	s->engine = e;
+	return 0;
+}
+
+/* Always by name: a program that was given a copy of the descriptor would keep the registration alive after our close. */
+static void detach_epoll(struct hark__engine *e, struct hark__source *s)
+{
+	struct epoll_event unused = {0};
+	(void)hark__sys.epoll_ctl(mine(e)->fd, EPOLL_CTL_DEL, s->fd, &unused);
+}
+
+static unsigned bits(uint32_t events)
+{
+	unsigned b = 0;
+	if (events & EPOLLIN)
+		b |= HARK__IN;
+	if (events & EPOLLOUT)
+		b |= HARK__OUT;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
+		b |= HARK__IN | HARK__OUT | HARK__HUP;
+	return b;
+}
+
+static int wait_once(struct epoll_engine *m, int64_t timeout_ns)
+{
+	if (timeout_ns > 0 && !m->no_pwait2) {
+		struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
+		int n = hark__sys.epoll_pwait2(m->fd, m->events, BATCH, &t, NULL);
+		if (n >= 0 || errno != ENOSYS)
+			return n;
+		m->no_pwait2 = true;
+	}
+	int64_t ms = timeout_ns <= 0 ? timeout_ns : (timeout_ns + HARK_MS - 1) / HARK_MS;
+	return hark__sys.epoll_wait(m->fd, m->events, BATCH, ms > 60000 ? 60000 : (int)ms);
+}
+
+static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
+{
+	struct epoll_engine *m = mine(e);
+	int n = wait_once(m, timeout_ns);
+	if (n < 0)
+		return -errno;
+	for (int i = 0; i < n; i++)
+		hark__source_ready(e, m->events[i].data.ptr, bits(m->events[i].events));
+	return 0;
+}
+
+const struct hark__engine_ops hark__engine_epoll = {
+	.name = "epoll",
+	.open = open_epoll,
+	.close = close_epoll,
+	.forked = forked_epoll,
+	.arm = arm_epoll,
+	.detach = detach_epoll,
+	.wait = wait_epoll,
+};

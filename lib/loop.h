@@ -1,0 +1,132 @@
+/* loop.h — the inside of loops and fibers, for the files of floor 3 that share it:
+ * fiber.c (loop, switch, timers), stack.c, wait.c, scope.c, offload.c. Everybody else uses fiber.h. */
+#ifndef HARK__LOOP_H
+#define HARK__LOOP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fiber.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HARK__ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define HARK__TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HARK__ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define HARK__TSAN 1
+#endif
+#endif
+
+#define HARK__NAME_MAX 23 /* bytes of a fiber's name */
+
+struct hark__scope;
+
+struct hark__fiber {
+	struct hark__waiter waiter; /* first; run is NULL: that tells a fiber from a callback */
+	void *sp;                   /* where it goes on; valid while it does not run */
+	char *stack;                /* lowest usable byte; NULL: the thread's own stack */
+	size_t stack_bytes;
+	void *shelf;                /* its live stack while that is given back, see stack.c; NULL: in place */
+	struct hark__loop *loop;
+	void (*fn)(void *);
+	void *arg;
+	struct hark__scope *scope;  /* the scope it belongs to; NULL: started by hark__fiber_start() or the main one */
+	struct hark__list sibling;  /* in scope->fibers; in the pool: next free */
+	struct hark__list all;      /* in loop->fibers */
+	struct hark__list drain;    /* in loop->drain_waiters while its wait ends with a drain */
+	struct hark__list idle;     /* in loop->idle while it waits at a request boundary */
+	struct hark__waiter *done;  /* woken when it has returned; NULL: nobody */
+	struct hark__timer timer;   /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
+	int64_t timer_at;           /* HARK_FOREVER: not set */
+	int64_t deadline;           /* of the wait under way */
+	int64_t since;              /* when the wait began, by the loop's clock */
+	const char *doing;          /* what it waits for: static text */
+	int fd;                     /* on which descriptor; -1: none */
+	bool parked;                /* waiting, and to be woken */
+	bool timed_out;             /* the wait ended by its deadline */
+	bool cancelled;             /* sticky */
+	bool firm;                  /* the wait ignores cancellation */
+	char name[HARK__NAME_MAX + 1];
+#ifdef HARK__ASAN
+	void *fake_stack;
+	const void *asan_bottom; /* the main fiber's stack, as ASan tells at the first switch away from it */
+	size_t asan_bytes;
+#endif
+#ifdef HARK__TSAN
+	void *tsan;
+#endif
+#ifdef HARK__VALGRIND
+	unsigned valgrind_id;
+#endif
+};
+
+/* Where stacks come from: see stack.c. */
+struct hark__stacks {
+	char *arena;           /* one reservation; NULL: none yet */
+	size_t arena_bytes;
+	size_t stack_bytes;    /* a stack and its guard page */
+	size_t used, limit;    /* slots ever handed out; slots in the arena */
+	struct hark__list warm, cold; /* free fibers with their stacks: last used first; given back to the system */
+	unsigned n_warm;
+	struct hark__fiber **blocks; /* the fiber structs, in blocks that never move */
+	size_t n_blocks;
+	bool mprotect;         /* guards by mprotect: the kernel has no MADV_GUARD_INSTALL */
+};
+
+struct hark__loop {
+	struct hark__engine *engine;
+	struct hark__list ready;
+	unsigned n_ready;
+	unsigned budget;              /* waiters to run before the engine is asked again */
+	unsigned slice;               /* system calls the current fiber may still make before others run */
+	struct hark__fiber *current;
+	struct hark__fiber *zombie;   /* has returned; its stack is free once another one runs */
+	int64_t now;
+	struct hark__heap timers;
+	struct hark__stacks stacks;
+	struct hark__list fibers;     /* all live ones but sched */
+	unsigned n_fibers;            /* without main and sched */
+	struct hark__list drain_waiters;
+	struct hark__list idle;       /* fibers at a request boundary, longest first */
+	struct hark__timer idle_timer;
+	struct hark__waiter idle_waiter;
+	struct hark__fiber main;      /* whoever opened the loop, on the thread's own stack */
+	struct hark__fiber sched;     /* waits for events and runs callbacks, on a large stack */
+	pthread_mutex_t posted_lock;
+	struct hark__list posted;     /* guarded by posted_lock: waiters other threads woke */
+	struct hark__source posted_source; /* an eventfd */
+	struct hark__waiter posted_waiter;
+};
+
+/* The thread's loop. initial-exec: one instruction to reach, which dlopen() of the library still can serve from the
+ * static TLS reserve. */
+extern __thread struct hark__loop *hark__loop_current __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* ---- stack.c */
+
+int hark__stacks_init(struct hark__stacks *s, size_t stack_bytes);
+void hark__stacks_done(struct hark__stacks *s);
+/* A zeroed fiber with a stack, warm if possible. -ENOMEM, -EAGAIN: no more guarded stacks. */
+int hark__stacks_take(struct hark__stacks *s, struct hark__fiber **out);
+void hark__stacks_give(struct hark__stacks *s, struct hark__fiber *f);
+const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, const void *at);
+/* A stack outside the arena, with a guard below. */
+int hark__stack_map(size_t bytes, char **low);
+void hark__stack_unmap(char *low, size_t bytes);
+/* Gives the memory of a parked fiber's stack back, its live part kept aside; and puts it in place again. */
+void hark__stack_shelve(struct hark__fiber *f);
+void hark__stack_unshelve(struct hark__fiber *f);
+
+/* ---- fiber.c */
+
+void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void));
+void hark__fiber_init_name(struct hark__fiber *f, const char *name);
+
+/* ---- scope.c */
+
+void hark__scope_left(struct hark__fiber *f); /* f of a scope has returned */
+
+#endif

@@ -1,0 +1,100 @@
+/* scope.c — structured concurrency: a scope holds fibers, and its end waits for them.
+ *
+ * The scope is the caller's own memory, usually on its stack; it outlives its fibers because hark_scope_close() waits.
+ * Owner and fibers are on one loop, so nothing here is locked. */
+#include <assert.h>
+#include <errno.h>
+
+#include "hark.h"
+#include "loop.h"
+
+struct hark__scope {
+	struct hark__list fibers;   /* by their sibling node */
+	struct hark__fiber *joiner; /* waits for the last one; NULL: nobody */
+	struct hark__loop *loop;    /* of the first hark_go(); NULL: none yet */
+	bool cancelled;
+	bool made_loop;             /* closes it again */
+};
+
+_Static_assert(sizeof(struct hark__scope) <= sizeof(struct hark_scope), "hark.h reserves too little for a scope");
+
+static struct hark__scope *inside(struct hark_scope *s)
+{
+	return (struct hark__scope *)s->hark__private;
+}
+
+void hark_scope_open(struct hark_scope *s)
+{
+	*inside(s) = (struct hark__scope){0};
+	hark__list_init(&inside(s)->fibers);
+}
+
+int hark_go(struct hark_scope *scope, const char *name, void (*fn)(void *), void *arg)
+{
+	struct hark__scope *s = inside(scope);
+	struct hark__loop *l = hark__loop_current;
+	struct hark__fiber *f;
+	int r;
+	if (s->cancelled)
+		return -ECANCELED;
+	if (l == NULL) {
+		r = hark__loop_open(NULL, 0, &l);
+		if (r < 0)
+			return r;
+		s->made_loop = true;
+	}
+	assert(s->loop == NULL || s->loop == l);
+	s->loop = l;
+	r = hark__fiber_start(l, name, fn, arg, NULL, &f);
+	if (r < 0)
+		return r;
+	f->scope = s;
+	hark__list_append(&s->fibers, &f->sibling);
+	return 0;
+}
+
+void hark__scope_left(struct hark__fiber *f)
+{
+	struct hark__scope *s = f->scope;
+	hark__list_remove(&f->sibling);
+	if (hark__list_empty(&s->fibers) && s->joiner != NULL)
+		hark__fiber_wake(s->joiner);
+}
+
+void hark_cancel(struct hark_scope *scope)
+{
+	struct hark__scope *s = inside(scope);
+	s->cancelled = true;
+	for (struct hark__list *at = s->fibers.next; at != &s->fibers; at = at->next)
+		hark__fiber_cancel(hark__container(at, struct hark__fiber, sibling));
+}
+
+int hark_join(struct hark_scope *scope, int64_t deadline)
+{
+	struct hark__scope *s = inside(scope);
+	int r = 0;
+	if (s->joiner != NULL)
+		return -EBUSY;
+	while (r == 0 && !hark__list_empty(&s->fibers)) {
+		s->joiner = hark__fiber_self();
+		r = hark__park(deadline, "join");
+		s->joiner = NULL;
+	}
+	return r;
+}
+
+void hark_scope_close(struct hark_scope *scope)
+{
+	struct hark__scope *s = inside(scope);
+	if (!hark__list_empty(&s->fibers))
+		hark_cancel(scope);
+	while (!hark__list_empty(&s->fibers)) {
+		s->joiner = hark__fiber_self();
+		hark__park_firmly("scope end");
+		s->joiner = NULL;
+	}
+	if (s->made_loop)
+		hark__loop_close(s->loop);
+	s->made_loop = false;
+	s->loop = NULL;
+}

@@ -1,0 +1,505 @@
+/* serve.c — hark_serve(): accepting, counting, pausing and draining, the same under every model.
+ *
+ * Each listener is a gate: a callback on the loop that accepts until there is no more, and has the model start a box for each.
+ * Where there is no room (max_conns, descriptors, memory, processes) the gates pause, and connections wait in the
+ * backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them again.
+ *
+ * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends.
+ *
+ * Thread: the loop's. The server lives on the heap, owned by hark_serve(). */
+#include "serve.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "accept.h"
+#include "datagram.h"
+#include "drain.h"
+#include "listen.h"
+#include "sys.h"
+
+#define ACCEPT_BATCH 64                /* connections accepted in a row before others run */
+#define RETRY_NS     (100 * HARK_MS)   /* while paused for want of something that others may give back */
+#define TICK_NS      (50 * HARK_MS)    /* while draining: how soon a shortened grace is seen */
+#define CUT_NS       (2 * HARK_S)      /* after the cut: for boxes that must notice it by themselves */
+
+/* ---- models ---------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	const struct hark__model *ops;
+} models[] = {
+	[HARK_MODEL_INLINE] = {"inline", &hark__model_inline},
+	[HARK_MODEL_PROCESS] = {"process", &hark__model_process},
+	[HARK_MODEL_THREAD] = {"thread", &hark__model_thread},
+	[HARK_MODEL_FIBER] = {"fiber", &hark__model_fiber},
+};
+
+#define MODELS (sizeof models / sizeof models[0])
+
+const char *hark_model_name(enum hark_model m)
+{
+	if (m == HARK_MODEL_DEFAULT)
+		m = HARK_MODEL_FIBER;
+	return (size_t)m < MODELS ? models[m].name : NULL;
+}
+
+int hark_model_parse(const char *name)
+{
+	for (size_t i = 1; i < MODELS; i++)
+		if (strcmp(models[i].name, name) == 0)
+			return (int)i;
+	return -EINVAL;
+}
+
+void hark__server_event(struct hark__server *s, struct hark_event e)
+{
+	if (s->opts.event != NULL)
+		s->opts.event(&e, s->opts.event_arg);
+}
+
+/* ---- a connection's life --------------------------------------------------------------------- */
+
+void hark__server_run(struct hark__server *s, struct hark_conn *c)
+{
+	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_OPEN, .conn = c});
+	s->box(c, s->arg);
+	int err = hark_flush(c);
+	hark__server_event(s, (struct hark_event){
+		.kind = HARK_EVENT_CLOSE, .conn = c, .status = c->status, .error = err < 0 ? -err : 0});
+	(void)hark_close(c);
+}
+
+static void finish_if_empty(struct hark__server *s)
+{
+	if (s->draining && s->n_conns == 0 && !s->done) {
+		s->done = true;
+		hark__fiber_wake(s->waiting);
+	}
+}
+
+static void open_gates(struct hark__server *s)
+{
+	for (int i = 0; i < s->n_gates; i++)
+		hark__loop_wake(s->loop, &s->gates[i].waiter);
+}
+
+static void resume(struct hark__server *s)
+{
+	if (!s->paused)
+		return;
+	s->paused = false;
+	hark__timer_clear(s->loop, &s->retry);
+	open_gates(s);
+}
+
+void hark__server_ended(struct hark__server *s, struct hark__gate *lent)
+{
+	s->n_conns--;
+	if (lent != NULL)
+		hark__gate_returned(lent);
+	resume(s);
+	finish_if_empty(s);
+}
+
+/* Accepts nothing more for now. error: 0: max_conns, else what there was not enough of. */
+static void pause_gates(struct hark__server *s, int error)
+{
+	if (!s->paused && !s->told_paused) {
+		s->told_paused = true;
+		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_PAUSED, .error = error});
+	}
+	s->paused = true;
+	/* Without the timer (no memory for it) a connection's end opens the gates; with none, nothing else could. */
+	if (error != 0 && s->retry.node.place == 0 &&
+	    hark__timer_set(s->loop, &s->retry, hark_after(RETRY_NS)) < 0 && s->n_conns == 0)
+		resume(s);
+}
+
+static void retry_run(struct hark__waiter *w)
+{
+	resume(hark__container(w, struct hark__server, retry_waiter));
+}
+
+static bool full(const struct hark__server *s)
+{
+	return s->opts.max_conns > 0 && s->n_conns >= (unsigned)s->opts.max_conns;
+}
+
+bool hark__server_start(struct hark__server *s, struct hark_conn *c)
+{
+	c->server = s;
+	if (s->opts.idle_timeout_ns > 0)
+		hark_idle_timeout(c, s->opts.idle_timeout_ns);
+	if (s->opts.lifetime_ns > 0)
+		hark_deadline(c, hark_after(s->opts.lifetime_ns));
+	s->n_conns++;
+	int r = s->model->start(s, c);
+	if (r == 0)
+		return true;
+	s->n_conns--;
+	s->stuck = c;
+	pause_gates(s, -r);
+	return false;
+}
+
+bool hark__server_may_accept(struct hark__server *s)
+{
+	if (s->paused)
+		return false;
+	if (s->stuck != NULL) {
+		struct hark_conn *c = s->stuck;
+		s->stuck = NULL;
+		if (!hark__server_start(s, c))
+			return false;
+	}
+	if (!full(s))
+		return true;
+	pause_gates(s, 0);
+	return false;
+}
+
+/* ---- gates ----------------------------------------------------------------------------------- */
+
+void hark__gate_watch(struct hark__gate *g)
+{
+	struct hark__server *s = g->server;
+	struct hark__source *src = &g->listener->src;
+	if (s->told_paused && !s->paused) {
+		s->told_paused = false;
+		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_RESUMED});
+	}
+	if (src->fd < 0)
+		return;
+	struct hark__engine *e = hark__loop_engine(s->loop);
+	hark__ready_clear(src, HARK__IN);
+	src->in = &g->waiter;
+	if (e->ops->arm(e, src, HARK__IN) < 0)
+		pause_gates(s, ENOMEM);
+}
+
+/* What accept or receive could not do: nothing there, or no room, or the socket broken (then it is tried again as well:
+ * harm is bounded by the timer, and an operator sees the pause). */
+static void came_to_nothing(struct hark__gate *g, int r)
+{
+	if (r == -EAGAIN)
+		hark__gate_watch(g);
+	else
+		pause_gates(g->server, -r);
+}
+
+static void accept_streams(struct hark__gate *g)
+{
+	struct hark__server *s = g->server;
+	struct hark_conn *c;
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		if (g->listener->src.fd < 0 || !hark__server_may_accept(s))
+			return;
+		int r = hark__accept_now(g->listener, &c);
+		if (r < 0) {
+			came_to_nothing(g, r);
+			return;
+		}
+		(void)hark__server_start(s, c);
+	}
+	hark__loop_wake(s->loop, &g->waiter);
+}
+
+static unsigned room_for(const struct hark__server *s)
+{
+	return s->opts.max_conns > 0 ? (unsigned)s->opts.max_conns - s->n_conns : UINT32_MAX;
+}
+
+static void receive_datagrams(struct hark__gate *g)
+{
+	struct hark__server *s = g->server;
+	struct hark_conn *c;
+	if (g->listener->src.fd < 0 || !hark__server_may_accept(s))
+		return;
+	if (g->mailbox == NULL && hark__mailbox_open(g->listener, &g->mailbox) < 0) {
+		pause_gates(s, EMFILE);
+		return;
+	}
+	int n = hark__mailbox_receive(g->mailbox, s->model->gathers ? room_for(s) : 1);
+	if (n <= 0) {
+		came_to_nothing(g, n == 0 ? -EAGAIN : n);
+		return;
+	}
+	hark__mailbox_gather(g->mailbox, s->model->gathers);
+	for (int i = 0; i < n; i++) {
+		if (hark__mailbox_take(g->mailbox, (unsigned)i, &c) < 0)
+			break; /* no memory: as a full socket queue would, it drops them */
+		if (!hark__server_start(s, c) && i + 1 < n) { /* one can be kept; no room for the others is a full queue, too */
+			break;
+		}
+	}
+	hark__loop_wake(s->loop, &g->sender); /* behind the fibers just started */
+	hark__loop_wake(s->loop, &g->waiter);
+}
+
+static void sender_run(struct hark__waiter *w)
+{
+	struct hark__gate *g = hark__container(w, struct hark__gate, sender);
+	hark__mailbox_gather(g->mailbox, false);
+	hark__mailbox_send(g->mailbox);
+}
+
+static void gate_run(struct hark__waiter *w)
+{
+	struct hark__gate *g = hark__container(w, struct hark__gate, waiter);
+	if (g->server->opts.wait)
+		hark__gate_lend(g);
+	else if (g->listener->type == SOCK_DGRAM)
+		receive_datagrams(g);
+	else
+		accept_streams(g);
+}
+
+/* ---- draining -------------------------------------------------------------------------------- */
+
+/* A last look at the backlog: who has connected is served. Bounded by the backlog's size, as nothing is refilled faster than
+ * a box under the inline model could be stopped by the grace. */
+static void empty_backlog(struct hark__gate *g)
+{
+	struct hark__server *s = g->server;
+	struct hark_conn *c;
+	while (!s->opts.wait && g->listener->type == SOCK_STREAM && g->listener->src.fd >= 0 && hark__server_may_accept(s) &&
+	       hark_now() < hark__drain_until() && hark__accept_now(g->listener, &c) == 0)
+		(void)hark__server_start(s, c);
+}
+
+static void close_gate(struct hark__gate *g)
+{
+	hark__loop_unwake(g->server->loop, &g->waiter);
+	hark__timer_clear(g->server->loop, &g->retry);
+	hark__source_detach(&g->listener->src);
+	g->listener->src.in = NULL;
+	if (g->listener->src.fd >= 0)
+		(void)hark__sys.close(g->listener->src.fd);
+	g->listener->src.fd = -1;
+}
+
+static void cut(struct hark__server *s)
+{
+	s->cut = s->n_conns > 0;
+	if (s->cut)
+		s->model->cut(s);
+}
+
+static void tick(struct hark__server *s)
+{
+	int64_t now = hark_now(), end = hark__drain_until();
+	if (s->stuck != NULL && s->n_conns == 0 && now >= end) {
+		hark__conn_free(s->stuck); /* it never began */
+		s->stuck = NULL;
+		s->cut = true;
+	}
+	if (!s->cut && now >= end)
+		cut(s);
+	if (s->cut && now >= end + CUT_NS) {
+		s->done = true; /* what does not notice that it is cut is left behind: see hark_serve() */
+		hark__fiber_wake(s->waiting);
+		return;
+	}
+	int64_t next = now + TICK_NS;
+	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
+		cut(s); /* not without a clock */
+}
+
+static void drain_tick_run(struct hark__waiter *w)
+{
+	struct hark__server *s = hark__container(w, struct hark__server, drain_tick);
+	tick(s);
+	finish_if_empty(s);
+}
+
+static void drain_run(struct hark__waiter *w)
+{
+	struct hark__server *s = hark__container(w, struct hark__server, drain_waiter);
+	if (s->draining || hark__drain_until() == HARK_FOREVER)
+		return;
+	if (hark__drain_upstream_fd() >= 0) /* our own children listen to us */
+		hark_drain(hark__drain_until() - hark_now());
+	for (int i = 0; i < s->n_gates; i++)
+		empty_backlog(&s->gates[i]);
+	s->draining = true;
+	for (int i = 0; i < s->n_gates; i++)
+		close_gate(&s->gates[i]);
+	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_DRAINING});
+	hark__loop_draining(s->loop);
+	if (s->model->drain != NULL)
+		s->model->drain(s);
+	tick(s);
+	finish_if_empty(s);
+}
+
+/* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. */
+static void life_run(struct hark__waiter *w)
+{
+	(void)w;
+	hark_drain(10 * HARK_S);
+}
+
+static int watch_fd(struct hark__server *s, struct hark__source *src, int fd, struct hark__waiter *w)
+{
+	struct hark__engine *e = hark__loop_engine(s->loop);
+	hark__source_init(src, fd);
+	if (fd < 0)
+		return 0;
+	hark__ready_clear(src, HARK__IN | HARK__OUT);
+	src->in = w;
+	return e->ops->arm(e, src, HARK__IN);
+}
+
+static int watch_drain(struct hark__server *s, int life_fd)
+{
+	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
+	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
+	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
+	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
+	return r < 0 ? r : r1 < 0 ? r1 : r2;
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------- */
+
+static void init_gates(struct hark__server *s, struct hark_listener *const listeners[], int n)
+{
+	for (int i = 0; i < n; i++) {
+		struct hark__gate *g = &s->gates[i];
+		g->server = s;
+		g->listener = listeners[i];
+		g->waiter.run = gate_run;
+		g->sender.run = sender_run;
+		g->retry.waiter = &g->waiter;
+	}
+	s->n_gates = n;
+	hark__list_init(&s->conns);
+	s->retry_waiter.run = retry_run;
+	s->retry.waiter = &s->retry_waiter;
+	s->drain_waiter.run = drain_run;
+	s->drain_tick.run = drain_tick_run;
+	s->drain_timer.waiter = &s->drain_tick;
+	s->life_waiter.run = life_run;
+}
+
+static void close_work(struct hark__server *s)
+{
+	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter};
+	for (int i = 0; i < s->n_gates; i++) {
+		struct hark__gate *g = &s->gates[i];
+		close_gate(g);
+		hark__loop_unwake(s->loop, &g->sender);
+		if (g->mailbox != NULL)
+			hark__mailbox_send(g->mailbox);
+		hark__mailbox_close(g->mailbox);
+	}
+	hark__timer_clear(s->loop, &s->retry);
+	hark__timer_clear(s->loop, &s->drain_timer);
+	hark__timer_clear(s->loop, &s->late);
+	for (size_t i = 0; i < sizeof waiters / sizeof waiters[0]; i++)
+		hark__loop_unwake(s->loop, waiters[i]);
+	hark__source_detach(&s->drain[0]);
+	hark__source_detach(&s->drain[1]);
+	hark__source_detach(&s->life);
+}
+
+static int work_on_loop(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd)
+{
+	init_gates(s, listeners, n);
+	s->waiting = hark__fiber_self();
+	hark_scope_open(&s->scope);
+	int r = watch_drain(s, life_fd);
+	if (r == 0) {
+		open_gates(s);
+		if (life_fd < 0)
+			hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
+		while (!s->done)
+			if (hark__park(HARK_FOREVER, "serve") == -ECANCELED && !s->done) {
+				hark_drain(0);
+				hark__park_firmly("serve");
+			}
+		r = s->cut ? -ETIMEDOUT : 0;
+	}
+	close_work(s);
+	if (s->n_conns == 0)
+		hark_scope_close(&s->scope);
+	return r;
+}
+
+int hark__work(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd)
+{
+	bool own_loop = hark__loop_self() == NULL;
+	s->loop = hark__loop_self();
+	if (own_loop) {
+		int r = hark__loop_open(s->opts.engine, s->opts.stack_bytes, &s->loop);
+		if (r < 0)
+			return r;
+	}
+	int r = work_on_loop(s, listeners, n, life_fd);
+	if (own_loop && s->n_conns == 0)
+		hark__loop_close(s->loop);
+	return r;
+}
+
+static int check(struct hark_listener *const listeners[], int n, hark_box *box, const struct hark_serve_opts *o)
+{
+	const char *what = NULL;
+	if (n < 1 || listeners == NULL)
+		what = "no listener";
+	else if (box == NULL)
+		what = "no box";
+	else if ((unsigned)o->model >= MODELS)
+		what = "no such model";
+	else if (o->workers < 0 || o->workers > HARK__WORKERS_MAX)
+		what = "workers must be 0 to 64";
+	else if (o->max_conns < 0 || o->idle_timeout_ns < 0 || o->lifetime_ns < 0)
+		what = "a limit is negative";
+	if (what == NULL)
+		return 0;
+	if (o->why != NULL)
+		(void)snprintf(o->why->text, sizeof o->why->text, "serve: %s", what);
+	return -EINVAL;
+}
+
+static void explain(const struct hark_serve_opts *o, int r)
+{
+	const char *engine = o->engine != NULL ? o->engine : getenv("HARK_ENGINE");
+	if (o->why == NULL || r >= 0 || r == -ETIMEDOUT)
+		return;
+	if (engine != NULL && (r == -ENOSYS || r == -EINVAL))
+		(void)snprintf(o->why->text, sizeof o->why->text, "serve: engine %s: %s", engine,
+		               r == -EINVAL ? "no such engine (epoll, uring, poll)" : "not available on this system");
+	else
+		(void)snprintf(o->why->text, sizeof o->why->text, "serve: %s", hark_strerror(r));
+}
+
+int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, void *arg,
+               const struct hark_serve_opts *opts)
+{
+	static const struct hark_serve_opts defaults;
+	const struct hark_serve_opts *o = opts != NULL ? opts : &defaults;
+	int r = check(listeners, n, box, o);
+	if (r < 0)
+		return r;
+	struct hark__server *s = hark__sys.calloc(1, sizeof *s);
+	if (s == NULL)
+		return -ENOMEM;
+	s->opts = *o;
+	s->model = models[o->model == HARK_MODEL_DEFAULT ? HARK_MODEL_FIBER : o->model].ops;
+	s->box = box;
+	s->arg = arg;
+	s->gates = hark__sys.calloc((size_t)n, sizeof *s->gates);
+	r = s->gates != NULL ? hark__drain_enter() : -ENOMEM;
+	if (r == 0) {
+		r = o->workers > 1 ? hark__supervise(s, listeners, n) : hark__work(s, listeners, n, -1);
+		hark__drain_leave();
+	}
+	explain(o, r);
+	if (s->n_conns == 0) { /* else threads that did not notice the cut still look here: left to the process's end */
+		free(s->gates);
+		free(s);
+	}
+	return r;
+}

@@ -1,0 +1,25 @@
+/* serve_inline.c — the iterative server: the accepting worker serves each connection itself, one after the other.
+ *
+ * The box is called in the gate's own callback, with the loop put aside, so that its calls wait in poll(2). A loop that
+ * the box makes for fibers of its own ends with its scope. */
+#include "serve.h"
+
+static int start(struct hark__server *s, struct hark_conn *c)
+{
+	struct hark__gate *lent = c->lent;
+	struct hark__loop *l = hark__loop_suspend();
+	hark__wait_served(true);
+	hark__server_run(s, c);
+	hark__wait_served(false);
+	hark__loop_resume(l);
+	hark__server_ended(s, lent);
+	return 0;
+}
+
+/* While a box runs nobody calls this; its waits end by the drain's deadline themselves. */
+static void cut(struct hark__server *s)
+{
+	(void)s;
+}
+
+const struct hark__model hark__model_inline = {.start = start, .cut = cut, .gathers = true};

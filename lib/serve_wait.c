@@ -1,0 +1,100 @@
+/* serve_wait.c — inetd's wait: the box, usually a program, gets the listening socket itself, and the server looks away until
+ * it returns.
+ *
+ * A program that exits without taking anything would be started again at once, for ever. So what waits there is looked at
+ * before and after (nothing is taken): a box that left it as it was is tried again with growing delay, up to 10 s, and at once
+ * again when one has taken something. The service is never given up. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "listen.h"
+#include "serve.h"
+#include "sys.h"
+
+#define DELAY_FIRST_NS (250 * HARK_MS)
+#define DELAY_MAX_NS   (10 * HARK_S)
+#define DIGEST_BYTES   512
+
+static uint64_t mix(uint64_t h, const void *data, size_t n) /* FNV-1a */
+{
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ ((const unsigned char *)data)[i]) * UINT64_C(0x100000001b3);
+	return h;
+}
+
+/* Of a datagram socket: its first datagram and sender; of a TCP listener: how many wait (tcp(7), TCP_INFO: tcpi_unacked is the
+ * accept queue's length there). Never 0; 0: nothing waits. Others cannot be looked into: 1 if something waits. */
+static uint64_t digest(const struct hark__gate *g)
+{
+	char head[DIGEST_BYTES];
+	struct sockaddr_storage from = {0};
+	socklen_t len = sizeof from;
+	struct tcp_info info;
+	socklen_t info_len = sizeof info;
+	int fd = g->listener->src.fd;
+	if (g->listener->type == SOCK_DGRAM) {
+		struct iovec v = {head, sizeof head};
+		struct msghdr m = {.msg_name = &from, .msg_namelen = len, .msg_iov = &v, .msg_iovlen = 1};
+		ssize_t n = hark__sys.recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT);
+		if (n < 0)
+			return 0;
+		return mix(mix(UINT64_C(0xcbf29ce484222325), &from, m.msg_namelen), head, (size_t)n) | 1;
+	}
+	if (hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) == 0)
+		return info.tcpi_unacked;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return hark__sys.poll(&p, 1, 0) > 0;
+}
+
+static bool took_something(const struct hark__gate *g, uint64_t after)
+{
+	if (g->listener->type == SOCK_DGRAM)
+		return after != g->before;
+	return after == 0 || after < g->before;
+}
+
+void hark__gate_lend(struct hark__gate *g)
+{
+	struct hark__server *s = g->server;
+	struct hark_conn *c;
+	if (s->draining || g->listener->src.fd < 0 || !hark__server_may_accept(s) || g->lent)
+		return;
+	g->before = digest(g);
+	if (g->before == 0) {
+		hark__gate_watch(g);
+		return;
+	}
+	int fd = hark__sys.fcntl(g->listener->src.fd, F_DUPFD_CLOEXEC, 3);
+	int r = fd < 0 ? -errno : hark__conn_new(fd, g->listener->type == SOCK_DGRAM ? HARK__DATAGRAM : HARK__FILE, &c);
+	if (r == 0) {
+		c->lent = g;
+		g->lent = true;
+		(void)hark__server_start(s, c); /* without room it is tried again as it is: lent all the same */
+		return;
+	}
+	if (fd >= 0)
+		(void)hark__sys.close(fd);
+	(void)hark__timer_set(s->loop, &g->retry, hark_after(DELAY_FIRST_NS));
+}
+
+void hark__gate_returned(struct hark__gate *g)
+{
+	struct hark__server *s = g->server;
+	g->lent = false;
+	if (s->draining || g->listener->src.fd < 0)
+		return;
+	uint64_t after = digest(g);
+	g->futile = after == 0 || took_something(g, after) ? 0 : g->futile + 1;
+	if (g->futile == 0) {
+		hark__loop_wake(s->loop, &g->waiter);
+		return;
+	}
+	int64_t delay = DELAY_FIRST_NS;
+	for (unsigned i = 1; i < g->futile && delay < DELAY_MAX_NS; i++)
+		delay *= 2;
+	if (hark__timer_set(s->loop, &g->retry, hark_after(delay < DELAY_MAX_NS ? delay : DELAY_MAX_NS)) < 0)
+		hark__loop_wake(s->loop, &g->waiter);
+}
