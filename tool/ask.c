@@ -1,4 +1,5 @@
-/* ask.c — see ask.h. ask() runs on fibers, one a host; everything else on the main thread. An ask belongs to its verb. */
+/* ask.c — see ask.h. ask() runs on fibers, one a host; everything else on the main thread. An ask belongs to its
+ * verb. */
 #include "ask.h"
 
 #include <errno.h>

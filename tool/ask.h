@@ -1,7 +1,8 @@
 /* ask.h — one question, one answer: what daytime, time, users and loggedin have in common.
  *
- * Over a stream: connect, send the question if there is one, read to the end. Over datagrams: send the question, wait for one datagram,
- * and try again, from a new socket, so that a late answer to an earlier try is not taken for one to this. */
+ * Over a stream: connect, send the question if there is one, read to the end. Over datagrams: send the question, wait
+ * for one datagram, and try again, from a new socket, so that a late answer to an earlier try is not taken for one to
+ * this. */
 #ifndef ASK_H
 #define ASK_H
 

@@ -29,8 +29,8 @@ static int64_t unwrap(uint32_t seconds, int64_t now)
 	return t;
 }
 
-/* The host read its clock at some moment of the round trip, taken for its middle, and told whole seconds, taken for their
- * middle: so the difference is known to half the round trip and half a second. */
+/* The host read its clock at some moment of the round trip, taken for its middle, and told whole seconds, taken for
+ * their middle: so the difference is known to half the round trip and half a second. */
 static int show(struct ask *a, bool many)
 {
 	uint32_t raw;

@@ -1,7 +1,8 @@
 /* main.c — finds the verb and runs it.
  *
- * What every verb may rely on is set up here, before a thread or a fiber exists: descriptors 0, 1 and 2 are open, so that no socket
- * is ever mistaken for one of them, and a reader of our output that has gone is an error and not the end. */
+ * What every verb may rely on is set up here, before a thread or a fiber exists: descriptors 0, 1 and 2 are open, so
+ * that no socket is ever mistaken for one of them, and a reader of our output that has gone is an error and not the
+ * end. */
 #include "tool.h"
 
 #include <errno.h>

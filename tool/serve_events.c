@@ -1,7 +1,8 @@
 /* serve_events.c — see serve_events.h.
  *
- * Lines come from the parent, its workers, a connection's own process or thread: each is built on the stack and written by
- * one write(2), so that they never mix and no lock is needed. A log that cannot be written does not stop the service. */
+ * Lines come from the parent, its workers, a connection's own process or thread: each is built on the stack and
+ * written by one write(2), so that they never mix and no lock is needed. A log that cannot be written does not stop
+ * the service. */
 #include "serve_events.h"
 
 #include <string.h>
