@@ -8,7 +8,7 @@
  * the modified Julian date; UTC; TT 00, as we do not follow American summer time; L 1 or 2 where the kernel will
  * insert or delete a leap second; H 0, or 1 where the kernel's clock is not synchronised (adjtimex(2)); msADV 0.0, as
  * we do not advance the time to make up for the network's delay; and '*', the on-time mark. A datagram shorter than
- * the answer (22 bytes, or 51) gets none (reply.h). */
+ * the answer (22 bytes, or 50) gets none (reply.h). */
 #include "reply.h"
 #include "table.h"
 
