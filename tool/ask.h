@@ -25,8 +25,9 @@ struct ask_args {
 };
 
 #define ASK_AT(member) offsetof(struct ask_args, member)
-#define ASK_TIMEOUT_ROW {"timeout", 0, OPTION_DURATION, "T", "how long a connection, or one datagram's answer, is waited for (2s)", \
-                         ASK_AT(timeout), 1}
+#define ASK_TIMEOUT_ROW \
+	{"timeout", 0, OPTION_DURATION, "T", "how long a connection, or one datagram's answer, is waited for (2s)", \
+	 ASK_AT(timeout), 1}
 #define ASK_TRIES_ROW   {"tries", 0, OPTION_COUNT, "N", "datagrams sent before giving up (3)", ASK_AT(tries), 1, 100}
 #define ASK_UDP_ROW     {"udp", 'u', OPTION_FLAG, NULL, "ask by datagram; the same as udp://HOST", ASK_AT(udp)}
 #define ASK_PORT_ROW(n) {"port", 'p', OPTION_TEXT, "PORT", "port or service, where HOST names none (" n ")", ASK_AT(port)}

@@ -258,7 +258,8 @@ static void tell_attempts(const struct call *c, const struct hark_dial_report *r
 		if (hark_endpoint_format(&a->to, to, sizeof to) < 0)
 			continue;
 		text_add(&t, "%s: ", to);
-		text_add(&t, "%s after ", a->error == 0 ? "connected" : a->error == ECANCELED ? "given up for another" : hark_strerror(a->error));
+		text_add(&t, "%s after ", a->error == 0 ? "connected" : a->error == ECANCELED ? "given up for another" :
+		                          hark_strerror(a->error));
 		text_add_duration(&t, a->end_ns - a->start_ns);
 		say(c->verb, "%s", buf);
 	}
@@ -378,8 +379,8 @@ const struct verb verb_call = {
 	.name = "call",
 	.summary = "Connects standard input and output to an address",
 	.usage = "ADDRESS",
-	.notes = "At the end of standard input the connection is half-closed and the peer read to its end. The peer's end ends the call:\n"
-	         "exit code 0. Over udp:// and unixgram: each read of standard input is a datagram.\n",
+	.notes = "At the end of standard input the connection is half-closed and the peer read to its end. The peer's end\n"
+	         "ends the call: exit code 0. Over udp:// and unixgram: each read of standard input is a datagram.\n",
 	.options = options,
 	.run = run,
 };

@@ -73,7 +73,8 @@ static int no_such_verb(const char *name)
 
 	for (int i = 0; verbs[i] != NULL; i++)
 		nearest_offer(&n, verbs[i]->name);
-	say(NULL, "no such %s: %s%s", name[0] == '-' ? "option" : "verb", name, nearest_hint(&n, "", hint, sizeof hint));
+	say(NULL, "no such %s: %s%s", name[0] == '-' ? "option" : "verb", name,
+	    nearest_hint(&n, "", hint, sizeof hint));
 	return STATUS_USAGE;
 }
 

@@ -63,7 +63,8 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	text_add(t, "%s -> %s %s ", peer[0] != '\0' ? peer : "-", local[0] != '\0' ? local : "-", s->box);
 	text_add_duration(t, hark_now() - stats.opened_ns);
 	if (!s->is_program)
-		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in, (unsigned long long)stats.bytes_out);
+		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in,
+		         (unsigned long long)stats.bytes_out);
 	if (e->error != 0)
 		text_add(t, ", %s", hark_strerror(e->error));
 	else if (e->status == 0)
@@ -88,7 +89,8 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 		close_words(&t, s, e);
 		break;
 	case HARK_EVENT_PAUSED:
-		text_add(&t, "accepting pauses: %s", e->error != 0 ? hark_strerror(e->error) : "as many connections as --max-conns");
+		text_add(&t, "accepting pauses: %s",
+		         e->error != 0 ? hark_strerror(e->error) : "as many connections as --max-conns");
 		break;
 	case HARK_EVENT_RESUMED:
 		text_add(&t, "accepting goes on");
