@@ -1,4 +1,5 @@
-/* ask.c — see ask.h. ask() runs on fibers, one a host; everything else on the main thread. An ask belongs to its verb. */
+/* ask.c — see ask.h. ask() runs on fibers, one a host; everything else on the main thread. An ask belongs to its
+ * verb. */
 #include "ask.h"
 
 #include <errno.h>
@@ -66,7 +67,8 @@ static void read_stream(struct ask *a, struct hark_conn *c)
 		answered(a, 0);
 	if (len == 0 && !a->may_be_empty) {
 		a->error = -ENODATA;
-		(void)snprintf(a->why.text, sizeof a->why.text, "read %s: the connection ended without an answer", a->address);
+		(void)snprintf(a->why.text, sizeof a->why.text, "read %s: the connection ended without an answer",
+		               a->address);
 		return;
 	}
 	a->len = len;
@@ -119,7 +121,8 @@ void ask(void *arg)
 		if (ask_datagram(a, c) != -ETIMEDOUT)
 			return;
 	}
-	(void)snprintf(a->why.text, sizeof a->why.text, "ask %s: no answer to %d datagrams", a->address, a->args->tries);
+	(void)snprintf(a->why.text, sizeof a->why.text, "ask %s: no answer to %d datagrams", a->address,
+	               a->args->tries);
 }
 
 struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, char *const hosts[], const char *scheme,
@@ -136,7 +139,8 @@ struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, ch
 	for (int i = 0; i < n; i++) {
 		asks[i].args = args;
 		asks[i].host = hosts[i];
-		if (target_address(hosts[i], args->udp ? "udp" : scheme, args->port != NULL ? args->port : port, asks[i].address, &why) == 0)
+		if (target_address(hosts[i], args->udp ? "udp" : scheme, args->port != NULL ? args->port : port,
+		                   asks[i].address, &why) == 0)
 			continue;
 		say(v, "%s", why.text);
 		*status = STATUS_USAGE;

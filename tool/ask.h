@@ -1,7 +1,8 @@
 /* ask.h — one question, one answer: what daytime, time, users and loggedin have in common.
  *
- * Over a stream: connect, send the question if there is one, read to the end. Over datagrams: send the question, wait for one datagram,
- * and try again, from a new socket, so that a late answer to an earlier try is not taken for one to this. */
+ * Over a stream: connect, send the question if there is one, read to the end. Over datagrams: send the question, wait
+ * for one datagram, and try again, from a new socket, so that a late answer to an earlier try is not taken for one to
+ * this. */
 #ifndef ASK_H
 #define ASK_H
 
@@ -24,8 +25,9 @@ struct ask_args {
 };
 
 #define ASK_AT(member) offsetof(struct ask_args, member)
-#define ASK_TIMEOUT_ROW {"timeout", 0, OPTION_DURATION, "T", "how long a connection, or one datagram's answer, is waited for (2s)", \
-                         ASK_AT(timeout), 1}
+#define ASK_TIMEOUT_ROW \
+	{"timeout", 0, OPTION_DURATION, "T", "how long a connection, or one datagram's answer, is waited for (2s)", \
+	 ASK_AT(timeout), 1}
 #define ASK_TRIES_ROW   {"tries", 0, OPTION_COUNT, "N", "datagrams sent before giving up (3)", ASK_AT(tries), 1, 100}
 #define ASK_UDP_ROW     {"udp", 'u', OPTION_FLAG, NULL, "ask by datagram; the same as udp://HOST", ASK_AT(udp)}
 #define ASK_PORT_ROW(n) {"port", 'p', OPTION_TEXT, "PORT", "port or service, where HOST names none (" n ")", ASK_AT(port)}

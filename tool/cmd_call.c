@@ -1,8 +1,8 @@
 /* cmd_call.c — hark call: standard input to the peer, the peer to standard output.
  *
- * Two fibers, one for each direction, so that neither waits for the other: the end of the input half-closes, and what the
- * peer still has to say is read to its end. A third one, where it is wanted, watches for silence. Whoever finds that all is over
- * cancels the scope; main() then says what happened. */
+ * Two fibers, one for each direction, so that neither waits for the other: the end of the input half-closes, and what
+ * the peer still has to say is read to its end. A third one, where it is wanted, watches for silence. Whoever finds
+ * that all is over cancels the scope; main() then says what happened. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -174,7 +174,8 @@ static void send_fiber(void *arg)
 		fail(c, "standard input", (int)n);
 	else if (!c->stream || c->args.send_only)
 		fail(c, c->address, (int)n);
-	/* Otherwise the peer takes no more, but may still have something to say: the other fiber reads to the end and judges. */
+	/* Otherwise the peer takes no more, but may still have something to say: the other fiber reads to the end and
+	 * judges. */
 	direction_ended(c);
 }
 
@@ -227,7 +228,8 @@ static void receive_fiber(void *arg)
 	direction_ended(c);
 }
 
-/* Both directions count, so neither connection's own time-out would do. Looks ten times in the span, and is late by no more. */
+/* Both directions count, so neither connection's own time-out would do. Looks ten times in the span, and is late by
+ * no more. */
 static void idle_fiber(void *arg)
 {
 	struct call *c = arg;
@@ -256,7 +258,8 @@ static void tell_attempts(const struct call *c, const struct hark_dial_report *r
 		if (hark_endpoint_format(&a->to, to, sizeof to) < 0)
 			continue;
 		text_add(&t, "%s: ", to);
-		text_add(&t, "%s after ", a->error == 0 ? "connected" : a->error == ECANCELED ? "given up for another" : hark_strerror(a->error));
+		text_add(&t, "%s after ", a->error == 0 ? "connected" : a->error == ECANCELED ? "given up for another" :
+		                          hark_strerror(a->error));
 		text_add_duration(&t, a->end_ns - a->start_ns);
 		say(c->verb, "%s", buf);
 	}
@@ -376,8 +379,8 @@ const struct verb verb_call = {
 	.name = "call",
 	.summary = "Connects standard input and output to an address",
 	.usage = "ADDRESS",
-	.notes = "At the end of standard input the connection is half-closed and the peer read to its end. The peer's end ends the call:\n"
-	         "exit code 0. Over udp:// and unixgram: each read of standard input is a datagram.\n",
+	.notes = "At the end of standard input the connection is half-closed and the peer read to its end. The peer's end\n"
+	         "ends the call: exit code 0. Over udp:// and unixgram: each read of standard input is a datagram.\n",
 	.options = options,
 	.run = run,
 };

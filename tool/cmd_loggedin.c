@@ -1,7 +1,9 @@
-/* cmd_loggedin.c — hark loggedin: whether a user is logged in on a host; of several hosts, as the first that answers has it.
+/* cmd_loggedin.c — hark loggedin: whether a user is logged in on a host; of several hosts, as the first that answers
+ * has it.
  *
- * Speaks to the box loggedin: the name in, "yes" or "no" out, by datagram unless the address says otherwise. No RFC has
- * this service and so no port is registered for it: LOGGEDIN_PORT is hark's own choice. Main thread, one host after another. */
+ * Speaks to the box loggedin: the name in, "yes" or "no" out, by datagram unless the address says otherwise. No RFC
+ * has this service and so no port is registered for it: LOGGEDIN_PORT is hark's own choice. Main thread, one host
+ * after another. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,8 +68,8 @@ static void show(const struct ask *a, const char *user, bool yes)
 static int ask_in_turn(const struct verb *self, struct ask asks[], int n, const char *user)
 {
 	char question[USER_MAX + 8];
-	/* White space does not count there; with it, even the shortest name makes room for "yes" and a line's end: the answer
-	 * to a datagram is no longer than the datagram. */
+	/* White space does not count there; with it, even the shortest name makes room for "yes" and a line's end:
+	 * the answer to a datagram is no longer than the datagram. */
 	int len = snprintf(question, sizeof question, "%-3s\r\n", user);
 
 	for (int i = 0; i < n; i++) {

@@ -124,7 +124,8 @@ static int trip(struct ping *p, int64_t *took)
 
 static const char *lost_words(int err)
 {
-	return err == -ETIMEDOUT ? "no echo in time" : err == -EBADMSG ? "what came is not what was sent" : hark_strerror(err);
+	return err == -ETIMEDOUT ? "no echo in time" :
+	       err == -EBADMSG ? "what came is not what was sent" : hark_strerror(err);
 }
 
 static void print_trip(const struct ping *p, int err, int64_t took)
@@ -193,8 +194,8 @@ static void print_summary_json(const struct ping *p)
 	static const double percents[] = {50, 90, 99};
 	const struct histogram *h = &p->trips;
 
-	printf("{\"address\":\"%s\",\"sent\":%llu,\"answered\":%llu,\"late\":%llu", p->address, (unsigned long long)p->sent,
-	       (unsigned long long)h->n, (unsigned long long)p->late);
+	printf("{\"address\":\"%s\",\"sent\":%llu,\"answered\":%llu,\"late\":%llu", p->address,
+	       (unsigned long long)p->sent, (unsigned long long)h->n, (unsigned long long)p->late);
 	if (h->n > 0) {
 		printf(",\"min_s\":%.9f,\"mean_s\":%.9f", (double)h->min / 1e9, h->sum / (double)h->n / 1e9);
 		for (size_t i = 0; i < sizeof percents / sizeof percents[0]; i++)
@@ -212,8 +213,8 @@ static void print_summary(const struct ping *p)
 		print_summary_json(p);
 		return;
 	}
-	printf("%s%s: %llu sent, %llu answered, %.1f%% lost", p->args.quiet ? "" : "\n", p->address, (unsigned long long)p->sent,
-	       (unsigned long long)h->n, p->sent > 0 ? 100.0 * (double)(p->sent - h->n) / (double)p->sent : 0.0);
+	printf("%s%s: %llu sent, %llu answered, %.1f%% lost", p->args.quiet ? "" : "\n", p->address,
+	       (unsigned long long)p->sent, (unsigned long long)h->n, p->sent > 0 ? 100.0 * (double)(p->sent - h->n) / (double)p->sent : 0.0);
 	if (p->late > 0)
 		printf(", %llu late", (unsigned long long)p->late);
 	putchar('\n');
@@ -280,7 +281,8 @@ static int run(const struct verb *self, int argc, char *argv[])
 		return status;
 	if (n != 1)
 		return options_usage(self, n == 0 ? "no host to ping" : "one host at a time");
-	if (target_address(argv[0], p.args.udp ? "udp" : "tcp", p.args.port != NULL ? p.args.port : ECHO_PORT, p.address, &why) < 0) {
+	if (target_address(argv[0], p.args.udp ? "udp" : "tcp", p.args.port != NULL ? p.args.port : ECHO_PORT, p.address,
+	                   &why) < 0) {
 		say(self, "%s", why.text);
 		return STATUS_USAGE;
 	}

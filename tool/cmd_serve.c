@@ -32,14 +32,18 @@ static const char *const engines[] = {"epoll", "uring", "poll", NULL};
 #define AT(member) offsetof(struct serve_args, member)
 
 static const struct option_row options[] = {
-	{"model", 0, OPTION_CHOICE, "M", "inline, process, thread or fiber: what each connection gets (fiber)", AT(model), .choices = models},
+	{"model", 0, OPTION_CHOICE, "M", "inline, process, thread or fiber: what each connection gets (fiber)", AT(model),
+	 .choices = models},
 	{"workers", 0, OPTION_COUNT, "N", "processes that all accept (1: hark itself)", AT(workers), 1, 1024},
-	{"engine", 0, OPTION_CHOICE, "E", "epoll, uring or poll: how a loop waits ($HARK_ENGINE, else the best here)", AT(engine), .choices = engines},
-	{"max-conns", 0, OPTION_COUNT, "N", "connections at once in each worker; more wait in the backlog (no limit)", AT(max_conns), 1, 100000000},
+	{"engine", 0, OPTION_CHOICE, "E", "epoll, uring or poll: how a loop waits ($HARK_ENGINE, else the best here)",
+	 AT(engine), .choices = engines},
+	{"max-conns", 0, OPTION_COUNT, "N", "connections at once in each worker; more wait in the backlog (no limit)",
+	 AT(max_conns), 1, 100000000},
 	{"timeout", 0, OPTION_DURATION, "T", "end a connection that is silent for T (never)", AT(timeout), 1},
 	{"lifetime", 0, OPTION_DURATION, "T", "end every connection T after it came (never)", AT(lifetime), 1},
 	{"grace", 0, OPTION_DURATION, "T", "on SIGTERM or SIGINT, what is busy has T to finish (10s)", AT(grace), 0},
-	{"backlog", 0, OPTION_COUNT, "N", "connections that may wait to be accepted ($LISTENQ, else the system's most)", AT(backlog), 1, 1 << 20},
+	{"backlog", 0, OPTION_COUNT, "N", "connections that may wait to be accepted ($LISTENQ, else the system's most)",
+	 AT(backlog), 1, 1 << 20},
 	{"reuseport", 0, OPTION_FLAG, NULL, "share the port with other processes that do the same", AT(reuseport)},
 	{"v6only", 0, OPTION_FLAG, NULL, "* takes no IPv4", AT(v6only)},
 	{"unix-mode", 0, OPTION_MODE, "MODE", "permissions of unix sockets, octal (what the umask leaves)", AT(unix_mode)},
@@ -73,7 +77,8 @@ static int no_such_box(const struct verb *v, const char *name)
 
 	for (const struct box *b = boxes; b->name != NULL; b++)
 		nearest_offer(&n, b->name);
-	say(v, "no such box: %s%s (an address holds a ':'; a program comes after --)", name, nearest_hint(&n, "", hint, sizeof hint));
+	say(v, "no such box: %s%s (an address holds a ':'; a program comes after --)", name,
+	    nearest_hint(&n, "", hint, sizeof hint));
 	return STATUS_USAGE;
 }
 
@@ -196,7 +201,8 @@ static int raise_files(const struct serve *s)
 		if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
 			return STATUS_DONE;
 	}
-	say(s->verb, "--files %d: %s (the hard limit is %llu)", s->args.files, strerror(errno), (unsigned long long)limit.rlim_max);
+	say(s->verb, "--files %d: %s (the hard limit is %llu)", s->args.files, strerror(errno),
+	    (unsigned long long)limit.rlim_max);
 	return STATUS_SYSTEM;
 }
 
@@ -292,7 +298,8 @@ const struct verb verb_serve = {
 	.usage = "ADDRESS... (BOX [ARGUMENT]... | -- PROGRAM [ARGUMENT]...)",
 	.notes = "Options come first. The first operand without a ':' is the box; what follows is the box's own. PROGRAM gets the\n"
 	         "connection as its standard input and output: the same as the box exec.\n"
-	         "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains, a second one ends at once.\n",
+	         "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains,\n"
+	         "a second one ends at once.\n",
 	.options = options,
 	.options_first = true,
 	.more = list_boxes,

@@ -29,8 +29,8 @@ static int64_t unwrap(uint32_t seconds, int64_t now)
 	return t;
 }
 
-/* The host read its clock at some moment of the round trip, taken for its middle, and told whole seconds, taken for their
- * middle: so the difference is known to half the round trip and half a second. */
+/* The host read its clock at some moment of the round trip, taken for its middle, and told whole seconds, taken for
+ * their middle: so the difference is known to half the round trip and half a second. */
 static int show(struct ask *a, bool many)
 {
 	uint32_t raw;
@@ -62,7 +62,7 @@ static int show(struct ask *a, bool many)
 
 static int run(const struct verb *self, int argc, char *argv[])
 {
-	static const char question[4]; /* RFC 868 has an empty datagram; what is in it is ignored, and the answer is no longer */
+	static const char question[4]; /* RFC 868: empty. But a careful service answers with no more than it was sent */
 	struct ask_args args = ASK_DEFAULTS;
 	int status;
 	int n = options_parse(self, argc, argv, &args, &status);
@@ -88,7 +88,7 @@ const struct verb verb_time = {
 	.summary = "Tells how far the clocks of hosts are from ours (RFC 868)",
 	.usage = "HOST...",
 	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n"
-	         "The protocol tells whole seconds: half a second, and half the round trip, is how well the difference can be known.\n",
+	         "The protocol tells whole seconds: half a second and half the round trip is how well the difference is known.\n",
 	.options = options,
 	.run = run,
 };

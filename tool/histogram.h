@@ -1,7 +1,7 @@
 /* histogram.h — many durations in little memory, and their percentiles.
  *
- * Log-linear: 128 equal steps between each power of two and the next, so that every value is kept to within 0.8 %, whatever its size, and
- * a measurement can run for days. Least and greatest are exact. */
+ * Log-linear: 128 equal steps between each power of two and the next, so that every value is kept to within 0.8 %,
+ * whatever its size, and a measurement can run for days. Least and greatest are exact. */
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H
 

@@ -1,7 +1,8 @@
 /* main.c — finds the verb and runs it.
  *
- * What every verb may rely on is set up here, before a thread or a fiber exists: descriptors 0, 1 and 2 are open, so that no socket
- * is ever mistaken for one of them, and a reader of our output that has gone is an error and not the end. */
+ * What every verb may rely on is set up here, before a thread or a fiber exists: descriptors 0, 1 and 2 are open, so
+ * that no socket is ever mistaken for one of them, and a reader of our output that has gone is an error and not the
+ * end. */
 #include "tool.h"
 
 #include <errno.h>
@@ -72,7 +73,8 @@ static int no_such_verb(const char *name)
 
 	for (int i = 0; verbs[i] != NULL; i++)
 		nearest_offer(&n, verbs[i]->name);
-	say(NULL, "no such %s: %s%s", name[0] == '-' ? "option" : "verb", name, nearest_hint(&n, "", hint, sizeof hint));
+	say(NULL, "no such %s: %s%s", name[0] == '-' ? "option" : "verb", name,
+	    nearest_hint(&n, "", hint, sizeof hint));
 	return STATUS_USAGE;
 }
 

@@ -16,7 +16,7 @@ int duration_parse(const char *text, int64_t *ns)
 	static const struct {
 		const char *unit;
 		double seconds;
-	} units[] = {{"", 1}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86400}};
+	} units[] = {{"", 1}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}, {"m", 60}, {"h", 3600}, {"d", 86400}};
 	size_t digits = strspn(text, "0123456789.");
 	char *end;
 
@@ -263,8 +263,8 @@ static void help_row(FILE *to, char letter, const char *name, const char *value,
 {
 	char left[64];
 
-	(void)snprintf(left, sizeof left, "%c%c%s--%s%s%s", letter ? '-' : ' ', letter ? letter : ' ', letter ? ", " : "  ", name,
-	               value != NULL ? " " : "", value != NULL ? value : "");
+	(void)snprintf(left, sizeof left, "%c%c%s--%s%s%s", letter ? '-' : ' ', letter ? letter : ' ', letter ? ", " : "  ",
+	               name, value != NULL ? " " : "", value != NULL ? value : "");
 	fprintf(to, "  %-26s %s\n", left, help);
 }
 

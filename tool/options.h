@@ -1,7 +1,8 @@
 /* options.h — a verb's options as one table: parsing, errors and --help all come from it, so they cannot disagree.
  *
- * An own parser and not getopt_long(3): values are checked and put in place by the table, a mistyped name is answered with the nearest one,
- * and "hark serve" must see where its own options end. Main thread, before anything else runs. */
+ * An own parser and not getopt_long(3): values are checked and put in place by the table, a mistyped name is answered
+ * with the nearest one, and "hark serve" must see where its own options end. Main thread, before anything else runs.
+ * */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
@@ -33,8 +34,8 @@ struct option_row {
 };
 
 /* Takes argv apart and fills *to. The operands are moved to the front of argv in their order; where the verb says
- * options_first, everything from the first operand on is one, "--" included.
- * Returns how many operands there are; or -1: nothing is left to do, *status is the exit code (help was shown, or an error told). */
+ * options_first, everything from the first operand on is one, "--" included. Returns how many operands there are; or
+ * -1: nothing is left to do, *status is the exit code (help was shown, or an error told). */
 int options_parse(const struct verb *v, int argc, char *argv[], void *to, int *status);
 
 void options_help(const struct verb *v, FILE *to);

@@ -29,8 +29,8 @@ void say(const struct verb *v, const char *format, ...)
 
 #define WORD_MAX 32 /* bytes; longer words are not mistyped names */
 
-/* How many letters must be changed, added, left out, or swapped with their neighbour to make b of a (the "optimal string
- * alignment" distance, three rows of the usual table at a time). */
+/* How many letters must be changed, added, left out, or swapped with their neighbour to make b of a (the "optimal
+ * string alignment" distance, three rows of the usual table at a time). */
 static int distance(const char *a, const char *b)
 {
 	int rows[3][WORD_MAX + 1];

@@ -1,7 +1,8 @@
 /* serve_events.c — see serve_events.h.
  *
- * Lines come from the parent, its workers, a connection's own process or thread: each is built on the stack and written by
- * one write(2), so that they never mix and no lock is needed. A log that cannot be written does not stop the service. */
+ * Lines come from the parent, its workers, a connection's own process or thread: each is built on the stack and
+ * written by one write(2), so that they never mix and no lock is needed. A log that cannot be written does not stop
+ * the service. */
 #include "serve_events.h"
 
 #include <string.h>
@@ -62,7 +63,8 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	text_add(t, "%s -> %s %s ", peer[0] != '\0' ? peer : "-", local[0] != '\0' ? local : "-", s->box);
 	text_add_duration(t, hark_now() - stats.opened_ns);
 	if (!s->is_program)
-		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in, (unsigned long long)stats.bytes_out);
+		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in,
+		         (unsigned long long)stats.bytes_out);
 	if (e->error != 0)
 		text_add(t, ", %s", hark_strerror(e->error));
 	else if (e->status == 0)
@@ -87,7 +89,8 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 		close_words(&t, s, e);
 		break;
 	case HARK_EVENT_PAUSED:
-		text_add(&t, "accepting pauses: %s", e->error != 0 ? hark_strerror(e->error) : "as many connections as --max-conns");
+		text_add(&t, "accepting pauses: %s",
+		         e->error != 0 ? hark_strerror(e->error) : "as many connections as --max-conns");
 		break;
 	case HARK_EVENT_RESUMED:
 		text_add(&t, "accepting goes on");

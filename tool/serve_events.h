@@ -17,7 +17,8 @@ struct serve_events {
 	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
 };
 
-/* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is in. */
+/* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is
+ * in. */
 void serve_event(const struct hark_event *e, void *arg);
 
 #endif

@@ -21,7 +21,8 @@ static bool is_bare_ipv6(const char *host)
 	return host[0] != '[' && colon != NULL && strchr(colon + 1, ':') != NULL;
 }
 
-int target_address(const char *host, const char *scheme, const char *port, char out[HARK_ADDRESS_MAX], struct hark_why *why)
+int target_address(const char *host, const char *scheme, const char *port, char out[HARK_ADDRESS_MAX],
+                   struct hark_why *why)
 {
 	char full[2 * HARK_ADDRESS_MAX];
 	struct hark_address a;

@@ -24,8 +24,8 @@ void text_add(struct text *t, const char *format, ...)
 	va_end(args);
 }
 
-/* The length of the UTF-8 sequence at s, 0 if there is none (RFC 3629 section 4: no surrogates, nothing overlong, nothing past
- * U+10FFFF). */
+/* The length of the UTF-8 sequence at s, 0 if there is none (RFC 3629 section 4: no surrogates, nothing overlong,
+ * nothing past U+10FFFF). */
 static size_t utf8_length(const unsigned char *s, size_t n)
 {
 	size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 :

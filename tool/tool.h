@@ -1,7 +1,7 @@
 /* tool.h — what the verbs of hark share: how a verb is entered, what the exit codes say, how an error is told.
  *
- * One file a verb, each with one struct verb; main.c holds the list. The tool sees hark.h and boxes/ alone, nothing of lib/: it
- * proves that the public face is enough. */
+ * One file a verb, each with one struct verb; main.c holds the list. The tool sees hark.h and boxes/ alone, nothing
+ * of lib/: it proves that the public face is enough. */
 #ifndef TOOL_H
 #define TOOL_H
 
@@ -39,7 +39,8 @@ extern const struct verb verb_call, verb_daytime, verb_loggedin, verb_ping, verb
  * are shown as '?': the words may have come from a peer. v may be NULL: "hark: ...". */
 void say(const struct verb *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The name nearest to a mistyped word. Begin with {.word = word}, offer each name, then best is it, or NULL if none is near. */
+/* The name nearest to a mistyped word. Begin with {.word = word}, offer each name, then best is it, or NULL if none
+ * is near. */
 struct nearest {
 	const char *word;
 	const char *best;
