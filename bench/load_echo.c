@@ -392,5 +392,5 @@ int main(int argc, char **argv)
 	} else {
 		hold_idle();
 	}
-	return errors > 0;
+	return errors > 0 || (option.mode == MODE_LOAD && answers == 0);
 }
