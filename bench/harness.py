@@ -351,6 +351,9 @@ def notes_on(contender, reports):
     # The core's count is sampled at ticks: it can be trusted against the server's own only near full.
     if busy is not None and core is not None and core >= 90 and core - busy > 10:
         notes.append(f"{core - busy:.0f} % of the server's core went to others")
+    softirqd = median(good, "core_softirqd_percent")
+    if softirqd and softirqd > 2:
+        notes.append(f"{softirqd:.0f} % of the server's core went to ksoftirqd: its CPU µs are too low")
     steal = median(good, "core_steal_percent")
     if steal and steal > 2:
         notes.append(f"{steal:.0f} % of the server's core taken by the host")

@@ -23,17 +23,32 @@
 
 static struct histogram latency;
 
+static pid_t start_program(char **program)
+{
+	pid_t pid = vfork();
+
+	if (pid == 0) {
+		(void)execv(program[0], program);
+		_exit(127);
+	}
+	return pid;
+}
+
+static pid_t start_copy(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	return pid;
+}
+
 /* Returns the child's wait status, or -errno. */
 static int spawn_once(char **program)
 {
 	int status;
-	pid_t pid = program ? vfork() : fork();
+	pid_t pid = program ? start_program(program) : start_copy();
 
-	if (pid == 0) {
-		if (program)
-			(void)execv(program[0], program);
-		_exit(program ? 127 : 0);
-	}
 	if (pid < 0 || waitpid(pid, &status, 0) < 0)
 		return -errno;
 	return status;

@@ -26,6 +26,7 @@ struct process {
 	pid_t pid;
 	pid_t parent;
 	int64_t reaped_ticks;
+	int softirqd_core; /* the core whose ksoftirqd this is, else -1 */
 	bool ours;
 };
 
@@ -80,6 +81,8 @@ static int read_process(const char *pid_text, struct process *p)
 		   &cutime, &cstime) != 3)
 		return -EPROTO;
 	*p = (struct process){ .pid = (pid_t)atoi(pid_text), .parent = parent, .reaped_ticks = cutime + cstime };
+	if (sscanf(buf, "%*d (ksoftirqd/%d)", &p->softirqd_core) != 1)
+		p->softirqd_core = -1;
 	return 0;
 }
 
@@ -153,21 +156,23 @@ static int64_t living_ns(pid_t pid)
 	return (int64_t)t.tv_sec * NS + t.tv_nsec;
 }
 
-static int64_t servers_ns(const struct usage_subject *s)
+static void read_processes(const struct usage_subject *s, struct usage *out)
 {
 	struct process *all = NULL;
-	int64_t tick_ns = NS / sysconf(_SC_CLK_TCK), sum = 0;
+	int64_t tick_ns = NS / sysconf(_SC_CLK_TCK);
 
 	if (s->root_count == 0)
-		return 0;
+		return;
 	int count = list_processes(&all);
 	if (count > 0)
 		mark_descendants(s, all, count);
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
 		if (all[i].ours)
-			sum += living_ns(all[i].pid) + all[i].reaped_ticks * tick_ns;
+			out->server_ns += living_ns(all[i].pid) + all[i].reaped_ticks * tick_ns;
+		if (all[i].softirqd_core >= 0 && all[i].softirqd_core == s->core)
+			out->core_softirqd_ns = living_ns(all[i].pid);
+	}
 	free(all);
-	return sum;
 }
 
 /* proc_stat(5): user nice system idle iowait irq softirq steal, in ticks since boot. */
@@ -192,7 +197,8 @@ void usage_read(const struct usage_subject *s, struct usage *out)
 {
 	struct timespec mine;
 
-	*out = (struct usage){ .server_ns = servers_ns(s) };
+	*out = (struct usage){ 0 };
+	read_processes(s, out);
 	read_core(s->core, out);
 	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &mine);
 	out->client_ns = (int64_t)mine.tv_sec * NS + mine.tv_nsec;
@@ -206,6 +212,7 @@ struct usage usage_between(const struct usage *before, const struct usage *after
 		.server_ns = after->server_ns - before->server_ns,
 		.client_ns = after->client_ns - before->client_ns,
 		.core_busy_ns = after->core_busy_ns - before->core_busy_ns,
+		.core_softirqd_ns = after->core_softirqd_ns - before->core_softirqd_ns,
 		.core_steal_ns = after->core_steal_ns - before->core_steal_ns,
 	};
 }
@@ -221,6 +228,7 @@ void usage_print_json(const struct usage_subject *s, const struct usage *u, uint
 		       (double)u->server_ns / 1e9, 100 * (double)u->server_ns / wall,
 		       operations ? (double)u->server_ns / 1e3 / (double)operations : 0.0);
 	if (s->core >= 0)
-		printf("\"core_busy_percent\": %.1f, \"core_steal_percent\": %.1f, ",
-		       100 * (double)u->core_busy_ns / wall, 100 * (double)u->core_steal_ns / wall);
+		printf("\"core_busy_percent\": %.1f, \"core_softirqd_percent\": %.1f, \"core_steal_percent\": %.1f, ",
+		       100 * (double)u->core_busy_ns / wall, 100 * (double)u->core_softirqd_ns / wall,
+		       100 * (double)u->core_steal_ns / wall);
 }

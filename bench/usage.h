@@ -6,6 +6,9 @@
  * (cutime and cstime of /proc/PID/stat, 10 ms steps). A child that is neither alive nor reaped by a
  * parent, as where SIGCHLD is ignored, is counted nowhere in /proc: the core's own count shows it.
  *
+ * Nor does it count what the kernel does on the server's behalf elsewhere: in ksoftirqd of its core,
+ * which is read beside it, and in the client's own system calls.
+ *
  * One thread; the caller owns both structs. */
 #ifndef BENCH_USAGE_H
 #define BENCH_USAGE_H
@@ -26,8 +29,9 @@ struct usage {
 	int64_t wall_ns;
 	int64_t server_ns;
 	int64_t client_ns;
-	int64_t core_busy_ns;  /* all but idle, on the servers' core, 10 ms steps */
-	int64_t core_steal_ns; /* taken from that core by the machine's host */
+	int64_t core_busy_ns;	  /* all but idle, on the servers' core, 10 ms steps */
+	int64_t core_softirqd_ns; /* of that core's ksoftirqd */
+	int64_t core_steal_ns;	  /* taken from that core by the machine's host */
 };
 
 /* CLOCK_MONOTONIC, in nanoseconds. */
