@@ -1,0 +1,449 @@
+/* hark.h — the whole public face of libhark: dial, listen, serve.
+ *
+ * Whatever serves is a box: straight-line code that reads and writes one connection. The same box
+ * runs under every server model; only how a call waits differs, and that is decided where it runs.
+ *
+ * Conventions, for every function unless its comment says otherwise:
+ *   - it returns >= 0, or -errno; outputs are untouched on failure; errno itself is not the channel;
+ *   - a deadline is absolute: CLOCK_MONOTONIC nanoseconds in an int64_t; HARK_FOREVER is none;
+ *   - "may suspend": on a fiber the fiber parks and others run; elsewhere the thread waits in poll(2);
+ *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too),
+ *     -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
+ *   - every descriptor made here is close-on-exec; no call raises SIGPIPE;
+ *   - a zeroed options struct, or NULL for it, means the defaults.
+ */
+#ifndef HARK_H
+#define HARK_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HARK_VERSION "0.1.0"
+
+struct hark_conn;     /* one connection, or one datagram being answered */
+struct hark_listener; /* one bound socket that takes connections or datagrams */
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+#define HARK_FOREVER INT64_MAX
+#define HARK_MS INT64_C(1000000)    /* nanoseconds in a millisecond */
+#define HARK_S  INT64_C(1000000000) /* nanoseconds in a second */
+
+/* CLOCK_MONOTONIC now, in nanoseconds. Never fails. clock_gettime(2). */
+int64_t hark_now(void);
+
+/* hark_now() + ns, or HARK_FOREVER where that would overflow or ns is HARK_FOREVER. */
+int64_t hark_after(int64_t ns);
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/* What getaddrinfo(3) tells and errno has no number for travels under these errno values. */
+#define HARK_ENOHOST    ENXIO       /* the name has no address of the family that was asked for */
+#define HARK_ENOSERVICE ENOPROTOOPT /* no such service name for that protocol */
+#define HARK_EDNS       EREMOTEIO   /* the name servers failed or did not answer: try again later */
+
+/* Words for an error number, negative or positive: strerror(3)'s, and the three above in their sense.
+ * The text is static or thread-local: good until the thread's next call. */
+const char *hark_strerror(int err);
+
+/* A place for the reason of a failure, in words that name what, where and why. */
+struct hark_why {
+	char text[256];
+};
+
+/* ---- addresses -------------------------------------------------------------------------------
+ *
+ *   tcp://host:port tcp4:// tcp6:// udp:// udp4:// udp6://    host:port alone means tcp
+ *   unix:/path unix:@abstract  unixgram:/path unixgram:@abstract
+ *   fd:3 (this descriptor)  fd:name (the one LISTEN_FDNAMES calls so; sd_listen_fds(3))
+ *
+ * host: a name, an IPv4 address, an IPv6 address in brackets, with %scope where link-local, or '*':
+ * every address to listen on, loopback to dial. port: 0–65535 (0: the kernel chooses) or a service name. */
+
+enum hark_scheme {
+	HARK_TCP = 1,
+	HARK_TCP4,
+	HARK_TCP6,
+	HARK_UDP,
+	HARK_UDP4,
+	HARK_UDP6,
+	HARK_UNIX,
+	HARK_UNIXGRAM,
+	HARK_FD,
+};
+
+#define HARK_HOST_MAX    255 /* bytes, RFC 1035 section 2.3.4 */
+#define HARK_PORT_MAX    31  /* bytes of a service name */
+#define HARK_PATH_MAX    107 /* bytes, unix(7) */
+#define HARK_ADDRESS_MAX 320 /* bytes that any formatted address fits in, its NUL included */
+
+struct hark_address {
+	enum hark_scheme scheme;
+	char host[HARK_HOST_MAX + 1]; /* no brackets, the %scope kept; "*" for every address */
+	char port[HARK_PORT_MAX + 1];
+	char path[HARK_PATH_MAX + 1]; /* unix, unixgram; '@' first if abstract. fd: the name, if it is one */
+	int fd;                       /* fd: the descriptor, or -1 if it is a name */
+};
+
+/* Takes an address apart. No look-up, no allocation, never suspends.
+ * -EINVAL: why (may be NULL) tells which part is bad. */
+int hark_address_parse(const char *text, struct hark_address *out, struct hark_why *why);
+
+/* Writes the canonical text; parsing that gives the same address again.
+ * Returns its length; -ENOSPC if cap is too small (HARK_ADDRESS_MAX always does). */
+int hark_address_format(const struct hark_address *a, char *buf, size_t cap);
+
+/* What a socket call takes: a kind of socket and where. v4-mapped IPv6 addresses never appear here. */
+struct hark_endpoint {
+	int type; /* SOCK_STREAM, SOCK_DGRAM */
+	socklen_t len;
+	struct sockaddr_storage addr;
+};
+
+/* Writes "tcp://192.0.2.1:80", "udp://[2001:db8::1]:53", "unix:/run/x", "unix:" for an unnamed one.
+ * Returns its length or -ENOSPC. */
+int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
+
+/* Looks an address up, in the order of RFC 6724 as getaddrinfo(3) gives it, at most n results.
+ * May suspend: on a fiber, and wherever there is a deadline, a helper thread does the asking, so that a loop
+ * never stalls; past the deadline its answer is dropped when it comes.
+ * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM. */
+int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t deadline);
+
+/* ---- dial ------------------------------------------------------------------------------------ */
+
+#define HARK_ATTEMPTS_MAX 16 /* attempts that one dial makes and a report holds */
+
+struct hark_attempt {
+	struct hark_endpoint to;
+	int error;        /* 0 the one that won; else a positive errno; ECANCELED: another one won first */
+	int64_t start_ns; /* hark_now() at its start and end */
+	int64_t end_ns;
+};
+
+struct hark_dial_report {
+	int n;
+	struct hark_attempt attempts[HARK_ATTEMPTS_MAX];
+	int64_t resolved_ns; /* how long the look-up took */
+};
+
+struct hark_dial_opts {
+	int64_t deadline;                /* for look-up and connect together; 0: 30 s from now */
+	int64_t attempt_delay_ns;        /* before the next address is tried beside; 0: 250 ms, RFC 8305 section 5 */
+	const char *local;               /* "host", "host:port" or ":port" to come from; unixgram: a path */
+	bool reserved_port;              /* come from a port in 512–1023, rresvport(3); needs CAP_NET_BIND_SERVICE */
+	bool nagle;                      /* leave Nagle's algorithm on; by default TCP_NODELAY is set */
+	bool keepalive;                  /* SO_KEEPALIVE */
+	bool fast_open;                  /* TCP_FASTOPEN_CONNECT: the first write travels in the SYN, RFC 7413 */
+	int linger_s;                    /* SO_LINGER seconds; 0: off */
+	int send_buffer_bytes;           /* SO_SNDBUF; 0: the system's */
+	int receive_buffer_bytes;        /* SO_RCVBUF; 0: the system's */
+	struct hark_dial_report *report; /* filled in success and failure alike; may be NULL */
+	struct hark_why *why;            /* filled on failure; may be NULL */
+};
+
+/* Connects, by RFC 8305 (Happy Eyeballs): families interleaved, a new socket for each address, the next one tried
+ * beside when one is slow or has failed, the first to connect wins, the others are closed.
+ * May suspend. The caller owns *out: hark_close() or hark_abort(). udp and unixgram give a connected datagram
+ * socket; unixgram binds an abstract address of the kernel's choice so that answers find it.
+ * Returns 0, or the most telling attempt's error: -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH,
+ * -ENOENT (unix), -EACCES, …; or one of hark_resolve()'s. */
+int hark_dial(const char *address, const struct hark_dial_opts *opts, struct hark_conn **out);
+
+/* ---- listen ---------------------------------------------------------------------------------- */
+
+struct hark_listen_opts {
+	int backlog;              /* connections; 0: $LISTENQ, else SOMAXCONN. listen(2) */
+	bool reuseport;           /* SO_REUSEPORT */
+	bool v6only;              /* IPV6_V6ONLY: "*" and tcp6 take no IPv4 */
+	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */
+	int fast_open_queue;      /* TCP_FASTOPEN requests; 0: off */
+	mode_t unix_mode;         /* permissions of a unix path; 0: what the umask leaves */
+	const char *unix_owner;   /* "user", "user:group" or ":group" of a unix path */
+	int send_buffer_bytes;    /* SO_SNDBUF, inherited by what is accepted; 0: the system's */
+	int receive_buffer_bytes; /* SO_RCVBUF likewise */
+	struct hark_why *why;     /* filled on failure; may be NULL */
+};
+
+/* Binds and listens. "*" is one dual-stack socket, IPv4 alone where the system has no IPv6. A name must have
+ * one address, or the first is taken. SO_REUSEADDR is set, so that a restart need not wait for TIME_WAIT. A unix
+ * path left by a dead server is tried, found dead and replaced; a live one is -EADDRINUSE; what is not a socket is
+ * never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS; sd_listen_fds(3)) and that is
+ * bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and name.
+ * May suspend only to look a name up. The caller owns *out.
+ * -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT, -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
+int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
+
+/* How many sockets the environment handed over, and so fd:3 … can be listened on; 0 if none or not for this process. */
+int hark_listen_fds(void);
+
+/* Closes the socket and removes the unix path that this process made. NULL is fine. Never suspends. */
+void hark_listener_close(struct hark_listener *l);
+
+/* The address that is bound, port 0 replaced by the kernel's choice. Returns the length or -ENOSPC. */
+int hark_listener_address(const struct hark_listener *l, char *buf, size_t cap);
+
+/* The descriptor, still the listener's own; -1 after a drain closed it. */
+int hark_listener_fd(const struct hark_listener *l);
+
+/* SOCK_STREAM or SOCK_DGRAM. */
+int hark_listener_type(const struct hark_listener *l);
+
+/* Takes one connection, or one datagram as a connection (see hark_serve). May suspend. The caller owns *out.
+ * -ETIMEDOUT; -EMFILE, -ENFILE, -ENOMEM, -ENOBUFS: nothing is lost, try again when there is room. Errors that
+ * accept(2) passes on from the network (ECONNABORTED, EPROTO …) concern a connection that is gone: skipped. */
+int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **out);
+
+/* ---- connections: streams and datagrams ------------------------------------------------------
+ *
+ * A stream is bytes. A datagram connection keeps messages apart: one hark_read() takes one datagram whole, one
+ * write sends one. Where hark_serve() or hark_accept() gave it, it is one datagram: it can be read once, then comes
+ * the end; each write is a reply to its sender, from the address that was asked (IP_PKTINFO). */
+
+/* Makes a connection of a socket, pipe, terminal or file. Consumes fd, even on failure. Its O_NONBLOCK flag is left
+ * as it is: the description may be shared with other processes. -EBADF, -ENOMEM. */
+int hark_conn_from_fd(int fd, struct hark_conn **out);
+
+/* The descriptor, still the connection's own: for options, or to hand to a program. Bytes that are already
+ * buffered are not in it: hark_buffered() tells how many. */
+int hark_fd(const struct hark_conn *c);
+
+/* Bytes that were received and not yet read. */
+size_t hark_buffered(const struct hark_conn *c);
+
+/* SOCK_STREAM or SOCK_DGRAM; a pipe, terminal or file is a stream. */
+int hark_type(const struct hark_conn *c);
+
+/* Reads what there is, at least 1 byte, at most cap. May suspend; before it would, what was written is flushed.
+ * Returns the count; 0 at the end of the stream (the peer ended it in order). -ECONNRESET: it was cut.
+ * Datagrams: one, whole; 0 may also be an empty one (hark_truncated tells nothing then); -EMSGSIZE if it is longer than
+ * cap: it is not consumed, and hark_buffered() tells its size. */
+ssize_t hark_read(struct hark_conn *c, void *buf, size_t cap);
+
+/* Reads exactly n bytes. Returns n; 0 if the stream ended before the first one; -ECONNRESET if it was cut;
+ * -ENODATA if it ended in between (what came stays readable). May suspend. */
+ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n);
+
+/* Reads one line, up to and including '\n', into buf (at most cap-1 bytes, then a NUL). May suspend.
+ * Returns its length, 0 at the end of the stream, -EMSGSIZE if there is no '\n' within cap-1 bytes (nothing is
+ * consumed). A last line without '\n' is returned as it is. RFC 1288 section 2.2 is a caller. */
+ssize_t hark_readline(struct hark_conn *c, char *buf, size_t cap);
+
+/* Like hark_read(), but consumes nothing: the same bytes are read next. At most 16384 bytes. May suspend. */
+ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap);
+
+/* Writes all n bytes, or fails. Small writes to a stream coalesce: they leave with hark_flush(), before a read of
+ * this connection that would wait, with hark_close() and hark_shutdown(), when 16 KB have gathered, and at once while
+ * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, … (how much had left is not
+ * known then: the connection is good for nothing but reading what is still there). */
+ssize_t hark_write(struct hark_conn *c, const void *buf, size_t n);
+ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count);
+
+/* printf(3) to the connection: one datagram where it is one. Returns the length. May suspend. */
+ssize_t hark_printf(struct hark_conn *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+ssize_t hark_vprintf(struct hark_conn *c, const char *format, va_list args);
+
+/* Sends what was written. Returns 0. May suspend. */
+int hark_flush(struct hark_conn *c);
+
+/* Sends count bytes of the file fd from offset, or to its end if count is 0. sendfile(2) where it can be used,
+ * a buffer elsewhere. May suspend. Returns how many bytes were sent. */
+int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
+
+/* Copies from one connection to another until from's end, flushing as it goes; splice(2) where it can be used.
+ * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). */
+int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed);
+
+#define HARK_IN  1 /* reading; for hark_wait_fd: readable */
+#define HARK_OUT 2 /* writing; for hark_wait_fd: writable */
+
+/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the stream.
+ * May suspend. shutdown(2). */
+int hark_shutdown(struct hark_conn *c, int directions);
+
+/* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread does not
+ * make the kernel reset the connection and cut the answer's tail (RFC 1122 section 4.2.2.13, RFC 9112 section 9.6).
+ * Frees c in every case; NULL is fine. May suspend. Returns 0 or the first error that lost written bytes. */
+int hark_close(struct hark_conn *c);
+
+/* Drops what is not yet sent and closes with RST. Frees c; NULL is fine. Never suspends. */
+void hark_abort(struct hark_conn *c);
+
+/* Every later call on c fails with -ETIMEDOUT past this moment. HARK_FOREVER, the default: none. */
+void hark_deadline(struct hark_conn *c, int64_t deadline);
+
+/* A single wait within a call on c lasts at most ns. 0, the default: for ever. */
+void hark_idle_timeout(struct hark_conn *c, int64_t ns);
+
+/* The peer's and our own address, as hark_endpoint_format() writes them. Return the length or -errno. */
+int hark_peer(struct hark_conn *c, char *buf, size_t cap);
+int hark_local(struct hark_conn *c, char *buf, size_t cap);
+
+/* The same as endpoints, v4-mapped addresses already IPv4. -ENOTCONN, -ENOTSOCK. */
+int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out);
+int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out);
+
+struct hark_conn_stats {
+	uint64_t bytes_in;  /* received by hark; not what a program took from the descriptor */
+	uint64_t bytes_out; /* handed to the kernel */
+	int64_t opened_ns;  /* hark_now() when it was accepted, dialed or made */
+	int64_t deadline_ns; /* what hark_deadline() or the service's lifetime set; HARK_FOREVER: none */
+};
+
+void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
+
+/* Request boundary: waits until the peer's next byte is there. May suspend; what was written is flushed before.
+ * Here a drain ends a connection, and here the stack of a fiber that waits long is given back.
+ * Returns 1: read on. 0: return from the box: the stream has ended or the service drains.
+ * Or -ETIMEDOUT, -ECONNRESET, ….   while (hark_idle(c) > 0) serve_one_request(c); */
+int hark_idle(struct hark_conn *c);
+
+/* Makes a conversation of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
+ * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that
+ * the peer sends; hark_fd() may be handed to a program. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
+int hark_converse(struct hark_conn *c);
+
+#define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */
+
+/* Waits until any descriptor is readable (HARK_IN) or writable (HARK_OUT): pidfds, signalfds, another library's.
+ * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT, -ECANCELED. */
+int hark_wait_fd(int fd, int directions, int64_t deadline);
+
+/* Tells the server how the box judges its own end, in waitpid(2)'s form: HARK_EVENT_CLOSE carries it. 0 by default. */
+void hark_outcome(struct hark_conn *c, int status);
+
+/* ---- serve ----------------------------------------------------------------------------------- */
+
+/* Serves one connection. The server owns c: it flushes and closes it when the box returns. */
+typedef void hark_box(struct hark_conn *c, void *arg);
+
+enum hark_model {
+	HARK_MODEL_DEFAULT = 0, /* fiber */
+	HARK_MODEL_INLINE,      /* the accepting worker itself: iterative */
+	HARK_MODEL_PROCESS,     /* a forked child for each connection */
+	HARK_MODEL_THREAD,      /* a thread for each connection */
+	HARK_MODEL_FIBER,       /* a fiber for each connection, on an event loop */
+};
+
+/* "inline", "process", "thread", "fiber"; NULL for no such model. */
+const char *hark_model_name(enum hark_model m);
+
+/* The reverse; -EINVAL. */
+int hark_model_parse(const char *name);
+
+enum hark_event_kind {
+	HARK_EVENT_READY = 1,   /* every worker accepts from now on */
+	HARK_EVENT_OPEN,        /* conn was accepted */
+	HARK_EVENT_CLOSE,       /* conn's box has returned; conn is closed next. error: 0 or why it was cut */
+	HARK_EVENT_PAUSED,      /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), or 0: max_conns */
+	HARK_EVENT_RESUMED,     /* and goes on */
+	HARK_EVENT_WORKER_UP,   /* pid */
+	HARK_EVENT_WORKER_DOWN, /* pid, status as of waitpid(2) */
+	HARK_EVENT_DRAINING,    /* no more is accepted */
+};
+
+struct hark_event {
+	enum hark_event_kind kind;
+	struct hark_conn *conn; /* OPEN, CLOSE */
+	int error;
+	pid_t pid;
+	int status;             /* WORKER_DOWN; CLOSE: what hark_outcome() told */
+};
+
+struct hark_serve_opts {
+	enum hark_model model;
+	int workers;             /* processes that all accept; 0 or 1: the caller itself */
+	int max_conns;           /* at once in each worker; above it connections wait in the backlog; 0: no limit */
+	bool client_first;       /* the peer speaks first: the box starts at its first byte, a silent connection costs no stack */
+	bool wait;               /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
+	                          * connection, nothing taken from it, and the server looks away until the box returns; at once
+	                          * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */
+	const char *engine;      /* "epoll", "uring", "poll"; NULL: $HARK_ENGINE, else the best that works here */
+	size_t stack_bytes;      /* of each fiber or thread; 0: 64 KB for fibers, the system's for threads */
+	int64_t idle_timeout_ns; /* hark_idle_timeout() of each connection; 0: none */
+	int64_t lifetime_ns;     /* hark_deadline() of each connection, from its accept; 0: none */
+	/* What happens, as it happens; never called from a signal handler. In the process and thread models OPEN and
+	 * CLOSE come from the connection's own process or thread. May be NULL. Must not suspend. */
+	void (*event)(const struct hark_event *e, void *event_arg);
+	void *event_arg;
+	struct hark_why *why;    /* filled on failure; may be NULL */
+};
+
+/* Serves every listener, streams and datagrams alike, until drained. Each datagram is a connection of its own; replies
+ * written while a batch is served leave by sendmmsg(2). A worker that dies is restarted, at once at first, then with back-off up to 10 s.
+ * Children are waited for by their own pid alone. Descriptors run out: accepting pauses and resumes, nothing is refused.
+ * When a drain begins the listeners' sockets are closed here (after what their backlog held is accepted); the
+ * structs stay the caller's to hark_listener_close(). May suspend: on a fiber, others run meanwhile.
+ * Returns 0 when drained; -ETIMEDOUT if the grace ended and connections were cut; -EINVAL, -ENOSYS (no such engine here),
+ * -EMFILE, -ENOMEM …: it could not start. */
+int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, void *arg,
+               const struct hark_serve_opts *opts);
+
+/* Ends every hark_serve() of this process and its workers: idle connections end, busy ones finish, and what is left when
+ * grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
+ * Async-signal-safe. */
+void hark_drain(int64_t grace_ns);
+
+/* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
+int64_t hark_drain_deadline(void);
+
+/* ---- fibers: structured concurrency inside a box or a program -----------------------------------
+ *
+ * A fiber is a function with a stack of its own, on the event loop of the thread that started it; it never moves to
+ * another thread, and is switched only where a call may suspend. A scope holds fibers: its end waits for them all, so that
+ * no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
+ * hark_go() makes one for the thread. */
+
+struct hark_scope {
+	void *hark__private[6];
+};
+
+/* Begins a scope for the calling fiber or thread. Always followed by hark_scope_close() in the same function. */
+void hark_scope_open(struct hark_scope *s);
+
+/* Starts fn(arg) as a fiber in s; it runs when the caller next suspends. name (copied, at most 23 bytes kept; may be NULL)
+ * is for hark_dump() and the overflow message. The scope's owner or any fiber in it may call this.
+ * -ENOMEM; -EAGAIN: out of guarded stacks; -ECANCELED: the scope is cancelled; -ENOSYS: no engine. */
+int hark_go(struct hark_scope *s, const char *name, void (*fn)(void *), void *arg);
+
+/* Cancels every fiber in s: what they wait for returns -ECANCELED, and everything after. They unwind by ordinary returns.
+ * Never suspends. */
+void hark_cancel(struct hark_scope *s);
+
+/* Waits until every fiber in s has returned. May suspend. 0; -ETIMEDOUT past the deadline; -ECANCELED. */
+int hark_join(struct hark_scope *s, int64_t deadline);
+
+/* Cancels what still runs in s and waits for it; does not fail and is not itself cancelled. May suspend. */
+void hark_scope_close(struct hark_scope *s);
+
+/* Sleeps for ns. May suspend. 0 or -ECANCELED. */
+int hark_sleep(int64_t ns);
+
+/* Lets every other ready fiber run once. May suspend. 0 or -ECANCELED. */
+int hark_yield(void);
+
+/* Runs fn(arg) on a full-stack helper thread while the calling fiber waits (uncancelled: fn may use its stack); a
+ * plain call where there is no fiber. For what would stall the loop: look-ups, disk, deep recursion. May suspend.
+ * 0, or -EAGAIN: no thread could be had. */
+int hark_offload(void (*fn)(void *), void *arg);
+
+/* Writes a line for each fiber of this thread to fd: its name, what it waits for, since when. Returns how many. */
+int hark_dump(int fd);
+
+/* The engine that this thread's loop uses, or would: "epoll", "uring" or "poll". */
+const char *hark_engine_name(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,91 @@
+/* engine.h — how a loop learns that descriptors are ready: one interface, three engines (epoll, io_uring, poll).
+ *
+ * An engine knows sources (descriptors) and waiters (somebody to wake). It never names a fiber: waking calls
+ * engine->wake(waiter), which the loop sets, and which only queues. So nothing is run, and no source detached,
+ * while an engine walks its events.
+ *
+ * One thread: the loop's. The engine owns its own descriptors; sources belong to whoever embeds them, and are detached before their
+ * descriptor is closed. */
+#ifndef HARK__ENGINE_H
+#define HARK__ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "list.h"
+
+/* Readiness, as bits of hark__source.ready and arguments of arm. */
+#define HARK__IN  1u
+#define HARK__OUT 2u
+#define HARK__HUP 4u /* the peer ended, an error is pending or urgent data came: never infer "drained" from a short read */
+
+struct hark__waiter {
+	struct hark__list link;             /* in the loop's ready queue */
+	void (*run)(struct hark__waiter *); /* called by the loop; NULL: it is a fiber */
+};
+
+struct hark__engine;
+
+struct hark__source {
+	int fd;
+	uint8_t ready;                /* HARK__ bits: what a call may find; a call that would block clears its bit */
+	uint8_t armed;                /* engine's own: what is being watched */
+	bool nonblock;                /* the description has O_NONBLOCK: completions cannot be used on it */
+	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
+	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
+	union {
+		uint32_t index;       /* engine_poll: its place in the pollfd array */
+		void *op;             /* engine_uring: the operations under way */
+	};
+};
+
+struct hark__engine_ops {
+	const char *name;
+	/* Makes an engine. -ENOSYS: not available here; another -errno. */
+	int (*open)(struct hark__engine **out);
+	void (*close)(struct hark__engine *e);
+	/* Closes the engine's descriptors in a forked child without disturbing the parent, and frees nothing else. */
+	void (*forked)(struct hark__engine *e);
+	/* Sees to it that s->in / s->out are woken, and s->ready set, once the events come; attaches s if need be. Readiness that
+	 * is already there counts. -errno: s cannot be watched (-EPERM: a regular file, always ready). */
+	int (*arm)(struct hark__engine *e, struct hark__source *s, unsigned events);
+	/* Forgets s: no event touches it after the return. */
+	void (*detach)(struct hark__engine *e, struct hark__source *s);
+	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0 or -errno. */
+	int (*wait)(struct hark__engine *e, int64_t timeout_ns);
+	/* Completion engines alone, NULL elsewhere. recv: takes what has already arrived for s: > 0 bytes, 0 at the end, -EAGAIN:
+	 * nothing yet (arm and wait), or -errno. send: queues n bytes that stay untouched until w is woken, then *result holds
+	 * recv's kind of answer; -EAGAIN: use send(2). cancel_send: makes a queued one complete soon. */
+	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
+	int (*send)(struct hark__engine *e, struct hark__source *s, const void *buf, size_t n, struct hark__waiter *w,
+	            ssize_t *result);
+	void (*cancel_send)(struct hark__engine *e, struct hark__source *s);
+	/* Bytes that have arrived for s and were not taken. */
+	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
+};
+
+struct hark__engine {
+	const struct hark__engine_ops *ops;
+	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
+	void *loop;                                                   /* the loop's own */
+};
+
+extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
+
+/* Opens the engine called name; NULL: $HARK_ENGINE, else the best that works here.
+ * -ENOSYS: not available here; -EINVAL: no such name. */
+int hark__engine_open(const char *name, struct hark__engine **out);
+
+static inline void hark__source_init(struct hark__source *s, int fd)
+{
+	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT};
+}
+
+/* Records readiness and wakes the waiters it concerns. Engines call it. */
+void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events);
+
+/* Detaches s if it is attached to an engine of this process. */
+void hark__source_detach(struct hark__source *s);
+
+#endif

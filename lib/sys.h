@@ -1,0 +1,82 @@
+/* sys.h — every system call and allocation that libhark makes, in one table.
+ *
+ * lib/ calls hark__sys.recv(...), never recv(...): a test replaces an entry by one that fails at its Nth use, and so
+ * proves each error path. The table is filled at build time and written by tests alone, before threads start.
+ * Entries keep the C library's contract: -1 and errno; callers turn that into -errno. */
+#ifndef HARK__SYS_H
+#define HARK__SYS_H
+
+#include <poll.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+/* X(return type, name, parameters) */
+#define HARK__SYS_CALLS(X) \
+	X(void *, malloc, (size_t n)) \
+	X(void *, calloc, (size_t count, size_t n)) \
+	X(void *, realloc, (void *old, size_t n)) \
+	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset)) \
+	X(int, munmap, (void *at, size_t n)) \
+	X(int, mprotect, (void *at, size_t n, int prot)) \
+	X(int, madvise, (void *at, size_t n, int advice)) \
+	X(int, socket, (int domain, int type, int protocol)) \
+	X(int, socketpair, (int domain, int type, int protocol, int fds[2])) \
+	X(int, connect, (int fd, const struct sockaddr *to, socklen_t len)) \
+	X(int, bind, (int fd, const struct sockaddr *at, socklen_t len)) \
+	X(int, listen, (int fd, int backlog)) \
+	X(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags)) \
+	X(ssize_t, recv, (int fd, void *buf, size_t n, int flags)) \
+	X(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags)) \
+	X(int, recvmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout)) \
+	X(ssize_t, send, (int fd, const void *buf, size_t n, int flags)) \
+	X(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags)) \
+	X(int, sendmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags)) \
+	X(ssize_t, read, (int fd, void *buf, size_t n)) \
+	X(ssize_t, write, (int fd, const void *buf, size_t n)) \
+	X(ssize_t, pread, (int fd, void *buf, size_t n, off_t offset)) \
+	X(ssize_t, writev, (int fd, const struct iovec *iov, int n)) \
+	X(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned flags)) \
+	X(ssize_t, sendfile, (int out, int in, off_t *at, size_t n)) \
+	X(int, shutdown, (int fd, int how)) \
+	X(int, close, (int fd)) \
+	X(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *len)) \
+	X(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len)) \
+	X(int, getsockname, (int fd, struct sockaddr *at, socklen_t *len)) \
+	X(int, getpeername, (int fd, struct sockaddr *at, socklen_t *len)) \
+	X(int, fcntl, (int fd, int command, long arg)) \
+	X(int, ioctl, (int fd, unsigned long request, void *arg)) \
+	X(int, poll, (struct pollfd *p, nfds_t n, int timeout_ms)) \
+	X(int, ppoll, (struct pollfd *p, nfds_t n, const struct timespec *timeout, const sigset_t *mask)) \
+	X(int, epoll_create1, (int flags)) \
+	X(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event)) \
+	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms)) \
+	X(int, epoll_pwait2, (int epfd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask)) \
+	X(int, eventfd, (unsigned value, int flags)) \
+	X(int, pipe2, (int fds[2], int flags)) \
+	X(pid_t, fork, (void)) \
+	X(int, pidfd_open, (pid_t pid, unsigned flags)) \
+	X(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options)) \
+	X(int, kill, (pid_t pid, int signal)) \
+	X(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg)) \
+	X(int, lstat, (const char *path, struct stat *st)) \
+	X(int, fstat, (int fd, struct stat *st)) \
+	X(int, unlink, (const char *path)) \
+	X(int, chmod, (const char *path, mode_t mode)) \
+	X(int, chown, (const char *path, uid_t uid, gid_t gid))
+
+#define HARK__SYS_MEMBER(type, name, params) type (*name) params;
+struct hark__sys {
+	HARK__SYS_CALLS(HARK__SYS_MEMBER)
+};
+#undef HARK__SYS_MEMBER
+
+extern struct hark__sys hark__sys;
+
+#endif
