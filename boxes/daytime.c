@@ -1,0 +1,69 @@
+/* daytime.c — date and time as a line of text. RFC 867, which leaves its form open.
+ *
+ * By default ISO 8601 in UTC, "2026-11-21T12:34:56Z"; with --nist the line of the NIST service, which many clients
+ * know:
+ *
+ *   JJJJJ YY-MM-DD HH:MM:SS TT L H msADV UTC(NIST) OTM
+ *
+ * the modified Julian date; UTC; TT 00, as we do not follow American summer time; L 1 or 2 where the kernel will
+ * insert or delete a leap second; H 0, or 1 where the kernel's clock is not synchronised (adjtimex(2)); msADV 0.0, as
+ * we do not advance the time to make up for the network's delay; and '*', the on-time mark. A datagram shorter than
+ * the answer (22 bytes, or 50) gets none (reply.h). */
+#include "reply.h"
+#include "table.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/timex.h>
+#include <time.h>
+
+#define MJD_1970 40587 /* the modified Julian date of 1970-01-01 */
+
+struct daytime {
+	struct reply_rules rules; /* first: a pointer to one is a pointer to the other */
+	bool nist;
+};
+
+static int nist_line(char *buf, size_t cap, time_t now, const struct tm *utc)
+{
+	struct timex kernel = {0};
+	int state = adjtimex(&kernel);
+	char date[32];
+	(void)strftime(date, sizeof date, "%y-%m-%d %H:%M:%S", utc);
+	return snprintf(buf, cap, "%05lld %s 00 %d %d %5.1f UTC(NIST) *\r\n", MJD_1970 + (long long)now / 86400, date,
+	                state == TIME_INS ? 1 : state == TIME_DEL ? 2 : 0,
+	                state == -1 || (kernel.status & STA_UNSYNC) != 0, 0.0);
+}
+
+void daytime_serve(struct hark_conn *c, void *arg)
+{
+	const struct daytime *d = arg;
+	char line[80];
+	time_t now = time(NULL);
+	struct tm utc;
+	int n;
+	if (gmtime_r(&now, &utc) == NULL)
+		return;
+	if (d != NULL && d->nist)
+		n = nist_line(line, sizeof line, now, &utc);
+	else
+		n = (int)strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%SZ\r\n", &utc);
+	if (reply_limit(c, d != NULL ? &d->rules : NULL) >= n)
+		(void)hark_write(c, line, (size_t)n);
+}
+
+int daytime_open(int argc, char *const argv[], void **arg, struct hark_why *why)
+{
+	struct daytime *d = calloc(1, sizeof *d);
+	if (d == NULL)
+		return box_why(why, -ENOMEM, "out of memory");
+	const struct box_option options[] = {{"nist", &d->nist, NULL}, REPLY_OPTIONS(&d->rules), {NULL}};
+	int r = box_options_all(argc, argv, options, why);
+	if (r < 0) {
+		free(d);
+		return r;
+	}
+	*arg = d;
+	return 0;
+}

@@ -1,0 +1,187 @@
+/* environ.c — see environ.h. Any fiber or thread: nothing is shared, and the process's own environment is only read,
+ * while a service starts. */
+#include "environ.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+__attribute__((format(printf, 2, 3))) static void put(struct conn_environ *e, const char *format, ...)
+{
+	va_list args;
+	size_t room = sizeof e->text - e->used;
+	if (e->count == ENVIRON_OWN_MAX)
+		return;
+	va_start(args, format);
+	int n = vsnprintf(e->text + e->used, room, format, args);
+	va_end(args);
+	if (n < 0 || (size_t)n >= room)
+		return;
+	e->entries[e->count++] = e->text + e->used;
+	e->used += (size_t)n + 1;
+}
+
+struct look_up {
+	const struct hark_endpoint *peer;
+	char host[NI_MAXHOST];
+};
+
+/* A name comes from whoever answers for the address: only what a host name may have goes into a program's
+ * environment. */
+static bool is_host_name(const char *name)
+{
+	if (*name == '\0' || *name == '-')
+		return false;
+	for (; *name != '\0'; name++)
+		if (!isalnum((unsigned char)*name) && strchr("-._", *name) == NULL)
+			return false;
+	return true;
+}
+
+static void look_up(void *arg)
+{
+	struct look_up *l = arg;
+	const struct sockaddr *peer = (const struct sockaddr *)&l->peer->addr;
+	if (getnameinfo(peer, l->peer->len, l->host, sizeof l->host, NULL, 0, NI_NAMEREQD) != 0 || !is_host_name(l->host))
+		l->host[0] = '\0';
+	for (char *p = l->host; *p != '\0'; p++)
+		*p = (char)tolower((unsigned char)*p);
+}
+
+/* prefix is "TCP", "TCP6", …; side LOCAL or REMOTE. */
+static void put_inet(struct conn_environ *e, const char *prefix, const char *side, const struct hark_endpoint *end)
+{
+	char ip[INET6_ADDRSTRLEN];
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&end->addr;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&end->addr;
+	bool is4 = end->addr.ss_family == AF_INET;
+	const void *raw = is4 ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr;
+	if (inet_ntop(end->addr.ss_family, raw, ip, sizeof ip) == NULL)
+		return;
+	put(e, "%s%sIP=%s", prefix, side, ip);
+	put(e, "%s%sPORT=%u", prefix, side, ntohs(is4 ? v4->sin_port : v6->sin6_port));
+}
+
+static void describe_inet(struct conn_environ *e, const struct hark_endpoint *local, const struct hark_endpoint *peer,
+                          bool want_host)
+{
+	const char *proto = local->type == SOCK_STREAM ? "TCP" : "UDP";
+	bool six = (peer != NULL ? peer : local)->addr.ss_family == AF_INET6;
+	char proto6[] = {proto[0], proto[1], proto[2], '6', '\0'};
+	struct look_up l = {.peer = peer};
+	l.host[0] = '\0';
+	if (peer != NULL && want_host)
+		(void)hark_offload(look_up, &l); /* no thread to be had: no name */
+	put(e, "PROTO=%s", six ? proto6 : proto);
+	for (const char *prefix = proto; prefix != NULL; prefix = six && prefix == proto ? proto6 : NULL) {
+		put_inet(e, prefix, "LOCAL", local);
+		if (peer != NULL)
+			put_inet(e, prefix, "REMOTE", peer);
+		if (l.host[0] != '\0')
+			put(e, "%sREMOTEHOST=%s", prefix, l.host);
+	}
+	char name[IF_NAMESIZE];
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&(peer != NULL ? peer : local)->addr;
+	if (six && v6->sin6_scope_id != 0 && if_indextoname(v6->sin6_scope_id, name) != NULL)
+		put(e, "%sINTERFACE=%s", proto6, name);
+}
+
+/* "UNIXLOCALPATH=/run/x", "…=@abstract"; nothing for an unnamed socket. */
+static void put_unix(struct conn_environ *e, const char *side, const struct hark_endpoint *end)
+{
+	const struct sockaddr_un *un = (const struct sockaddr_un *)&end->addr;
+	const size_t start = offsetof(struct sockaddr_un, sun_path);
+	size_t len = end->len > start ? end->len - start : 0;
+	if (len > sizeof un->sun_path)
+		len = sizeof un->sun_path;
+	if (len > 1 && un->sun_path[0] == '\0')
+		put(e, "UNIX%sPATH=@%.*s", side, (int)(len - 1), un->sun_path + 1);
+	else if (len > 0 && un->sun_path[0] != '\0')
+		put(e, "UNIX%sPATH=%.*s", side, (int)len, un->sun_path);
+}
+
+static void describe_unix(struct conn_environ *e, int fd, const struct hark_endpoint *local,
+                          const struct hark_endpoint *peer)
+{
+	struct ucred who;
+	socklen_t len = sizeof who;
+	put(e, "PROTO=UNIX");
+	put_unix(e, "LOCAL", local);
+	if (peer == NULL)
+		return;
+	put_unix(e, "REMOTE", peer);
+	if (local->type != SOCK_STREAM || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0)
+		return;
+	put(e, "UNIXREMOTEPID=%ld", (long)who.pid);
+	put(e, "UNIXREMOTEEUID=%lu", (unsigned long)who.uid);
+	put(e, "UNIXREMOTEEGID=%lu", (unsigned long)who.gid);
+}
+
+void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
+{
+	struct hark_endpoint local, peer;
+	out->count = out->used = 0;
+	if (hark_local_endpoint(c, &local) < 0)
+		return; /* a pipe or a terminal */
+	bool has_peer = hark_peer_endpoint(c, &peer) == 0;
+	if (local.addr.ss_family == AF_UNIX)
+		describe_unix(out, hark_fd(c), &local, has_peer ? &peer : NULL);
+	else if (local.addr.ss_family == AF_INET || local.addr.ss_family == AF_INET6)
+		describe_inet(out, &local, has_peer ? &peer : NULL, want_host);
+}
+
+char **strings_copy(char *const from[], size_t n)
+{
+	size_t bytes = (n + 1) * sizeof(char *);
+	for (size_t i = 0; i < n; i++)
+		bytes += strlen(from[i]) + 1;
+	char **copy = malloc(bytes);
+	if (copy == NULL)
+		return NULL;
+	char *text = (char *)(copy + n + 1);
+	for (size_t i = 0; i < n; i++) {
+		copy[i] = text;
+		text = stpcpy(text, from[i]) + 1;
+	}
+	copy[n] = NULL;
+	return copy;
+}
+
+static bool is_about_other_sockets(const char *entry)
+{
+	static const char *const starts[] = {
+		"PROTO=", "TCPLOCAL", "TCPREMOTE", "TCP6LOCAL", "TCP6REMOTE", "TCP6INTERFACE=", "UDPLOCAL", "UDPREMOTE",
+		"UDP6LOCAL", "UDP6REMOTE", "UDP6INTERFACE=", "UNIXLOCAL", "UNIXREMOTE",
+		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+	};
+	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+		if (strncmp(entry, starts[i], strlen(starts[i])) == 0)
+			return true;
+	return false;
+}
+
+char **environ_base(size_t *count)
+{
+	size_t n = 0, kept = 0;
+	while (environ != NULL && environ[n] != NULL)
+		n++;
+	char **keep = calloc(n + 1, sizeof *keep);
+	if (keep == NULL)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		if (!is_about_other_sockets(environ[i]))
+			keep[kept++] = environ[i];
+	char **copy = strings_copy(keep, kept);
+	free(keep);
+	if (copy != NULL)
+		*count = kept;
+	return copy;
+}

@@ -1,0 +1,35 @@
+/* environ.h — the environment that programs of inetd and of the ucspi tools expect of whoever starts them.
+ *
+ *   PROTO           TCP, TCP6, UDP, UDP6 or UNIX
+ *   TCPLOCALIP TCPLOCALPORT TCPREMOTEIP TCPREMOTEPORT  tcp-environ(5) of ucspi-tcp, and where it was asked for,
+ *   TCPREMOTEHOST                                        if the peer's address has a name
+ *   TCP6…           all of these once more over IPv6, and TCP6INTERFACE for a link-local peer, as ucspi-tcp6 has it
+ *   UDP…, UDP6…     the same of a datagram's conversation
+ *   UNIXLOCALPATH UNIXREMOTEPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID    of ucspi-unix; paths where they are bound
+ *
+ * Where there is no peer (inetd's wait form) the REMOTE ones are missing. What the server itself inherited under
+ * these names, and under sd_listen_fds(3)'s, is not passed on: it is about other sockets. */
+#ifndef BOX_ENVIRON_H
+#define BOX_ENVIRON_H
+
+#include "hark.h"
+
+#define ENVIRON_OWN_MAX 16 /* variables about the connection */
+
+struct conn_environ {
+	size_t count, used;
+	char *entries[ENVIRON_OWN_MAX]; /* into text: not to be copied or moved */
+	char text[1536];                /* two host names and eight addresses fit; what does not is left out */
+};
+
+/* Describes c. Asks for the peer's name if want_host, off the loop: may suspend. */
+void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out);
+
+/* A copy of environ(7) without what conn_environ() is to tell: NULL-terminated, *count entries, one allocation to
+ * free(3). NULL: no memory. */
+char **environ_base(size_t *count);
+
+/* A copy of n strings in one allocation, NULL-terminated. NULL: no memory. */
+char **strings_copy(char *const from[], size_t n);
+
+#endif

@@ -1,0 +1,257 @@
+/* exec.c — a program with the connection as its standard input and output, in the manner of inetd(8) and the ucspi
+ * tools.
+ *
+ *   exec [--stderr] [--host] [--directory DIR] PROGRAM [ARGUMENT...]
+ *
+ * PROGRAM is looked for in $PATH, once, when the service starts, and gets its arguments exactly as they are given: no
+ * shell. Its standard error is the server's own, or with --stderr the connection too. Its environment is environ.h's;
+ * --host has the peer's name looked up for it. It leads a process group of its own.
+ *
+ * Streams: a program a connection. Datagrams: a program a peer, its socket connected to that peer and the first
+ * datagram still in it (hark_converse()); or, where the server gives the listening socket itself (struct
+ * hark_serve_opts' wait), one program that reads them all.
+ *
+ * When the program has ended the box returns, and the server ends the connection so that the peer gets all that was
+ * written. What it leaves running in its group goes on, as under inetd. But when the connection's time is over, or
+ * the server drains, the whole group is asked to end, ever more firmly: end of input, SIGTERM, SIGKILL (see climb()).
+ *
+ * The outcome is the program's status; 127 or 126 in a shell's manner if it could not be started (not found; anything
+ * else). */
+#include "environ.h"
+#include "options.h"
+#include "spawn.h"
+#include "table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A time-out's ladder: end of input at once, SIGTERM and SIGKILL so long after. */
+#define TERM_AFTER_NS (1 * HARK_S)
+#define KILL_AFTER_NS (3 * HARK_S)
+/* A drain's: end of input at once, and so long before the grace ends, or a quarter of the grace where that is less:
+ * SIGKILL, and as long again before it SIGTERM. So a program has half the grace or more to finish in peace. */
+#define DRAIN_STEP_NS (2 * HARK_S)
+/* How long one that was killed may take to be gone, when there is no more time. */
+#define DYING_MS 1000
+
+struct exec {
+	bool stderr_too;
+	bool want_host;
+	char *directory; /* absolute; NULL: the server's */
+	char **argv;
+	char **environ; /* what every program gets */
+	size_t environ_count;
+	char path[PATH_MAX];
+};
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int64_t later_by(int64_t at, int64_t ns)
+{
+	return at >= HARK_FOREVER - ns ? HARK_FOREVER : at + ns;
+}
+
+/* When SIGTERM and SIGKILL are due, as things stand: deadline is the connection's, begun when the ladder was entered. */
+static void timetable(int64_t begun, int64_t deadline, int64_t *term, int64_t *kill)
+{
+	int64_t from = deadline > begun ? deadline : begun;
+	int64_t end = hark_drain_deadline();
+	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, TERM_AFTER_NS);
+	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, KILL_AFTER_NS);
+	if (end == HARK_FOREVER)
+		return;
+	int64_t step = end > begun ? earlier((end - begun) / 4, DRAIN_STEP_NS) : 0;
+	*kill = earlier(*kill, end - step);
+	*term = earlier(*term, end - 2 * step);
+}
+
+static void await_death(void *arg)
+{
+	struct pollfd p = {.fd = *(const int *)arg, .events = POLLIN};
+	while (poll(&p, 1, DYING_MS) < 0 && errno == EINTR)
+		;
+}
+
+/* No time is left: SIGKILL. A fiber that is cancelled can wait no more, and the loop must not: a helper thread does. */
+static void end_now(const struct spawned *p)
+{
+	int pidfd = p->pidfd;
+	spawn_signal(p, SIGKILL);
+	(void)hark_offload(await_death, &pidfd);
+}
+
+/* The ladder. Ends when the program has, or as end_now(). has_peer: c is its own, not the listening socket, whose
+ * reading must not be shut down under other processes that have it. */
+static void climb(struct hark_conn *c, const struct spawned *p, int64_t deadline, bool has_peer, bool draining)
+{
+	int64_t begun = hark_now(), term, kill;
+	bool termed = false, killed = false;
+	if (has_peer)
+		(void)shutdown(hark_fd(c), SHUT_RD);
+	for (;;) {
+		timetable(begun, deadline, &term, &kill);
+		int64_t now = hark_now();
+		if (!killed && now >= kill) {
+			spawn_signal(p, SIGKILL);
+			termed = killed = true;
+		} else if (!termed && now >= term) {
+			spawn_signal(p, SIGTERM);
+			termed = true;
+		}
+		/* A drain that begins meanwhile changes the timetable; one that is under way is in it. */
+		int r = hark_wait_fd(p->pidfd, draining ? HARK_IN : HARK_IN | HARK_DRAIN,
+		                     killed ? HARK_FOREVER : termed ? kill : term);
+		if (r < 0 && r != -ETIMEDOUT) {
+			end_now(p);
+			return;
+		}
+		if (r > 0 && (r & HARK_IN))
+			break;
+		draining = draining || (r > 0 && (r & HARK_DRAIN));
+	}
+	/* The leader is gone but not yet waited for, so the group's number is still its own: nobody of it stays behind. */
+	spawn_signal(p, termed ? SIGKILL : SIGTERM);
+}
+
+/* Stays with the program to its end. Returns its status. */
+static int attend(struct hark_conn *c, const struct spawned *p, bool has_peer)
+{
+	struct hark_conn_stats stats;
+	int status = 0;
+	hark_conn_stats(c, &stats);
+	int r = hark_wait_fd(p->pidfd, HARK_IN | HARK_DRAIN, stats.deadline_ns);
+	if (r == -ETIMEDOUT || (r > 0 && !(r & HARK_IN)))
+		climb(c, p, stats.deadline_ns, has_peer, r > 0);
+	else if (r < 0)
+		end_now(p);
+	/* -EAGAIN: killed, and stuck in the kernel; -ECHILD: SIGCHLD is ignored here, the status is lost. */
+	if (spawn_reap(p, &status) == -EAGAIN)
+		status = SIGKILL;
+	return status;
+}
+
+/* hark waits without O_NONBLOCK; a program expects none either. A listening socket may have it, or what others made. */
+static int make_blocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return -errno;
+	return (flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+/* Makes c's descriptor what a program can have. -EOPNOTSUPP: it cannot: bytes were taken from it already, or it is a
+ * local datagram, which has no conversation. */
+static int make_ready(struct hark_conn *c)
+{
+	if (hark_type(c) == SOCK_DGRAM) {
+		int r = hark_converse(c);
+		if (r < 0 && r != -EOPNOTSUPP)
+			return r;
+	} else if (hark_buffered(c) > 0) {
+		return -EOPNOTSUPP;
+	}
+	return hark_fd(c) < 0 ? -EOPNOTSUPP : make_blocking(hark_fd(c));
+}
+
+static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
+{
+	struct conn_environ own;
+	conn_environ(c, x->want_host, &own);
+	char **envp = malloc((x->environ_count + own.count + 1) * sizeof *envp);
+	if (envp == NULL)
+		return -ENOMEM;
+	memcpy(envp, x->environ, x->environ_count * sizeof *envp);
+	memcpy(envp + x->environ_count, own.entries, own.count * sizeof *envp);
+	envp[x->environ_count + own.count] = NULL;
+	struct spawn s = {
+		.path = x->path,
+		.argv = x->argv,
+		.envp = envp,
+		.directory = x->directory,
+		.fd = hark_fd(c),
+		.stderr_too = x->stderr_too,
+	};
+	int r = spawn_start(&s, p);
+	free(envp);
+	return r;
+}
+
+void exec_serve(struct hark_conn *c, void *arg)
+{
+	struct hark_endpoint peer;
+	struct spawned p;
+	int r = make_ready(c);
+	if (r == 0)
+		r = start(arg, c, &p);
+	if (r < 0) {
+		hark_outcome(c, (r == -ENOENT ? 127 : 126) << 8);
+		return;
+	}
+	hark_outcome(c, attend(c, &p, hark_peer_endpoint(c, &peer) == 0));
+	(void)close(p.pidfd);
+}
+
+static int check_directory(struct exec *x, const char *directory, struct hark_why *why)
+{
+	struct stat st;
+	x->directory = realpath(directory, NULL);
+	int r = x->directory == NULL || stat(x->directory, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	return r < 0 ? box_why(why, r, "cannot start in %s: %s", directory, hark_strerror(r)) : 0;
+}
+
+static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *why)
+{
+	const char *directory = NULL;
+	const struct box_option options[] = {
+		{"stderr", &x->stderr_too, NULL}, {"host", &x->want_host, NULL}, {"directory", NULL, &directory}, {NULL}};
+	int took = box_options_front(argc, argv, options, why);
+	if (took < 0)
+		return took;
+	if (took == argc)
+		return box_why(why, -EINVAL, "no program to run");
+	const char *name = argv[took];
+	int r = spawn_find(name, x->path, sizeof x->path);
+	if (r < 0)
+		return box_why(why, r, "cannot run %s: %s", name,
+		               r == -ENOENT && strchr(name, '/') == NULL ? "not found in $PATH" : hark_strerror(r));
+	x->argv = strings_copy(argv + took, (size_t)(argc - took));
+	x->environ = environ_base(&x->environ_count);
+	if (x->argv == NULL || x->environ == NULL)
+		return box_why(why, -ENOMEM, "out of memory");
+	return directory != NULL ? check_directory(x, directory, why) : 0;
+}
+
+int exec_open(int argc, char *const argv[], void **arg, struct hark_why *why)
+{
+	struct exec *x = calloc(1, sizeof *x);
+	if (x == NULL)
+		return box_why(why, -ENOMEM, "out of memory");
+	int r = fill(x, argc, argv, why);
+	if (r < 0) {
+		exec_close(x);
+		return r;
+	}
+	*arg = x;
+	return 0;
+}
+
+void exec_close(void *arg)
+{
+	struct exec *x = arg;
+	if (x == NULL)
+		return;
+	free(x->directory);
+	free(x->argv);
+	free(x->environ);
+	free(x);
+}

@@ -1,0 +1,17 @@
+/* time.c — the seconds since 1900 in UTC, four bytes, high byte first. RFC 868; it wraps in February 2036.
+ *
+ * The server speaks at once, whatever the peer says. A datagram shorter than the answer gets none (reply.h). */
+#include "reply.h"
+#include "table.h"
+
+#include <arpa/inet.h>
+#include <time.h>
+
+#define SECONDS_1900_TO_1970 2208988800u /* RFC 868 */
+
+void time_serve(struct hark_conn *c, void *arg)
+{
+	uint32_t answer = htonl((uint32_t)time(NULL) + SECONDS_1900_TO_1970);
+	if (reply_limit(c, arg) >= (ssize_t)sizeof answer)
+		(void)hark_write(c, &answer, sizeof answer);
+}

@@ -1,0 +1,418 @@
+"""The small boxes, as their clients see them: over streams and datagrams, and as what they must not become, reflectors."""
+import datetime
+import os
+import re
+import socket
+import struct
+import time
+
+import pytest
+
+SECONDS_1900_TO_1970 = 2208988800
+ISO = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\r\n")
+NIST = re.compile(rb"(\d{5}) (\d\d-\d\d-\d\d \d\d:\d\d:\d\d) \d\d [012] [0-4] +\d+\.\d UTC\(NIST\) \*\r\n")
+PATTERN = b"".join(bytes(32 + (line + i) % 95 for i in range(72)) + b"\r\n" for line in range(95))
+
+
+def tcp(server, index=0):
+    s = socket.create_connection(("127.0.0.1", server.port(index)), timeout=10)
+    return s
+
+
+def udp(server, index=0, source_port=0):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(10)
+    s.bind(("127.0.0.1", source_port))
+    s.connect(("127.0.0.1", server.port(index)))
+    return s
+
+
+def read_all(s):
+    chunks = []
+    while chunk := s.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def ask(s, data):
+    s.sendall(data)
+    s.shutdown(socket.SHUT_WR)
+    return read_all(s)
+
+
+def low_port_socket(server, index=0):
+    """A datagram socket with a source port below 1024, as another small server would have."""
+    for port in range(1023, 900, -1):
+        try:
+            return udp(server, index, port)
+        except PermissionError:
+            pytest.skip("ports below 1024 need root or CAP_NET_BIND_SERVICE")
+        except OSError:
+            continue  # taken
+    pytest.skip("every port tried below 1024 is taken")
+
+
+def assert_unanswered(server, silent, question, index=0):
+    """Later questions from elsewhere are answered; silent, which asked first, has got nothing."""
+    other = udp(server, index)
+    for _ in range(3):
+        other.send(question)
+        other.recv(65536)
+    silent.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        silent.recv(65536)
+
+
+def utmp_file(path, users):
+    """A utmp(5) file: (type, pid, user), in glibc's layout."""
+    record = struct.Struct("hi32s4s32s256shhiii4i20s")
+    with open(path, "wb") as f:
+        for kind, pid, user in users:
+            f.write(record.pack(kind, pid, b"pts/1", b"1", user.encode(), b"", 0, 0, 0, 0, 0, 0, 0, 0, 0, b""))
+    return str(path)
+
+
+@pytest.fixture
+def logins(tmp_path):
+    user_process, dead_process, boot = 7, 8, 2
+    nobody = 2**22 + 7  # above any pid
+    return utmp_file(tmp_path / "utmp", [(boot, 0, "reboot"), (user_process, os.getpid(), "ann"),
+                                         (user_process, os.getpid(), "bob"), (user_process, os.getpid(), "ann"),
+                                         (dead_process, os.getpid(), "carl"), (user_process, nobody, "dora")])
+
+
+# echo
+
+
+def test_echo_returns_every_byte_of_a_stream(serve):
+    server = serve("tcp://127.0.0.1:0", "echo")
+    data = os.urandom(300000)
+    with tcp(server) as s:
+        got = b""
+        for at in range(0, len(data), 10000):
+            s.sendall(data[at:at + 10000])
+            while len(got) < at + 10000:
+                got += s.recv(65536)
+        s.shutdown(socket.SHUT_WR)
+        assert got + read_all(s) == data
+
+
+@pytest.mark.parametrize("size", [0, 1, 1400, 20000, 60000])
+def test_echo_returns_a_datagram_of_any_size(serve, size):
+    server = serve("udp://127.0.0.1:0", "echo")
+    data = os.urandom(size)
+    with udp(server) as s:
+        s.send(data)
+        assert s.recv(65536) == data
+
+
+@pytest.mark.parametrize("model", ["inline", "process", "thread", "fiber"])
+def test_echo_serves_streams_and_datagrams_of_one_service_under_every_model(serve, model):
+    server = serve("--model", model, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "echo")
+    with tcp(server) as s:
+        assert ask(s, b"stream") == b"stream"
+    with udp(server, 1) as s:
+        s.send(b"datagram")
+        assert s.recv(100) == b"datagram"
+
+
+# discard
+
+
+def test_discard_takes_all_and_answers_nothing(serve):
+    server = serve("tcp://127.0.0.1:0", "discard")
+    with tcp(server) as s:
+        assert ask(s, bytes(1000000)) == b""
+
+
+# chargen
+
+
+def test_chargen_rotates_72_characters_through_all_95_and_around(serve):
+    server = serve("tcp://127.0.0.1:0", "chargen")
+    with tcp(server) as s:
+        got = b""
+        while len(got) < 2 * len(PATTERN) + 10:
+            got += s.recv(65536)
+    assert got.startswith(PATTERN + PATTERN[:74])
+    assert got[:2 * len(PATTERN)] == 2 * PATTERN
+
+
+def test_chargen_answers_a_datagram_with_no_more_than_it_had(serve):
+    server = serve("udp://127.0.0.1:0", "chargen")
+    with udp(server) as s:
+        for _ in range(20):
+            s.send(bytes(40))
+            got = s.recv(1000)
+            assert len(got) <= 40 and PATTERN.startswith(got)
+
+
+def test_chargen_gives_up_to_512_bytes_when_told_to(serve):
+    server = serve("udp://127.0.0.1:0", "chargen", "--longer")
+    with udp(server) as s:
+        sizes = []
+        for _ in range(40):
+            s.send(b"?")
+            sizes.append(len(s.recv(1000)))
+    assert max(sizes) > 40 and max(sizes) <= 512
+
+
+def test_chargen_ends_when_the_server_drains(serve):
+    server = serve("tcp://127.0.0.1:0", "chargen")
+    with tcp(server) as s:
+        s.recv(1)
+        server.terminate()
+        got = read_all(s)
+    assert got.endswith(PATTERN[-74:])
+
+
+# daytime and time
+
+
+def test_daytime_is_iso_8601_in_utc(serve):
+    server = serve("tcp://127.0.0.1:0", "daytime")
+    with tcp(server) as s:
+        got = read_all(s)
+    assert ISO.fullmatch(got)
+    said = datetime.datetime.strptime(got.decode().strip(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
+    assert abs(said.timestamp() - time.time()) < 5
+
+
+def test_daytime_tells_the_modified_julian_date_in_the_nist_form(serve):
+    server = serve("tcp://127.0.0.1:0", "daytime", "--nist")
+    with tcp(server) as s:
+        match = NIST.fullmatch(read_all(s))
+    said = datetime.datetime.strptime(match[2].decode(), "%y-%m-%d %H:%M:%S").replace(tzinfo=datetime.timezone.utc)
+    assert abs(said.timestamp() - time.time()) < 5
+    assert int(match[1]) == 40587 + said.timestamp() // 86400
+
+
+@pytest.mark.parametrize("box, size, right", [
+    (["daytime"], 22, ISO.fullmatch),
+    (["daytime", "--nist"], 50, NIST.fullmatch),
+    (["time"], 4, lambda got: abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5),
+], ids=["daytime", "nist", "time"])
+def test_a_fixed_answer_wants_a_datagram_of_its_size_unless_told_otherwise(serve, box, size, right):
+    server = serve("udp://127.0.0.1:0", *box)
+    with udp(server) as short, udp(server) as enough:
+        short.send(bytes(size - 1))
+        enough.send(bytes(size))
+        got = enough.recv(100)
+        assert len(got) == size and right(got)
+        assert_unanswered(server, short, bytes(size))
+    server = serve("udp://127.0.0.1:0", *box, "--longer")
+    with udp(server) as s:
+        s.send(b"")
+        assert right(s.recv(100))
+
+
+def test_time_counts_from_1900(serve):
+    server = serve("tcp://127.0.0.1:0", "time")
+    with tcp(server) as s:
+        got = read_all(s)
+    assert len(got) == 4
+    assert abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5
+
+
+def test_time_answers_a_client_that_has_already_ended_its_side(serve):
+    server = serve("tcp://127.0.0.1:0", "time")
+    with tcp(server) as s:
+        assert len(ask(s, b"what time is it?")) == 4
+
+
+# qotd
+
+
+def test_qotd_quotes_less_than_512_characters(serve):
+    server = serve("tcp://127.0.0.1:0", "qotd")
+    seen = set()
+    for _ in range(30):
+        with tcp(server) as s:
+            got = read_all(s)
+        assert 0 < len(got) < 512 and got.endswith(b"\r\n")
+        seen.add(got)
+    assert len(seen) > 1
+
+
+def test_qotd_takes_fortunes_and_leaves_out_what_is_too_long(serve, tmp_path):
+    path = tmp_path / "fortunes"
+    path.write_bytes(b"one\n%\n" + b"x" * 600 + b"\n%\ntwo lines,\n%% is no end\n%\n%\nlast, without a line's end")
+    server = serve("tcp://127.0.0.1:0", "qotd", "--file", str(path))
+    seen = set()
+    for _ in range(60):
+        with tcp(server) as s:
+            seen.add(read_all(s))
+    assert seen == {b"one\r\n", b"two lines,\r\n%% is no end\r\n", b"last, without a line's end"}
+
+
+def test_qotd_answers_a_datagram_with_a_quotation_that_fits(serve, tmp_path):
+    path = tmp_path / "fortunes"
+    path.write_text("short\n%\nrather longer than that\n")
+    server = serve("udp://127.0.0.1:0", "qotd", f"--file={path}")
+    with udp(server) as none_fits, udp(server) as s:
+        none_fits.send(b"123456")
+        for _ in range(10):
+            s.send(bytes(10))
+            assert s.recv(1000) == b"short\r\n"
+        assert_unanswered(server, none_fits, bytes(30))
+
+
+@pytest.mark.parametrize("content, words", [(None, "No such file"), (b"", "no quotation"), (b"x" * 600, "no quotation")])
+def test_qotd_says_why_a_file_will_not_do(hark, tmp_path, content, words):
+    path = tmp_path / "fortunes"
+    if content is not None:
+        path.write_bytes(content)
+    done = hark("serve", "tcp://127.0.0.1:0", "qotd", "--file", str(path))
+    assert done.returncode != 0
+    assert str(path) in done.stderr and words in done.stderr
+
+
+# users and loggedin
+
+
+def test_users_lists_each_live_user_once(serve, logins):
+    server = serve("tcp://127.0.0.1:0", "users", "--utmp", logins)
+    with tcp(server) as s:
+        assert read_all(s) == b"ann\r\nbob\r\n"
+
+
+def test_users_gives_a_datagram_the_whole_lines_that_fit(serve, logins):
+    server = serve("udp://127.0.0.1:0", "users", "--utmp", logins)
+    with udp(server) as s:
+        for size, answer in [(4, b""), (5, b"ann\r\n"), (9, b"ann\r\n"), (10, b"ann\r\nbob\r\n")]:
+            s.send(bytes(size))
+            assert s.recv(100) == answer
+
+
+def test_users_shows_no_control_characters(serve, tmp_path):
+    path = utmp_file(tmp_path / "utmp", [(7, os.getpid(), "e\x1b[2Jve\n")])
+    server = serve("tcp://127.0.0.1:0", "users", "--utmp", path)
+    with tcp(server) as s:
+        assert read_all(s) == b"e?[2Jve?\r\n"
+
+
+def test_a_host_without_utmp_has_no_users(serve, tmp_path):
+    missing = str(tmp_path / "none")
+    server = serve("tcp://127.0.0.1:0", "users", "--utmp", missing)
+    with tcp(server) as s:
+        assert read_all(s) == b""
+    server = serve("tcp://127.0.0.1:0", "loggedin", "--utmp", missing)
+    with tcp(server) as s:
+        assert ask(s, b"root\n") == b"no\r\n"
+
+
+def test_this_hosts_own_users_are_what_who_says_or_none(serve):
+    server = serve("tcp://127.0.0.1:0", "users")
+    with tcp(server) as s:
+        got = set(read_all(s).decode().split())
+    with os.popen("who") as who:
+        assert got == {line.split()[0] for line in who}
+
+
+def test_loggedin_answers_each_line_of_a_stream(serve, logins):
+    server = serve("tcp://127.0.0.1:0", "loggedin", "--utmp", logins)
+    with tcp(server) as s:
+        s.sendall(b"ann\r\n")
+        assert s.recv(100) == b"yes\r\n"  # before the next is asked
+        assert ask(s, b" bob \ncarl\ndora\n\nan\nannn\nbob") == b"yes\r\n" + 5 * b"no\r\n" + b"yes\r\n"
+
+
+def test_loggedin_answers_a_datagram_within_its_size(serve, logins):
+    server = serve("udp://127.0.0.1:0", "loggedin", "--utmp", logins)
+    with udp(server) as s, udp(server) as too_short:
+        too_short.send(b"a")
+        for name, answer in [(b"ann", b"yes"), (b"ann\r\n", b"yes\r\n"), (b"carl", b"no\r\n"), (b"x  ", b"no")]:
+            s.send(name)
+            assert s.recv(100) == answer
+        assert_unanswered(server, too_short, b"ann\r\n")
+
+
+# message
+
+
+def test_message_shows_what_came_with_its_sender_and_answers(serve):
+    server = serve("tcp://127.0.0.1:0", "message")
+    with tcp(server) as s:
+        me = "tcp://%s:%d" % s.getsockname()
+        assert ask(s, b"hello\r\nworld \x1b[31m\xff\x7f\n") == b"+ got 22 bytes\r\n"
+    assert f"{me}: hello\n{me}: world ^[[31m\\xff\\x7f\n" in server.out()
+
+
+def test_message_takes_a_datagram_and_answers_within_its_size(serve):
+    server = serve("udp://127.0.0.1:0", "message")
+    with udp(server) as s:
+        s.send(b"hi")
+        assert s.recv(100) == b"+ "
+        s.send(b"a longer message")
+        assert s.recv(100) == b"+ got 16 bytes\r\n"
+        assert "udp://%s:%d: a longer message\n" % s.getsockname() in server.out()
+
+
+def test_message_is_bounded(serve):
+    server = serve("tcp://127.0.0.1:0", "message")
+    with tcp(server) as s:
+        s.sendall(b"x" * 10000)
+        assert read_all(s) == b"+ got 4096 bytes\r\n"
+
+
+def test_message_that_was_cut_is_not_shown(serve):
+    server = serve("tcp://127.0.0.1:0", "message")
+    with tcp(server) as s:
+        s.sendall(b"half a mess")
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with tcp(server) as s:
+        ask(s, b"whole")
+    assert "half" not in server.out() and "whole" in server.out()
+
+
+# what they must not become
+
+
+@pytest.mark.parametrize("box, question", [("echo", b"x"), ("chargen", bytes(600)), ("daytime", bytes(30)), ("time", bytes(8)),
+                                           ("qotd", bytes(512)), ("users", bytes(512)), ("loggedin", b"root\r\n"),
+                                           ("message", b"psst" * 10)])
+def test_a_low_source_port_gets_no_answer_unless_told_to(serve, box, question):
+    server = serve("udp://127.0.0.1:0", box)
+    with low_port_socket(server) as low:
+        low.send(question)
+        assert_unanswered(server, low, question)
+    server = serve("udp://127.0.0.1:0", box, "--any-port")
+    with low_port_socket(server) as low:
+        low.send(question)
+        low.recv(65536)
+
+
+def test_datagrams_are_answered_over_ipv6_by_the_same_rules(serve):
+    server = serve("udp6://[::1]:0", "time")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        s.settimeout(10)
+        s.connect(("::1", server.port(0)))
+        s.send(bytes(4))
+        assert len(s.recv(100)) == 4
+
+
+def test_local_datagrams_have_no_size_rule(serve, tmp_path):
+    path = str(tmp_path / "daytime")
+    serve(f"unixgram:{path}", "daytime")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.settimeout(10)
+        s.bind("")  # an abstract address of the kernel's choice, or nobody could answer
+        s.connect(path)
+        s.send(b"")
+        assert ISO.fullmatch(s.recv(100))
+
+
+# arguments
+
+
+@pytest.mark.parametrize("args, words", [
+    (["daytime", "--nits"], "no such option: --nits"),
+    (["daytime", "--nist=1"], "--nist takes no value"),
+    (["qotd", "--file"], "--file wants a value"),
+    (["echo", "loud"], "unexpected argument: loud"),
+    (["discard", "all"], "takes no arguments"),
+])
+def test_a_wrong_argument_is_named(hark, args, words):
+    done = hark("serve", "tcp://127.0.0.1:0", *args)
+    assert done.returncode == 100
+    assert args[0] in done.stderr and words in done.stderr

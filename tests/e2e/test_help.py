@@ -1,0 +1,124 @@
+"""--help, the manual and the completion agree with each other, because each is compared with the first."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin"]
+
+
+def help_of(run, verb):
+    r = run(verb, "--help")
+    assert (r.returncode, r.stderr) == (0, b"")
+    return r.stdout.decode()
+
+
+def options_of(text):
+    return set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", text, re.M))
+
+
+def test_the_list_of_verbs_is_whole(run):
+    r = run("--help")
+    assert (r.returncode, r.stderr) == (0, b"")
+    assert re.findall(r"^  ((?!hark )\w+) +[A-Z]", r.stdout.decode(), re.M) == VERBS
+    assert r.stdout == run("help").stdout == run("-h").stdout
+
+
+def test_version(run):
+    header = (ROOT / "include/hark.h").read_text()
+    version = re.search(r'#define HARK_VERSION "(.+)"', header)[1]
+    for option in ("--version", "-V"):
+        r = run(option)
+        assert (r.returncode, r.stdout.decode()) == (0, f"hark {version}\n")
+
+
+def test_nothing_is_asked_for(run):
+    r = run()
+    assert r.returncode == 100 and r.stdout == b"" and r.stderr.startswith(b"usage: hark VERB")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(run, verb):
+    text = help_of(run, verb)
+    assert text.startswith(f"usage: hark {verb} [OPTION]... ")
+    assert "--help" in options_of(text)
+    assert run("help", verb).stdout.decode() == text == run(verb, "-h").stdout.decode()
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_in_the_manual_and_nothing_else(run, verb):
+    page = (ROOT / f"man/hark-{verb}.1").read_text()
+    listed = set()
+    for line in re.findall(r"^\.It (Fl .*)$", page, re.M):
+        listed |= {"--" + name for name in re.findall(r"(?:Fl |, )-([a-z][\w-]+)", line)}
+    assert listed == options_of(help_of(run, verb))
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "man").glob("hark*.1")))
+def test_the_manual_is_well_formed(page):
+    if not shutil.which("mandoc"):
+        pytest.skip("mandoc is not installed")
+    r = subprocess.run(["mandoc", "-Tlint", str(ROOT / "man" / page)], capture_output=True, text=True)
+    # Whether other packages' pages are there depends on the machine.
+    assert [line for line in r.stdout.splitlines() if "referenced manual not found" not in line] == []
+
+
+def complete(*words):
+    """What bash offers for the last word."""
+    script = ('source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hark; printf "%s\\n" "${COMPREPLY[@]}"')
+    r = subprocess.run(["bash", "-c", script, str(ROOT / "tool/completion/hark.bash"), *words], capture_output=True, text=True)
+    assert (r.returncode, r.stderr) == (0, "")
+    return set(r.stdout.split())
+
+
+def test_completion_knows_the_verbs():
+    assert complete("hark", "") == {*VERBS, "help", "--help", "--version"}
+    assert complete("hark", "da") == {"daytime"}
+    assert complete("hark", "help", "") == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_completion_knows_every_option(run, verb):
+    assert complete("hark", verb, "--") == options_of(help_of(run, verb))
+
+
+def test_completion_knows_models_engines_and_boxes(run):
+    text = help_of(run, "serve")
+    assert complete("hark", "serve", "--model", "") == {"inline", "process", "thread", "fiber"}
+    assert complete("hark", "serve", "--engine", "") == {"epoll", "uring", "poll"}
+    boxes = set(re.findall(r"^  ([a-z]+) ", text.split("Boxes:\n")[1], re.M))
+    assert len(boxes) >= 10
+    assert complete("hark", "serve", "tcp://*:7", "") == boxes
+
+
+@pytest.mark.parametrize("args, words", [
+    (["serv"], "no such verb: serv (did you mean serve?)"),
+    (["clal"], "did you mean call?"),
+    (["xyzzy"], "no such verb: xyzzy\n"),
+    (["help", "dayime"], "did you mean daytime?"),
+    (["--vresion"], "no such option: --vresion"),
+    (["call", "--tiemout", "1", "tcp://h:1"], "no such option: --tiemout (did you mean --timeout?)"),
+    (["ping", "--xyzzy", "h"], "no such option: --xyzzy\n"),
+])
+def test_the_nearest_name_is_suggested(run, args, words):
+    r = run(*args)
+    assert r.returncode == 100 and r.stdout == b"" and r.stderr.count(b"\n") == 1
+    assert words in r.stderr.decode()
+
+
+def test_help_that_cannot_be_written_is_a_failure(hark):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        r = subprocess.run([hark, "--help"], stdout=full, stderr=subprocess.PIPE)
+    assert r.returncode == 1 and b"standard output" in r.stderr
+
+
+def test_control_characters_of_arguments_are_not_repeated(run):
+    r = run("\x1b[31mred\n")
+    assert r.returncode == 100 and b"\x1b" not in r.stderr and r.stderr.count(b"\n") == 1

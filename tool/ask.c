@@ -1,0 +1,229 @@
+/* ask.c — see ask.h. ask() runs on fibers, one a host; everything else on the main thread. An ask belongs to its
+ * verb. */
+#include "ask.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "target.h"
+#include "text.h"
+
+static void failed(struct ask *a, int err, const char *doing)
+{
+	a->error = err;
+	(void)snprintf(a->why.text, sizeof a->why.text, "%s %s: %s", doing, a->address, hark_strerror(err));
+}
+
+static int dial(struct ask *a, int64_t deadline, struct hark_conn **c)
+{
+	struct hark_dial_report report = {0};
+	const struct hark_dial_opts opts = {.deadline = deadline, .report = &report, .why = &a->why};
+
+	a->why.text[0] = '\0';
+	int err = hark_dial(a->address, &opts, c);
+	if (err < 0) {
+		a->error = err;
+		if (a->why.text[0] == '\0')
+			failed(a, err, "dial");
+		return err;
+	}
+	/* The other side may have read its clock as soon as the connection that won was begun. */
+	a->sent_ns = hark_now();
+	for (int i = 0; i < report.n && i < HARK_ATTEMPTS_MAX; i++)
+		if (report.attempts[i].error == 0 && report.attempts[i].start_ns != 0)
+			a->sent_ns = report.attempts[i].start_ns;
+	hark_deadline(*c, deadline);
+	return 0;
+}
+
+static void answered(struct ask *a, size_t len)
+{
+	a->answered_ns = hark_now();
+	(void)clock_gettime(CLOCK_REALTIME, &a->answered);
+	a->len = len;
+	a->answer[len] = '\0';
+	a->error = 0;
+}
+
+/* Reads to the end; the moment of the answer is that of its first bytes. */
+static void read_stream(struct ask *a, struct hark_conn *c)
+{
+	size_t len = 0;
+
+	while (len < ASK_ANSWER_MAX) {
+		ssize_t n = hark_read(c, a->answer + len, ASK_ANSWER_MAX - len);
+		if (n < 0) {
+			failed(a, (int)n, "read");
+			return;
+		}
+		if (n == 0)
+			break;
+		if (len == 0)
+			answered(a, 0);
+		len += (size_t)n;
+	}
+	if (len == 0)
+		answered(a, 0);
+	if (len == 0 && !a->may_be_empty) {
+		a->error = -ENODATA;
+		(void)snprintf(a->why.text, sizeof a->why.text, "read %s: the connection ended without an answer", a->address);
+		return;
+	}
+	a->len = len;
+	a->answer[len] = '\0';
+}
+
+static void ask_stream(struct ask *a, struct hark_conn *c)
+{
+	if (a->stream_question_len > 0) {
+		ssize_t n = hark_write(c, a->question, a->stream_question_len);
+		if (n >= 0)
+			n = hark_shutdown(c, HARK_OUT);
+		if (n < 0) {
+			failed(a, (int)n, "write");
+			hark_abort(c);
+			return;
+		}
+	}
+	read_stream(a, c);
+	hark_abort(c); /* all that matters has been read */
+}
+
+/* One try. Returns 0, or -errno: -ETIMEDOUT is worth another. Consumes c. */
+static int ask_datagram(struct ask *a, struct hark_conn *c)
+{
+	a->sent_ns = hark_now();
+	ssize_t n = hark_write(c, a->question, a->question_len);
+	if (n >= 0)
+		n = hark_read(c, a->answer, ASK_ANSWER_MAX);
+	if (n >= 0)
+		answered(a, (size_t)n);
+	else
+		failed(a, (int)n, "ask");
+	hark_abort(c);
+	return n < 0 ? (int)n : 0;
+}
+
+void ask(void *arg)
+{
+	struct ask *a = arg;
+	struct hark_conn *c;
+
+	for (int i = 0; i < a->args->tries; i++) {
+		if (dial(a, hark_after(a->args->timeout), &c) < 0)
+			return;
+		if (hark_type(c) == SOCK_STREAM) {
+			ask_stream(a, c);
+			return;
+		}
+		if (ask_datagram(a, c) != -ETIMEDOUT)
+			return;
+	}
+	(void)snprintf(a->why.text, sizeof a->why.text, "ask %s: no answer to %d datagrams", a->address, a->args->tries);
+}
+
+struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, char *const hosts[], const char *scheme,
+                    const char *port, int *status)
+{
+	struct ask *asks = calloc((size_t)n, sizeof *asks);
+	struct hark_why why = {""};
+
+	if (asks == NULL) {
+		say(v, "%s", strerror(ENOMEM));
+		*status = STATUS_SYSTEM;
+		return NULL;
+	}
+	for (int i = 0; i < n; i++) {
+		asks[i].args = args;
+		asks[i].host = hosts[i];
+		if (target_address(hosts[i], args->udp ? "udp" : scheme, args->port != NULL ? args->port : port, asks[i].address, &why) == 0)
+			continue;
+		say(v, "%s", why.text);
+		*status = STATUS_USAGE;
+		free(asks);
+		return NULL;
+	}
+	return asks;
+}
+
+int ask_all(const struct verb *v, struct ask asks[], int n, int (*show)(struct ask *a, bool many))
+{
+	struct hark_scope scope;
+	int status = STATUS_DONE;
+
+	hark_scope_open(&scope);
+	for (int i = 0; i < n; i++) {
+		int err = hark_go(&scope, asks[i].host, ask, &asks[i]);
+		if (err < 0)
+			failed(&asks[i], err, "ask");
+	}
+	(void)hark_join(&scope, HARK_FOREVER);
+	hark_scope_close(&scope);
+	for (int i = 0; i < n; i++) {
+		int err = asks[i].error;
+		if (err == 0)
+			err = show(&asks[i], n > 1);
+		if (err == 0)
+			continue;
+		(void)fflush(stdout);
+		say(v, "%s", asks[i].why.text);
+		status = STATUS_FAILED;
+	}
+	return status;
+}
+
+void ask_print_lines(const struct ask *a, bool many)
+{
+	const char *at = a->answer, *end = a->answer + a->len;
+
+	while (at < end) {
+		const char *newline = memchr(at, '\n', (size_t)(end - at));
+		const char *stop = newline != NULL ? newline : end;
+		size_t len = (size_t)(stop - at);
+		char buf[TEXT_LINE_MAX];
+		struct text t = {.buf = buf, .cap = sizeof buf};
+		if (len > 0 && at[len - 1] == '\r')
+			len--;
+		buf[0] = '\0';
+		text_add_printable(&t, at, len, "\t");
+		/* The NIST form begins with an empty line (RFC 867 leaves the syntax open): nothing to show. */
+		if (t.len > 0)
+			printf("%s%s%s\n", many ? a->host : "", many ? ": " : "", buf);
+		at = newline != NULL ? newline + 1 : end;
+	}
+}
+
+static void print_json(const char *s, size_t n)
+{
+	char stack[TEXT_LINE_MAX];
+	size_t cap = 6 * n + 3; /* \uXXXX for each byte, the quotes, NUL */
+	char *heap = cap > sizeof stack ? malloc(cap) : NULL;
+	struct text t = {.buf = heap != NULL ? heap : stack, .cap = heap != NULL ? cap : sizeof stack};
+
+	/* Out of memory: rather less of the answer than no JSON. */
+	text_add_json(&t, s, t.buf == stack && cap > sizeof stack ? sizeof stack / 6 - 1 : n);
+	fputs(t.buf, stdout);
+	free(heap);
+}
+
+void ask_json_string(const char *key, const char *s, size_t n)
+{
+	printf(",\"%s\":", key);
+	print_json(s, n);
+}
+
+void ask_json_item(const char *s, size_t n, bool first)
+{
+	if (!first)
+		putchar(',');
+	print_json(s, n);
+}
+
+void ask_json_begin(const struct ask *a)
+{
+	printf("{\"host\":");
+	print_json(a->host, strlen(a->host));
+	ask_json_string("address", a->address, strlen(a->address));
+	printf(",\"round_trip_s\":%.9f", (double)(a->answered_ns - a->sent_ns) / 1e9);
+}

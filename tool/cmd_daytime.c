@@ -1,0 +1,61 @@
+/* cmd_daytime.c — hark daytime: what time it is there, in the words of RFC 867. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ask.h"
+#include "options.h"
+#include "tool.h"
+
+#define DAYTIME_PORT "13" /* RFC 867 */
+
+static const struct option_row options[] = {
+	ASK_UDP_ROW, ASK_PORT_ROW(DAYTIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+};
+
+static int show(struct ask *a, bool many)
+{
+	if (!a->args->json) {
+		ask_print_lines(a, many);
+		return 0;
+	}
+	size_t len = a->len;
+	while (len > 0 && strchr("\r\n", a->answer[len - 1]) != NULL)
+		len--;
+	ask_json_begin(a);
+	ask_json_string("daytime", a->answer, len);
+	puts("}");
+	return 0;
+}
+
+static int run(const struct verb *self, int argc, char *argv[])
+{
+	/* The service ignores what is in the datagram; a careful one answers with no more bytes than it was sent. */
+	static const char question[128];
+	struct ask_args args = ASK_DEFAULTS;
+	int status;
+	int n = options_parse(self, argc, argv, &args, &status);
+
+	if (n < 0)
+		return status;
+	if (n == 0)
+		return options_usage(self, "no host to ask");
+	struct ask *asks = ask_new(self, &args, n, argv, "tcp", DAYTIME_PORT, &status);
+	if (asks == NULL)
+		return status;
+	for (int i = 0; i < n; i++) {
+		asks[i].question = question;
+		asks[i].question_len = sizeof question;
+	}
+	status = ask_all(self, asks, n, show);
+	free(asks);
+	return status;
+}
+
+const struct verb verb_daytime = {
+	.name = "daytime",
+	.summary = "Asks hosts for the time of day, in words (RFC 867)",
+	.usage = "HOST...",
+	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n",
+	.options = options,
+	.run = run,
+};

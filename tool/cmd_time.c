@@ -1,0 +1,94 @@
+/* cmd_time.c — hark time: how far each host's clock is from ours, by RFC 868. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ask.h"
+#include "options.h"
+#include "tool.h"
+
+#define TIME_PORT  "37"                   /* RFC 868 */
+#define UNIX_EPOCH INT64_C(2208988800)    /* seconds from 1900, where RFC 868 begins, to 1970 */
+#define ERA        (INT64_C(1) << 32)     /* seconds after which its 32 bits begin again: first in 2036 */
+
+static const struct option_row options[] = {
+	ASK_UDP_ROW, ASK_PORT_ROW(TIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+};
+
+/* Of all the moments that these 32 bits stand for, the one nearest to now. */
+static int64_t unwrap(uint32_t seconds, int64_t now)
+{
+	int64_t t = (int64_t)seconds - UNIX_EPOCH;
+
+	while (t - now < -ERA / 2)
+		t += ERA;
+	while (t - now > ERA / 2)
+		t -= ERA;
+	return t;
+}
+
+/* The host read its clock at some moment of the round trip, taken for its middle, and told whole seconds, taken for
+ * their middle: so the difference is known to half the round trip and half a second. */
+static int show(struct ask *a, bool many)
+{
+	uint32_t raw;
+
+	if (a->len < sizeof raw) {
+		(void)snprintf(a->why.text, sizeof a->why.text, "read %s: %zu bytes where RFC 868 has 4", a->address, a->len);
+		return -EBADMSG;
+	}
+	memcpy(&raw, a->answer, sizeof raw);
+	int64_t theirs = unwrap(ntohl(raw), a->answered.tv_sec);
+	double round_trip = (double)(a->answered_ns - a->sent_ns) / 1e9;
+	double ours = (double)a->answered.tv_nsec / 1e9 - round_trip / 2;
+	double offset = (double)(theirs - a->answered.tv_sec) + 0.5 - ours;
+	double uncertain = round_trip / 2 + 0.5;
+	char stamp[64];
+	struct tm tm;
+	time_t t = (time_t)theirs;
+	if (gmtime_r(&t, &tm) == NULL || strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+		return -ERANGE;
+	if (a->args->json) {
+		ask_json_begin(a);
+		printf(",\"time\":%lld,\"offset_s\":%.6f,\"uncertainty_s\":%.6f}\n", (long long)theirs, offset, uncertain);
+		return 0;
+	}
+	printf("%s%s%s UTC, %.3f s %s ours (+-%.3f s)\n", many ? a->host : "", many ? ": " : "", stamp, fabs(offset),
+	       offset < 0 ? "behind" : "ahead of", uncertain);
+	return 0;
+}
+
+static int run(const struct verb *self, int argc, char *argv[])
+{
+	static const char question[4]; /* RFC 868 has an empty datagram; what is in it is ignored, and the answer is no longer */
+	struct ask_args args = ASK_DEFAULTS;
+	int status;
+	int n = options_parse(self, argc, argv, &args, &status);
+
+	if (n < 0)
+		return status;
+	if (n == 0)
+		return options_usage(self, "no host to ask");
+	struct ask *asks = ask_new(self, &args, n, argv, "tcp", TIME_PORT, &status);
+	if (asks == NULL)
+		return status;
+	for (int i = 0; i < n; i++) {
+		asks[i].question = question;
+		asks[i].question_len = sizeof question;
+	}
+	status = ask_all(self, asks, n, show);
+	free(asks);
+	return status;
+}
+
+const struct verb verb_time = {
+	.name = "time",
+	.summary = "Tells how far the clocks of hosts are from ours (RFC 868)",
+	.usage = "HOST...",
+	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n"
+	         "The protocol tells whole seconds: half a second, and half the round trip, is how well the difference can be known.\n",
+	.options = options,
+	.run = run,
+};

@@ -1,0 +1,76 @@
+/* cmd_users.c — hark users: who is logged in there, by RFC 866. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ask.h"
+#include "options.h"
+#include "tool.h"
+
+#define USERS_PORT "11" /* RFC 866 */
+
+static const struct option_row options[] = {
+	ASK_UDP_ROW, ASK_PORT_ROW(USERS_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+};
+
+static void show_json(const struct ask *a)
+{
+	const char *at = a->answer, *end = a->answer + a->len;
+	bool first = true;
+
+	ask_json_begin(a);
+	printf(",\"users\":[");
+	while (at < end) {
+		size_t len = strcspn(at, "\r\n");
+		if (len > (size_t)(end - at))
+			len = (size_t)(end - at);
+		if (len > 0) {
+			ask_json_item(at, len, first);
+			first = false;
+		}
+		at += len + 1; /* a NUL byte ends an item as well: names hold none */
+	}
+	puts("]}");
+}
+
+static int show(struct ask *a, bool many)
+{
+	if (a->args->json)
+		show_json(a);
+	else
+		ask_print_lines(a, many);
+	return 0;
+}
+
+static int run(const struct verb *self, int argc, char *argv[])
+{
+	/* Ignored by the service; a careful one answers with no more bytes than it was sent. */
+	static const char question[1400];
+	struct ask_args args = ASK_DEFAULTS;
+	int status;
+	int n = options_parse(self, argc, argv, &args, &status);
+
+	if (n < 0)
+		return status;
+	if (n == 0)
+		return options_usage(self, "no host to ask");
+	struct ask *asks = ask_new(self, &args, n, argv, "tcp", USERS_PORT, &status);
+	if (asks == NULL)
+		return status;
+	for (int i = 0; i < n; i++) {
+		asks[i].question = question;
+		asks[i].question_len = sizeof question;
+		asks[i].may_be_empty = true; /* nobody is logged in: no lines */
+	}
+	status = ask_all(self, asks, n, show);
+	free(asks);
+	return status;
+}
+
+const struct verb verb_users = {
+	.name = "users",
+	.summary = "Asks hosts who is logged in there (RFC 866)",
+	.usage = "HOST...",
+	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n",
+	.options = options,
+	.run = run,
+};

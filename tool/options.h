@@ -1,0 +1,49 @@
+/* options.h — a verb's options as one table: parsing, errors and --help all come from it, so they cannot disagree.
+ *
+ * An own parser and not getopt_long(3): values are checked and put in place by the table, a mistyped name is answered
+ * with the nearest one, and "hark serve" must see where its own options end. Main thread, before anything else runs.
+ * */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "tool.h"
+
+enum option_kind {
+	OPTION_FLAG = 1, /* bool; takes no value */
+	OPTION_TEXT,     /* const char *: the argument itself */
+	OPTION_COUNT,    /* int, from min to max */
+	OPTION_DURATION, /* int64_t nanoseconds: 500ms, 5s, 2m, 1h, 250us, plain seconds; at least min nanoseconds */
+	OPTION_SIZE,     /* size_t bytes: 4096, 64k, 1m; from min to max */
+	OPTION_MODE,     /* mode_t, octal */
+	OPTION_CHOICE,   /* const char *: one of choices */
+};
+
+struct option_row {
+	const char *name;  /* "model" for --model */
+	char letter;       /* 'v' for -v; 0: none */
+	enum option_kind kind;
+	const char *value; /* what --help calls the value; NULL for a flag */
+	const char *help;  /* one line, the default in it */
+	size_t at;         /* offsetof() in the struct that is filled */
+	int64_t min, max;
+	const char *const *choices; /* ends with NULL */
+};
+
+/* Takes argv apart and fills *to. The operands are moved to the front of argv in their order; where the verb says
+ * options_first, everything from the first operand on is one, "--" included. Returns how many operands there are; or
+ * -1: nothing is left to do, *status is the exit code (help was shown, or an error told). */
+int options_parse(const struct verb *v, int argc, char *argv[], void *to, int *status);
+
+void options_help(const struct verb *v, FILE *to);
+
+/* Tells that the operands are wrong, and returns STATUS_USAGE. */
+int options_usage(const struct verb *v, const char *what);
+
+/* "500ms", "2m", "1.5" …: nanoseconds. -EINVAL, -ERANGE. */
+int duration_parse(const char *text, int64_t *ns);
+
+#endif

@@ -1,0 +1,24 @@
+/* serve_events.h — what hark serve tells while it serves: each event a line on standard error, as words or as JSON. */
+#ifndef SERVE_EVENTS_H
+#define SERVE_EVENTS_H
+
+#include <stdbool.h>
+
+#include "hark.h"
+#include "tool.h"
+
+struct serve_events {
+	const struct verb *verb;
+	const char *box;     /* its name, or the program's path */
+	bool is_program;     /* the program moves the bytes: hark does not see how many */
+	bool verbose;        /* a line a connection, workers, pauses; otherwise only what went wrong */
+	bool json;           /* the same as JSON lines */
+	bool draining;       /* workers that end now were asked to */
+	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
+};
+
+/* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is
+ * in. */
+void serve_event(const struct hark_event *e, void *arg);
+
+#endif

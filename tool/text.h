@@ -1,0 +1,36 @@
+/* text.h — a line built in the caller's buffer and written by one write(2), and the forms that numbers and foreign
+ * bytes take in it.
+ *
+ * Lines of hark serve come from many processes, threads and fibers at once: stdio would mix them, a single write of
+ * less than PIPE_BUF bytes does not (pipe(7)). A text that is full is cut, never overrun. */
+#ifndef TEXT_H
+#define TEXT_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct text {
+	char *buf; /* the caller's; always NUL-terminated once something was added */
+	size_t cap, len;
+};
+
+#define TEXT_LINE_MAX 4096 /* bytes: PIPE_BUF on Linux */
+
+void text_add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_vadd(struct text *t, const char *format, va_list args);
+
+/* A JSON string, quotes included (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD. s NULL: null. */
+void text_add_json(struct text *t, const char *s, size_t n);
+
+/* Foreign bytes as printable ASCII: the others as \xNN, so that no peer writes to our terminal. keep: bytes that
+ * stay. */
+void text_add_printable(struct text *t, const char *s, size_t n, const char *keep);
+
+/* "812 us", "1.203 ms", "3.2 s". */
+void text_add_duration(struct text *t, int64_t ns);
+
+/* Adds the newline and writes all of it to fd. 0 or -errno. */
+int text_write_line(struct text *t, int fd);
+
+#endif

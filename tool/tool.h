@@ -1,0 +1,55 @@
+/* tool.h — what the verbs of hark share: how a verb is entered, what the exit codes say, how an error is told.
+ *
+ * One file a verb, each with one struct verb; main.c holds the list. The tool sees hark.h and boxes/ alone, nothing
+ * of lib/: it proves that the public face is enough. */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+/* Exit codes, after the ucspi tools and the rest of hark. */
+enum {
+	STATUS_DONE = 0,
+	STATUS_FAILED = 1,   /* what was asked for did not come to pass */
+	STATUS_USAGE = 100,  /* the command line is wrong: trying again will not help */
+	STATUS_SYSTEM = 111, /* the system refused: trying again may help */
+};
+
+struct option_row;
+
+struct verb {
+	const char *name;
+	const char *summary;              /* one line, for the list of verbs */
+	const char *usage;                /* what follows "hark NAME [OPTION]..." */
+	const char *notes;                /* paragraphs after the options in --help; may be NULL */
+	const struct option_row *options; /* ends with a row whose name is NULL */
+	bool options_first;               /* options end at the first operand: what follows may be another program's */
+	void (*more)(FILE *to);           /* prints what is known only at run time at the end of --help; may be NULL */
+	int (*run)(const struct verb *self, int argc, char *argv[]); /* argv: what follows the name. Returns the exit code */
+};
+
+/* The list ends with NULL. */
+extern const struct verb *const verbs[];
+
+extern const struct verb verb_call, verb_daytime, verb_loggedin, verb_ping, verb_serve, verb_time, verb_users;
+
+/* Writes "hark: VERB: ..." and a newline to standard error, in one write(2), whatever stdio holds. Control characters
+ * are shown as '?': the words may have come from a peer. v may be NULL: "hark: ...". */
+void say(const struct verb *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The name nearest to a mistyped word. Begin with {.word = word}, offer each name, then best is it, or NULL if none
+ * is near. */
+struct nearest {
+	const char *word;
+	const char *best;
+	int distance;
+};
+
+void nearest_offer(struct nearest *n, const char *name);
+
+/* " (did you mean X?)" or "", for the end of an error line; buf is for its use. */
+const char *nearest_hint(const struct nearest *n, const char *prefix, char *buf, size_t cap);
+
+#endif
