@@ -165,7 +165,7 @@ int hark_dial(const char *address, const struct hark_dial_opts *opts, struct har
 struct hark_listen_opts {
 	int backlog;              /* connections; 0: $LISTENQ, else SOMAXCONN. listen(2) */
 	bool reuseport;           /* SO_REUSEPORT */
-	bool v6only;              /* IPV6_V6ONLY: "*" and tcp6 take no IPv4 */
+	bool v6only;              /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
 	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */
 	int fast_open_queue;      /* TCP_FASTOPEN requests; 0: off */
 	mode_t unix_mode;         /* permissions of a unix path; 0: what the umask leaves */

@@ -1,0 +1,31 @@
+/* fd.h — sockets and their options, in the terms that dial and listen use. All return 0 (or what they make), or -errno. Any thread. */
+#ifndef HARK__FD_H
+#define HARK__FD_H
+
+#include <stdbool.h>
+
+#include "hark.h"
+
+/* A close-on-exec socket; flags: SOCK_NONBLOCK or 0. */
+int hark__fd_socket(int family, int type, int flags);
+
+int hark__fd_option(int fd, int level, int name, int value);
+
+/* SO_SNDBUF and SO_RCVBUF, each left alone where it is 0. Before connect or listen: the window's scale is agreed in the SYN. */
+int hark__fd_buffers(int fd, int send_bytes, int receive_bytes);
+
+/* Sets or clears O_NONBLOCK, in as few calls as it takes. */
+int hark__fd_nonblock(int fd, bool on);
+
+int hark__fd_cloexec(int fd);
+
+/* Where fd is bound and what type it is, v4-mapped addresses as IPv4. -EBADF, -ENOTSOCK. */
+int hark__fd_local(int fd, struct hark_endpoint *out);
+
+/* Whether an IPv6 socket takes IPv4 as well. */
+bool hark__fd_dual_stack(int fd);
+
+/* Closes fd and returns rc: for the ends of functions that fail. */
+int hark__fd_fail(int fd, int rc);
+
+#endif

@@ -1,0 +1,38 @@
+/* listen.h — a listener's inside, and the sockets that the environment handed over. */
+#ifndef HARK__LISTEN_H
+#define HARK__LISTEN_H
+
+#include <sys/stat.h>
+
+#include "engine.h"
+#include "hark.h"
+
+struct hark_listener {
+	struct hark__source src; /* src.fd is the socket; -1 once a drain has closed it */
+	int type;                /* SOCK_STREAM, SOCK_DGRAM */
+	int family;              /* AF_INET, AF_INET6, AF_UNIX */
+	bool dual_stack;         /* an IPv6 socket that takes IPv4 as well */
+	struct hark_endpoint at; /* where it is bound; good after the socket is closed */
+	pid_t maker;             /* the process that made the unix path in at, and removes it; 0: nobody did */
+	dev_t dev;               /* which file that was: only it is removed */
+	ino_t ino;
+};
+
+/* listen_unix.c. Binds fd to a unix name; a path that a dead server left is replaced, then mode and owner are set.
+ * May suspend shortly, where a path seems to be left. Fills *made with the new path's lstat(2) unless the name is abstract.
+ * 0 or -errno; *hint (static text) says more where there is more to say. What was made is removed on failure. */
+int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
+                    const char **hint);
+
+/* Takes the path of a unix endpoint away if it still is that file. */
+void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino);
+
+/* handed.c: sd_listen_fds(3)'s protocol. A descriptor is taken once in the life of the process: later its number may be
+ * somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. */
+int hark__handed_by_name(const char *name);
+int hark__handed_bound_to(const struct hark_endpoint *at);
+
+/* Marks fd taken. false: it was taken before. A descriptor that was not handed over is never marked. */
+bool hark__handed_take(int fd);
+
+#endif

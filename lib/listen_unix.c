@@ -1,0 +1,198 @@
+/* listen_unix.c — binding to a path, and what is there already.
+ *
+ * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether or not somebody
+ * listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server between its bind(2) and its listen(2), so
+ * the question is put twice, a moment apart, and the file must be the same one before it is removed. What is not a socket is
+ * never touched.
+ *
+ * Mode and owner are set between bind and listen: before anybody can connect. Names of users are looked up before anything is made.
+ * Caller's thread or fiber; nothing is kept. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "endpoint.h"
+#include "fd.h"
+#include "listen.h"
+#include "sys.h"
+
+#define SECOND_LOOK_NS (20 * HARK_MS) /* from bind to listen takes a server less, but for name services */
+#define TRIES          3              /* binds; more would be a fight with another starter */
+
+struct owner {
+	uid_t uid; /* (uid_t)-1: left as it is */
+	gid_t gid;
+};
+
+static const char *path_of(const struct hark_endpoint *at)
+{
+	return ((const struct sockaddr_un *)&at->addr)->sun_path;
+}
+
+/* A decimal id, or what a look-up of the name gives. */
+static int find_id(const char *name, bool group, unsigned *out)
+{
+	char space[4096], *end;
+	struct passwd user, *found_user = NULL;
+	struct group g, *found_group = NULL;
+	unsigned long value = strtoul(name, &end, 10);
+	if (name[0] >= '0' && name[0] <= '9' && *end == '\0' && value < UINT32_MAX) {
+		*out = (unsigned)value;
+		return 0;
+	}
+	if (group)
+		(void)getgrnam_r(name, &g, space, sizeof space, &found_group);
+	else
+		(void)getpwnam_r(name, &user, space, sizeof space, &found_user);
+	if (found_group == NULL && found_user == NULL)
+		return -EINVAL;
+	*out = group ? found_group->gr_gid : found_user->pw_uid;
+	return 0;
+}
+
+/* "user", "user:group", ":group". */
+static int parse_owner(const char *text, struct owner *out, const char **hint)
+{
+	char name[128];
+	const char *colon;
+	*out = (struct owner){(uid_t)-1, (gid_t)-1};
+	if (text == NULL)
+		return 0;
+	*hint = "unix_owner names no user or group of this machine";
+	if (snprintf(name, sizeof name, "%s", text) >= (int)sizeof name)
+		return -EINVAL;
+	colon = strchr(text, ':');
+	if (colon != NULL)
+		name[colon - text] = '\0';
+	if (name[0] != '\0' && find_id(name, false, &out->uid) < 0)
+		return -EINVAL;
+	if (colon != NULL && find_id(colon + 1, true, &out->gid) < 0)
+		return -EINVAL;
+	*hint = NULL;
+	return 0;
+}
+
+/* Whether somebody listens at the path: -EADDRINUSE; 0: nobody does; another -errno: cannot be told. */
+static int probe(const struct hark_endpoint *at)
+{
+	int fd = hark__fd_socket(AF_UNIX, at->type, SOCK_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	int rc = hark__sys.connect(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
+	(void)hark__sys.close(fd);
+	switch (rc) {
+	case -ECONNREFUSED:
+	case -ENOENT: return 0;
+	case 0:
+	case -EAGAIN:     /* its backlog is full */
+	case -EPROTOTYPE: /* it is of another type */
+	case -EPERM:      /* a datagram socket that is connected to somebody else */
+		return -EADDRINUSE;
+	default: return rc;
+	}
+}
+
+static int probe_twice(const struct hark_endpoint *at)
+{
+	int rc = probe(at);
+	if (rc == 0)
+		rc = hark_sleep(SECOND_LOOK_NS);
+	return rc == 0 ? probe(at) : rc;
+}
+
+/* bind(2) found the path taken. 0: it is free now. */
+static int clear_path(const struct hark_endpoint *at, const char **hint)
+{
+	struct stat before, after;
+	const char *path = path_of(at);
+	if (hark__sys.lstat(path, &before) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(before.st_mode)) {
+		*hint = "the path exists and is not a socket: it is not removed";
+		return -EADDRINUSE;
+	}
+	int rc = probe_twice(at);
+	if (rc == -EADDRINUSE)
+		*hint = "a live server has this path: ss -xlp tells which";
+	else if (rc < 0 && rc != -ECANCELED)
+		*hint = "the path exists, and whether a server lives there cannot be told";
+	if (rc < 0)
+		return rc;
+	if (hark__sys.lstat(path, &after) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (after.st_dev != before.st_dev || after.st_ino != before.st_ino) {
+		*hint = "another server has just come to this path";
+		return -EADDRINUSE;
+	}
+	if (hark__sys.unlink(path) < 0 && errno != ENOENT) {
+		rc = -errno;
+		*hint = "a dead server left the path, and it cannot be removed";
+		return rc;
+	}
+	return 0;
+}
+
+static int bind_clearing(int fd, const struct hark_endpoint *at, const char **hint)
+{
+	bool abstract = path_of(at)[0] == '\0';
+	int rc = -EADDRINUSE;
+	for (int i = 0; i < TRIES && rc == -EADDRINUSE; i++) {
+		rc = hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
+		if (rc != -EADDRINUSE)
+			break;
+		if (abstract) {
+			*hint = "a live server has this name: ss -xlp tells which";
+			return rc;
+		}
+		int cleared = clear_path(at, hint);
+		if (cleared < 0)
+			return cleared;
+	}
+	if (rc == -ENOENT)
+		*hint = "there is no such directory";
+	else if (rc == -EACCES)
+		*hint = "the directory lets this user make nothing";
+	return rc;
+}
+
+int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
+                    const char **hint)
+{
+	struct owner owner;
+	const char *path = path_of(at);
+	int rc = parse_owner(opts->unix_owner, &owner, hint);
+	if (rc == 0)
+		rc = bind_clearing(fd, at, hint);
+	if (rc < 0 || path[0] == '\0')
+		return rc;
+	if (hark__sys.lstat(path, made) < 0)
+		return -errno; /* gone, or out of reach: not ours to remove */
+	if (opts->unix_mode != 0 && hark__sys.chmod(path, opts->unix_mode & 07777) < 0) {
+		rc = -errno;
+		*hint = "unix_mode cannot be set";
+		goto unlink_path;
+	}
+	if (opts->unix_owner != NULL && hark__sys.chown(path, owner.uid, owner.gid) < 0) {
+		rc = -errno;
+		*hint = "unix_owner cannot be set";
+		goto unlink_path;
+	}
+	return 0;
+unlink_path:
+	hark__unix_unlink(at, made->st_dev, made->st_ino);
+	return rc;
+}
+
+void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino)
+{
+	struct stat st;
+	const char *path = path_of(at);
+	if (hark__sys.lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == dev && st.st_ino == ino)
+		(void)hark__sys.unlink(path);
+}

@@ -1,0 +1,249 @@
+/* test_resolve.c — from addresses to endpoints: without asking, by asking, and in the time that there is.
+ *
+ * What is asked is answered by files and a name server that the test itself made, in a namespace of its own. */
+#include "net_support.h"
+
+#include <netdb.h>
+
+#include "endpoint.h"
+#include "resolve.h"
+#include "sys.h"
+
+static int failing_calloc_uses;
+
+static void *failing_calloc(size_t count, size_t n)
+{
+	(void)count;
+	(void)n;
+	failing_calloc_uses++;
+	return NULL;
+}
+
+static void *(*real_calloc)(size_t count, size_t n);
+
+static int forbid_questions(void **state)
+{
+	(void)state;
+	real_calloc = hark__sys.calloc;
+	hark__sys.calloc = failing_calloc;
+	failing_calloc_uses = 0;
+	return 0;
+}
+
+static int allow_questions(void **state)
+{
+	(void)state;
+	hark__sys.calloc = real_calloc;
+	return 0;
+}
+
+static void gives(const char *address, const char *wanted)
+{
+	struct hark_endpoint e[4];
+	char all[4 * HARK_ADDRESS_MAX] = "";
+	int n = hark_resolve(address, e, 4, HARK_FOREVER);
+	assert_true(n >= 1);
+	for (int i = 0; i < n; i++) {
+		char one[HARK_ADDRESS_MAX];
+		assert_true(hark_endpoint_format(&e[i], one, sizeof one) > 0);
+		(void)strcat(strcat(all, i > 0 ? " " : ""), one);
+	}
+	assert_string_equal(all, wanted);
+}
+
+static void numeric_addresses_ask_nobody(void **state)
+{
+	(void)state;
+	gives("tcp://192.0.2.1:80", "tcp://192.0.2.1:80");
+	gives("udp4://192.0.2.1:65535", "udp://192.0.2.1:65535");
+	gives("tcp://[2001:db8::1]:80", "tcp://[2001:db8::1]:80");
+	gives("tcp://[::ffff:192.0.2.1]:80", "tcp://192.0.2.1:80");
+	gives("unix:/run/x", "unix:/run/x");
+	gives("unixgram:@x", "unixgram:@x");
+	assert_int_equal(failing_calloc_uses, 0);
+}
+
+static void a_star_is_loopback_to_dial(void **state)
+{
+	(void)state;
+	gives("tcp://*:80", "tcp://[::1]:80 tcp://127.0.0.1:80");
+	gives("tcp4://*:80", "tcp://127.0.0.1:80");
+	gives("udp6://*:80", "udp://[::1]:80");
+}
+
+static void a_star_is_every_address_to_listen(void **state)
+{
+	(void)state;
+	struct hark_address a;
+	struct hark_endpoint e[4];
+	char text[HARK_ADDRESS_MAX];
+	assert_int_equal(hark_address_parse("udp://*:53", &a, NULL), 0);
+	assert_int_equal(hark__resolve(&a, HARK__TO_LISTEN, e, 4, HARK_FOREVER), 2);
+	assert_true(hark_endpoint_format(&e[0], text, sizeof text) > 0);
+	assert_string_equal(text, "udp://[::]:53");
+	assert_true(hark_endpoint_format(&e[1], text, sizeof text) > 0);
+	assert_string_equal(text, "udp://0.0.0.0:53");
+}
+
+static void scopes_are_interfaces(void **state)
+{
+	(void)state;
+	struct hark_endpoint e;
+	unsigned lo = if_nametoindex("lo");
+	if (lo == 0) {
+		print_message("skipped: no interface is called lo\n");
+		skip();
+	}
+	assert_int_equal(hark_resolve("tcp://[fe80::1%lo]:80", &e, 1, HARK_FOREVER), 1);
+	assert_int_equal(((struct sockaddr_in6 *)&e.addr)->sin6_scope_id, lo);
+	assert_int_equal(hark_resolve("tcp://[fe80::1%77]:80", &e, 1, HARK_FOREVER), 1);
+	assert_int_equal(((struct sockaddr_in6 *)&e.addr)->sin6_scope_id, 77);
+	memset(&e, 0x5a, sizeof e);
+	struct hark_endpoint before = e;
+	assert_int_equal(hark_resolve("tcp://[fe80::1%nosuchif]:80", &e, 1, HARK_FOREVER), -EINVAL);
+	assert_memory_equal(&e, &before, sizeof e);
+}
+
+static void what_has_no_endpoint_is_refused(void **state)
+{
+	(void)state;
+	struct hark_endpoint e;
+	assert_int_equal(hark_resolve("fd:3", &e, 1, HARK_FOREVER), -EINVAL);
+	assert_int_equal(hark_resolve("tcp://x", &e, 1, HARK_FOREVER), -EINVAL);
+	assert_int_equal(hark_resolve("tcp://127.0.0.1:1", &e, 0, HARK_FOREVER), -EINVAL);
+}
+
+static void a_question_without_memory_is_enomem(void **state)
+{
+	(void)state;
+	struct hark_endpoint e;
+	assert_int_equal(hark_resolve("tcp://name.invalid:80", &e, 1, HARK_FOREVER), -ENOMEM);
+	assert_int_equal(failing_calloc_uses, 1);
+}
+
+static void service_names_are_looked_up_by_protocol(void **state)
+{
+	(void)state;
+	if (getservbyname("domain", "tcp") == NULL || getservbyname("domain", "udp") == NULL) {
+		print_message("skipped: services(5) does not know domain\n");
+		skip();
+	}
+	gives("tcp://127.0.0.1:domain", "tcp://127.0.0.1:53");
+	gives("udp://[::1]:domain", "udp://[::1]:53");
+	gives("tcp://*:domain", "tcp://[::1]:53 tcp://127.0.0.1:53");
+}
+
+static void an_unknown_service_is_told_apart(void **state)
+{
+	(void)state;
+	struct hark_endpoint e;
+	assert_int_equal(hark_resolve("tcp://127.0.0.1:no-such-service", &e, 1, HARK_FOREVER), -HARK_ENOSERVICE);
+	assert_int_equal(hark_resolve("tcp://*:no-such-service", &e, 1, hark_after(10 * HARK_S)), -HARK_ENOSERVICE);
+}
+
+static int look_up(const char *address, char *all, int n, int64_t deadline)
+{
+	struct hark_endpoint e[8];
+	int got = hark_resolve(address, e, n, deadline);
+	all[0] = '\0';
+	for (int i = 0; i < got; i++) {
+		char one[HARK_ADDRESS_MAX];
+		CHECK(hark_endpoint_format(&e[i], one, sizeof one) > 0);
+		(void)strcat(strcat(all, i > 0 ? " " : ""), one);
+	}
+	return got;
+}
+
+static void ask_the_files(void)
+{
+	char all[8 * HARK_ADDRESS_MAX];
+	enter_own_network();
+	replace_file("/etc/nsswitch.conf", "hosts: files\nservices: files\n");
+	replace_file("/etc/hosts", "127.0.0.1 localhost\n127.0.0.7 four both twice\n127.0.0.7 twice\nfd00::7 both six\n");
+	for (int i = 0; i < 2; i++) { /* by the caller itself, and by a helper under a deadline */
+		int64_t deadline = i == 0 ? HARK_FOREVER : hark_after(20 * HARK_S);
+		CHECK_INT(look_up("tcp://four:80", all, 8, deadline), 1);
+		CHECK_HAS(all, "tcp://127.0.0.7:80");
+		CHECK_INT(look_up("tcp://twice:80", all, 8, deadline), 1);
+		CHECK_INT(look_up("udp://both:80", all, 8, deadline), 2);
+		CHECK_HAS(all, "udp://127.0.0.7:80");
+		CHECK_HAS(all, "udp://[fd00::7]:80");
+		CHECK_INT(look_up("tcp4://both:80", all, 8, deadline), 1);
+		CHECK_HAS(all, "tcp://127.0.0.7:80");
+		CHECK_INT(look_up("tcp6://both:80", all, 8, deadline), 1);
+		CHECK_HAS(all, "tcp://[fd00::7]:80");
+		CHECK_INT(look_up("tcp://both:80", all, 1, deadline), 1);
+		CHECK_INT(look_up("tcp6://four:80", all, 8, deadline), -HARK_ENOHOST);
+		CHECK_INT(look_up("tcp://nobody:80", all, 8, deadline), -HARK_ENOHOST);
+		CHECK_INT(look_up("tcp://b\xc3\xbc" "cher:80", all, 8, deadline), -HARK_ENOHOST);
+	}
+}
+
+static void names_are_looked_up_and_families_kept_apart(void **state)
+{
+	(void)state;
+	run_in_child(ask_the_files);
+}
+
+/* A socket where the name server should be; it never answers. */
+static int silent_name_server(void)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	enter_own_network();
+	replace_file("/etc/nsswitch.conf", "hosts: dns\nservices: files\n");
+	replace_file("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n");
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0);
+	return fd;
+}
+
+static void ask_a_dead_server(void)
+{
+	char all[8 * HARK_ADDRESS_MAX];
+	(void)close(silent_name_server());
+	CHECK_INT(look_up("tcp://host.example:80", all, 8, HARK_FOREVER), -HARK_EDNS);
+	CHECK_INT(look_up("tcp://host.example:80", all, 8, hark_after(20 * HARK_S)), -HARK_EDNS);
+}
+
+static void dead_name_servers_are_told_apart(void **state)
+{
+	(void)state;
+	run_in_child(ask_a_dead_server);
+}
+
+static void ask_a_silent_server(void)
+{
+	char all[8 * HARK_ADDRESS_MAX];
+	int fd = silent_name_server();
+	int64_t began = hark_now();
+	CHECK_INT(look_up("tcp://host.example:80", all, 8, hark_after(100 * HARK_MS)), -ETIMEDOUT);
+	int64_t took = hark_now() - began;
+	CHECK(took >= 100 * HARK_MS && took < 1500 * HARK_MS); /* the resolver itself gives up after 2 s */
+	char query[512];
+	CHECK(recv(fd, query, sizeof query, 0) > 12); /* it was asked */
+	CHECK_INT(look_up("tcp://127.0.0.1:80", all, 8, hark_now() - 1), 1); /* nothing to wait for */
+}
+
+static void a_look_up_ends_with_its_deadline(void **state)
+{
+	(void)state;
+	run_in_child(ask_a_silent_server);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(numeric_addresses_ask_nobody, forbid_questions, allow_questions),
+		cmocka_unit_test(a_star_is_loopback_to_dial),
+		cmocka_unit_test(a_star_is_every_address_to_listen),
+		cmocka_unit_test(scopes_are_interfaces),
+		cmocka_unit_test(what_has_no_endpoint_is_refused),
+		cmocka_unit_test_setup_teardown(a_question_without_memory_is_enomem, forbid_questions, allow_questions),
+		cmocka_unit_test(service_names_are_looked_up_by_protocol),
+		cmocka_unit_test(an_unknown_service_is_told_apart),
+		cmocka_unit_test(names_are_looked_up_and_families_kept_apart),
+		cmocka_unit_test(dead_name_servers_are_told_apart),
+		cmocka_unit_test(a_look_up_ends_with_its_deadline),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
