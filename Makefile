@@ -1,5 +1,5 @@
 # Thin over Meson: each target is one command that could be typed by hand. Binaries are in build/: the tool is
-# build/tool/hark, the library build/lib/libhark.so and .a.
+# build/hark, the library build/lib/libhark.so and .a.
 #
 #   make            build                      make run        start a few services to try (ends with Ctrl-C)
 #   make test       every test                 make bench      the measurements (installs their peers)
