@@ -1,0 +1,48 @@
+# Thin over Meson: each target is one command that could be typed by hand. Binaries are in build/: the tool is
+# build/hark, the library build/lib/libhark.so and .a.
+#
+#   make            build                      make run        start a few services to try (ends with Ctrl-C)
+#   make test       every test                 make bench      the measurements (installs their peers)
+#   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
+#   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
+
+PREFIX ?= /usr/local
+BUILD ?= build
+FUZZ_SECONDS ?= 30
+
+all: build
+
+build:
+	@scripts/install-packages build
+	@scripts/build $(BUILD)
+
+run: build
+	@HARK_BUILD=$(BUILD) scripts/run
+
+test:
+	@scripts/test
+
+asan tsan:
+	@scripts/test $@
+
+bench: build
+	@scripts/install-packages bench
+	@HARK_BUILD=$(BUILD) bench/run
+
+fuzz:
+	@scripts/install-packages test
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz
+
+# Where the dynamic linker keeps a cache, a library in a new place is found only after ldconfig.
+install: build
+	@meson configure $(BUILD) -Dprefix=$(PREFIX)
+	meson install -C $(BUILD)
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
+
+uninstall:
+	ninja -C $(BUILD) uninstall
+
+clean:
+	rm -rf build build-asan build-tsan build-clang build-fuzz
+
+.PHONY: all build run test asan tsan bench fuzz install uninstall clean

@@ -1,0 +1,70 @@
+"""scripts/check-floors finds each kind of breach, and names its file and line."""
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of what the script looks at, to do wrong in."""
+    for name in ('lib', 'include', 'boxes', 'tool', 'examples'):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / 'scripts').mkdir()
+    shutil.copy(ROOT / 'scripts' / 'check-floors', tmp_path / 'scripts')
+    return tmp_path
+
+
+def check(tree, *args):
+    done = subprocess.run([tree / 'scripts' / 'check-floors', *args], capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout
+
+
+def prepend(path, line):
+    path.write_text(line + '\n' + path.read_text())
+
+
+def test_the_tree_as_it_is_has_no_breach(tree):
+    assert check(tree)[0] == 0
+
+
+@pytest.mark.parametrize('file, line, told', [
+    ('lib/clock.c', '#include "conn.h"', 'lib/clock.c:1: floor 1 includes "conn.h" of floor 4'),
+    ('lib/engine.h', '#include "conn.h"', 'lib/engine.h:1: floor 3 includes "conn.h" of floor 4'),
+    ('lib/buffer.c', '#include "../boxes/box.h"', 'lib/buffer.c:1: includes "../boxes/box.h"'),
+    ('boxes/box.h', '#include "buffer.h"', 'boxes/box.h:1: includes "buffer.h" of lib/'),
+    ('examples/meson.build', "executable('x', 'x.c', dependencies: hark_internal_dep)",
+     'examples/meson.build:1: reaches inside lib/'),
+])
+def test_an_include_from_the_wrong_floor_is_named(tree, file, line, told):
+    prepend(tree / file, line)
+    code, said = check(tree)
+    assert code == 1
+    assert told in said
+
+
+def test_a_file_on_no_floor_is_named(tree):
+    (tree / 'lib' / 'attic.c').write_text('int attic;\n')
+    code, said = check(tree)
+    assert code == 1
+    assert 'lib/attic.c:1: is on no floor' in said
+
+
+def test_a_public_header_that_grew_too_long_is_named(tree):
+    header = tree / 'include' / 'hark.h'
+    header.write_text(header.read_text() + '/* more */\n' * 900)
+    code, said = check(tree)
+    assert code == 1
+    assert 'include/hark.h:' in said and '900 is the limit' in said
+
+
+def test_a_stray_exported_symbol_is_named(tree):
+    (tree / 'stray.c').write_text('int hark_good(void); int hark_good(void) { return 0; }\nint stray = 1;\n')
+    library = tree / 'libstray.so'
+    subprocess.run(['cc', '-shared', '-fPIC', '-o', library, tree / 'stray.c'], check=True, timeout=60)
+    code, said = check(tree, library)
+    assert code == 1
+    assert 'exports stray' in said and 'hark_good' not in said

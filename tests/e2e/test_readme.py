@@ -1,0 +1,114 @@
+"""What the README and the manual print to be typed works as it stands."""
+import os
+import pathlib
+import re
+import shlex
+import socket
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = ROOT / os.environ.get('HARK_BUILD', 'build')
+PATIENCE = 60  # seconds
+
+
+def fenced(language):
+    return re.findall(rf'^```{language}\n(.*?)^```$', (ROOT / 'README.md').read_text(), re.S | re.M)
+
+
+def test_the_tour_works_as_it_is_printed(tmp_path):
+    tour, = fenced('sh')
+    assert len(tour.splitlines()) == 10
+    # Every line, in one shell, in a place where build/ is the build under test.
+    (tmp_path / 'build').symlink_to(BUILD)
+    done = subprocess.run(['bash', '-e', '-c', tour], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert said.count('hello') == 1 and said.count('HELLO') == 1, done.stdout
+    assert len([line for line in said if re.search(r'\d{4}-\d\d-\d\dT\d\d:\d\d', line)]) == 2, done.stdout
+
+
+def test_the_box_in_the_readme_is_the_one_of_the_example():
+    box, = fenced('c')
+    squeeze = re.compile(r'\s+|__attribute__\(\(unused\)\)')
+    assert squeeze.sub('', box) in squeeze.sub('', (ROOT / 'examples' / 'echo.c').read_text())
+
+
+def manual_example(tmp_path):
+    page = (ROOT / 'man' / 'hark.3').read_text()
+    block = re.search(r'^\.Bd -literal -offset indent\n(#include <hark\.h>.*?)^\.Ed$', page, re.S | re.M)[1]
+    source = tmp_path / 'greet.c'
+    source.write_text(block.replace('\\e', '\\').replace('\\&', ''))
+    return source
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """A tree into which the build was installed."""
+    tree = tmp_path_factory.mktemp('installed')
+    done = subprocess.run(['meson', 'install', '-C', BUILD, '--no-rebuild', '--destdir', tree], capture_output=True, text=True,
+                          timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tree
+
+
+def flags(tree, *options):
+    pc, = tree.rglob('hark.pc')
+    environment = dict(os.environ, PKG_CONFIG_PATH=str(pc.parent), PKG_CONFIG_SYSROOT_DIR=str(tree))
+    done = subprocess.run(['pkg-config', *options, 'hark'], env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE)
+    return shlex.split(done.stdout)
+
+
+@pytest.mark.skipif(BUILD.name in ('build-asan', 'build-tsan'), reason='a plain program cannot load a sanitized library')
+@pytest.mark.parametrize('link', ['shared', 'static'])
+def test_the_manuals_example_builds_against_the_installed_library_and_serves(installed, tmp_path, link):
+    program = tmp_path / 'greet'
+    wanted = flags(installed, '--cflags', '--libs') if link == 'shared' else \
+        ['-static', *flags(installed, '--cflags', '--libs', '--static')]
+    source = manual_example(tmp_path)
+    # The page listens on a fixed port; an abstract socket of our own is free for sure.
+    name = f'unix:@hark-greet-{os.getpid()}-{link}'
+    source.write_text(source.read_text().replace('tcp://127.0.0.1:7000', name))
+    built = subprocess.run(['cc', '-Wall', '-Wextra', '-Werror', '-o', program, source, *wanted], capture_output=True, text=True,
+                           timeout=PATIENCE)
+    assert built.returncode == 0, built.stderr
+    library, = installed.rglob('libhark.so')
+    process = subprocess.Popen([program], env=dict(os.environ, LD_LIBRARY_PATH=str(library.parent)), stderr=subprocess.PIPE, text=True)
+    try:
+        answer = converse(name[len('unix:'):], process)
+        assert answer == b'Your name? Hello, world.\n'
+        process.terminate()
+        assert process.wait(PATIENCE) == 0, 'SIGTERM drains and the program ends in order'
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def converse(name, process):
+    """Tries to connect until the program listens; it must not end meanwhile."""
+    end = time.monotonic() + PATIENCE
+    with socket.socket(socket.AF_UNIX) as conn:
+        conn.settimeout(PATIENCE)
+        while True:
+            try:
+                conn.connect('\0' + name[1:])
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        conn.sendall(b'world\r\n')
+        return b''.join(iter(lambda: conn.recv(4096), b''))
+
+
+def test_the_installed_tree_has_the_header_both_libraries_and_the_page(installed):
+    for pattern in ('include/hark.h', 'libhark.a', 'libhark.so.0', 'man3/hark.3*'):
+        assert list(installed.rglob(pattern)), pattern
+
+
+def test_the_manual_page_is_sound():
+    done = subprocess.run(['mandoc', '-T', 'lint', '-W', 'warning', ROOT / 'man' / 'hark.3'], capture_output=True, text=True,
+                          timeout=PATIENCE)
+    assert done.stdout == ''
