@@ -165,7 +165,8 @@ static int bind_local(int fd, const struct hark__attempt_plan *plan, const struc
 static int settle(struct hark_conn *c)
 {
 	hark__source_detach(&c->src);
-	c->src.ready = HARK__IN | HARK__OUT;
+	hark__ready_set(&c->src, HARK__IN | HARK__OUT);
+	hark__ready_clear(&c->src, HARK__HUP);
 	if (!c->src.nonblock)
 		return 0;
 	if (hark__sys.fcntl(c->src.fd, F_SETFL, 0) < 0)

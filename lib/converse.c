@@ -19,7 +19,7 @@
 #include "fd.h"
 #include "mailbox.h"
 
-/* A socket at the local address of the datagram. SO_REUSEADDR lets it bind beside the listener, which has it too. */
+/* A socket at the local address of the datagram. SO_REUSEADDR lets it bind beside the listener, which is given it as well. */
 static int socket_there(const struct hark_endpoint *at, int *out)
 {
 	int fd = hark__fd_socket(at->addr.ss_family, SOCK_DGRAM, 0);
@@ -113,7 +113,10 @@ static int converse(struct hark_conn *c, const struct hark_endpoint *local, cons
 {
 	int fd = find_talk(c->reply);
 	bool fresh = fd < 0;
-	int r = fresh ? socket_there(local, &fd) : 0;
+	/* A UDP listener binds without SO_REUSEADDR, so that nobody binds beside it unasked (listen.c): here it is asked for. */
+	int r = fresh ? hark__fd_option(c->reply->box->fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
+	if (r == 0 && fresh)
+		r = socket_there(local, &fd);
 	if (r == 0)
 		r = hand_over(fd, fresh, local, peer, &c->in);
 	if (!fresh)

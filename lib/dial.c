@@ -130,7 +130,7 @@ static int wait_for_some(struct race *r, int64_t until)
 	for (int i = 0; i < r->begun; i++) {
 		if (r->conns[i] == NULL)
 			continue;
-		r->conns[i]->src.ready &= (uint8_t)~HARK__OUT; /* nothing was there when it was looked at */
+		hark__ready_clear(&r->conns[i]->src, HARK__OUT); /* nothing was there when it was looked at */
 		sources[n++] = &r->conns[i]->src;
 	}
 	int rc = hark__wait_any(sources, n, HARK__OUT, until, "dial");
