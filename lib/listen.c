@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "datagram.h"
 #include "endpoint.h"
 #include "fd.h"
 #include "resolve.h"
@@ -272,6 +273,7 @@ void hark_listener_close(struct hark_listener *l)
 		hark__source_detach(&l->src);
 		(void)hark__sys.close(l->src.fd);
 	}
+	hark__mailbox_close(l->mailbox);
 	if (l->maker == getpid())
 		hark__unix_unlink(&l->at, l->dev, l->ino);
 	free(l);

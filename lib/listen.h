@@ -7,6 +7,8 @@
 #include "engine.h"
 #include "hark.h"
 
+struct hark__mailbox; /* datagram.h */
+
 struct hark_listener {
 	struct hark__source src; /* src.fd is the socket; -1 once a drain has closed it */
 	int type;                /* SOCK_STREAM, SOCK_DGRAM */
@@ -16,6 +18,7 @@ struct hark_listener {
 	pid_t maker;             /* the process that made the unix path in at, and removes it; 0: nobody did */
 	dev_t dev;               /* which file that was: only it is removed */
 	ino_t ino;
+	struct hark__mailbox *mailbox; /* hark_accept()'s, of a datagram listener; NULL until first used */
 };
 
 /* listen_unix.c. Binds fd to a unix name; a path that a dead server left is replaced, then mode and owner are set.
