@@ -35,7 +35,8 @@
 #endif
 
 #define SCHED_STACK_BYTES (8u << 20) /* as much as a thread has: boxes run on it under the inline model */
-#define BUDGET_MIN        128u       /* waiters run between two looks at the engine, however few were ready at the last */
+#define BUDGET_MIN        256u       /* waiters run between two looks at the engine, however few were ready at the last */
+#define CROWD             8u         /* ready fibers from which on it pays to fetch stacks ahead */
 #define SLICE             64u        /* system calls a fiber makes in a row without waiting, at most */
 #define IDLE_SWEEP_NS     HARK_S     /* a stack is given back after one to two of these at a request boundary */
 
@@ -66,7 +67,8 @@ static void arrived(struct hark__loop *l)
 	hark__stacks_give(&l->stacks, z);
 }
 
-static void switch_to(struct hark__loop *l, struct hark__fiber *next)
+/* One place for all switches: see the end of hark__switch. */
+static __attribute__((noinline)) void switch_to(struct hark__loop *l, struct hark__fiber *next)
 {
 	struct hark__fiber *prev = l->current;
 	if (next->shelf != NULL)
@@ -125,10 +127,10 @@ void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void))
  * switch's first load took 5 % of an echo server's time. */
 static void fetch_next(const struct hark__loop *l)
 {
-	struct hark__waiter *w = hark__container(l->ready.next, struct hark__waiter, link);
-	if (l->ready.next == &l->ready || w->run != NULL)
+	const struct hark__waiter *w = l->ready.first;
+	if (l->n_ready < CROWD || w->run != NULL)
 		return;
-	const char *sp = as_fiber(w)->sp;
+	const char *sp = hark__container(w, const struct hark__fiber, waiter)->sp;
 	for (int line = 0; line < 6; line++)
 		__builtin_prefetch(sp + line * 64);
 }
@@ -136,13 +138,10 @@ static void fetch_next(const struct hark__loop *l)
 /* The next to run after the current one, which has parked or ended. */
 static struct hark__fiber *next_fiber(struct hark__loop *l)
 {
-	struct hark__list *first = l->ready.next;
-	if (l->budget == 0 || first == &l->ready)
+	struct hark__waiter *w = l->ready.first;
+	if (l->budget == 0 || l->n_ready == 0 || w->run != NULL)
 		return &l->sched;
-	struct hark__waiter *w = hark__container(first, struct hark__waiter, link);
-	if (w->run != NULL)
-		return &l->sched;
-	hark__list_remove(first);
+	(void)hark__queue_pop(&l->ready);
 	l->n_ready--;
 	l->budget--;
 	fetch_next(l);
@@ -175,17 +174,23 @@ static void fiber_main(void)
 
 void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w)
 {
-	if (hark__list_linked(&w->link))
+	if (w->next != NULL)
 		return;
-	hark__list_append(&l->ready, &w->link);
+	hark__queue_push(&l->ready, w);
 	l->n_ready++;
 }
 
 void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w)
 {
-	if (!hark__list_linked(&w->link))
+	if (w->next == NULL)
 		return;
-	hark__list_remove(&w->link);
+	struct hark__waiter **at = &l->ready.first;
+	while (*at != w) /* rare: something ends just when its turn has come */
+		at = &(*at)->next;
+	*at = w->next;
+	if (l->ready.last == &w->next)
+		l->ready.last = at;
+	w->next = NULL;
 	l->n_ready--;
 }
 
@@ -254,10 +259,17 @@ int hark_yield(void)
 	struct hark__fiber *f = l->current;
 	if (f->cancelled)
 		return -ECANCELED;
-	hark__loop_wake(l, &f->waiter);
-	struct hark__fiber *next = next_fiber(l);
-	if (next != f) /* alone: a switch to itself would load the stack pointer of the time before */
+	if (l->budget > 0 && l->n_ready > 0 && l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
+		struct hark__fiber *next = as_fiber(hark__queue_pop(&l->ready));
+		hark__queue_push(&l->ready, &f->waiter);
+		l->budget--;
 		switch_to(l, next);
+	} else if (l->budget > 0 && l->n_ready == 0) {
+		l->budget--; /* alone: nobody to switch to until the engine is asked again */
+	} else {
+		hark__loop_wake(l, &f->waiter);
+		switch_to(l, &l->sched);
+	}
 	return f->cancelled ? -ECANCELED : 0;
 }
 
@@ -330,7 +342,7 @@ static void sched_main(void)
 	struct hark__loop *l = hark__loop_current;
 	for (;;) {
 		while (l->budget > 0 && l->n_ready > 0) {
-			struct hark__waiter *w = hark__container(hark__list_pop(&l->ready), struct hark__waiter, link);
+			struct hark__waiter *w = hark__queue_pop(&l->ready);
 			l->n_ready--;
 			l->budget--;
 			if (w->run != NULL)
@@ -385,9 +397,9 @@ void hark__loop_post(struct hark__loop *l, struct hark__waiter *w)
 {
 	uint64_t one = 1;
 	pthread_mutex_lock(&l->posted_lock);
-	bool first = hark__list_empty(&l->posted);
-	if (!hark__list_linked(&w->link))
-		hark__list_append(&l->posted, &w->link);
+	bool first = hark__queue_empty(&l->posted);
+	if (w->next == NULL)
+		hark__queue_push(&l->posted, w);
 	if (first) /* under the lock: the loop cannot close its descriptor before it has taken this */
 		while (hark__sys.write(l->posted_source.fd, &one, sizeof one) < 0 && errno == EINTR)
 			;
@@ -398,14 +410,13 @@ static void posted_run(struct hark__waiter *self)
 {
 	struct hark__loop *l = hark__container(self, struct hark__loop, posted_waiter);
 	uint64_t count;
-	struct hark__list *node;
 	(void)hark__sys.read(l->posted_source.fd, &count, sizeof count);
 	l->posted_source.ready = 0;
 	l->posted_source.in = self;
 	(void)l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	pthread_mutex_lock(&l->posted_lock);
-	while ((node = hark__list_pop(&l->posted)) != NULL) {
-		struct hark__waiter *w = hark__container(node, struct hark__waiter, link);
+	while (!hark__queue_empty(&l->posted)) {
+		struct hark__waiter *w = hark__queue_pop(&l->posted);
 		if (w->run == NULL)
 			hark__fiber_wake(as_fiber(w));
 		else
@@ -498,11 +509,11 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 	if (l == NULL)
 		return -ENOMEM;
 	memset(l, 0, sizeof *l);
-	hark__list_init(&l->ready);
+	hark__queue_init(&l->ready);
 	hark__list_init(&l->fibers);
 	hark__list_init(&l->drain_waiters);
 	hark__list_init(&l->idle);
-	hark__list_init(&l->posted);
+	hark__queue_init(&l->posted);
 	int r = open_parts(l, engine, stack_bytes);
 	if (r < 0) {
 		free(l);

@@ -79,9 +79,44 @@ struct hark__stacks {
 	bool mprotect;         /* guards by mprotect: the kernel has no MADV_GUARD_INSTALL */
 };
 
+/* First in, first out. The last one's next is the queue itself, so that a queued waiter's is never NULL. */
+struct hark__queue {
+	struct hark__waiter *first;
+	struct hark__waiter **last; /* where the next one is hooked in */
+};
+
+static inline void hark__queue_init(struct hark__queue *q)
+{
+	q->first = (struct hark__waiter *)q;
+	q->last = &q->first;
+}
+
+static inline bool hark__queue_empty(const struct hark__queue *q)
+{
+	return q->first == (const struct hark__waiter *)q;
+}
+
+static inline void hark__queue_push(struct hark__queue *q, struct hark__waiter *w)
+{
+	w->next = (struct hark__waiter *)q;
+	*q->last = w;
+	q->last = &w->next;
+}
+
+/* Not on an empty queue. */
+static inline struct hark__waiter *hark__queue_pop(struct hark__queue *q)
+{
+	struct hark__waiter *w = q->first;
+	q->first = w->next;
+	w->next = NULL;
+	if (hark__queue_empty(q))
+		q->last = &q->first;
+	return w;
+}
+
 struct hark__loop {
 	struct hark__engine *engine;
-	struct hark__list ready;
+	struct hark__queue ready;
 	unsigned n_ready;
 	unsigned budget;              /* waiters to run before the engine is asked again */
 	unsigned slice;               /* system calls the current fiber may still make before others run */
@@ -99,7 +134,7 @@ struct hark__loop {
 	struct hark__fiber main;      /* whoever opened the loop, on the thread's own stack */
 	struct hark__fiber sched;     /* waits for events and runs callbacks, on a large stack */
 	pthread_mutex_t posted_lock;
-	struct hark__list posted;     /* guarded by posted_lock: waiters other threads woke */
+	struct hark__queue posted;    /* guarded by posted_lock: waiters other threads woke */
 	struct hark__source posted_source; /* an eventfd */
 	struct hark__waiter posted_waiter;
 };
