@@ -242,9 +242,7 @@ int hark_yield(void)
 	if (f->cancelled)
 		return -ECANCELED;
 	hark__loop_wake(l, &f->waiter);
-	struct hark__fiber *next = next_fiber(l);
-	if (next != f) /* alone: a switch to itself would load the stack pointer of the time before */
-		switch_to(l, next);
+	switch_to(l, next_fiber(l));
 	return f->cancelled ? -ECANCELED : 0;
 }
 
