@@ -1,8 +1,8 @@
 /* attempt.c — see attempt.h.
  *
- * The socket is O_NONBLOCK only while it connects; the winner's flag is cleared, because whoever gets the descriptor must find it
- * blocking and because io_uring refuses to wait on descriptors that have it. The caller's thread or fiber; nothing here waits but a
- * look-up of the local address. */
+ * The socket is O_NONBLOCK only while it connects; the winner's flag is cleared, because whoever gets the
+ * descriptor must find it blocking and because io_uring refuses to wait on descriptors that have it. The caller's
+ * thread or fiber; nothing here waits but a look-up of the local address. */
 #include "attempt.h"
 
 #include <errno.h>
@@ -165,7 +165,8 @@ static int bind_local(int fd, const struct hark__attempt_plan *plan, const struc
 static int settle(struct hark_conn *c)
 {
 	hark__source_detach(&c->src);
-	c->src.ready = HARK__IN | HARK__OUT;
+	hark__ready_set(&c->src, HARK__IN | HARK__OUT);
+	hark__ready_clear(&c->src, HARK__HUP);
 	if (!c->src.nonblock)
 		return 0;
 	if (hark__sys.fcntl(c->src.fd, F_SETFL, 0) < 0)

@@ -17,8 +17,9 @@ static int start(struct hark__server *s, struct hark_conn *c)
 }
 
 /* While a box runs nobody calls this; its waits end by the drain's deadline themselves. */
-static void cut(struct hark__server *s)
+static void cut(struct hark__server *s, int64_t late_ns)
 {
+	(void)late_ns;
 	(void)s;
 }
 

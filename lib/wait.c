@@ -12,6 +12,8 @@
 
 #define SOURCES_MAX 72 /* a supervisor's workers, a dial's attempts */
 
+#define SHORTENED_NS (50 * HARK_MS) /* how soon a wait sees that a drain's grace was shortened */
+
 static __thread bool served; /* a box without a loop runs here: a drain's end cuts its waits */
 
 void hark__wait_served(bool on)
@@ -131,7 +133,10 @@ static int wait_polled(struct hark__source *const s[], int n, unsigned events, i
 		int watch = 0; /* until a drain begins, its descriptors wake us up to learn of its deadline */
 		if (served && !draining)
 			watch = hark__drain_poll(p + n);
-		int r = poll_once(p, s, n, watch, deadline < end ? deadline : end);
+		int64_t until = deadline < end ? deadline : end;
+		if (draining && until - hark_now() > SHORTENED_NS)
+			until = hark_after(SHORTENED_NS);
+		int r = poll_once(p, s, n, watch, until);
 		if (r < 0)
 			return r;
 		for (int i = 0; i < n; i++)
@@ -160,6 +165,28 @@ int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64
 	if ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER)
 		return 0;
 	return wait_parked(l, s, n, events, deadline, doing);
+}
+
+int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, const char *doing)
+{
+	struct hark__loop *l = hark__loop_current;
+	if (l == NULL || s->engine != l->engine || hark__ready(s) & events & (HARK__IN | HARK__OUT) ||
+	    ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER))
+		return hark__wait_any(&s, 1, events, deadline, doing);
+	struct hark__fiber *f = l->current;
+	int r = take_hold(l, s, events, &f->waiter);
+	if (r < 0)
+		return r;
+	if (!(hark__ready(s) & events)) {
+		if (events & HARK__DRAIN)
+			hark__list_append(&l->drain_waiters, &f->drain);
+		f->fd = s->fd;
+		r = hark__park(deadline, doing);
+		f->fd = -1;
+		hark__list_remove(&f->drain);
+	}
+	let_go(s, events, &f->waiter);
+	return r;
 }
 
 int hark_wait_fd(int fd, int directions, int64_t deadline)

@@ -7,6 +7,7 @@
 
 #include "dial.h"
 #include "faults.h"
+#include "on_loop.h"
 
 /* ---- support ---- */
 
@@ -666,6 +667,84 @@ static void a_descriptor_becomes_the_connection(void **state)
 	assert_string_equal(d.why.text, "dial fd:no-such-name: Bad file descriptor (LISTEN_FDNAMES has no such name)");
 }
 
+/* ---- on a loop ---- */
+
+static void race_on_a_loop(void)
+{
+	struct blackhole dead;
+	struct dialed d;
+	struct ticker t;
+	struct hark_endpoint to[3];
+	char buf[4];
+	blackhole_open(&dead);
+	int live = plain_listener("127.0.0.1", 8, &to[2]), before = open_descriptors();
+	to[0] = dead.at;
+	to[1] = nobody();
+	assert_int_equal(ticker_start(&t), 0);
+	assert_int_equal(race(to, 3, NULL, hark_after(10 * HARK_S), &d), 0);
+	assert_true(ticker_stop(&t) >= 10); /* of 50 */
+	assert_true(d.took_ns >= 250 * HARK_MS && d.took_ns < 480 * HARK_MS);
+	assert_int_equal(d.report.attempts[0].error, ECANCELED);
+	assert_int_equal(d.report.attempts[1].error, ECONNREFUSED);
+	assert_int_equal(d.report.attempts[2].error, 0);
+	int served = accept(live, NULL, NULL);
+	assert_int_equal(hark_write(d.conn, "ask", 3), 3); /* and it works as every connection does */
+	assert_int_equal(hark_flush(d.conn), 0);
+	assert_int_equal(recv(served, buf, sizeof buf, 0), 3);
+	assert_int_equal(send(served, "yes!", 4, 0), 4);
+	assert_int_equal(hark_readn(d.conn, buf, 4), 4);
+	(void)close(served);
+	assert_int_equal(hark_read(d.conn, buf, 4), 0);
+	assert_int_equal(hark_close(d.conn), 0);
+	assert_int_equal(open_descriptors(), before);
+	(void)close(live);
+	blackhole_close(&dead);
+}
+
+static void a_race_does_not_stall_the_loop(void **state)
+{
+	(void)state;
+	assert_true(on_each_engine(race_on_a_loop) > 0);
+}
+
+struct given_up {
+	struct hark_endpoint to;
+	struct dialed d;
+	int rc;
+};
+
+static void dial_the_dead(void *arg)
+{
+	struct given_up *g = arg;
+	struct hark_endpoint to[2] = {g->to, g->to};
+	g->rc = race(to, 2, &(struct hark_dial_opts){.attempt_delay_ns = 10 * HARK_MS}, HARK_FOREVER, &g->d);
+}
+
+static void cancel_a_dial(void)
+{
+	struct blackhole dead;
+	struct hark_scope s;
+	blackhole_open(&dead);
+	int before = open_descriptors();
+	struct given_up g = {.to = dead.at, .rc = 1};
+	hark_scope_open(&s);
+	assert_int_equal(hark_go(&s, "dialer", dial_the_dead, &g), 0);
+	assert_int_equal(hark_sleep(50 * HARK_MS), 0);
+	assert_int_equal(g.rc, 1); /* still at it */
+	hark_scope_close(&s);
+	assert_int_equal(g.rc, -ECANCELED);
+	assert_int_equal(g.d.report.n, 2);
+	assert_int_equal(g.d.report.attempts[1].error, ECANCELED);
+	assert_int_equal(open_descriptors(), before);
+	blackhole_close(&dead);
+}
+
+static void a_cancelled_dial_leaves_nothing(void **state)
+{
+	(void)state;
+	assert_true(on_each_engine(cancel_a_dial) > 0);
+}
+
 /* ---- every system call fails at its Nth use ---- */
 
 FAULT(int, socket, (int a, int b, int c), (a, b, c))
@@ -743,6 +822,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_unix_backlog_is_waited_for, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_unixgram_dialer_can_be_answered, make_directory, remove_directory),
 		cmocka_unit_test(a_descriptor_becomes_the_connection),
+		cmocka_unit_test(a_race_does_not_stall_the_loop),
+		cmocka_unit_test(a_cancelled_dial_leaves_nothing),
 		cmocka_unit_test(a_failing_system_call_leaks_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <netdb.h>
 
 #include "endpoint.h"
+#include "on_loop.h"
 #include "resolve.h"
 #include "sys.h"
 
@@ -230,6 +231,31 @@ static void a_look_up_ends_with_its_deadline(void **state)
 	run_in_child(ask_a_silent_server);
 }
 
+static void ask_on_a_loop(void)
+{
+	char all[8 * HARK_ADDRESS_MAX];
+	struct ticker t;
+	int64_t began = hark_now();
+	CHECK_INT(ticker_start(&t), 0);
+	CHECK_INT(look_up("tcp://host.example:80", all, 8, hark_after(150 * HARK_MS)), -ETIMEDOUT);
+	CHECK(ticker_stop(&t) >= 10); /* of 30 */
+	CHECK(hark_now() - began < 1500 * HARK_MS);
+	CHECK_INT(look_up("tcp://127.0.0.1:80", all, 8, HARK_FOREVER), 1);
+	CHECK_INT(look_up("tcp://*:no-such-service", all, 8, HARK_FOREVER), -HARK_ENOSERVICE);
+}
+
+static void ask_a_silent_server_on_each_engine(void)
+{
+	(void)silent_name_server();
+	CHECK(on_each_engine(ask_on_a_loop) > 0);
+}
+
+static void a_look_up_does_not_stall_the_loop(void **state)
+{
+	(void)state;
+	run_in_child(ask_a_silent_server_on_each_engine);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +270,7 @@ int main(void)
 		cmocka_unit_test(names_are_looked_up_and_families_kept_apart),
 		cmocka_unit_test(dead_name_servers_are_told_apart),
 		cmocka_unit_test(a_look_up_ends_with_its_deadline),
+		cmocka_unit_test(a_look_up_does_not_stall_the_loop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
