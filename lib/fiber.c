@@ -279,6 +279,8 @@ int hark__fair(void)
 	if (l == NULL || --l->slice > 0)
 		return 0;
 	l->slice = SLICE;
+	if (l->budget > l->n_ready)
+		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
 	return hark_yield();
 }
 

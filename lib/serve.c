@@ -98,6 +98,9 @@ static void resume(struct hark__server *s)
 void hark__server_ended(struct hark__server *s, struct hark__gate *lent)
 {
 	s->n_conns--;
+	int64_t end = hark__drain_until();
+	if (end != HARK_FOREVER && hark_now() >= end) /* by its own deadline, before cut() came to it */
+		s->overtime = true;
 	if (lent != NULL)
 		hark__gate_returned(lent);
 	resume(s);
@@ -417,7 +420,7 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 				hark_drain(0);
 				hark__park_firmly("serve");
 			}
-		r = s->cut ? -ETIMEDOUT : 0;
+		r = s->cut || s->overtime ? -ETIMEDOUT : 0;
 	}
 	close_work(s);
 	if (s->n_conns == 0)

@@ -49,6 +49,7 @@ struct hark__server {
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool draining, cut, done;
+	bool overtime; /* a connection lasted to the end of the grace */
 	struct hark__timer retry;  /* while paused */
 	struct hark__waiter retry_waiter;
 	struct hark__source drain[2]; /* this process's and its parent's, drain.h */
