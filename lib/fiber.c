@@ -71,8 +71,10 @@ static void switch_to(struct hark__loop *l, struct hark__fiber *next)
 	struct hark__fiber *prev = l->current;
 	if (next->shelf != NULL)
 		hark__stack_unshelve(next);
-	l->current = next;
 	l->slice = SLICE;
+	if (next == prev)
+		return; /* a yield with nobody else ready */
+	l->current = next;
 #ifdef HARK__ASAN
 	__sanitizer_start_switch_fiber(l->zombie == prev ? NULL : &prev->fake_stack,
 	                               next->stack ? next->stack : next->asan_bottom,
@@ -145,7 +147,7 @@ static void fiber_main(void)
 	if (f->timer_at != HARK_FOREVER)
 		hark__timer_clear(l, &f->timer);
 	hark__list_remove(&f->all);
-	hark__list_remove(&f->waiter.link);
+	hark__loop_unwake(l, &f->waiter);
 	l->n_fibers--;
 	if (f->scope != NULL)
 		hark__scope_left(f);

@@ -1,5 +1,7 @@
 /* switch.c — lays out a fresh stack for the assembly of fiber_x86_64.S and fiber_aarch64.S: as if the entry stub had
  * called hark__switch() and were about to be returned to. */
+#ifndef HARK__UCONTEXT /* else fiber_ucontext.c */
+
 #include "switch.h"
 
 #include <stdint.h>
@@ -23,3 +25,5 @@ void *hark__switch_prepare(char *low, size_t bytes, void (*entry)(void))
 #endif
 	return sp;
 }
+
+#endif
