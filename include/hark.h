@@ -117,7 +117,8 @@ int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
 /* Looks an address up, in the order of RFC 6724 as getaddrinfo(3) gives it, at most n results.
  * May suspend: on a fiber, and wherever there is a deadline, a helper thread does the asking, so that a loop
  * never stalls; past the deadline its answer is dropped when it comes.
- * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM. */
+ * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN
+ * (no helper thread). */
 int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t deadline);
 
 /* ---- dial ------------------------------------------------------------------------------------ */
@@ -155,7 +156,8 @@ struct hark_dial_opts {
 /* Connects, by RFC 8305 (Happy Eyeballs): families interleaved, a new socket for each address, the next one tried
  * beside when one is slow or has failed, the first to connect wins, the others are closed.
  * May suspend. The caller owns *out: hark_close() or hark_abort(). udp and unixgram give a connected datagram
- * socket; unixgram binds an abstract address of the kernel's choice so that answers find it.
+ * socket; unixgram binds an abstract address of the kernel's choice so that answers find it. fd:N and fd:NAME make a
+ * connection of the descriptor itself, as hark_conn_from_fd() does.
  * Returns 0, or the most telling attempt's error: -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH,
  * -ENOENT (unix), -EACCES, …; or one of hark_resolve()'s. */
 int hark_dial(const char *address, const struct hark_dial_opts *opts, struct hark_conn **out);
@@ -190,7 +192,8 @@ int hark_listen_fds(void);
 /* Closes the socket and removes the unix path that this process made. NULL is fine. Never suspends. */
 void hark_listener_close(struct hark_listener *l);
 
-/* The address that is bound, port 0 replaced by the kernel's choice. Returns the length or -ENOSPC. */
+/* The address that is bound, port 0 replaced by the kernel's choice; "tcp://*:80" where both families are taken.
+ * Returns the length or -ENOSPC. */
 int hark_listener_address(const struct hark_listener *l, char *buf, size_t cap);
 
 /* The descriptor, still the listener's own; -1 after a drain closed it. */

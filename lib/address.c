@@ -1,9 +1,9 @@
 /* address.c — takes the text of an address apart, and puts it together again. The grammar is in hark.h.
  *
- * Strict, so that what is wrong is told here, by its part, and not by a look-up that fails later with other words; and
- * normalising (IPv6 by RFC 5952, v4-mapped to IPv4, no leading zeros), so that one address has one text. Hosts that inet_aton(3)
- * would read as numbers ("127.1", "0x7f000001") are refused: getaddrinfo(3) would not ask for them as names.
- * No look-up, no allocation, no system call; any thread. */
+ * Strict, so that what is wrong is told here, by its part, and not by a look-up that fails later with other words;
+ * and normalising (IPv6 by RFC 5952, v4-mapped to IPv4, no leading zeros), so that one address has one text. Hosts
+ * that inet_aton(3) would read as numbers ("127.1", "0x7f000001") are refused: getaddrinfo(3) would not ask for
+ * them as names. No look-up, no allocation, no system call; any thread. */
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>

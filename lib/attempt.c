@@ -1,8 +1,8 @@
 /* attempt.c — see attempt.h.
  *
- * The socket is O_NONBLOCK only while it connects; the winner's flag is cleared, because whoever gets the descriptor must find it
- * blocking and because io_uring refuses to wait on descriptors that have it. The caller's thread or fiber; nothing here waits but a
- * look-up of the local address. */
+ * The socket is O_NONBLOCK only while it connects; the winner's flag is cleared, because whoever gets the
+ * descriptor must find it blocking and because io_uring refuses to wait on descriptors that have it. The caller's
+ * thread or fiber; nothing here waits but a look-up of the local address. */
 #include "attempt.h"
 
 #include <errno.h>

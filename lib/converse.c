@@ -19,7 +19,7 @@
 #include "fd.h"
 #include "mailbox.h"
 
-/* A socket at the local address of the datagram. SO_REUSEADDR lets it bind beside the listener, which is given it as well. */
+/* A socket at the local address, free to bind beside others of its kind. */
 static int socket_there(const struct hark_endpoint *at, int *out)
 {
 	int fd = hark__fd_socket(at->addr.ss_family, SOCK_DGRAM, 0);
@@ -32,6 +32,22 @@ static int socket_there(const struct hark_endpoint *at, int *out)
 		return hark__fd_fail(fd, r);
 	*out = fd;
 	return 0;
+}
+
+#define BESIDE_TRIES 8
+
+/* The same beside the listener. That one carries SO_REUSEADDR only for this moment: always on, any process could bind
+ * the port as well and take the service over. Another worker may be at the same and have just taken it away again. */
+static int socket_beside(int listener, const struct hark_endpoint *at, int *out)
+{
+	int r = -EADDRINUSE;
+	for (int i = 0; i < BESIDE_TRIES && r == -EADDRINUSE; i++) {
+		r = hark__fd_option(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+		if (r == 0)
+			r = socket_there(at, out);
+		(void)hark__fd_option(listener, SOL_SOCKET, SO_REUSEADDR, 0);
+	}
+	return r;
 }
 
 static void set_port(struct hark_endpoint *e, in_port_t port)
@@ -113,10 +129,7 @@ static int converse(struct hark_conn *c, const struct hark_endpoint *local, cons
 {
 	int fd = find_talk(c->reply);
 	bool fresh = fd < 0;
-	/* A UDP listener binds without SO_REUSEADDR, so that nobody binds beside it unasked (listen.c): here it is asked for. */
-	int r = fresh ? hark__fd_option(c->reply->box->fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
-	if (r == 0 && fresh)
-		r = socket_there(local, &fd);
+	int r = fresh ? socket_beside(c->reply->box->fd, local, &fd) : 0;
 	if (r == 0)
 		r = hand_over(fd, fresh, local, peer, &c->in);
 	if (!fresh)

@@ -1,10 +1,12 @@
 /* dial.c — connects to a name by Happy Eyeballs, RFC 8305: whichever of its addresses answers first.
  *
- * It is one loop without threads or callbacks: begin an attempt when its time has come, wait until one of those under way is writable or
- * the next one's time comes, look at each. Every attempt is a socket and a connection of its own, in the race until it has failed or
- * lost; the winner is returned as it is. What happened to each is kept in the report, in words and in errno.
+ * It is one loop without threads or callbacks: begin an attempt when its time has come, wait until one of those
+ * under way is writable or the next one's time comes, look at each. Every attempt is a socket and a connection of
+ * its own, in the race until it has failed or lost; the winner is returned as it is. What happened to each is kept
+ * in the report, in words and in errno.
  *
- * The look-up is one question for both families, so that RFC 8305 section 3's wait for the second answer is getaddrinfo(3)'s.
+ * The look-up is one question for both families, so that RFC 8305 section 3's wait for the second answer is
+ * getaddrinfo(3)'s.
  *
  * Any thread or fiber; may suspend in the look-up and in hark__wait_any(). */
 #include "dial.h"
@@ -85,7 +87,8 @@ static int win(struct race *r, int i, struct hark_conn **out)
 	return 0;
 }
 
-/* A unix server's backlog is full, and no event tells of room (connect(2), EAGAIN). Waits a little; the same endpoint is next again. */
+/* A unix server's backlog is full, and no event tells of room (connect(2), EAGAIN). Waits a little; the same endpoint
+ * is next again. */
 static int pause_for_room(struct race *r)
 {
 	int64_t left = r->deadline - hark_now();
@@ -237,8 +240,8 @@ static int dial_fd(const char *address, const struct hark_address *a, struct har
 	return rc;
 }
 
-static void explain(struct hark_why *why, const char *address, bool numeric, int rc, const struct hark_dial_report *report, int told,
-                    const char *step)
+static void explain(struct hark_why *why, const char *address, bool numeric, int rc,
+                    const struct hark_dial_report *report, int told, const char *step)
 {
 	char host[HARK__HOST_TEXT] = "", others[48] = "";
 	if (told >= 0 && !numeric)

@@ -1,7 +1,7 @@
 /* endpoint.c — see endpoint.h; and hark_endpoint_format(), how every endpoint is shown.
  *
- * An address that a peer chose (the bytes of an abstract unix name) is hostile: what is not printable is shown as '?', so that
- * no peer writes into a log or a terminal. Any thread. */
+ * An address that a peer chose (the bytes of an abstract unix name) is hostile: what is not printable is shown as
+ * '?', so that no peer writes into a log or a terminal. Any thread. */
 #include "endpoint.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
-/* fd.h — sockets and their options, in the terms that dial and listen use. All return 0 (or what they make), or -errno. Any thread. */
+/* fd.h — sockets and their options, in the terms that dial and listen use. All return 0 (or what they make), or
+ * -errno. Any thread. */
 #ifndef HARK__FD_H
 #define HARK__FD_H
 

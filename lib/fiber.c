@@ -242,7 +242,9 @@ int hark_yield(void)
 	if (f->cancelled)
 		return -ECANCELED;
 	hark__loop_wake(l, &f->waiter);
-	switch_to(l, next_fiber(l));
+	struct hark__fiber *next = next_fiber(l);
+	if (next != f) /* alone: a switch to itself would load the stack pointer of the time before */
+		switch_to(l, next);
 	return f->cancelled ? -ECANCELED : 0;
 }
 

@@ -1,8 +1,8 @@
-/* handed.c — the sockets that a service manager, or our own older generation, left open for this process: LISTEN_PID, LISTEN_FDS and
- * LISTEN_FDNAMES as in sd_listen_fds(3), whose library is not needed for so little.
+/* handed.c — the sockets that a service manager, or our own older generation, left open for this process:
+ * LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES as in sd_listen_fds(3), whose library is not needed for so little.
  *
- * The environment is read anew each time and left as it is: a child has another process id, so it does not apply there.
- * Any thread, as far as getenv(3) is. */
+ * The environment is read anew each time and left as it is: a child has another process id, so it does not apply
+ * there. Any thread, as far as getenv(3) is. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>

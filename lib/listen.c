@@ -1,11 +1,12 @@
 /* listen.c — makes, adopts and ends listeners.
  *
- * A stream's listening socket is O_NONBLOCK, because several workers share it and each but the first finds the backlog empty; a
- * datagram socket is not, since its calls say MSG_DONTWAIT and a program that is given it must find it blocking.
- * SO_REUSEADDR is set for TCP alone: on Linux it lets a second UDP socket take the first one's datagrams (socket(7)).
+ * A stream's listening socket is O_NONBLOCK, because several workers share it and each but the first finds the
+ * backlog empty; a datagram socket is not, since its calls say MSG_DONTWAIT and a program that is given it must
+ * find it blocking. SO_REUSEADDR is set for TCP alone: on Linux it lets a second UDP socket take the first one's
+ * datagrams (socket(7)).
  *
- * Any thread or fiber makes one; hark_serve() of one thread, or one hark_accept() at a time, uses it. May suspend only to look up a
- * name or where a unix path seems to be left by the dead. */
+ * Any thread or fiber makes one; hark_serve() of one thread, or one hark_accept() at a time, uses it. May suspend
+ * only to look up a name or where a unix path seems to be left by the dead. */
 #include "listen.h"
 
 #include <errno.h>
@@ -156,8 +157,8 @@ static int make(const struct hark_endpoint *at, struct making *m, struct hark_li
 	return 0;
 }
 
-/* Makes a listener of a socket that somebody else has bound. Its description may be shared with whoever handed it over; O_NONBLOCK
- * is set all the same, as in what is made here. Takes fd only on success. */
+/* Makes a listener of a socket that somebody else has bound. Its description may be shared with whoever handed it over;
+ * O_NONBLOCK is set all the same, as in what is made here. Takes fd only on success. */
 static int adopt(int fd, struct making *m, struct hark_listener **out)
 {
 	struct hark_endpoint at;

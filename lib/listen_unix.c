@@ -1,12 +1,12 @@
 /* listen_unix.c — binding to a path, and what is there already.
  *
- * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether or not somebody
- * listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server between its bind(2) and its listen(2), so
- * the question is put twice, a moment apart, and the file must be the same one before it is removed. What is not a socket is
- * never touched.
+ * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether
+ * or not somebody listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server
+ * between its bind(2) and its listen(2), so the question is put twice, a moment apart, and the file must be the
+ * same one before it is removed. What is not a socket is never touched.
  *
- * Mode and owner are set between bind and listen: before anybody can connect. Names of users are looked up before anything is made.
- * Caller's thread or fiber; nothing is kept. */
+ * Mode and owner are set between bind and listen: before anybody can connect. Names of users are looked up before
+ * anything is made. Caller's thread or fiber; nothing is kept. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>

@@ -1,13 +1,14 @@
 /* resolve.c — names to endpoints.
  *
- * getaddrinfo(3) is the only look-up that sees what the rest of the machine sees (nsswitch.conf(5), /etc/hosts, gai.conf(5)) and it blocks, so
- * it runs on a helper thread wherever somebody must not wait for ever: on a loop, or under a deadline. The question and its answer
- * then live in one allocation of their own, which belongs to the asker until hark__offload_until() is called, to the helper
- * during it, and to whoever is left afterwards: an asker who gave up never sees it again. What needs no name server, a numeric
- * address with a numeric port, "*", a unix path, is answered here without any of that.
+ * getaddrinfo(3) is the only look-up that sees what the rest of the machine sees (nsswitch.conf(5), /etc/hosts,
+ * gai.conf(5)) and it blocks, so it runs on a helper thread wherever somebody must not wait for ever: on a loop,
+ * or under a deadline. The question and its answer then live in one allocation of their own, which belongs to the
+ * asker until hark__offload_until() is called, to the helper during it, and to whoever is left afterwards: an
+ * asker who gave up never sees it again. What needs no name server, a numeric address with a numeric port, "*", a
+ * unix path, is answered here without any of that.
  *
- * AI_ADDRCONFIG is not used: it does not count loopback, so that "localhost" would depend on what else is configured; an address of
- * a family that has no route costs the dialer one failed connect(2) and no packet.
+ * AI_ADDRCONFIG is not used: it does not count loopback, so that "localhost" would depend on what else is
+ * configured; an address of a family that has no route costs the dialer one failed connect(2) and no packet.
  *
  * Any thread or fiber. */
 #include "resolve.h"
@@ -112,7 +113,8 @@ static int add(struct hark_endpoint out[], int count, int n, int family, const s
 }
 
 /* "*" and numeric hosts. Returns how many. */
-static int without_asking(const struct hark_address *a, enum hark__purpose purpose, unsigned port, struct hark_endpoint out[], int n)
+static int without_asking(const struct hark_address *a, enum hark__purpose purpose, unsigned port,
+                          struct hark_endpoint out[], int n)
 {
 	int type = hark__address_type(a), family = family_of(a->scheme);
 	struct hark_endpoint e;
@@ -199,7 +201,8 @@ static int from_answer(const struct hark_address *a, const struct addrinfo *answ
 	return count;
 }
 
-static int by_asking(const struct hark_address *a, enum hark__purpose purpose, struct hark_endpoint out[], int n, int64_t deadline)
+static int by_asking(const struct hark_address *a, enum hark__purpose purpose, struct hark_endpoint out[], int n,
+                     int64_t deadline)
 {
 	bool service_only = strcmp(a->host, "*") == 0 || hark__address_numeric(a);
 	struct hark_endpoint port_only;
@@ -220,7 +223,8 @@ static int by_asking(const struct hark_address *a, enum hark__purpose purpose, s
 	return count > 0 ? count : -HARK_ENOHOST;
 }
 
-int hark__resolve(const struct hark_address *a, enum hark__purpose purpose, struct hark_endpoint out[], int n, int64_t deadline)
+int hark__resolve(const struct hark_address *a, enum hark__purpose purpose, struct hark_endpoint out[], int n,
+                  int64_t deadline)
 {
 	if (n < 1 || a->scheme == HARK_FD)
 		return -EINVAL;

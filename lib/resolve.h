@@ -10,7 +10,8 @@ enum hark__purpose {
 };
 
 /* hark_resolve() of an address that is already taken apart. Not for fd addresses: -EINVAL. May suspend. */
-int hark__resolve(const struct hark_address *a, enum hark__purpose purpose, struct hark_endpoint out[], int n, int64_t deadline);
+int hark__resolve(const struct hark_address *a, enum hark__purpose purpose, struct hark_endpoint out[], int n,
+                  int64_t deadline);
 
 /* Whether the host is an address and not a name. */
 bool hark__address_numeric(const struct hark_address *a);

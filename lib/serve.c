@@ -281,13 +281,6 @@ static void close_gate(struct hark__gate *g)
 	g->listener->src.fd = -1;
 }
 
-static void cut(struct hark__server *s)
-{
-	s->cut = s->n_conns > 0;
-	if (s->cut)
-		s->model->cut(s);
-}
-
 static void tick(struct hark__server *s)
 {
 	int64_t now = hark_now(), end = hark__drain_until();
@@ -296,16 +289,17 @@ static void tick(struct hark__server *s)
 		s->stuck = NULL;
 		s->cut = true;
 	}
-	if (!s->cut && now >= end)
-		cut(s);
+	if (now >= end && s->n_conns > 0) {
+		s->cut = true;
+		s->model->cut(s, now - end);
+	}
 	if (s->cut && now >= end + CUT_NS) {
 		s->done = true; /* what does not notice that it is cut is left behind: see hark_serve() */
 		hark__fiber_wake(s->waiting);
 		return;
 	}
 	int64_t next = now + TICK_NS;
-	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
-		cut(s); /* not without a clock */
+	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* has its slot since watch_drain() */
 }
 
 static void drain_tick_run(struct hark__waiter *w)
@@ -358,6 +352,8 @@ static int watch_drain(struct hark__server *s, int life_fd)
 	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
 	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
 	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
+	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0)
+		r2 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
 	return r < 0 ? r : r1 < 0 ? r1 : r2;
 }

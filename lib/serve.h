@@ -14,8 +14,8 @@ struct hark__model {
 	int (*start)(struct hark__server *s, struct hark_conn *c);
 	/* A drain begins: ends what is idle and would not notice by itself. NULL: nothing to do. */
 	void (*drain)(struct hark__server *s);
-	/* The grace has ended: cuts what is left, soon. */
-	void (*cut)(struct hark__server *s);
+	/* The grace has ended, late_ns ago: cuts what is left. Called again until nothing is, or the server gives up. */
+	void (*cut)(struct hark__server *s, int64_t late_ns);
 	bool gathers; /* boxes run on the loop's own thread: replies to datagrams may gather */
 };
 

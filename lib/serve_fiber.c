@@ -115,8 +115,9 @@ static void drain(struct hark__server *s)
 		close_all_silent(s);
 }
 
-static void cut(struct hark__server *s)
+static void cut(struct hark__server *s, int64_t late_ns)
 {
+	(void)late_ns;
 	close_all_silent(s);
 	hark_cancel(&s->scope);
 }

@@ -2,6 +2,7 @@
  *
  * The box is called in the gate's own callback, with the loop put aside, so that its calls wait in poll(2). A loop that
  * the box makes for fibers of its own ends with its scope. */
+#include "drain.h"
 #include "serve.h"
 
 static int start(struct hark__server *s, struct hark_conn *c)
@@ -12,13 +13,16 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	hark__server_run(s, c);
 	hark__wait_served(false);
 	hark__loop_resume(l);
+	if (hark_now() >= hark__drain_until()) /* what it last waited for was cut short */
+		s->cut = true;
 	hark__server_ended(s, lent);
 	return 0;
 }
 
 /* While a box runs nobody calls this; its waits end by the drain's deadline themselves. */
-static void cut(struct hark__server *s)
+static void cut(struct hark__server *s, int64_t late_ns)
 {
+	(void)late_ns;
 	(void)s;
 }
 

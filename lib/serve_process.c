@@ -13,6 +13,7 @@
 #include "sys.h"
 
 #define LOOK_NS (100 * HARK_MS) /* between looks at a child that there was no descriptor for */
+#define DEAF_NS HARK_S            /* past the grace's end: a child that still runs then is killed */
 
 struct child {
 	struct hark__list link; /* in server->conns */
@@ -102,9 +103,12 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	return 0;
 }
 
-/* The children have heard of the drain themselves and know its deadline; what is left now does not listen. */
-static void cut(struct hark__server *s)
+/* The children have heard of the drain themselves, know its deadline, and have things of their own to end: programs. What is
+ * left a while later does not listen. */
+static void cut(struct hark__server *s, int64_t late_ns)
 {
+	if (late_ns < DEAF_NS)
+		return;
 	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
 		(void)hark__sys.kill(hark__container(at, struct child, link)->pid, SIGKILL);
 }

@@ -84,8 +84,9 @@ static int start(struct hark__server *s, struct hark_conn *c)
 }
 
 /* Wakes those that wait in poll(2) with a longer time-out in mind. */
-static void cut(struct hark__server *s)
+static void cut(struct hark__server *s, int64_t late_ns)
 {
+	(void)late_ns;
 	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next) {
 		struct threaded *t = hark__container(at, struct threaded, link);
 		pthread_mutex_lock(&t->lock);

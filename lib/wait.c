@@ -12,6 +12,8 @@
 
 #define SOURCES_MAX 72 /* a supervisor's workers, a dial's attempts */
 
+#define SHORTENED_NS (50 * HARK_MS) /* how soon a wait sees that a drain's grace was shortened */
+
 static __thread bool served; /* a box without a loop runs here: a drain's end cuts its waits */
 
 void hark__wait_served(bool on)
@@ -134,7 +136,10 @@ static int wait_polled(struct hark__source *const s[], int n, unsigned events, i
 		int watch = 0; /* until a drain begins, its descriptors wake us up to learn of its deadline */
 		if (served && !draining)
 			watch = hark__drain_poll(p + n);
-		int r = poll_once(p, s, n, watch, deadline < end ? deadline : end);
+		int64_t until = deadline < end ? deadline : end;
+		if (draining && until - hark_now() > SHORTENED_NS)
+			until = hark_after(SHORTENED_NS);
+		int r = poll_once(p, s, n, watch, until);
 		if (r < 0)
 			return r;
 		for (int i = 0; i < n; i++)

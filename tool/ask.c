@@ -3,16 +3,27 @@
 #include "ask.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "target.h"
 #include "text.h"
 
+int ask_failed(struct ask *a, int err, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	(void)vsnprintf(a->why.text, sizeof a->why.text, format, args);
+	va_end(args);
+	a->error = err;
+	return err;
+}
+
 static void failed(struct ask *a, int err, const char *doing)
 {
-	a->error = err;
-	(void)snprintf(a->why.text, sizeof a->why.text, "%s %s: %s", doing, a->address, hark_strerror(err));
+	(void)ask_failed(a, err, "%s %s: %s", doing, a->address, hark_strerror(err));
 }
 
 static int dial(struct ask *a, int64_t deadline, struct hark_conn **c)
@@ -37,10 +48,14 @@ static int dial(struct ask *a, int64_t deadline, struct hark_conn **c)
 	return 0;
 }
 
-static void answered(struct ask *a, size_t len)
+static void stamp(struct ask *a)
 {
 	a->answered_ns = hark_now();
 	(void)clock_gettime(CLOCK_REALTIME, &a->answered);
+}
+
+static void answered(struct ask *a, size_t len)
+{
 	a->len = len;
 	a->answer[len] = '\0';
 	a->error = 0;
@@ -57,22 +72,17 @@ static void read_stream(struct ask *a, struct hark_conn *c)
 			failed(a, (int)n, "read");
 			return;
 		}
+		if (len == 0)
+			stamp(a);
 		if (n == 0)
 			break;
-		if (len == 0)
-			answered(a, 0);
 		len += (size_t)n;
 	}
-	if (len == 0)
-		answered(a, 0);
-	if (len == 0 && !a->may_be_empty) {
-		a->error = -ENODATA;
-		(void)snprintf(a->why.text, sizeof a->why.text, "read %s: the connection ended without an answer",
-		               a->address);
-		return;
+	if (len > 0 || a->may_be_empty) {
+		answered(a, len);
+	} else {
+		(void)ask_failed(a, -ENODATA, "read %s: the connection ended without an answer", a->address);
 	}
-	a->len = len;
-	a->answer[len] = '\0';
 }
 
 static void ask_stream(struct ask *a, struct hark_conn *c)
@@ -98,6 +108,7 @@ static int ask_datagram(struct ask *a, struct hark_conn *c)
 	ssize_t n = hark_write(c, a->question, a->question_len);
 	if (n >= 0)
 		n = hark_read(c, a->answer, ASK_ANSWER_MAX);
+	stamp(a);
 	if (n >= 0)
 		answered(a, (size_t)n);
 	else
@@ -121,8 +132,7 @@ void ask(void *arg)
 		if (ask_datagram(a, c) != -ETIMEDOUT)
 			return;
 	}
-	(void)snprintf(a->why.text, sizeof a->why.text, "ask %s: no answer to %d datagrams", a->address,
-	               a->args->tries);
+	(void)ask_failed(a, -ETIMEDOUT, "ask %s: no answer to %d datagrams", a->address, a->args->tries);
 }
 
 struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, char *const hosts[], const char *scheme,

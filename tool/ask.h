@@ -52,6 +52,9 @@ struct ask {
 	struct timespec answered;        /* CLOCK_REALTIME with the latter */
 };
 
+/* Notes that a has failed, and why in words. Returns err. */
+int ask_failed(struct ask *a, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Asks, into a. May suspend: a fiber's function. */
 void ask(void *a);
 
@@ -60,7 +63,7 @@ struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, ch
                     const char *port, int *status);
 
 /* Asks all at once, then shows each answer in order; failures are told on standard error. Returns STATUS_DONE, or
- * STATUS_FAILED if any failed (show says so by a negative errno, with a->why filled). */
+ * STATUS_FAILED if any failed (show says so by what ask_failed() returns). */
 int ask_all(const struct verb *v, struct ask asks[], int n, int (*show)(struct ask *a, bool many));
 
 /* Prints the answer line by line, foreign bytes made harmless, each after "HOST: " if many. */

@@ -305,25 +305,6 @@ static int open_standard(struct call *c)
 	return STATUS_SYSTEM;
 }
 
-static void converse(struct call *c)
-{
-	int err = 0;
-
-	c->stream = hark_type(c->peer) == SOCK_STREAM;
-	c->running = c->args.recv_only ? 1 : 2;
-	hark_scope_open(&c->scope);
-	if (!c->args.recv_only)
-		err = hark_go(&c->scope, "send", send_fiber, c);
-	if (err == 0)
-		err = hark_go(&c->scope, "receive", receive_fiber, c);
-	if (err == 0 && c->args.idle > 0)
-		err = hark_go(&c->scope, "idle", idle_fiber, c);
-	if (err < 0)
-		fail(c, "fiber", err);
-	(void)hark_join(&c->scope, HARK_FOREVER);
-	hark_scope_close(&c->scope);
-}
-
 static void finish(struct call *c)
 {
 	struct hark_conn_stats stats;
@@ -340,9 +321,30 @@ static void finish(struct call *c)
 		say(c->verb, "standard output: %s", hark_strerror(err));
 		c->status = STATUS_FAILED;
 	}
+	(void)hark_close(c->in);
 	if (c->args.verbose)
 		say(c->verb, "%s: sent %llu bytes, received %llu", c->address, (unsigned long long)stats.bytes_out,
 		    (unsigned long long)stats.bytes_in);
+}
+
+static void converse(struct call *c)
+{
+	int err = 0;
+
+	c->stream = hark_type(c->peer) == SOCK_STREAM;
+	c->running = c->args.recv_only ? 1 : 2;
+	hark_scope_open(&c->scope);
+	if (!c->args.recv_only)
+		err = hark_go(&c->scope, "send", send_fiber, c);
+	if (err == 0)
+		err = hark_go(&c->scope, "receive", receive_fiber, c);
+	if (err == 0 && c->args.idle > 0)
+		err = hark_go(&c->scope, "idle", idle_fiber, c);
+	if (err < 0)
+		fail(c, "fiber", err);
+	(void)hark_join(&c->scope, HARK_FOREVER);
+	finish(c); /* before the scope's end, which closes the loop that the connections are on */
+	hark_scope_close(&c->scope);
 }
 
 static int run(const struct verb *self, int argc, char *argv[])
@@ -366,12 +368,9 @@ static int run(const struct verb *self, int argc, char *argv[])
 	}
 	if ((status = dial(&c)) != STATUS_DONE)
 		return status;
-	if ((status = open_standard(&c)) == STATUS_DONE)
-		converse(&c);
-	else
-		c.status = status;
-	finish(&c);
-	(void)hark_close(c.in);
+	if ((status = open_standard(&c)) != STATUS_DONE)
+		return status; /* what is open ends with the process */
+	converse(&c);
 	return c.status;
 }
 

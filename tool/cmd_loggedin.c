@@ -50,7 +50,7 @@ static int judge(struct ask *a)
 		return STATUS_LOGGED_IN;
 	if (len == 2 && memcmp(a->answer, "no", 2) == 0)
 		return STATUS_NOT_LOGGED_IN;
-	(void)snprintf(a->why.text, sizeof a->why.text, "ask %s: the answer is neither yes nor no", a->address);
+	(void)ask_failed(a, -EBADMSG, "ask %s: the answer is neither yes nor no", a->address);
 	return STATUS_NO_ANSWER;
 }
 

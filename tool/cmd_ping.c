@@ -256,8 +256,8 @@ static int measure(struct ping *p)
 		err = hark_go(&p->scope, "ping", ping_fiber, p);
 	if (err == 0)
 		(void)hark_join(&p->scope, HARK_FOREVER);
+	hark_abort(p->conn); /* before the scope's end, which closes the loop that it is on */
 	hark_scope_close(&p->scope);
-	hark_abort(p->conn);
 	(void)close(p->signals);
 	if (err < 0) {
 		say(p->verb, "%s", hark_strerror(err));

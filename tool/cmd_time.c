@@ -35,10 +35,8 @@ static int show(struct ask *a, bool many)
 {
 	uint32_t raw;
 
-	if (a->len < sizeof raw) {
-		(void)snprintf(a->why.text, sizeof a->why.text, "read %s: %zu bytes where RFC 868 has 4", a->address, a->len);
-		return -EBADMSG;
-	}
+	if (a->len < sizeof raw)
+		return ask_failed(a, -EBADMSG, "read %s: %zu bytes where RFC 868 has 4", a->address, a->len);
 	memcpy(&raw, a->answer, sizeof raw);
 	int64_t theirs = unwrap(ntohl(raw), a->answered.tv_sec);
 	double round_trip = (double)(a->answered_ns - a->sent_ns) / 1e9;
@@ -49,7 +47,7 @@ static int show(struct ask *a, bool many)
 	struct tm tm;
 	time_t t = (time_t)theirs;
 	if (gmtime_r(&t, &tm) == NULL || strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm) == 0)
-		return -ERANGE;
+		return ask_failed(a, -ERANGE, "read %s: a time beyond all calendars", a->address);
 	if (a->args->json) {
 		ask_json_begin(a);
 		printf(",\"time\":%lld,\"offset_s\":%.6f,\"uncertainty_s\":%.6f}\n", (long long)theirs, offset, uncertain);

@@ -157,11 +157,13 @@ def test_recv_only_reads_no_input(start, peer):
         s.shutdown(socket.SHUT_WR)
         seen.append(read_all(s))
 
-    call = start("call", "--recv-only", peer(source), stdin=subprocess.PIPE)
-    call.process.stdin.write(b"secret")
-    call.process.stdin.flush()
+    r, w = os.pipe()
+    os.write(w, b"secret")
+    call = start("call", "--recv-only", peer(source), stdin=r)
     assert call.wait() == 0
-    assert call.stdout == "data"
+    os.close(w)
+    assert call.stdout == "data" and os.read(r, 100) == b"secret"
+    os.close(r)
     wait_until(lambda: seen)
     assert seen == [b""]
 

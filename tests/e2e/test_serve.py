@@ -1,4 +1,5 @@
 """hark serve: one box under every model, engine and kind of address; limits, drains, dead workers, lack of descriptors."""
+import fcntl
 import json
 import os
 import pwd
@@ -8,7 +9,9 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -40,7 +43,7 @@ def serve_or_skip(serve, *args):
     try:
         return serve(*args)
     except pytest.fail.Exception as e:
-        if "uring" in args and re.search("not implemented|not permitted", str(e)):
+        if "uring" in args and re.search("not implemented|not permitted|not available", str(e)):
             pytest.skip("io_uring is not to be had here")
         raise
 
@@ -245,12 +248,25 @@ def test_a_drain_lets_the_busy_finish(serve, tmp_path, model, workers):
     assert service.wait() == 0, service.stderr
 
 
+def stuck_writer(service):
+    """A client that does not read, of a service that does not stop writing: its box waits for room by now."""
+    s = service.connect()
+    seen = [-1]
+
+    def full():
+        seen.append(struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, b"    "))[0])
+        time.sleep(0.01)
+        return seen[-1] > 0 and len(set(seen[-20:])) == 1
+
+    wait_until(full)
+    return s
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("model", MODELS)
 def test_when_the_grace_ends_the_busy_are_cut(serve, model, workers):
     service = serve("--model", model, "--workers", workers, "--grace", "300ms", "tcp://127.0.0.1:0", "chargen")
-    with service.connect() as s:
-        assert s.recv(1)
+    with stuck_writer(service):
         begin = time.monotonic()
         assert service.stop() == 1
         assert 0.25 < time.monotonic() - begin < 10
@@ -261,10 +277,13 @@ def test_when_the_grace_ends_the_busy_are_cut(serve, model, workers):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_second_signal_ends_at_once(serve, model, workers):
     service = serve("-v", "--model", model, "--workers", workers, "--grace", "5m", "tcp://127.0.0.1:0", "chargen")
-    with service.connect() as s:
-        assert s.recv(1)
+    with stuck_writer(service):
         service.send(signal.SIGTERM)
-        service.expect("draining")
+        if (model, workers) == ("inline", 1):
+            # The one worker is in the box and tells nothing meanwhile; the kernel has given it the signal once none is pending.
+            wait_until(lambda: not int(re.search(r"^ShdPnd:\s*(\w+)", open(f"/proc/{service.pid}/status").read(), re.M)[1], 16))
+        else:
+            service.expect("draining")
         assert service.process.poll() is None
         assert service.stop() == 1
 
@@ -417,7 +436,7 @@ def test_a_socket_that_was_handed_over_is_served(hark):
     (["--timeout", "5 s", "tcp://127.0.0.1:0", "echo"], 100, "5 s"),
     (["--timeout", "-1", "tcp://127.0.0.1:0", "echo"], 100, "-1"),
     (["--unix-mode", "9", "tcp://127.0.0.1:0", "echo"], 100, "octal"),
-    (["--unix-owner", "nosuchuser", "unix:/tmp/hark-never", "echo"], 111, "nosuchuser"),
+    (["--unix-owner", "nosuchuser", "unix:/tmp/hark-never", "echo"], 111, "no user"),
     (["--stack", "12", "tcp://127.0.0.1:0", "echo"], 100, "--stack"),
     (["--json=yes", "tcp://127.0.0.1:0", "echo"], 100, "takes no value"),
     (["--model"], 100, "needs a value"),

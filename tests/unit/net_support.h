@@ -1,7 +1,8 @@
-/* net_support.h — what the tests of addresses, dial and listen share: a child of one's own, with a network of its own.
+/* net_support.h — what the tests of addresses, dial and listen share: a child of one's own, with a network of its
+ * own.
  *
- * A test that needs its own look-ups, routes, user or environment runs its body in a forked child, where cmocka's asserts cannot be
- * used: CHECK says what failed and ends the child, and run_in_child() fails the test. */
+ * A test that needs its own look-ups, routes, user or environment runs its body in a forked child, where cmocka's
+ * asserts cannot be used: CHECK says what failed and ends the child, and run_in_child() fails the test. */
 #ifndef NET_SUPPORT_H
 #define NET_SUPPORT_H
 
@@ -86,7 +87,8 @@ static inline void skip_child(const char *why)
 /* In a child: a network namespace with a loopback that is up and nothing else, and a mount namespace. */
 static inline void enter_own_network(void)
 {
-	if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0)
+	int as_user = geteuid() != 0 ? CLONE_NEWUSER : 0; /* where that is allowed */
+	if (unshare(CLONE_NEWNET | CLONE_NEWNS | as_user) < 0)
 		skip_child("no namespaces for this user");
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		skip_child("mounts cannot be made private");

@@ -279,8 +279,7 @@ static void datagrams_tell_where_they_were_sent(void **state)
 static void a_reserved_port_as_nobody(void)
 {
 	struct hark_listener *l;
-	enter_own_network(); /* where the port is free for sure */
-	if (setuid(65534) < 0)
+	if (geteuid() == 0 && setuid(65534) < 0)
 		skip_child("the user cannot be changed");
 	CHECK_INT(open_at("tcp://*:13", (struct hark_listen_opts){0}, &l), -EACCES);
 	CHECK_INT(strcmp(why.text, "listen tcp://*:13: Permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"), 0);
