@@ -192,8 +192,8 @@ int hark_listen_fds(void);
 /* Closes the socket and removes the unix path that this process made. NULL is fine. Never suspends. */
 void hark_listener_close(struct hark_listener *l);
 
-/* The address that is bound, port 0 replaced by the kernel's choice; its host is "*" where both families are
- * taken. Returns the length or -ENOSPC. */
+/* The address that is bound, port 0 replaced by the kernel's choice; the host is "*" where both families are taken.
+ * Returns the length or -ENOSPC. */
 int hark_listener_address(const struct hark_listener *l, char *buf, size_t cap);
 
 /* The descriptor, still the listener's own; -1 after a drain closed it. */

@@ -1,12 +1,379 @@
-/* engine_uring.c — placeholder until the io_uring engine lands: not available. */
+/* engine_uring.c — the io_uring engine: what is read from streams comes by itself, everything else by one-shot polls.
+ *
+ * A stream that somebody waits to read gets one multishot receive: from then on each arrival is put into a buffer of a ring that
+ * all connections share, and told with everybody else's in one system call. Reading takes it from there. An idle
+ * connection holds no buffer. Two bounds keep a peer that sends without being read from taking them all: its receive is cancelled
+ * once QUEUE_MAX bytes of it wait, and where the ring has run dry, reading falls back to recv(2). Bytes keep their order as recv(2)
+ * is used only when no receive is under way and nothing is queued.
+ *
+ * Writing is by send(2): measured, queueing sends and parking until they complete gained nothing over the call it saves.
+ * Accepting is by poll and accept4(2): a multishot accept would take connections that max_conns, a pause or a drain
+ * want to leave in the backlog.
+ *
+ * One thread: the ring is IORING_SETUP_SINGLE_ISSUER. Kernel 6.1 at least; -ENOSYS where it is older or forbids io_uring. */
 #include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "engine.h"
+#include "hark.h"
+#include "sys.h"
+
+#define SQ_ENTRIES   1024u
+#define CQ_ENTRIES   8192u
+#define BUFFERS      512u          /* of the shared ring; a power of two */
+#define BUFFER_BYTES 2048u         /* each: together they fit a second-level cache */
+#define GROUP        0             /* the ring's buffer group */
+#define QUEUE_MAX    (64u << 10)   /* bytes that wait for one reader */
+#define NONE         UINT16_MAX    /* no buffer */
+
+/* Kinds of operation, in the low bits of user_data beside the pointer to struct ops. 0 is nobody's: cancellations. */
+enum { RECV = 1, WATCH_IN, WATCH_OUT, KINDS };
+
+/* What is under way for one source. Outlives it until the kernel has told the end of each operation. */
+struct ops {
+	struct hark__list link;     /* in engine->all */
+	struct hark__source *s;     /* NULL: detached */
+	uint8_t under_way;          /* bit of each kind */
+	bool cancelling;            /* of RECV: too much waits */
+	int16_t end;                /* 1: more may come; 0: the end of the stream; -errno */
+	uint16_t first, last;       /* buffers that wait for the reader, by buffer.next */
+	uint32_t queued;            /* bytes in them */
+};
+
+struct buffer {
+	uint16_t next;
+	uint16_t from, len; /* what is not yet taken */
+};
+
+struct uring_engine {
+	struct hark__engine e;
+	struct io_uring ring;
+	struct io_uring_buf_ring *shared;
+	char *bytes; /* BUFFERS × BUFFER_BYTES */
+	struct buffer buffers[BUFFERS];
+	struct hark__list all; /* ops, for the end */
+};
+
+static struct uring_engine *mine(struct hark__engine *e)
+{
+	return hark__container(e, struct uring_engine, e);
+}
+
+/* ---- submitting ------------------------------------------------------------------------------ */
+
+static struct io_uring_sqe *next_sqe(struct uring_engine *m)
+{
+	struct io_uring_sqe *q = io_uring_get_sqe(&m->ring);
+	if (q == NULL) { /* full: hand over what there is */
+		(void)io_uring_submit(&m->ring);
+		q = io_uring_get_sqe(&m->ring);
+	}
+	return q;
+}
+
+static void tag(struct io_uring_sqe *q, struct ops *o, unsigned kind)
+{
+	io_uring_sqe_set_data64(q, (uint64_t)(uintptr_t)o | kind);
+	o->under_way |= (uint8_t)(1u << kind);
+}
+
+static int receive(struct uring_engine *m, struct ops *o)
+{
+	struct io_uring_sqe *q = next_sqe(m);
+	if (q == NULL)
+		return -EAGAIN;
+	io_uring_prep_recv_multishot(q, o->s->fd, NULL, 0, 0);
+	q->flags |= IOSQE_BUFFER_SELECT;
+	q->buf_group = GROUP;
+	q->ioprio |= IORING_RECVSEND_POLL_FIRST; /* the reader has just found nothing there */
+	tag(q, o, RECV);
+	return 0;
+}
+
+static int poll_once(struct uring_engine *m, struct ops *o, unsigned kind)
+{
+	struct io_uring_sqe *q = next_sqe(m);
+	if (q == NULL)
+		return -EAGAIN;
+	io_uring_prep_poll_add(q, o->s->fd, kind == WATCH_IN ? POLLIN | POLLRDHUP : POLLOUT);
+	tag(q, o, kind);
+	return 0;
+}
+
+static void cancel(struct uring_engine *m, struct ops *o, unsigned kind)
+{
+	struct io_uring_sqe *q = next_sqe(m);
+	if (q == NULL)
+		return; /* the queue is full even after handing it over: it ends when its descriptor does */
+	io_uring_prep_cancel64(q, (uint64_t)(uintptr_t)o | kind, 0);
+	io_uring_sqe_set_data64(q, 0);
+}
+
+/* ---- the shared buffers ---------------------------------------------------------------------- */
+
+static void give_back(struct uring_engine *m, uint16_t id)
+{
+	io_uring_buf_ring_add(m->shared, m->bytes + (size_t)id * BUFFER_BYTES, BUFFER_BYTES, id,
+	                      io_uring_buf_ring_mask(BUFFERS), 0);
+	io_uring_buf_ring_advance(m->shared, 1);
+}
+
+static void enqueue(struct uring_engine *m, struct ops *o, uint16_t id, uint32_t len)
+{
+	m->buffers[id] = (struct buffer){.next = NONE, .len = (uint16_t)len};
+	if (o->first == NONE)
+		o->first = id;
+	else
+		m->buffers[o->last].next = id;
+	o->last = id;
+	o->queued += len;
+	if (o->queued > QUEUE_MAX && (o->under_way & 1u << RECV) && !o->cancelling) {
+		o->cancelling = true;
+		cancel(m, o, RECV);
+	}
+}
+
+static void dequeue(struct uring_engine *m, struct ops *o)
+{
+	uint16_t id = o->first;
+	o->first = m->buffers[id].next;
+	give_back(m, id);
+}
+
+/* ---- the interface --------------------------------------------------------------------------- */
+
+static int make_shared(struct uring_engine *m)
+{
+	size_t ring_bytes = BUFFERS * sizeof(struct io_uring_buf);
+	void *at = hark__sys.mmap(NULL, ring_bytes + BUFFERS * BUFFER_BYTES, PROT_READ | PROT_WRITE,
+	                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		return -ENOMEM;
+	m->shared = at;
+	m->bytes = (char *)at + ring_bytes;
+	io_uring_buf_ring_init(m->shared);
+	struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)at, .ring_entries = BUFFERS, .bgid = GROUP};
+	int r = io_uring_register_buf_ring(&m->ring, &reg, 0);
+	if (r < 0) {
+		(void)hark__sys.munmap(at, ring_bytes + BUFFERS * BUFFER_BYTES);
+		return r;
+	}
+	for (uint16_t id = 0; id < BUFFERS; id++)
+		give_back(m, id);
+	return 0;
+}
 
 static int open_uring(struct hark__engine **out)
 {
-	(void)out;
-	return -ENOSYS;
+	struct uring_engine *m = hark__sys.calloc(1, sizeof *m);
+	if (m == NULL)
+		return -ENOMEM;
+	hark__list_init(&m->all);
+	struct io_uring_params p = {
+		.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
+		.cq_entries = CQ_ENTRIES,
+	};
+	int r = io_uring_queue_init_params(SQ_ENTRIES, &m->ring, &p);
+	if (r < 0) {
+		free(m);
+		return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? r : -ENOSYS; /* too old, or forbidden */
+	}
+	(void)io_uring_ring_dontfork(&m->ring); /* else a child shares what is of no use to it */
+	r = make_shared(m);
+	if (r < 0) {
+		io_uring_queue_exit(&m->ring);
+		free(m);
+		return r == -ENOMEM ? r : -ENOSYS;
+	}
+	m->e.ops = &hark__engine_uring;
+	*out = &m->e;
+	return 0;
 }
 
-const struct hark__engine_ops hark__engine_uring = {.name = "uring", .open = open_uring};
+static void close_uring(struct hark__engine *e)
+{
+	struct uring_engine *m = mine(e);
+	io_uring_queue_exit(&m->ring);
+	(void)hark__sys.munmap(m->shared, BUFFERS * (sizeof(struct io_uring_buf) + BUFFER_BYTES));
+	while (!hark__list_empty(&m->all))
+		free(hark__container(hark__list_pop(&m->all), struct ops, link));
+	free(m);
+}
+
+static void forked_uring(struct hark__engine *e)
+{
+	(void)hark__sys.close(mine(e)->ring.ring_fd);
+}
+
+static int attach(struct uring_engine *m, struct hark__source *s)
+{
+	struct ops *o = hark__sys.calloc(1, sizeof *o);
+	if (o == NULL)
+		return -ENOMEM;
+	*o = (struct ops){.s = s, .end = 1, .first = NONE, .last = NONE};
+	hark__list_append(&m->all, &o->link);
+	s->op = o;
+	s->engine = &m->e;
+	return 0;
+}
+
+static int arm_uring(struct hark__engine *e, struct hark__source *s, unsigned events)
+{
+	struct uring_engine *m = mine(e);
+	int r = s->engine == NULL ? attach(m, s) : 0;
+	if (r < 0)
+		return r;
+	struct ops *o = s->op;
+	unsigned in = s->stream && !s->nonblock ? RECV : WATCH_IN;
+	if (o->first != NONE || o->end <= 0)
+		hark__ready_set(s, HARK__IN);
+	else if ((events & HARK__IN) && !(o->under_way & (1u << in)))
+		r = in == RECV ? receive(m, o) : poll_once(m, o, in);
+	if (r == 0 && (events & HARK__OUT) && !(o->under_way & (1u << WATCH_OUT)))
+		r = poll_once(m, o, WATCH_OUT);
+	return r;
+}
+
+static void free_if_over(struct ops *o)
+{
+	if (o->s == NULL && o->under_way == 0) {
+		hark__list_remove(&o->link);
+		free(o);
+	}
+}
+
+static void detach_uring(struct hark__engine *e, struct hark__source *s)
+{
+	struct uring_engine *m = mine(e);
+	struct ops *o = s->op;
+	while (o->first != NONE)
+		dequeue(m, o);
+	o->s = NULL;
+	for (unsigned kind = RECV; kind < KINDS; kind++)
+		if (o->under_way & (1u << kind))
+			cancel(m, o, kind);
+	if (o->under_way != 0) /* at once: until then the kernel keeps the descriptor's file open, and the peer sees no end */
+		(void)io_uring_submit(&m->ring);
+	free_if_over(o);
+	s->op = NULL;
+}
+
+static ssize_t take_queued(struct uring_engine *m, struct ops *o, char *buf, size_t cap)
+{
+	size_t done = 0;
+	while (o->first != NONE && done < cap) {
+		struct buffer *b = &m->buffers[o->first];
+		size_t n = b->len < cap - done ? b->len : cap - done;
+		memcpy(buf + done, m->bytes + (size_t)o->first * BUFFER_BYTES + b->from, n);
+		done += n;
+		b->from = (uint16_t)(b->from + n);
+		b->len = (uint16_t)(b->len - n);
+		if (b->len == 0)
+			dequeue(m, o);
+	}
+	o->queued -= (uint32_t)done;
+	return (ssize_t)done;
+}
+
+static ssize_t recv_uring(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap)
+{
+	struct uring_engine *m = mine(e);
+	struct ops *o = s->op;
+	if (o->first != NONE)
+		return take_queued(m, o, buf, cap);
+	if (o->end <= 0)
+		return o->end;
+	if (o->under_way & (1u << RECV))
+		return -EAGAIN;
+	ssize_t n = hark__sys.recv(s->fd, buf, cap, MSG_DONTWAIT);
+	return n < 0 ? -errno : n;
+}
+
+static size_t pending_uring(struct hark__engine *e, const struct hark__source *s)
+{
+	(void)e;
+	return s->op != NULL ? ((const struct ops *)s->op)->queued : 0;
+}
+
+/* ---- completions ----------------------------------------------------------------------------- */
+
+static void received(struct uring_engine *m, struct ops *o, int res, uint32_t flags)
+{
+	bool has_buffer = flags & IORING_CQE_F_BUFFER;
+	uint16_t id = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+	if (has_buffer && (o->s == NULL || res <= 0))
+		give_back(m, id);
+	else if (has_buffer)
+		enqueue(m, o, id, (uint32_t)res);
+	if (!(flags & IORING_CQE_F_MORE))
+		o->cancelling = false;
+	if (o->s == NULL)
+		return;
+	bool passing = res == -ENOBUFS || res == -ECANCELED || res == -EINTR || res == -EAGAIN;
+	if (res <= 0 && !passing)
+		o->end = (int16_t)res;
+	hark__source_ready(&m->e, o->s, o->end <= 0 ? HARK__IN | HARK__HUP : HARK__IN);
+}
+
+static unsigned bits(int res)
+{
+	unsigned b = 0;
+	if (res < 0 || (res & (POLLHUP | POLLERR | POLLRDHUP | POLLNVAL)))
+		b = HARK__IN | HARK__OUT | HARK__HUP;
+	if (res > 0 && (res & POLLIN))
+		b |= HARK__IN;
+	if (res > 0 && (res & POLLOUT))
+		b |= HARK__OUT;
+	return b;
+}
+
+static void completed(struct uring_engine *m, const struct io_uring_cqe *c)
+{
+	unsigned kind = (unsigned)(c->user_data & 7);
+	struct ops *o = (struct ops *)(uintptr_t)(c->user_data & ~UINT64_C(7));
+	if (o == NULL)
+		return;
+	if (!(c->flags & IORING_CQE_F_MORE))
+		o->under_way &= (uint8_t)~(1u << kind);
+	if (kind == RECV)
+		received(m, o, c->res, c->flags);
+	else if (o->s != NULL)
+		hark__source_ready(&m->e, o->s, bits(c->res));
+	free_if_over(o);
+}
+
+static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
+{
+	struct uring_engine *m = mine(e);
+	struct io_uring_cqe *c;
+	struct __kernel_timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
+	unsigned head, n = 0;
+	int r;
+	if (timeout_ns == 0)
+		r = io_uring_submit_and_get_events(&m->ring);
+	else
+		r = io_uring_submit_and_wait_timeout(&m->ring, &c, 1, timeout_ns < 0 ? NULL : &t, NULL);
+	io_uring_for_each_cqe(&m->ring, head, c) {
+		completed(m, c);
+		n++;
+	}
+	io_uring_cq_advance(&m->ring, n);
+	return r < 0 && r != -ETIME && n == 0 ? r : 0;
+}
+
+const struct hark__engine_ops hark__engine_uring = {
+	.name = "uring",
+	.open = open_uring,
+	.close = close_uring,
+	.forked = forked_uring,
+	.arm = arm_uring,
+	.detach = detach_uring,
+	.wait = wait_uring,
+	.recv = recv_uring,
+	.pending = pending_uring,
+};

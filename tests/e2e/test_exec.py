@@ -374,7 +374,10 @@ def test_a_second_signal_kills_at_once(serve, model):
         pids = [int(pid) for pid in read_line(s).split()]
         begun = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)
-        server.expect('"draining"')
+        if model == "inline":
+            time.sleep(0.2)  # the worker is inside the box and tells nothing: two signals must not become one
+        else:
+            server.expect('"draining"')
         os.kill(server.pid, signal.SIGTERM)
         server.wait()
     assert time.monotonic() - begun < 3
@@ -387,7 +390,6 @@ def test_a_second_signal_kills_at_once(serve, model):
 ANSWERS = """
 import os, socket
 s = socket.socket(fileno=0)
-s.settimeout(10)
 while data := s.recv(65536):
     s.send(b"%d %s" % (os.getpid(), data))
     if data == b"bye":
