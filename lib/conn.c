@@ -29,9 +29,10 @@ static int64_t now_cheap(void)
 
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 {
-	struct hark_conn *c = hark__sys.calloc(1, sizeof *c);
+	struct hark_conn *c = hark__sys.aligned_alloc(_Alignof(struct hark_conn), sizeof *c);
 	if (c == NULL)
 		return -ENOMEM;
+	memset(c, 0, sizeof *c);
 	hark__source_init(&c->src, fd);
 	c->src.stream = kind == HARK__STREAM;
 	c->kind = kind;
@@ -121,8 +122,7 @@ int hark__conn_expired(const struct hark_conn *c)
 
 int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
 {
-	struct hark__source *one = &c->src;
-	return hark__wait_any(&one, 1, events, until(c), doing);
+	return hark__wait_one(&c->src, events, until(c), doing);
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */
@@ -236,11 +236,10 @@ static ssize_t idle_draining(struct hark_conn *c)
 
 static ssize_t idle_wait(struct hark_conn *c)
 {
-	bool served = c->server != NULL;
 	bool on_loop = hark__loop_self() != NULL;
 	if (on_loop)
 		hark__fiber_idles(true);
-	ssize_t n = hark__conn_fill(c, HARK__IN | (served ? HARK__DRAIN : 0), "idle");
+	ssize_t n = hark__conn_fill(c, HARK__IN | (c->served ? HARK__DRAIN : 0), "idle");
 	if (on_loop)
 		hark__fiber_idles(false);
 	return n;
@@ -252,16 +251,15 @@ int hark_idle(struct hark_conn *c)
 		return 1;
 	if (c->eof)
 		return 0;
-	int r = hark__conn_begin(&c->reading);
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
 	ssize_t n = -EAGAIN;
-	bool served = c->server != NULL;
-	if (!served || hark__drain_until() == HARK_FOREVER)
+	if (!c->served || hark__drain_until() == HARK_FOREVER)
 		n = idle_wait(c);
 	if (n == -EAGAIN)
 		n = idle_draining(c);
-	hark__conn_end(&c->reading);
+	hark__conn_end(c, &c->reading);
 	return n > 0 || c->have_datagram ? 1 : (int)n;
 }
 

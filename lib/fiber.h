@@ -61,6 +61,10 @@ void hark__timer_clear(struct hark__loop *l, struct hark__timer *t);
  * 0; -ETIMEDOUT; -ECANCELED; -EBUSY: another fiber waits there in that direction; or -errno of the engine. */
 int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64_t deadline, const char *doing);
 
+/* The same for one source, where nearly all the waiting is done: few frames deep, since each return on the way out of a fiber switch
+ * is mispredicted. */
+int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, const char *doing);
+
 /* What hark__wait_any() waits for while a drain's grace ends earlier: -ECANCELED then. Set for boxes that are served by the
  * calling thread without a loop; a loop cancels its fibers instead. */
 void hark__wait_served(bool served);

@@ -24,31 +24,34 @@
 
 struct hark__scope;
 
+/* In order of use: a switch touches the first cache line, a wait the second. */
 struct hark__fiber {
 	struct hark__waiter waiter; /* first; run is NULL: that tells a fiber from a callback */
 	void *sp;                   /* where it goes on; valid while it does not run */
-	char *stack;                /* lowest usable byte; NULL: the thread's own stack */
-	size_t stack_bytes;
 	void *shelf;                /* its live stack while that is given back, see stack.c; NULL: in place */
-	struct hark__loop *loop;
-	void (*fn)(void *);
-	void *arg;
-	struct hark__scope *scope;  /* the scope it belongs to; NULL: started by hark__fiber_start() or the main one */
-	struct hark__list sibling;  /* in scope->fibers; in the pool: next free */
-	struct hark__list all;      /* in loop->fibers */
-	struct hark__list drain;    /* in loop->drain_waiters while its wait ends with a drain */
-	struct hark__list idle;     /* in loop->idle while it waits at a request boundary */
-	struct hark__waiter *done;  /* woken when it has returned; NULL: nobody */
-	struct hark__timer timer;   /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
-	int64_t timer_at;           /* HARK_FOREVER: not set */
-	int64_t deadline;           /* of the wait under way */
-	int64_t since;              /* when the wait began, by the loop's clock */
-	const char *doing;          /* what it waits for: static text */
+	const char *doing;          /* what it waits for: static text; NULL: it runs or is ready */
 	int fd;                     /* on which descriptor; -1: none */
 	bool parked;                /* waiting, and to be woken */
 	bool timed_out;             /* the wait ended by its deadline */
 	bool cancelled;             /* sticky */
 	bool firm;                  /* the wait ignores cancellation */
+	int64_t deadline;           /* of the wait under way */
+
+	int64_t since;              /* when the wait began, by the loop's clock */
+	int64_t timer_at;           /* HARK_FOREVER: not set */
+	struct hark__list idle;     /* in loop->idle while it waits at a request boundary */
+	struct hark__list drain;    /* in loop->drain_waiters while its wait ends with a drain */
+	struct hark__loop *loop;
+	struct hark__scope *scope;  /* the scope it belongs to; NULL: started by hark__fiber_start() or the main one */
+
+	char *stack;                /* lowest usable byte; NULL: the thread's own stack */
+	size_t stack_bytes;
+	void (*fn)(void *);
+	void *arg;
+	struct hark__list sibling;  /* in scope->fibers; in the pool: next free */
+	struct hark__list all;      /* in loop->fibers */
+	struct hark__waiter *done;  /* woken when it has returned; NULL: nobody */
+	struct hark__timer timer;   /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
 	char name[HARK__NAME_MAX + 1];
 #ifdef HARK__ASAN
 	void *fake_stack;
@@ -61,7 +64,7 @@ struct hark__fiber {
 #ifdef HARK__VALGRIND
 	unsigned valgrind_id;
 #endif
-};
+} __attribute__((aligned(64)));
 
 /* Where stacks come from: see stack.c. */
 struct hark__stacks {

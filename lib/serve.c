@@ -131,6 +131,7 @@ static bool full(const struct hark__server *s)
 bool hark__server_start(struct hark__server *s, struct hark_conn *c)
 {
 	c->server = s;
+	c->served = true;
 	if (s->opts.idle_timeout_ns > 0)
 		hark_idle_timeout(c, s->opts.idle_timeout_ns);
 	if (s->opts.lifetime_ns > 0)

@@ -62,7 +62,9 @@ int hark__stacks_init(struct hark__stacks *s, size_t stack_bytes)
 		stack_bytes = STACK_MIN;
 	if (stack_bytes > SIZE_MAX / 4)
 		return -EINVAL;
-	s->stack_bytes = (stack_bytes + page - 1) / page * page + GUARD_BYTES;
+	/* An odd number of pages apart, stacks spread over all sets of the translation cache; at 80 KB a quarter of them
+	 * served everybody, and a thousand fibers missed it at every switch. */
+	s->stack_bytes = ((stack_bytes + GUARD_BYTES + page - 1) / page | 1) * page;
 	return 0;
 }
 
@@ -103,9 +105,10 @@ static struct hark__fiber *fiber_struct(struct hark__stacks *s, size_t slot)
 		if (blocks == NULL)
 			return NULL;
 		s->blocks = blocks;
-		s->blocks[block] = hark__sys.calloc(BLOCK_FIBERS, sizeof(struct hark__fiber));
+		s->blocks[block] = hark__sys.aligned_alloc(_Alignof(struct hark__fiber), BLOCK_FIBERS * sizeof(struct hark__fiber));
 		if (s->blocks[block] == NULL)
 			return NULL;
+		memset(s->blocks[block], 0, BLOCK_FIBERS * sizeof(struct hark__fiber));
 		s->n_blocks++;
 	}
 	return &s->blocks[block][slot % BLOCK_FIBERS];

@@ -21,6 +21,7 @@
 #define HARK__SYS_CALLS(X) \
 	X(void *, malloc, (size_t n)) \
 	X(void *, calloc, (size_t count, size_t n)) \
+	X(void *, aligned_alloc, (size_t alignment, size_t n)) \
 	X(void *, realloc, (void *old, size_t n)) \
 	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset)) \
 	X(int, munmap, (void *at, size_t n)) \

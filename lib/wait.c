@@ -170,6 +170,28 @@ int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64
 	return wait_parked(l, s, n, events, deadline, doing);
 }
 
+int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, const char *doing)
+{
+	struct hark__loop *l = hark__loop_current;
+	if (l == NULL || s->engine != l->engine || hark__ready(s) & events & (HARK__IN | HARK__OUT) ||
+	    ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER))
+		return hark__wait_any(&s, 1, events, deadline, doing);
+	struct hark__fiber *f = l->current;
+	int r = take_hold(l, s, events, &f->waiter);
+	if (r < 0)
+		return r;
+	if (!(hark__ready(s) & events)) {
+		if (events & HARK__DRAIN)
+			hark__list_append(&l->drain_waiters, &f->drain);
+		f->fd = s->fd;
+		r = hark__park(deadline, doing);
+		f->fd = -1;
+		hark__list_remove(&f->drain);
+	}
+	let_go(s, events, &f->waiter);
+	return r;
+}
+
 int hark_wait_fd(int fd, int directions, int64_t deadline)
 {
 	struct hark__source s;
