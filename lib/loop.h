@@ -154,6 +154,9 @@ const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, con
 /* A stack outside the arena, with a guard below. */
 int hark__stack_map(size_t bytes, char **low);
 void hark__stack_unmap(char *low, size_t bytes);
+/* Where a fiber's stack begins, downwards: equal stacks begin at unequal places within a page, or their tops would all fall on the
+ * same few cache sets. */
+char *hark__stack_top(const struct hark__fiber *f);
 /* Gives the memory of a parked fiber's stack back, its live part kept aside; and puts it in place again. */
 void hark__stack_shelve(struct hark__fiber *f);
 void hark__stack_unshelve(struct hark__fiber *f);

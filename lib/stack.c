@@ -205,6 +205,12 @@ void hark__stack_unmap(char *low, size_t bytes)
 		(void)hark__sys.munmap(low - GUARD_BYTES, bytes + GUARD_BYTES);
 }
 
+char *hark__stack_top(const struct hark__fiber *f)
+{
+	size_t colour = (uintptr_t)f->stack / f->stack_bytes % 16 * 192;
+	return f->stack + f->stack_bytes - colour;
+}
+
 struct shelf {
 	size_t bytes;
 	char live[];
@@ -215,7 +221,7 @@ void hark__stack_shelve(struct hark__fiber *f)
 #if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
 	(void)f; /* the sanitizers' shadow of the stack would not move along; a context holds pointers into itself */
 #else
-	char *top = f->stack + f->stack_bytes;
+	char *top = hark__stack_top(f);
 	char *from = f->sp;
 	size_t live = (size_t)(top - from);
 	if (f->stack == NULL || live > SHELF_MAX)
@@ -235,7 +241,7 @@ void hark__stack_shelve(struct hark__fiber *f)
 void hark__stack_unshelve(struct hark__fiber *f)
 {
 	struct shelf *s = f->shelf;
-	memcpy(f->stack + f->stack_bytes - s->bytes, s->live, s->bytes);
+	memcpy(hark__stack_top(f) - s->bytes, s->live, s->bytes);
 	f->shelf = NULL;
 	free(s);
 }
