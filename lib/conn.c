@@ -30,10 +30,9 @@ static int64_t now_cheap(void)
 
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 {
-	struct hark_conn *c = hark__sys.aligned_alloc(_Alignof(struct hark_conn), sizeof *c);
+	struct hark_conn *c = hark__sys.calloc(1, sizeof *c);
 	if (c == NULL)
 		return -ENOMEM;
-	memset(c, 0, sizeof *c);
 	hark__source_init(&c->src, fd);
 	c->src.stream = kind == HARK__STREAM;
 	c->kind = kind;

@@ -150,18 +150,19 @@ static void fiber_main(void)
 	fiber_begin();
 	struct hark__loop *l = hark__loop_current;
 	struct hark__fiber *f = l->current;
-	f->fn(f->arg);
+	void (*fn)(void *) = f->begin.fn;
+	void *arg = f->begin.arg;
+	f->drain = (struct hark__list){0};
+	fn(arg);
 	l = hark__loop_current;
 	assert(l != NULL && l->current == f);
 	if (f->timer_at != HARK_FOREVER)
 		hark__timer_clear(l, &f->timer);
-	hark__list_remove(&f->all);
+	f->live = false;
 	hark__loop_unwake(l, &f->waiter);
 	l->n_fibers--;
 	if (f->scope != NULL)
 		hark__scope_left(f);
-	if (f->done != NULL)
-		hark__loop_wake(l, f->done);
 	l->zombie = f;
 	switch_to(l, next_fiber(l));
 	__builtin_unreachable();
@@ -195,7 +196,7 @@ void hark__fiber_wake(struct hark__fiber *f)
 {
 	if (f->parked) {
 		f->parked = false;
-		hark__loop_wake(f->loop, &f->waiter);
+		hark__loop_wake(hark__loop_current, &f->waiter);
 	}
 }
 
@@ -443,19 +444,17 @@ static void watch_forks(void)
 	(void)pthread_atfork(NULL, NULL, forked_child); /* fails only for want of memory, at the very start */
 }
 
-static void init_fiber(struct hark__loop *l, struct hark__fiber *f, const char *name)
+static void init_fiber(struct hark__fiber *f, const char *name)
 {
 	f->waiter = (struct hark__waiter){0};
-	f->loop = l;
 	f->shelf = NULL;
 	f->scope = NULL;
-	f->done = NULL;
-	f->sibling = f->all = f->drain = f->idle = (struct hark__list){0};
+	f->sibling = f->drain = f->idle = (struct hark__list){0};
 	f->timer = (struct hark__timer){.waiter = &f->waiter};
 	f->timer_at = f->deadline = HARK_FOREVER;
 	f->doing = NULL;
 	f->fd = -1;
-	f->parked = f->timed_out = f->cancelled = f->firm = false;
+	f->parked = f->timed_out = f->cancelled = f->firm = f->live = false;
 	hark__fiber_init_name(f, name);
 }
 
@@ -510,7 +509,6 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 		return -ENOMEM;
 	memset(l, 0, sizeof *l);
 	hark__queue_init(&l->ready);
-	hark__list_init(&l->fibers);
 	hark__list_init(&l->drain_waiters);
 	hark__list_init(&l->idle);
 	hark__queue_init(&l->posted);
@@ -524,9 +522,8 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 	l->idle_timer.waiter = &l->idle_waiter;
 	l->now = hark_now();
 	l->budget = BUDGET_MIN;
-	init_fiber(l, &l->main, "main");
-	init_fiber(l, &l->sched, "scheduler");
-	hark__list_append(&l->fibers, &l->main.all);
+	init_fiber(&l->main, "main");
+	init_fiber(&l->sched, "scheduler");
 	l->current = &l->main;
 #ifdef HARK__TSAN
 	l->main.tsan = __tsan_get_current_fiber();
@@ -612,19 +609,17 @@ void hark__fiber_cancel(struct hark__fiber *f)
 		hark__fiber_wake(f);
 }
 
-int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__waiter *done,
-                      struct hark__fiber **out)
+int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out)
 {
 	struct hark__fiber *f;
 	int r = hark__stacks_take(&l->stacks, &f);
 	if (r < 0)
 		return r;
-	init_fiber(l, f, name);
-	f->fn = fn;
-	f->arg = arg;
-	f->done = done;
+	init_fiber(f, name);
+	f->begin.fn = fn;
+	f->begin.arg = arg;
+	f->live = true;
 	hark__fiber_prepare(f, fiber_main);
-	hark__list_append(&l->fibers, &f->all);
 	l->n_fibers++;
 	hark__loop_wake(l, &f->waiter);
 	if (out != NULL)
@@ -632,28 +627,31 @@ int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *)
 	return 0;
 }
 
+static int dump_fiber(const struct hark__loop *l, const struct hark__fiber *f, int fd, int64_t now)
+{
+	char line[256], where[32] = "";
+	int len;
+	if (f->fd >= 0)
+		(void)snprintf(where, sizeof where, " on fd %d", f->fd);
+	if (f->doing == NULL)
+		len = snprintf(line, sizeof line, "%-24s %s\n", f->name, f == l->current ? "runs" : "is ready");
+	else
+		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", f->name, f->doing, where,
+		               (double)(now - f->since) / 1e9);
+	return hark__sys.write(fd, line, (size_t)len) < 0 ? -errno : 1;
+}
+
 int hark_dump(int fd)
 {
 	struct hark__loop *l = hark__loop_current;
-	char line[256];
-	int n = 0;
 	if (l == NULL)
 		return 0;
 	int64_t now = hark_now();
-	for (struct hark__list *at = l->fibers.next; at != &l->fibers; at = at->next) {
-		struct hark__fiber *f = hark__container(at, struct hark__fiber, all);
-		int len;
-		if (f->doing == NULL)
-			len = snprintf(line, sizeof line, "%-24s %s\n", f->name, f == l->current ? "runs" : "is ready");
-		else if (f->fd >= 0)
-			len = snprintf(line, sizeof line, "%-24s waits: %s on fd %d, for %.3f s\n", f->name, f->doing, f->fd,
-			               (double)(now - f->since) / 1e9);
-		else
-			len = snprintf(line, sizeof line, "%-24s waits: %s, for %.3f s\n", f->name, f->doing,
-			               (double)(now - f->since) / 1e9);
-		if (hark__sys.write(fd, line, (size_t)len) < 0)
-			return -errno;
-		n++;
+	int n = dump_fiber(l, &l->main, fd, now);
+	for (size_t i = 0; i < l->stacks.used && n >= 0; i++) {
+		const struct hark__fiber *f = hark__stacks_slot(&l->stacks, i);
+		int r = f->live ? dump_fiber(l, f, fd, now) : 0;
+		n = r < 0 ? r : n + r;
 	}
 	return n;
 }

@@ -81,6 +81,10 @@ void hark__gate_watch(struct hark__gate *g);
 
 void hark__server_event(struct hark__server *s, struct hark_event e);
 
+/* The events of a connection's beginning and end; err: 0 or -errno that ended it. */
+void hark__server_opened(struct hark__server *s, struct hark_conn *c);
+void hark__server_closed(struct hark__server *s, struct hark_conn *c, int err);
+
 /* Serves in this process until drained. life_fd: see struct hark__server. */
 int hark__work(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd);
 
