@@ -22,7 +22,7 @@
 #define HARK__HUP 4u /* the peer ended, an error is pending or urgent data came: never infer "drained" from a short read */
 
 struct hark__waiter {
-	struct hark__list link;             /* in the loop's ready queue */
+	struct hark__waiter *next;          /* in the loop's ready queue; NULL: in none */
 	void (*run)(struct hark__waiter *); /* called by the loop; NULL: it is a fiber */
 };
 
