@@ -248,6 +248,8 @@ static ssize_t idle_wait(struct hark_conn *c)
 
 int hark_idle(struct hark_conn *c)
 {
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
 		return 1;
 	if (c->eof)

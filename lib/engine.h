@@ -37,7 +37,7 @@ struct hark__source {
 	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
 	union {
-		uint32_t index;       /* engine_poll: its place in the pollfd array */
+		uint32_t index;       /* engine_poll, engine_epoll: its place among the sources */
 		void *op;             /* engine_uring: the operations under way */
 	};
 };
@@ -46,6 +46,7 @@ struct hark__engine_ops {
 	const char *name;
 	/* Makes an engine. -ENOSYS: not available here; another -errno. */
 	int (*open)(struct hark__engine **out);
+	/* Detaches what is still attached: connections outlive the loops that a scope made. */
 	void (*close)(struct hark__engine *e);
 	/* Closes the engine's descriptors in a forked child without disturbing the parent, and frees nothing else. */
 	void (*forked)(struct hark__engine *e);
@@ -109,6 +110,14 @@ static inline void hark__ready_clear(struct hark__source *s, unsigned bits)
 
 /* Records readiness and wakes the waiters it concerns. Engines call it. */
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events);
+
+/* An engine closes: s is attached to nothing any more, and must be tried afresh. */
+static inline void hark__source_left(struct hark__source *s)
+{
+	s->engine = NULL;
+	s->armed = 0;
+	hark__ready_set(s, HARK__IN | HARK__OUT);
+}
 
 /* Detaches s if it is attached to an engine of this process. */
 void hark__source_detach(struct hark__source *s);

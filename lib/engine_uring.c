@@ -198,6 +198,9 @@ static int open_uring(struct hark__engine **out)
 static void close_uring(struct hark__engine *e)
 {
 	struct uring_engine *m = mine(e);
+	for (struct hark__list *at = m->all.next; at != &m->all; at = at->next)
+		if (hark__container(at, struct ops, link)->s != NULL)
+			hark__source_left(hark__container(at, struct ops, link)->s);
 	io_uring_queue_exit(&m->ring);
 	(void)hark__sys.munmap(m->shared, BUFFERS * (sizeof(struct io_uring_buf) + BUFFER_BYTES));
 	while (!hark__list_empty(&m->all))
