@@ -16,6 +16,7 @@
 #include "sys.h"
 
 #define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer was silent for so long */
+#define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S) /* … and no longer than this in all */
 #define FIRST_BYTE_NS   HARK_S        /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -121,8 +122,7 @@ int hark__conn_expired(const struct hark_conn *c)
 
 int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
 {
-	struct hark__source *one = &c->src;
-	return hark__wait_any(&one, 1, events, until(c), doing);
+	return hark__wait_one(&c->src, events, until(c), doing);
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */
@@ -236,11 +236,10 @@ static ssize_t idle_draining(struct hark_conn *c)
 
 static ssize_t idle_wait(struct hark_conn *c)
 {
-	bool served = c->server != NULL;
 	bool on_loop = hark__loop_self() != NULL;
 	if (on_loop)
 		hark__fiber_idles(true);
-	ssize_t n = hark__conn_fill(c, HARK__IN | (served ? HARK__DRAIN : 0), "idle");
+	ssize_t n = hark__conn_fill(c, HARK__IN | (c->served ? HARK__DRAIN : 0), "idle");
 	if (on_loop)
 		hark__fiber_idles(false);
 	return n;
@@ -254,16 +253,15 @@ int hark_idle(struct hark_conn *c)
 		return 1;
 	if (c->eof)
 		return 0;
-	int r = hark__conn_begin(&c->reading);
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
 	ssize_t n = -EAGAIN;
-	bool served = c->server != NULL;
-	if (!served || hark__drain_until() == HARK_FOREVER)
+	if (!c->served || hark__drain_until() == HARK_FOREVER)
 		n = idle_wait(c);
 	if (n == -EAGAIN)
 		n = idle_draining(c);
-	hark__conn_end(&c->reading);
+	hark__conn_end(c, &c->reading);
 	return n > 0 || c->have_datagram ? 1 : (int)n;
 }
 
@@ -291,8 +289,9 @@ static void linger(struct hark_conn *c)
 	int64_t end = hark_after(LINGER_TOTAL_NS);
 	if (c->deadline > end)
 		c->deadline = end;
-	if (c->idle_ns == 0 || c->idle_ns > LINGER_QUIET_NS)
-		c->idle_ns = LINGER_QUIET_NS;
+	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
+	if (c->idle_ns == 0 || c->idle_ns > quiet)
+		c->idle_ns = quiet;
 	ssize_t n = 1;
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);

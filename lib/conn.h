@@ -24,30 +24,34 @@ struct hark__gate;   /* serve.h */
 struct hark__server; /* serve.h; the server that gave this connection, if one did */
 struct hark__reply;  /* datagram.h; where a HARK__REPLY's answers go */
 
+/* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
 	struct hark__source src; /* src.fd is the descriptor; -1: a HARK__REPLY, or handed away */
 	uint8_t kind;
-	bool eof;                /* the end of the stream was read */
-	bool have_datagram;      /* in holds one datagram, perhaps an empty one */
-	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
+	bool eof : 1;            /* the end of the stream was read. The reader's, as the next two */
+	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
+	bool served : 1;         /* a server gave it: its waits end with a drain */
 	atomic_bool reading;     /* the reader's and the writer's role are taken; exchange acquire, store release */
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
 	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
+	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	int64_t deadline;        /* HARK_FOREVER: none */
 	int64_t idle_ns;         /* 0: none */
-	int64_t opened;
-	int status;              /* hark_outcome() */
+
 	struct hark__buffer in, out;
 	uint64_t bytes_in, bytes_out;
+
+	int64_t opened;
+	struct hark__server *server; /* NULL: none */
+	struct hark__reply *reply;
+	struct hark__gate *lent; /* serve_wait.c: the gate whose own socket this is; else NULL */
 	union {                  /* the peer as accept told it; family 0: not told, ask getpeername(2) */
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
 		struct sockaddr any;
 	} peer;
-	struct hark__server *server;
-	struct hark__reply *reply;
-	struct hark__gate *lent; /* serve_wait.c: the gate whose own socket this is; else NULL */
+	int status;              /* hark_outcome() */
 	struct hark__list link;  /* in the server's list */
 	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */
 	struct hark__timer until;  /* moment without one */
@@ -81,7 +85,7 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);
 
 /* The reader's and the writer's role. -ECANCELED: the fiber is cancelled. -EBUSY: another fiber or thread has it. */
-int hark__conn_begin(atomic_bool *role);
-void hark__conn_end(atomic_bool *role);
+int hark__conn_begin(struct hark_conn *c, atomic_bool *role);
+void hark__conn_end(struct hark_conn *c, atomic_bool *role);
 
 #endif

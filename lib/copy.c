@@ -79,11 +79,11 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count)
 		c->src.stream = false; /* a completion engine cannot wait on it any more: readiness will do */
 	}
 	if (c->kind == HARK__STREAM && c->src.nonblock) {
-		r = hark__conn_begin(&c->writing);
+		r = hark__conn_begin(c, &c->writing);
 		if (r < 0)
 			return r;
 		n = send_by_kernel(c, fd, offset, count);
-		hark__conn_end(&c->writing);
+		hark__conn_end(c, &c->writing);
 	}
 	return n == -EOPNOTSUPP ? send_by_buffer(c, fd, offset, count) : n;
 }

@@ -30,6 +30,8 @@ int hark__engine_open(const char *name, struct hark__engine **out)
 
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
+	/* What embeds s is about to be used: a connection's buffers lie in the line behind it. */
+	__builtin_prefetch((const char *)s + 64, 1);
 	hark__ready_set(s, events);
 	if (s->in != NULL && (events & (HARK__IN | HARK__HUP)))
 		e->wake(e, s->in);
@@ -39,8 +41,22 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 void hark__source_detach(struct hark__source *s)
 {
-	if (s->engine != NULL)
+	if (s->engine != NULL && !s->engine->forked)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
 	s->armed = 0;
+	hark__list_remove(&s->attached);
+}
+
+void hark__source_keep(struct hark__source *s)
+{
+	if (s->engine != NULL && !hark__list_linked(&s->attached))
+		hark__list_append(&s->engine->sources, &s->attached);
+}
+
+void hark__engine_close(struct hark__engine *e)
+{
+	while (!hark__list_empty(&e->sources))
+		hark__source_detach(hark__container(e->sources.next, struct hark__source, attached));
+	e->ops->close(e);
 }

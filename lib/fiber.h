@@ -61,6 +61,10 @@ void hark__timer_clear(struct hark__loop *l, struct hark__timer *t);
  * 0; -ETIMEDOUT; -ECANCELED; -EBUSY: another fiber waits there in that direction; or -errno of the engine. */
 int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64_t deadline, const char *doing);
 
+/* The same for one source, where nearly all the waiting is done: few frames deep, since each return on the way out of a fiber switch
+ * is mispredicted. */
+int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, const char *doing);
+
 /* What hark__wait_any() waits for while a drain's grace ends earlier: -ECANCELED then. Set for boxes that are served by the
  * calling thread without a loop; a loop cancels its fibers instead. */
 void hark__wait_served(bool served);
@@ -83,9 +87,8 @@ void hark__fiber_wake(struct hark__fiber *f); /* same thread */
 void hark__fiber_cancel(struct hark__fiber *f);
 bool hark__fiber_cancelled(void);
 
-/* Starts a fiber outside any scope of the public face: done (may be NULL) is queued when it has returned. */
-int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__waiter *done,
-                      struct hark__fiber **out);
+/* Starts a fiber: what hark_go() does, without a scope. */
+int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out);
 
 /* hark_offload() that can be given up: fn(arg) on a helper thread; past the deadline it is abandoned, and drop(arg)
  * is called once fn has returned. drop is never called when 0 is returned. Works without a loop too.

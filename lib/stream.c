@@ -26,25 +26,38 @@
 
 /* ---- roles ----------------------------------------------------------------------------------- */
 
-static int take_role(atomic_bool *role)
+/* A connection that is attached to a loop is that thread's alone: then a locked instruction would be wasted. */
+static bool take(struct hark_conn *c, atomic_bool *what)
 {
-	return atomic_exchange_explicit(role, true, memory_order_acquire) ? -EBUSY : 0;
+	if (c->src.engine == NULL)
+		return !atomic_exchange(what, true);
+	if (atomic_load_explicit(what, memory_order_relaxed))
+		return false;
+	atomic_store_explicit(what, true, memory_order_relaxed);
+	return true;
+}
+
+static void put(struct hark_conn *c, atomic_bool *what, bool value)
+{
+	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
 }
 
 /* Where every call passes: a cancelled fiber is told even where it would not have to wait. */
-int hark__conn_begin(atomic_bool *role)
+int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
 {
-	return hark__fiber_cancelled() ? -ECANCELED : take_role(role);
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
+	return take(c, role) ? 0 : -EBUSY;
 }
 
-void hark__conn_end(atomic_bool *role)
+void hark__conn_end(struct hark_conn *c, atomic_bool *role)
 {
-	atomic_store_explicit(role, false, memory_order_release);
+	put(c, role, false);
 }
 
 static bool try_out(struct hark_conn *c)
 {
-	return !atomic_exchange(&c->out_lock, true);
+	return take(c, &c->out_lock);
 }
 
 /* The writer's: held by another thread's reader for one system call at most; by another fiber never. */
@@ -56,16 +69,16 @@ static void lock_out(struct hark_conn *c)
 
 static void unlock_out(struct hark_conn *c)
 {
-	atomic_store(&c->out_lock, false);
+	put(c, &c->out_lock, false);
 }
+
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static bool poll_now(int fd, short events)
 {
 	struct pollfd p = {.fd = fd, .events = events};
 	return hark__sys.poll(&p, 1, 0) > 0;
 }
-
-/* ---- sending --------------------------------------------------------------------------------- */
 
 static ssize_t send_file(struct hark_conn *c, const struct iovec *iov)
 {
@@ -231,7 +244,7 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 static unsigned flush_before_wait(struct hark_conn *c)
 {
 	unsigned more = 0;
-	atomic_store(&c->waiting_in, true);
+	put(c, &c->waiting_in, true);
 	if (!try_out(c))
 		return 0;
 	if (hark__buffer_len(&c->out) > 0 && flush_now(c) == -EAGAIN)
@@ -247,7 +260,7 @@ static int wait_in(struct hark_conn *c, unsigned events, const char *doing)
 	unsigned more = flush_before_wait(c);
 	if (!(hark__ready(&c->src) & HARK__IN))
 		r = hark__conn_wait(c, events | more, doing);
-	atomic_store(&c->waiting_in, false);
+	put(c, &c->waiting_in, false);
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) && hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;
 	return r;
@@ -328,11 +341,11 @@ ssize_t hark_read(struct hark_conn *c, void *buf, size_t cap)
 {
 	if (cap == 0)
 		return -EINVAL;
-	int r = hark__conn_begin(&c->reading);
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
 	ssize_t n = read_some(c, buf, cap);
-	hark__conn_end(&c->reading);
+	hark__conn_end(c, &c->reading);
 	return n;
 }
 
@@ -364,7 +377,7 @@ ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 {
 	ssize_t end;
 	size_t done = 0;
-	int r = hark__conn_begin(&c->reading);
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
 	if (n > HARK__BUFFER_BYTES && hark_type(c) == SOCK_STREAM) /* big ones: most of it straight to its place */
@@ -386,7 +399,7 @@ out:
 	}
 	if (hark__buffer_len(&c->in) == 0)
 		c->have_datagram = false;
-	hark__conn_end(&c->reading);
+	hark__conn_end(c, &c->reading);
 	return end;
 }
 
@@ -416,7 +429,7 @@ ssize_t hark_readline(struct hark_conn *c, char *buf, size_t cap)
 {
 	if (cap < 2)
 		return -EINVAL;
-	int r = hark__conn_begin(&c->reading);
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
 	ssize_t n = find_line(c, cap - 1);
@@ -426,7 +439,7 @@ ssize_t hark_readline(struct hark_conn *c, char *buf, size_t cap)
 		if (hark__buffer_len(&c->in) == 0)
 			c->have_datagram = false;
 	}
-	hark__conn_end(&c->reading);
+	hark__conn_end(c, &c->reading);
 	return n;
 }
 
@@ -434,7 +447,7 @@ ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap)
 {
 	if (cap == 0)
 		return -EINVAL;
-	int r = hark__conn_begin(&c->reading);
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
 	ssize_t n = 1;
@@ -445,7 +458,7 @@ ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap)
 		n = (ssize_t)(len < cap ? len : cap);
 		memcpy(buf, hark__buffer_head(&c->in), (size_t)n);
 	}
-	hark__conn_end(&c->reading);
+	hark__conn_end(c, &c->reading);
 	return n;
 }
 
@@ -522,7 +535,7 @@ ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 		total += iov[i].iov_len;
 	if (total > SSIZE_MAX)
 		return -EINVAL;
-	int r = hark__conn_begin(&c->writing);
+	int r = hark__conn_begin(c, &c->writing);
 	if (r < 0)
 		return r;
 	if (hark_type(c) == SOCK_DGRAM) {
@@ -531,7 +544,7 @@ ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 		lock_out(c);
 		r = unlock_and_look(c, write_locked(c, iov, count, total));
 	}
-	hark__conn_end(&c->writing);
+	hark__conn_end(c, &c->writing);
 	return r < 0 ? r : (ssize_t)total;
 }
 
@@ -576,12 +589,12 @@ int hark_flush(struct hark_conn *c)
 {
 	if (hark_type(c) == SOCK_DGRAM)
 		return 0;
-	int r = take_role(&c->writing); /* of a cancelled fiber, too: closing sends what can be sent without waiting */
+	int r = hark__conn_begin(c, &c->writing);
 	if (r < 0)
 		return r;
 	lock_out(c);
 	r = flush_all(c);
 	unlock_out(c);
-	hark__conn_end(&c->writing);
+	hark__conn_end(c, &c->writing);
 	return r;
 }

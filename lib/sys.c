@@ -50,6 +50,7 @@ static int getpeername_plain(int fd, struct sockaddr *at, socklen_t *len)
 struct hark__sys hark__sys = {
 	.malloc = malloc,
 	.calloc = calloc,
+	.aligned_alloc = aligned_alloc,
 	.realloc = realloc,
 	.mmap = mmap,
 	.munmap = munmap,

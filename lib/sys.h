@@ -17,61 +17,62 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
-/* X(return type, name, parameters) */
+/* X(return type, name, parameters, the parameters' names: what a wrapper passes on) */
 #define HARK__SYS_CALLS(X) \
-	X(void *, malloc, (size_t n)) \
-	X(void *, calloc, (size_t count, size_t n)) \
-	X(void *, realloc, (void *old, size_t n)) \
-	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset)) \
-	X(int, munmap, (void *at, size_t n)) \
-	X(int, mprotect, (void *at, size_t n, int prot)) \
-	X(int, madvise, (void *at, size_t n, int advice)) \
-	X(int, socket, (int domain, int type, int protocol)) \
-	X(int, socketpair, (int domain, int type, int protocol, int fds[2])) \
-	X(int, connect, (int fd, const struct sockaddr *to, socklen_t len)) \
-	X(int, bind, (int fd, const struct sockaddr *at, socklen_t len)) \
-	X(int, listen, (int fd, int backlog)) \
-	X(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags)) \
-	X(ssize_t, recv, (int fd, void *buf, size_t n, int flags)) \
-	X(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags)) \
-	X(int, recvmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout)) \
-	X(ssize_t, send, (int fd, const void *buf, size_t n, int flags)) \
-	X(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags)) \
-	X(int, sendmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags)) \
-	X(ssize_t, read, (int fd, void *buf, size_t n)) \
-	X(ssize_t, write, (int fd, const void *buf, size_t n)) \
-	X(ssize_t, pread, (int fd, void *buf, size_t n, off_t offset)) \
-	X(ssize_t, writev, (int fd, const struct iovec *iov, int n)) \
-	X(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned flags)) \
-	X(ssize_t, sendfile, (int out, int in, off_t *at, size_t n)) \
-	X(int, shutdown, (int fd, int how)) \
-	X(int, close, (int fd)) \
-	X(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *len)) \
-	X(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len)) \
-	X(int, getsockname, (int fd, struct sockaddr *at, socklen_t *len)) \
-	X(int, getpeername, (int fd, struct sockaddr *at, socklen_t *len)) \
-	X(int, fcntl, (int fd, int command, long arg)) \
-	X(int, ioctl, (int fd, unsigned long request, void *arg)) \
-	X(int, poll, (struct pollfd *p, nfds_t n, int timeout_ms)) \
-	X(int, ppoll, (struct pollfd *p, nfds_t n, const struct timespec *timeout, const sigset_t *mask)) \
-	X(int, epoll_create1, (int flags)) \
-	X(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event)) \
-	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms)) \
-	X(int, epoll_pwait2, (int epfd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask)) \
-	X(int, eventfd, (unsigned value, int flags)) \
-	X(int, pipe2, (int fds[2], int flags)) \
-	X(pid_t, fork, (void)) \
-	X(int, pidfd_open, (pid_t pid, unsigned flags)) \
-	X(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options)) \
-	X(int, kill, (pid_t pid, int signal)) \
-	X(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg)) \
-	X(int, lstat, (const char *path, struct stat *st)) \
-	X(int, fstat, (int fd, struct stat *st)) \
-	X(int, unlink, (const char *path)) \
-	X(int, chmod, (const char *path, mode_t mode)) \
-	X(int, chown, (const char *path, uid_t uid, gid_t gid))
+	X(void *, malloc, (size_t n), (n)) \
+	X(void *, calloc, (size_t count, size_t n), (count, n)) \
+	X(void *, aligned_alloc, (size_t alignment, size_t n), (alignment, n)) \
+	X(void *, realloc, (void *old, size_t n), (old, n)) \
+	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset), (at, n, prot, flags, fd, offset)) \
+	X(int, munmap, (void *at, size_t n), (at, n)) \
+	X(int, mprotect, (void *at, size_t n, int prot), (at, n, prot)) \
+	X(int, madvise, (void *at, size_t n, int advice), (at, n, advice)) \
+	X(int, socket, (int domain, int type, int protocol), (domain, type, protocol)) \
+	X(int, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds)) \
+	X(int, connect, (int fd, const struct sockaddr *to, socklen_t len), (fd, to, len)) \
+	X(int, bind, (int fd, const struct sockaddr *at, socklen_t len), (fd, at, len)) \
+	X(int, listen, (int fd, int backlog), (fd, backlog)) \
+	X(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags), (fd, peer, len, flags)) \
+	X(ssize_t, recv, (int fd, void *buf, size_t n, int flags), (fd, buf, n, flags)) \
+	X(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags)) \
+	X(int, recvmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout), (fd, m, n, flags, timeout)) \
+	X(ssize_t, send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags)) \
+	X(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags)) \
+	X(int, sendmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags)) \
+	X(ssize_t, read, (int fd, void *buf, size_t n), (fd, buf, n)) \
+	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n)) \
+	X(ssize_t, pread, (int fd, void *buf, size_t n, off_t offset), (fd, buf, n, offset)) \
+	X(ssize_t, writev, (int fd, const struct iovec *iov, int n), (fd, iov, n)) \
+	X(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned flags), (in, in_at, out, out_at, n, flags)) \
+	X(ssize_t, sendfile, (int out, int in, off_t *at, size_t n), (out, in, at, n)) \
+	X(int, shutdown, (int fd, int how), (fd, how)) \
+	X(int, close, (int fd), (fd)) \
+	X(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *len), (fd, level, name, value, len)) \
+	X(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len), (fd, level, name, value, len)) \
+	X(int, getsockname, (int fd, struct sockaddr *at, socklen_t *len), (fd, at, len)) \
+	X(int, getpeername, (int fd, struct sockaddr *at, socklen_t *len), (fd, at, len)) \
+	X(int, fcntl, (int fd, int command, long arg), (fd, command, arg)) \
+	X(int, ioctl, (int fd, unsigned long request, void *arg), (fd, request, arg)) \
+	X(int, poll, (struct pollfd *p, nfds_t n, int timeout_ms), (p, n, timeout_ms)) \
+	X(int, ppoll, (struct pollfd *p, nfds_t n, const struct timespec *timeout, const sigset_t *mask), (p, n, timeout, mask)) \
+	X(int, epoll_create1, (int flags), (flags)) \
+	X(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event), (epfd, op, fd, event)) \
+	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms), (epfd, events, n, timeout_ms)) \
+	X(int, epoll_pwait2, (int epfd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask), (epfd, events, n, timeout, mask)) \
+	X(int, eventfd, (unsigned value, int flags), (value, flags)) \
+	X(int, pipe2, (int fds[2], int flags), (fds, flags)) \
+	X(pid_t, fork, (void), ()) \
+	X(int, pidfd_open, (pid_t pid, unsigned flags), (pid, flags)) \
+	X(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options), (type, id, info, options)) \
+	X(int, kill, (pid_t pid, int signal), (pid, signal)) \
+	X(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), (t, a, fn, arg)) \
+	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
+	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
+	X(int, unlink, (const char *path), (path)) \
+	X(int, chmod, (const char *path, mode_t mode), (path, mode)) \
+	X(int, chown, (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
 
-#define HARK__SYS_MEMBER(type, name, params) type (*name) params;
+#define HARK__SYS_MEMBER(type, name, params, args) type (*name) params;
 struct hark__sys {
 	HARK__SYS_CALLS(HARK__SYS_MEMBER)
 };

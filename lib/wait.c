@@ -51,10 +51,13 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 	if (s->engine != NULL && s->engine != l->engine) { /* of a loop that a fork or its end has left behind */
 		s->engine = NULL;
 		s->armed = 0;
+		hark__list_remove(&s->attached);
 	}
 	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT));
 	if (r < 0)
 		let_go(s, events, w);
+	else
+		hark__source_keep(s);
 	return r;
 }
 
@@ -166,6 +169,28 @@ int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64
 	if ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER)
 		return 0;
 	return wait_parked(l, s, n, events, deadline, doing);
+}
+
+int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, const char *doing)
+{
+	struct hark__loop *l = hark__loop_current;
+	if (l == NULL || s->engine != l->engine || hark__ready(s) & events & (HARK__IN | HARK__OUT) ||
+	    ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER))
+		return hark__wait_any(&s, 1, events, deadline, doing);
+	struct hark__fiber *f = l->current;
+	int r = take_hold(l, s, events, &f->waiter);
+	if (r < 0)
+		return r;
+	if (!(hark__ready(s) & events)) {
+		if (events & HARK__DRAIN)
+			hark__list_append(&l->drain_waiters, &f->drain);
+		f->fd = s->fd;
+		r = hark__park(deadline, doing);
+		f->fd = -1;
+		hark__list_remove(&f->drain);
+	}
+	let_go(s, events, &f->waiter);
+	return r;
 }
 
 int hark_wait_fd(int fd, int directions, int64_t deadline)
