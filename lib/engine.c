@@ -43,7 +43,7 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 void hark__source_detach(struct hark__source *s)
 {
-	if (s->engine != NULL)
+	if (s->engine != NULL && !s->engine->forked)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
 	s->armed = 0;

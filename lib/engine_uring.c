@@ -328,7 +328,7 @@ static ssize_t recv_uring(struct hark__engine *e, struct hark__source *s, void *
 		return take_queued(m, o, buf, cap);
 	if (o->end <= 0)
 		return o->end;
-	if (o->under_way & (1u << RECV))
+	if ((o->under_way & (1u << RECV)) && !e->forked)
 		return -EAGAIN;
 	ssize_t n = hark__sys.recv(s->fd, buf, cap, MSG_DONTWAIT);
 	return n < 0 ? -errno : n;

@@ -369,7 +369,7 @@ static void idle_sweep(struct hark__waiter *w)
 			break;
 		at = at->next;
 		hark__list_remove(&f->idle); /* once is enough: it stays given back while it waits */
-		if (f->parked)
+		if (f->parked && f->scopes == 0) /* a scope lies on the stack, and members may use what else does */
 			hark__stack_shelve(f);
 	}
 	if (!hark__list_empty(&l->idle))
@@ -435,6 +435,7 @@ static void forked_child(void)
 	hark__loop_current = NULL;
 	if (l == NULL)
 		return;
+	l->forked = l->engine->forked = true;
 	l->engine->ops->forked(l->engine);
 	(void)hark__sys.close(l->posted_source.fd);
 }
@@ -449,6 +450,7 @@ static void init_fiber(struct hark__fiber *f, const char *name)
 	f->waiter = (struct hark__waiter){0};
 	f->shelf = NULL;
 	f->scope = NULL;
+	f->scopes = 0;
 	f->sibling = f->drain = f->idle = (struct hark__list){0};
 	f->timer = (struct hark__timer){.waiter = &f->waiter};
 	f->timer_at = f->deadline = HARK_FOREVER;
