@@ -640,7 +640,11 @@ int hark_dump(int fd)
 		else
 			len = snprintf(line, sizeof line, "%-24s waits: %s, for %.3f s\n", f->name, f->doing,
 			               (double)(now - f->since) / 1e9);
-		if (hark__sys.write(fd, line, (size_t)len) < 0)
+		ssize_t wrote;
+		do
+			wrote = hark__sys.write(fd, line, (size_t)len);
+		while (wrote < 0 && errno == EINTR);
+		if (wrote < 0)
 			return -errno;
 		n++;
 	}

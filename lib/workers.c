@@ -87,7 +87,8 @@ static int wait_status(const siginfo_t *i)
 static bool reap(struct supervisor *v, struct worker *w)
 {
 	siginfo_t info = {0};
-	if (hark__sys.waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid == 0)
+	int r = hark__sys.waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
+	if ((r == 0 && info.si_pid == 0) || (r < 0 && errno == EINTR))
 		return false;
 	hark__source_detach(&w->pidfd);
 	if (w->pidfd.fd >= 0)
