@@ -188,6 +188,7 @@ static void ask_echo(void)
 	struct hark_conn *c;
 	(void)snprintf(address, sizeof address, "tcp://127.0.0.1:%d", echo_port);
 	struct hark_dial_opts o = {.deadline = hark_after(5 * HARK_S), .keepalive = true, .send_buffer_bytes = 65536};
+	fault_arm();
 	int r = hark_dial(address, &o, &c);
 	HOLD_VALUE(sensible(r), r);
 	if (r < 0)
@@ -227,7 +228,6 @@ static void dial_on_thread(void *arg)
 {
 	(void)arg;
 	meet_echo();
-	fault_arm();
 	ask_echo();
 }
 
@@ -236,7 +236,6 @@ static void on_loop(const char *engine, void (*fn)(void))
 {
 	struct hark__loop *l;
 	HOLD(hark__loop_open(engine, 0, &l) == 0);
-	fault_arm();
 	fn();
 	atomic_store(&now->armed, false);
 	hark__loop_close(l);
@@ -285,6 +284,7 @@ static void listen_each(void *arg)
 static void resolve_local(void)
 {
 	struct hark_endpoint at[4];
+	fault_arm();
 	int r = hark_resolve("tcp://localhost:80", at, 4, HARK_FOREVER);
 	HOLD_VALUE(sensible(r) && r != 0, r);
 	r = hark_resolve("udp://localhost:80", at, 4, hark_after(10 * HARK_S));
@@ -294,7 +294,6 @@ static void resolve_local(void)
 static void resolve_on_thread(void *arg)
 {
 	(void)arg;
-	fault_arm();
 	resolve_local();
 }
 
@@ -359,9 +358,9 @@ static void copy_through(void)
 	if (from != NULL && to != NULL) {
 		int64_t n = hark_copy(from, to, &to_failed);
 		HOLD_VALUE(sensible(n) && (n < 0 || n == 8), n);
-		(void)shutdown(out[1], SHUT_WR);
 		HOLD_VALUE(n < 0 || recv(out[1], (char[8]){0}, 8, MSG_DONTWAIT) == 8, n);
 	}
+	(void)shutdown(out[1], SHUT_WR); /* else the close below waits for it */
 	int r = hark_close(from);
 	HOLD_VALUE(sensible(r), r);
 	r = hark_close(to);
@@ -388,6 +387,7 @@ static void copy_pipe(void)
 
 static void bulk(void)
 {
+	fault_arm();
 	send_a_file();
 	copy_through();
 	copy_pipe();
@@ -396,7 +396,6 @@ static void bulk(void)
 static void bulk_on_thread(void *arg)
 {
 	(void)arg;
-	fault_arm();
 	bulk();
 }
 
@@ -479,22 +478,22 @@ static void converse_once(void)
 	hark_listener_close(l);
 }
 
-static void take(void *arg)
+static void take(void)
 {
-	(void)arg;
 	accept_one();
 	atomic_store(&now->armed, false);
 	converse_once();
 }
 
-static void take_here(void)
+static void take_on_thread(void *arg)
 {
-	take(NULL);
+	(void)arg;
+	take();
 }
 
 static void take_on_loop(void *arg)
 {
-	on_loop(arg, take_here);
+	on_loop(arg, take);
 }
 
 /* ---- serve ------------------------------------------------------------------------------------ */
@@ -636,14 +635,19 @@ static bool have_engine(const char *name)
 	return r == 0;
 }
 
+#define ENGINES (sizeof engines / sizeof *engines)
+
 static void on_each(const char *what, void (*fn)(void *))
 {
+	struct faulty running[ENGINES];
 	char name[64];
-	for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+	int n = 0;
+	for (size_t i = 0; i < ENGINES; i++) {
 		(void)snprintf(name, sizeof name, "%s, %s", what, engines[i]);
 		if (have_engine(engines[i]))
-			fault_each_use(name, fn, (void *)engines[i]);
+			fault_begin(&running[n++], name, fn, (void *)engines[i]);
 	}
+	fault_end(running, n);
 }
 
 static void faults_in_fibers(void **state)
@@ -682,20 +686,23 @@ static void faults_in_sendfile_and_copy(void **state)
 static void faults_in_accept_and_converse(void **state)
 {
 	(void)state;
-	fault_each_use("accept, thread", take, NULL);
+	fault_each_use("accept, thread", take_on_thread, NULL);
 	on_each("accept", take_on_loop);
 }
 
 static void faults_under(enum hark_model model, bool client_first)
 {
+	struct faulty running[ENGINES];
 	char name[64];
-	for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+	int n = 0;
+	for (size_t i = 0; i < ENGINES; i++) {
 		struct service s = {.engine = engines[i], .model = model, .client_first = client_first};
 		(void)snprintf(name, sizeof name, "serve, %s%s, %s", hark_model_name(model), client_first ? " at its first byte" : "",
 		               engines[i]);
 		if (have_engine(engines[i]))
-			fault_each_use(name, serve, &s);
+			fault_begin(&running[n++], name, serve, &s);
 	}
+	fault_end(running, n);
 }
 
 static void faults_under_inline(void **state)
