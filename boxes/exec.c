@@ -149,8 +149,9 @@ static int make_blocking(int fd)
 	return (flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-/* Makes c's descriptor what a program can have. -EOPNOTSUPP: it cannot: bytes were taken from it already, or it is a
- * local datagram, which has no conversation. */
+/* Makes c's descriptor what a program can have. -EALREADY: the datagram has gone to the program that its peer has
+ * already. -EOPNOTSUPP: it cannot: bytes were taken from it already, or it is a local datagram, which has no
+ * conversation. */
 static int make_ready(struct hark_conn *c)
 {
 	if (hark_type(c) == SOCK_DGRAM) {
@@ -191,6 +192,8 @@ void exec_serve(struct hark_conn *c, void *arg)
 	struct hark_endpoint peer;
 	struct spawned p;
 	int r = make_ready(c);
+	if (r == -EALREADY)
+		return;
 	if (r == 0)
 		r = start(arg, c, &p);
 	if (r < 0) {

@@ -16,6 +16,7 @@
 #include "sys.h"
 
 #define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer was silent for so long */
+#define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S) /* … and no longer than this in all */
 #define FIRST_BYTE_NS   HARK_S        /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -29,10 +30,9 @@ static int64_t now_cheap(void)
 
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 {
-	struct hark_conn *c = hark__sys.aligned_alloc(_Alignof(struct hark_conn), sizeof *c);
+	struct hark_conn *c = hark__sys.calloc(1, sizeof *c);
 	if (c == NULL)
 		return -ENOMEM;
-	memset(c, 0, sizeof *c);
 	hark__source_init(&c->src, fd);
 	c->src.stream = kind == HARK__STREAM;
 	c->kind = kind;
@@ -292,8 +292,9 @@ static void linger(struct hark_conn *c)
 	int64_t end = hark_after(LINGER_TOTAL_NS);
 	if (c->deadline > end)
 		c->deadline = end;
-	if (c->idle_ns == 0 || c->idle_ns > LINGER_QUIET_NS)
-		c->idle_ns = LINGER_QUIET_NS;
+	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
+	if (c->idle_ns == 0 || c->idle_ns > quiet)
+		c->idle_ns = quiet;
 	ssize_t n = 1;
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);

@@ -55,7 +55,7 @@ struct hark_conn {
 	struct hark__list link;  /* in the server's list */
 	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */
 	struct hark__timer until;  /* moment without one */
-} __attribute__((aligned(64)));
+};
 
 /* A connection over fd, deadline and time-outs off. Takes fd only on success. -ENOMEM. */
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out);

@@ -22,7 +22,7 @@
 #define HARK__HUP 4u /* the peer ended, an error is pending or urgent data came: never infer "drained" from a short read */
 
 struct hark__waiter {
-	struct hark__list link;             /* in the loop's ready queue */
+	struct hark__waiter *next;          /* in the loop's ready queue; NULL: in none */
 	void (*run)(struct hark__waiter *); /* called by the loop; NULL: it is a fiber */
 };
 
@@ -36,6 +36,7 @@ struct hark__source {
 	bool nonblock;                /* the description has O_NONBLOCK: completions cannot be used on it */
 	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
+	struct hark__list attached;   /* in engine->sources, if it may outlive the engine */
 	union {
 		uint32_t index;       /* engine_poll: its place in the pollfd array */
 		void *op;             /* engine_uring: the operations under way */
@@ -71,6 +72,7 @@ struct hark__engine {
 	const struct hark__engine_ops *ops;
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
+	struct hark__list sources;    /* that calls have waited for: a connection may outlive the loop of a scope */
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
@@ -112,5 +114,11 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 /* Detaches s if it is attached to an engine of this process. */
 void hark__source_detach(struct hark__source *s);
+
+/* Has s detached when the engine it is attached to closes, if not before. */
+void hark__source_keep(struct hark__source *s);
+
+/* Closes e; what hark__source_keep() was told of is detached, and goes on without a loop or on another one. */
+void hark__engine_close(struct hark__engine *e);
 
 #endif

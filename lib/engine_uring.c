@@ -30,6 +30,7 @@
 #define GROUP        0             /* the ring's buffer group */
 #define QUEUE_MAX    (64u << 10)   /* bytes that wait for one reader */
 #define NONE         UINT16_MAX    /* no buffer */
+#define CLOSE_ROUNDS 100           /* of a millisecond at most, for cancelled operations to end */
 
 /* Kinds of operation, in the low bits of user_data beside the pointer to struct ops. 0 is nobody's: cancellations. */
 enum { RECV = 1, WATCH_IN, WATCH_OUT, KINDS };
@@ -195,9 +196,15 @@ static int open_uring(struct hark__engine **out)
 	return 0;
 }
 
+static int wait_uring(struct hark__engine *e, int64_t timeout_ns);
+
 static void close_uring(struct hark__engine *e)
 {
 	struct uring_engine *m = mine(e);
+	/* What was cancelled keeps its file open until its completion is worked off; leaving that to the exit, which the kernel
+	 * does in its own time, kept ports in use after the process had ended. */
+	for (int i = 0; i < CLOSE_ROUNDS && !hark__list_empty(&m->all); i++)
+		(void)wait_uring(e, HARK_MS);
 	io_uring_queue_exit(&m->ring);
 	(void)hark__sys.munmap(m->shared, BUFFERS * (sizeof(struct io_uring_buf) + BUFFER_BYTES));
 	while (!hark__list_empty(&m->all))

@@ -35,7 +35,8 @@
 #endif
 
 #define SCHED_STACK_BYTES (8u << 20) /* as much as a thread has: boxes run on it under the inline model */
-#define BUDGET_MIN        128u       /* waiters run between two looks at the engine, however few were ready at the last */
+#define BUDGET_MIN        256u       /* waiters run between two looks at the engine, however few were ready at the last */
+#define CROWD             8u         /* ready fibers from which on it pays to fetch stacks ahead */
 #define SLICE             64u        /* system calls a fiber makes in a row without waiting, at most */
 #define IDLE_SWEEP_NS     HARK_S     /* a stack is given back after one to two of these at a request boundary */
 
@@ -66,7 +67,8 @@ static void arrived(struct hark__loop *l)
 	hark__stacks_give(&l->stacks, z);
 }
 
-static void switch_to(struct hark__loop *l, struct hark__fiber *next)
+/* One place for all switches: see the end of hark__switch. */
+static __attribute__((noinline)) void switch_to(struct hark__loop *l, struct hark__fiber *next)
 {
 	struct hark__fiber *prev = l->current;
 	if (next->shelf != NULL)
@@ -115,20 +117,17 @@ void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void))
 #ifdef HARK__TSAN
 	f->tsan = __tsan_create_fiber(0);
 #endif
-	/* Tops of equal stacks would fall on the same few cache sets: spread them over a page. 1,000 echo fibers on a 1 MB
-	 * second-level cache are where it shows. */
-	size_t colour = ((uintptr_t)f->stack / f->stack_bytes % 16) * 192;
-	f->sp = hark__switch_prepare(f->stack, f->stack_bytes - colour, entry);
+	f->sp = hark__switch_prepare(f->stack, (size_t)(hark__stack_top(f) - f->stack), entry);
 }
 
 /* A thousand stacks do not fit in the nearest cache: the one after next is fetched while the next one runs. Measured: the
  * switch's first load took 5 % of an echo server's time. */
 static void fetch_next(const struct hark__loop *l)
 {
-	struct hark__waiter *w = hark__container(l->ready.next, struct hark__waiter, link);
-	if (l->ready.next == &l->ready || w->run != NULL)
+	const struct hark__waiter *w = l->ready.first;
+	if (l->n_ready < CROWD || w->run != NULL)
 		return;
-	const char *sp = as_fiber(w)->sp;
+	const char *sp = hark__container(w, const struct hark__fiber, waiter)->sp;
 	for (int line = 0; line < 6; line++)
 		__builtin_prefetch(sp + line * 64);
 }
@@ -136,13 +135,10 @@ static void fetch_next(const struct hark__loop *l)
 /* The next to run after the current one, which has parked or ended. */
 static struct hark__fiber *next_fiber(struct hark__loop *l)
 {
-	struct hark__list *first = l->ready.next;
-	if (l->budget == 0 || first == &l->ready)
+	struct hark__waiter *w = l->ready.first;
+	if (l->budget == 0 || l->n_ready == 0 || w->run != NULL)
 		return &l->sched;
-	struct hark__waiter *w = hark__container(first, struct hark__waiter, link);
-	if (w->run != NULL)
-		return &l->sched;
-	hark__list_remove(first);
+	(void)hark__queue_pop(&l->ready);
 	l->n_ready--;
 	l->budget--;
 	fetch_next(l);
@@ -154,18 +150,19 @@ static void fiber_main(void)
 	fiber_begin();
 	struct hark__loop *l = hark__loop_current;
 	struct hark__fiber *f = l->current;
-	f->fn(f->arg);
+	void (*fn)(void *) = f->begin.fn;
+	void *arg = f->begin.arg;
+	f->drain = (struct hark__list){0};
+	fn(arg);
 	l = hark__loop_current;
 	assert(l != NULL && l->current == f);
 	if (f->timer_at != HARK_FOREVER)
 		hark__timer_clear(l, &f->timer);
-	hark__list_remove(&f->all);
+	f->live = false;
 	hark__loop_unwake(l, &f->waiter);
 	l->n_fibers--;
 	if (f->scope != NULL)
 		hark__scope_left(f);
-	if (f->done != NULL)
-		hark__loop_wake(l, f->done);
 	l->zombie = f;
 	switch_to(l, next_fiber(l));
 	__builtin_unreachable();
@@ -175,17 +172,23 @@ static void fiber_main(void)
 
 void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w)
 {
-	if (hark__list_linked(&w->link))
+	if (w->next != NULL)
 		return;
-	hark__list_append(&l->ready, &w->link);
+	hark__queue_push(&l->ready, w);
 	l->n_ready++;
 }
 
 void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w)
 {
-	if (!hark__list_linked(&w->link))
+	if (w->next == NULL)
 		return;
-	hark__list_remove(&w->link);
+	struct hark__waiter **at = &l->ready.first;
+	while (*at != w) /* rare: something ends just when its turn has come */
+		at = &(*at)->next;
+	*at = w->next;
+	if (l->ready.last == &w->next)
+		l->ready.last = at;
+	w->next = NULL;
 	l->n_ready--;
 }
 
@@ -193,7 +196,7 @@ void hark__fiber_wake(struct hark__fiber *f)
 {
 	if (f->parked) {
 		f->parked = false;
-		hark__loop_wake(f->loop, &f->waiter);
+		hark__loop_wake(hark__loop_current, &f->waiter);
 	}
 }
 
@@ -254,10 +257,17 @@ int hark_yield(void)
 	struct hark__fiber *f = l->current;
 	if (f->cancelled)
 		return -ECANCELED;
-	hark__loop_wake(l, &f->waiter);
-	struct hark__fiber *next = next_fiber(l);
-	if (next != f) /* alone: a switch to itself would load the stack pointer of the time before */
+	if (l->budget > 0 && l->n_ready > 0 && l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
+		struct hark__fiber *next = as_fiber(hark__queue_pop(&l->ready));
+		hark__queue_push(&l->ready, &f->waiter);
+		l->budget--;
 		switch_to(l, next);
+	} else if (l->budget > 0 && l->n_ready == 0) {
+		l->budget--; /* alone: nobody to switch to until the engine is asked again */
+	} else {
+		hark__loop_wake(l, &f->waiter);
+		switch_to(l, &l->sched);
+	}
 	return f->cancelled ? -ECANCELED : 0;
 }
 
@@ -267,6 +277,8 @@ int hark__fair(void)
 	if (l == NULL || --l->slice > 0)
 		return 0;
 	l->slice = SLICE;
+	if (l->budget > l->n_ready)
+		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
 	return hark_yield();
 }
 
@@ -330,7 +342,7 @@ static void sched_main(void)
 	struct hark__loop *l = hark__loop_current;
 	for (;;) {
 		while (l->budget > 0 && l->n_ready > 0) {
-			struct hark__waiter *w = hark__container(hark__list_pop(&l->ready), struct hark__waiter, link);
+			struct hark__waiter *w = hark__queue_pop(&l->ready);
 			l->n_ready--;
 			l->budget--;
 			if (w->run != NULL)
@@ -385,9 +397,9 @@ void hark__loop_post(struct hark__loop *l, struct hark__waiter *w)
 {
 	uint64_t one = 1;
 	pthread_mutex_lock(&l->posted_lock);
-	bool first = hark__list_empty(&l->posted);
-	if (!hark__list_linked(&w->link))
-		hark__list_append(&l->posted, &w->link);
+	bool first = hark__queue_empty(&l->posted);
+	if (w->next == NULL)
+		hark__queue_push(&l->posted, w);
 	if (first) /* under the lock: the loop cannot close its descriptor before it has taken this */
 		while (hark__sys.write(l->posted_source.fd, &one, sizeof one) < 0 && errno == EINTR)
 			;
@@ -398,14 +410,13 @@ static void posted_run(struct hark__waiter *self)
 {
 	struct hark__loop *l = hark__container(self, struct hark__loop, posted_waiter);
 	uint64_t count;
-	struct hark__list *node;
 	(void)hark__sys.read(l->posted_source.fd, &count, sizeof count);
 	l->posted_source.ready = 0;
 	l->posted_source.in = self;
 	(void)l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	pthread_mutex_lock(&l->posted_lock);
-	while ((node = hark__list_pop(&l->posted)) != NULL) {
-		struct hark__waiter *w = hark__container(node, struct hark__waiter, link);
+	while (!hark__queue_empty(&l->posted)) {
+		struct hark__waiter *w = hark__queue_pop(&l->posted);
 		if (w->run == NULL)
 			hark__fiber_wake(as_fiber(w));
 		else
@@ -433,19 +444,17 @@ static void watch_forks(void)
 	(void)pthread_atfork(NULL, NULL, forked_child); /* fails only for want of memory, at the very start */
 }
 
-static void init_fiber(struct hark__loop *l, struct hark__fiber *f, const char *name)
+static void init_fiber(struct hark__fiber *f, const char *name)
 {
 	f->waiter = (struct hark__waiter){0};
-	f->loop = l;
 	f->shelf = NULL;
 	f->scope = NULL;
-	f->done = NULL;
-	f->sibling = f->all = f->drain = f->idle = (struct hark__list){0};
+	f->sibling = f->drain = f->idle = (struct hark__list){0};
 	f->timer = (struct hark__timer){.waiter = &f->waiter};
 	f->timer_at = f->deadline = HARK_FOREVER;
 	f->doing = NULL;
 	f->fd = -1;
-	f->parked = f->timed_out = f->cancelled = f->firm = false;
+	f->parked = f->timed_out = f->cancelled = f->firm = f->live = false;
 	hark__fiber_init_name(f, name);
 }
 
@@ -475,6 +484,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 		goto close_fd;
 	l->engine->loop = l;
 	l->engine->wake = engine_wakes;
+	hark__list_init(&l->engine->sources);
 	hark__source_init(&l->posted_source, fd);
 	l->posted_source.ready = 0;
 	l->posted_source.in = &l->posted_waiter;
@@ -498,11 +508,10 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 	if (l == NULL)
 		return -ENOMEM;
 	memset(l, 0, sizeof *l);
-	hark__list_init(&l->ready);
-	hark__list_init(&l->fibers);
+	hark__queue_init(&l->ready);
 	hark__list_init(&l->drain_waiters);
 	hark__list_init(&l->idle);
-	hark__list_init(&l->posted);
+	hark__queue_init(&l->posted);
 	int r = open_parts(l, engine, stack_bytes);
 	if (r < 0) {
 		free(l);
@@ -513,9 +522,8 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 	l->idle_timer.waiter = &l->idle_waiter;
 	l->now = hark_now();
 	l->budget = BUDGET_MIN;
-	init_fiber(l, &l->main, "main");
-	init_fiber(l, &l->sched, "scheduler");
-	hark__list_append(&l->fibers, &l->main.all);
+	init_fiber(&l->main, "main");
+	init_fiber(&l->sched, "scheduler");
 	l->current = &l->main;
 #ifdef HARK__TSAN
 	l->main.tsan = __tsan_get_current_fiber();
@@ -534,7 +542,7 @@ void hark__loop_close(struct hark__loop *l)
 	assert(l->current == &l->main && l->n_fibers == 0);
 	hark__overflow_unwatch();
 	hark__source_detach(&l->posted_source);
-	l->engine->ops->close(l->engine);
+	hark__engine_close(l->engine);
 	pthread_mutex_lock(&l->posted_lock); /* a post under way still writes to the descriptor */
 	(void)hark__sys.close(l->posted_source.fd);
 	pthread_mutex_unlock(&l->posted_lock);
@@ -601,19 +609,17 @@ void hark__fiber_cancel(struct hark__fiber *f)
 		hark__fiber_wake(f);
 }
 
-int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__waiter *done,
-                      struct hark__fiber **out)
+int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out)
 {
 	struct hark__fiber *f;
 	int r = hark__stacks_take(&l->stacks, &f);
 	if (r < 0)
 		return r;
-	init_fiber(l, f, name);
-	f->fn = fn;
-	f->arg = arg;
-	f->done = done;
+	init_fiber(f, name);
+	f->begin.fn = fn;
+	f->begin.arg = arg;
+	f->live = true;
 	hark__fiber_prepare(f, fiber_main);
-	hark__list_append(&l->fibers, &f->all);
 	l->n_fibers++;
 	hark__loop_wake(l, &f->waiter);
 	if (out != NULL)
@@ -621,32 +627,35 @@ int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *)
 	return 0;
 }
 
+static int dump_fiber(const struct hark__loop *l, const struct hark__fiber *f, int fd, int64_t now)
+{
+	char line[256], where[32] = "";
+	int len;
+	if (f->fd >= 0)
+		(void)snprintf(where, sizeof where, " on fd %d", f->fd);
+	if (f->doing == NULL)
+		len = snprintf(line, sizeof line, "%-24s %s\n", f->name, f == l->current ? "runs" : "is ready");
+	else
+		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", f->name, f->doing, where,
+		               (double)(now - f->since) / 1e9);
+	ssize_t wrote;
+	do
+		wrote = hark__sys.write(fd, line, (size_t)len);
+	while (wrote < 0 && errno == EINTR);
+	return wrote < 0 ? -errno : 1;
+}
+
 int hark_dump(int fd)
 {
 	struct hark__loop *l = hark__loop_current;
-	char line[256];
-	int n = 0;
 	if (l == NULL)
 		return 0;
 	int64_t now = hark_now();
-	for (struct hark__list *at = l->fibers.next; at != &l->fibers; at = at->next) {
-		struct hark__fiber *f = hark__container(at, struct hark__fiber, all);
-		int len;
-		if (f->doing == NULL)
-			len = snprintf(line, sizeof line, "%-24s %s\n", f->name, f == l->current ? "runs" : "is ready");
-		else if (f->fd >= 0)
-			len = snprintf(line, sizeof line, "%-24s waits: %s on fd %d, for %.3f s\n", f->name, f->doing, f->fd,
-			               (double)(now - f->since) / 1e9);
-		else
-			len = snprintf(line, sizeof line, "%-24s waits: %s, for %.3f s\n", f->name, f->doing,
-			               (double)(now - f->since) / 1e9);
-		ssize_t wrote;
-		do
-			wrote = hark__sys.write(fd, line, (size_t)len);
-		while (wrote < 0 && errno == EINTR);
-		if (wrote < 0)
-			return -errno;
-		n++;
+	int n = dump_fiber(l, &l->main, fd, now);
+	for (size_t i = 0; i < l->stacks.used && n >= 0; i++) {
+		const struct hark__fiber *f = hark__stacks_slot(&l->stacks, i);
+		int r = f->live ? dump_fiber(l, f, fd, now) : 0;
+		n = r < 0 ? r : n + r;
 	}
 	return n;
 }

@@ -87,9 +87,8 @@ void hark__fiber_wake(struct hark__fiber *f); /* same thread */
 void hark__fiber_cancel(struct hark__fiber *f);
 bool hark__fiber_cancelled(void);
 
-/* Starts a fiber outside any scope of the public face: done (may be NULL) is queued when it has returned. */
-int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__waiter *done,
-                      struct hark__fiber **out);
+/* Starts a fiber: what hark_go() does, without a scope. */
+int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out);
 
 /* hark_offload() that can be given up: fn(arg) on a helper thread; past the deadline it is abandoned, and drop(arg)
  * is called once fn has returned. drop is never called when 0 is returned. Works without a loop too.

@@ -24,7 +24,7 @@
 
 struct hark__scope;
 
-/* In order of use: a switch touches the first cache line, a wait the second. */
+/* In order of use: a switch touches the first cache line, a wait the second. 192 bytes, as there may be a million. */
 struct hark__fiber {
 	struct hark__waiter waiter; /* first; run is NULL: that tells a fiber from a callback */
 	void *sp;                   /* where it goes on; valid while it does not run */
@@ -34,23 +34,25 @@ struct hark__fiber {
 	bool parked;                /* waiting, and to be woken */
 	bool timed_out;             /* the wait ended by its deadline */
 	bool cancelled;             /* sticky */
-	bool firm;                  /* the wait ignores cancellation */
+	bool firm : 1;              /* the wait ignores cancellation */
+	bool live : 1;              /* started and not yet returned */
 	int64_t deadline;           /* of the wait under way */
 
 	int64_t since;              /* when the wait began, by the loop's clock */
 	int64_t timer_at;           /* HARK_FOREVER: not set */
 	struct hark__list idle;     /* in loop->idle while it waits at a request boundary */
-	struct hark__list drain;    /* in loop->drain_waiters while its wait ends with a drain */
-	struct hark__loop *loop;
-	struct hark__scope *scope;  /* the scope it belongs to; NULL: started by hark__fiber_start() or the main one */
+	union {
+		struct hark__list drain; /* in loop->drain_waiters while its wait ends with a drain */
+		struct {                 /* before its first instruction */
+			void (*fn)(void *);
+			void *arg;
+		} begin;
+	};
+	struct hark__scope *scope;  /* the scope it belongs to; NULL: the main one, the scheduler */
 
 	char *stack;                /* lowest usable byte; NULL: the thread's own stack */
 	size_t stack_bytes;
-	void (*fn)(void *);
-	void *arg;
 	struct hark__list sibling;  /* in scope->fibers; in the pool: next free */
-	struct hark__list all;      /* in loop->fibers */
-	struct hark__waiter *done;  /* woken when it has returned; NULL: nobody */
 	struct hark__timer timer;   /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
 	char name[HARK__NAME_MAX + 1];
 #ifdef HARK__ASAN
@@ -79,9 +81,44 @@ struct hark__stacks {
 	bool mprotect;         /* guards by mprotect: the kernel has no MADV_GUARD_INSTALL */
 };
 
+/* First in, first out. The last one's next is the queue itself, so that a queued waiter's is never NULL. */
+struct hark__queue {
+	struct hark__waiter *first;
+	struct hark__waiter **last; /* where the next one is hooked in */
+};
+
+static inline void hark__queue_init(struct hark__queue *q)
+{
+	q->first = (struct hark__waiter *)q;
+	q->last = &q->first;
+}
+
+static inline bool hark__queue_empty(const struct hark__queue *q)
+{
+	return q->first == (const struct hark__waiter *)q;
+}
+
+static inline void hark__queue_push(struct hark__queue *q, struct hark__waiter *w)
+{
+	w->next = (struct hark__waiter *)q;
+	*q->last = w;
+	q->last = &w->next;
+}
+
+/* Not on an empty queue. */
+static inline struct hark__waiter *hark__queue_pop(struct hark__queue *q)
+{
+	struct hark__waiter *w = q->first;
+	q->first = w->next;
+	w->next = NULL;
+	if (hark__queue_empty(q))
+		q->last = &q->first;
+	return w;
+}
+
 struct hark__loop {
 	struct hark__engine *engine;
-	struct hark__list ready;
+	struct hark__queue ready;
 	unsigned n_ready;
 	unsigned budget;              /* waiters to run before the engine is asked again */
 	unsigned slice;               /* system calls the current fiber may still make before others run */
@@ -90,7 +127,6 @@ struct hark__loop {
 	int64_t now;
 	struct hark__heap timers;
 	struct hark__stacks stacks;
-	struct hark__list fibers;     /* all live ones but sched */
 	unsigned n_fibers;            /* without main and sched */
 	struct hark__list drain_waiters;
 	struct hark__list idle;       /* fibers at a request boundary, longest first */
@@ -99,7 +135,7 @@ struct hark__loop {
 	struct hark__fiber main;      /* whoever opened the loop, on the thread's own stack */
 	struct hark__fiber sched;     /* waits for events and runs callbacks, on a large stack */
 	pthread_mutex_t posted_lock;
-	struct hark__list posted;     /* guarded by posted_lock: waiters other threads woke */
+	struct hark__queue posted;    /* guarded by posted_lock: waiters other threads woke */
 	struct hark__source posted_source; /* an eventfd */
 	struct hark__waiter posted_waiter;
 };
@@ -115,10 +151,14 @@ void hark__stacks_done(struct hark__stacks *s);
 /* A zeroed fiber with a stack, warm if possible. -ENOMEM, -EAGAIN: no more guarded stacks. */
 int hark__stacks_take(struct hark__stacks *s, struct hark__fiber **out);
 void hark__stacks_give(struct hark__stacks *s, struct hark__fiber *f);
+struct hark__fiber *hark__stacks_slot(const struct hark__stacks *s, size_t slot); /* slot < s->used */
 const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, const void *at);
 /* A stack outside the arena, with a guard below. */
 int hark__stack_map(size_t bytes, char **low);
 void hark__stack_unmap(char *low, size_t bytes);
+/* Where a fiber's stack begins, downwards: equal stacks begin at unequal places within a page, or their tops would all fall on the
+ * same few cache sets. */
+char *hark__stack_top(const struct hark__fiber *f);
 /* Gives the memory of a parked fiber's stack back, its live part kept aside; and puts it in place again. */
 void hark__stack_shelve(struct hark__fiber *f);
 void hark__stack_unshelve(struct hark__fiber *f);

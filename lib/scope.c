@@ -45,7 +45,7 @@ int hark_go(struct hark_scope *scope, const char *name, void (*fn)(void *), void
 	}
 	assert(s->loop == NULL || s->loop == l);
 	s->loop = l;
-	r = hark__fiber_start(l, name, fn, arg, NULL, &f);
+	r = hark__fiber_start(l, name, fn, arg, &f);
 	if (r < 0)
 		return r;
 	f->scope = s;

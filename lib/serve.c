@@ -62,13 +62,28 @@ void hark__server_event(struct hark__server *s, struct hark_event e)
 
 /* ---- a connection's life --------------------------------------------------------------------- */
 
+/* Not inlined, as the box's stack below should be small: an idle connection's is put aside whole. */
+static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum hark_event_kind kind, struct hark_conn *c, int err)
+{
+	hark__server_event(s, (struct hark_event){
+		.kind = kind, .conn = c, .status = c->status, .error = err < 0 ? -err : 0});
+}
+
+void hark__server_opened(struct hark__server *s, struct hark_conn *c)
+{
+	tell_conn(s, HARK_EVENT_OPEN, c, 0);
+}
+
+void hark__server_closed(struct hark__server *s, struct hark_conn *c, int err)
+{
+	tell_conn(s, HARK_EVENT_CLOSE, c, err);
+}
+
 void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
-	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_OPEN, .conn = c});
+	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	int err = hark_flush(c);
-	hark__server_event(s, (struct hark_event){
-		.kind = HARK_EVENT_CLOSE, .conn = c, .status = c->status, .error = err < 0 ? -err : 0});
+	hark__server_closed(s, c, hark_flush(c));
 	(void)hark_close(c);
 }
 
@@ -98,6 +113,9 @@ static void resume(struct hark__server *s)
 void hark__server_ended(struct hark__server *s, struct hark__gate *lent)
 {
 	s->n_conns--;
+	int64_t end = hark__drain_until();
+	if (end != HARK_FOREVER && hark_now() >= end) /* by its own deadline, before cut() came to it */
+		s->overtime = true;
 	if (lent != NULL)
 		hark__gate_returned(lent);
 	resume(s);
@@ -426,7 +444,7 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 				hark_drain(0);
 				hark__park_firmly("serve");
 			}
-		r = s->cut ? -ETIMEDOUT : 0;
+		r = s->cut || s->overtime ? -ETIMEDOUT : 0;
 	}
 	close_work(s);
 	if (s->n_conns == 0)

@@ -49,6 +49,7 @@ struct hark__server {
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool draining, cut, done;
+	bool overtime; /* a connection lasted to the end of the grace */
 	struct hark__timer retry;  /* while paused */
 	struct hark__waiter retry_waiter;
 	struct hark__source drain[2]; /* this process's and its parent's, drain.h */
@@ -79,6 +80,10 @@ bool hark__server_start(struct hark__server *s, struct hark_conn *c);
 void hark__gate_watch(struct hark__gate *g);
 
 void hark__server_event(struct hark__server *s, struct hark_event e);
+
+/* The events of a connection's beginning and end; err: 0 or -errno that ended it. */
+void hark__server_opened(struct hark__server *s, struct hark_conn *c);
+void hark__server_closed(struct hark__server *s, struct hark_conn *c, int err);
 
 /* Serves in this process until drained. life_fd: see struct hark__server. */
 int hark__work(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd);

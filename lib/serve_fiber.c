@@ -28,8 +28,8 @@ static void close_silent(struct hark_conn *c, int error)
 	hark__list_remove(&c->link);
 	hark__timer_clear(s->loop, &c->until);
 	hark__loop_unwake(s->loop, &c->first);
-	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_OPEN, .conn = c});
-	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_CLOSE, .conn = c, .error = error});
+	hark__server_opened(s, c);
+	hark__server_closed(s, c, -error);
 	hark__conn_free(c);
 	hark__server_ended(s, NULL);
 }

@@ -2,7 +2,6 @@
  *
  * The box is called in the gate's own callback, with the loop put aside, so that its calls wait in poll(2). A loop that
  * the box makes for fibers of its own ends with its scope. */
-#include "drain.h"
 #include "serve.h"
 
 static int start(struct hark__server *s, struct hark_conn *c)
@@ -13,8 +12,6 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	hark__server_run(s, c);
 	hark__wait_served(false);
 	hark__loop_resume(l);
-	if (hark_now() >= hark__drain_until()) /* what it last waited for was cut short */
-		s->cut = true;
 	hark__server_ended(s, lent);
 	return 0;
 }

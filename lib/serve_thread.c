@@ -36,14 +36,13 @@ static void *thread_main(void *arg)
 	struct hark__server *s = t->server;
 	struct hark_conn *c = t->conn;
 	hark__wait_served(true);
-	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_OPEN, .conn = c});
+	hark__server_opened(s, c);
 	s->box(c, s->arg);
 	int err = hark_flush(c);
 	pthread_mutex_lock(&t->lock);
 	t->closing = true;
 	pthread_mutex_unlock(&t->lock);
-	hark__server_event(s, (struct hark_event){
-		.kind = HARK_EVENT_CLOSE, .conn = c, .status = c->status, .error = err < 0 ? -err : 0});
+	hark__server_closed(s, c, err);
 	(void)hark_close(c);
 	hark__loop_post(s->loop, &t->ended);
 	return NULL;

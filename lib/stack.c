@@ -162,6 +162,11 @@ void hark__stacks_give(struct hark__stacks *s, struct hark__fiber *f)
 	hark__list_append(pool->next, &f->sibling); /* at the front: last in, first out */
 }
 
+struct hark__fiber *hark__stacks_slot(const struct hark__stacks *s, size_t slot)
+{
+	return &s->blocks[slot / BLOCK_FIBERS][slot % BLOCK_FIBERS];
+}
+
 /* Whose guard lies at this address: for the overflow message. Async-signal-safe. */
 const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, const void *at)
 {
@@ -169,14 +174,14 @@ const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, con
 	if (s->arena == NULL || (const char *)at < s->arena || offset >= s->used * s->stack_bytes)
 		return NULL;
 	size_t slot = offset / s->stack_bytes;
-	return offset % s->stack_bytes < GUARD_BYTES ? &s->blocks[slot / BLOCK_FIBERS][slot % BLOCK_FIBERS] : NULL;
+	return offset % s->stack_bytes < GUARD_BYTES ? hark__stacks_slot(s, slot) : NULL;
 }
 
 void hark__stacks_done(struct hark__stacks *s)
 {
 #ifdef HARK__VALGRIND
 	for (size_t i = 0; i < s->used; i++)
-		VALGRIND_STACK_DEREGISTER(s->blocks[i / BLOCK_FIBERS][i % BLOCK_FIBERS].valgrind_id);
+		VALGRIND_STACK_DEREGISTER(hark__stacks_slot(s, i)->valgrind_id);
 #endif
 	for (size_t i = 0; i < s->n_blocks; i++)
 		free(s->blocks[i]);
@@ -205,6 +210,12 @@ void hark__stack_unmap(char *low, size_t bytes)
 		(void)hark__sys.munmap(low - GUARD_BYTES, bytes + GUARD_BYTES);
 }
 
+char *hark__stack_top(const struct hark__fiber *f)
+{
+	size_t colour = (uintptr_t)f->stack / f->stack_bytes % 16 * 192;
+	return f->stack + f->stack_bytes - colour;
+}
+
 struct shelf {
 	size_t bytes;
 	char live[];
@@ -215,7 +226,7 @@ void hark__stack_shelve(struct hark__fiber *f)
 #if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
 	(void)f; /* the sanitizers' shadow of the stack would not move along; a context holds pointers into itself */
 #else
-	char *top = f->stack + f->stack_bytes;
+	char *top = hark__stack_top(f);
 	char *from = f->sp;
 	size_t live = (size_t)(top - from);
 	if (f->stack == NULL || live > SHELF_MAX)
@@ -235,7 +246,7 @@ void hark__stack_shelve(struct hark__fiber *f)
 void hark__stack_unshelve(struct hark__fiber *f)
 {
 	struct shelf *s = f->shelf;
-	memcpy(f->stack + f->stack_bytes - s->bytes, s->live, s->bytes);
+	memcpy(hark__stack_top(f) - s->bytes, s->live, s->bytes);
 	f->shelf = NULL;
 	free(s);
 }

@@ -25,6 +25,14 @@ def udp(server, index=0, source_port=0):
     return s
 
 
+def read_n(s, n):
+    """At least n bytes, or all up to an early end."""
+    got = b""
+    while len(got) < n and (chunk := s.recv(65536)):
+        got += chunk
+    return got
+
+
 def ask(s, data):
     s.sendall(data)
     s.shutdown(socket.SHUT_WR)
@@ -82,8 +90,7 @@ def test_echo_returns_every_byte_of_a_stream(serve):
         got = b""
         for at in range(0, len(data), 10000):
             s.sendall(data[at:at + 10000])
-            while len(got) < at + 10000:
-                got += s.recv(65536)
+            got += read_n(s, at + 10000 - len(got))
         s.shutdown(socket.SHUT_WR)
         assert got + read_all(s) == data
 
@@ -122,9 +129,7 @@ def test_discard_takes_all_and_answers_nothing(serve):
 def test_chargen_rotates_72_characters_through_all_95_and_around(serve):
     server = serve("tcp://127.0.0.1:0", "chargen")
     with server.connect() as s:
-        got = b""
-        while len(got) < 2 * len(PATTERN) + 10:
-            got += s.recv(65536)
+        got = read_n(s, 2 * len(PATTERN) + 74)
     assert got.startswith(PATTERN + PATTERN[:74])
     assert got[:2 * len(PATTERN)] == 2 * PATTERN
 

@@ -1,8 +1,10 @@
 """What the README and the manual print to be typed works as it stands."""
+import contextlib
 import os
 import pathlib
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -23,11 +25,19 @@ def test_the_tour_works_as_it_is_printed(tmp_path):
     assert len(tour.splitlines()) == 10
     # Every line, in one shell, in a place where build/ is the build under test.
     (tmp_path / 'build').symlink_to(BUILD)
-    done = subprocess.run(['bash', '-e', '-c', tour], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()
-    assert said.count('hello') == 1 and said.count('HELLO') == 1, done.stdout
-    assert len([line for line in said if re.search(r'\d{4}-\d\d-\d\dT\d\d:\d\d', line)]) == 2, done.stdout
+    # What it starts must not outlive it, even where it fails: a session of its own, which ends with the test.
+    shell = subprocess.Popen(['bash', '-e', '-c', tour], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             start_new_session=True)
+    try:
+        out, errors = shell.communicate(timeout=PATIENCE)
+        assert shell.returncode == 0, out + errors
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()
+    said = out.splitlines()
+    assert said.count('hello') == 1 and said.count('HELLO') == 1, out
+    assert len([line for line in said if re.search(r'\d{4}-\d\d-\d\dT\d\d:\d\d', line)]) == 2, out
 
 
 def test_the_box_in_the_readme_is_the_one_of_the_example():

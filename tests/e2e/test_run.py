@@ -74,8 +74,8 @@ def test_run_ends_its_services_with_itself(number):
         children = children_of(process.pid)
         assert len(children) >= 8
         process.send_signal(number)
-        process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, errors
         assert [pid for pid in children if pathlib.Path(f'/proc/{pid}').exists()] == []
 
 

@@ -218,6 +218,17 @@ def test_a_busy_peer_is_ended_by_the_lifetime(serve, model):
 # ---- drains
 
 
+def begin_drain(service, model, workers):
+    """SIGTERM, and no return before it has come to the service."""
+    service.send(signal.SIGTERM)
+    if (model, workers) != ("inline", 1):
+        service.expect("draining")
+        return
+    # The only worker is in its box and tells nothing meanwhile. It has the signal once none is pending any more.
+    status = f"/proc/{service.pid}/status"
+    wait_until(lambda: int(re.search(r"^ShdPnd:\s*(\w+)", open(status).read(), re.M)[1], 16) == 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("model", MODELS)
@@ -241,8 +252,7 @@ def test_a_drain_lets_the_busy_finish(serve, tmp_path, model, workers):
     with service.connect() as s:
         s.sendall(b"it\n")
         assert s.recv(100) == b"started\n"
-        service.send(signal.SIGTERM)
-        service.expect("draining")
+        begin_drain(service, model, workers)
         gate.touch()
         assert read_all(s) == b"done it\n"
     assert service.wait() == 0, service.stderr
@@ -278,12 +288,7 @@ def test_when_the_grace_ends_the_busy_are_cut(serve, model, workers):
 def test_a_second_signal_ends_at_once(serve, model, workers):
     service = serve("-v", "--model", model, "--workers", workers, "--grace", "5m", "tcp://127.0.0.1:0", "chargen")
     with stuck_writer(service):
-        service.send(signal.SIGTERM)
-        if (model, workers) == ("inline", 1):
-            # The one worker is in the box and tells nothing meanwhile; the kernel has given it the signal once none is pending.
-            wait_until(lambda: not int(re.search(r"^ShdPnd:\s*(\w+)", open(f"/proc/{service.pid}/status").read(), re.M)[1], 16))
-        else:
-            service.expect("draining")
+        begin_drain(service, model, workers)
         assert service.process.poll() is None
         assert service.stop() == 1
 
