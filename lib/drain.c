@@ -103,12 +103,24 @@ static int renew(struct state *old)
 	return 0;
 }
 
+/* Takes back what the descriptor tells of a drain that is over. With lock. A drain that begins meanwhile is told again. */
+static void untell(void)
+{
+	uint64_t count;
+	while (hark__sys.read(atomic_load(&own_fd), &count, sizeof count) < 0 && errno == EINTR)
+		;
+	if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
+		tell(atomic_load(&own_fd));
+}
+
 int hark__drain_enter(void)
 {
 	int r = 0;
 	pthread_mutex_lock(&lock);
 	if (atomic_load(&own_fd) < 0)
 		r = renew(&first);
+	else if (serving == 0) /* hark_drain() may have written after the last serve had left */
+		untell();
 	if (r == 0)
 		serving++;
 	pthread_mutex_unlock(&lock);
@@ -117,13 +129,11 @@ int hark__drain_enter(void)
 
 void hark__drain_leave(void)
 {
-	uint64_t count;
 	pthread_mutex_lock(&lock);
 	if (--serving == 0) {
 		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
 		atomic_store(&first.until, HARK_FOREVER);
-		while (hark__sys.read(atomic_load(&own_fd), &count, sizeof count) < 0 && errno == EINTR)
-			;
+		untell();
 	}
 	pthread_mutex_unlock(&lock);
 }

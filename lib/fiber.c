@@ -484,7 +484,6 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 		goto close_fd;
 	l->engine->loop = l;
 	l->engine->wake = engine_wakes;
-	hark__list_init(&l->engine->sources);
 	hark__source_init(&l->posted_source, fd);
 	l->posted_source.ready = 0;
 	l->posted_source.in = &l->posted_waiter;
@@ -492,7 +491,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	r = l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	if (r == 0)
 		return 0;
-	l->engine->ops->close(l->engine);
+	hark__engine_close(l->engine);
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
@@ -669,6 +668,6 @@ const char *hark_engine_name(void)
 	if (hark__engine_open(NULL, &e) < 0)
 		return "poll";
 	const char *name = e->ops->name;
-	e->ops->close(e);
+	hark__engine_close(e);
 	return name;
 }

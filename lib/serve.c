@@ -324,7 +324,8 @@ static void tick(struct hark__server *s)
 		return;
 	}
 	int64_t next = now + TICK_NS;
-	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* has its slot since watch_drain() */
+	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
+		hark__loop_wake(s->loop, &s->drain_tick); /* its slot was taken meanwhile: busy is better than deaf */
 }
 
 static void drain_tick_run(struct hark__waiter *w)

@@ -193,6 +193,11 @@ static void supervise(struct supervisor *v)
 
 int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n)
 {
+	struct hark__engine *e;
+	int r = hark__engine_open(s->opts.engine, &e); /* a worker that lacks it could tell nobody */
+	if (r < 0)
+		return r;
+	hark__engine_close(e);
 	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
 	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
 		return -errno;
@@ -200,7 +205,6 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
 	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
 	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
-	int r = 0;
 	for (int i = 0; i < v.n && r == 0; i++)
 		r = start_worker(&v, &v.workers[i]);
 	if (r == 0)

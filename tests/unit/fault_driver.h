@@ -26,6 +26,12 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 
+#if defined(HARK__ASAN) || defined(HARK__TSAN)
+#define SANITIZED 1 /* free() is the sanitizer's */
+#else
+#define SANITIZED 0
+#endif
+
 #define USES_MAX   2000               /* of one entry in one scenario; more is a loop without end */
 #define PATIENCE_S 20                 /* for one case; none takes a second by itself */
 #define FDS_MAX    256
@@ -132,7 +138,7 @@ static unsigned slot_of(uintptr_t p)
 static void *own(void *p)
 {
 	uintptr_t seen;
-	if (p == NULL)
+	if (p == NULL || SANITIZED)
 		return p;
 	atomic_fetch_add(&n_owned, 1);
 	for (unsigned i = slot_of((uintptr_t)p);; i = (i + 1) % SLOTS) {
@@ -173,7 +179,7 @@ static void tidy_owned(void)
 		(void)own((void *)kept[--n]);
 }
 
-#if !defined(HARK__ASAN) && !defined(HARK__TSAN)
+#if !SANITIZED
 extern void __libc_free(void *p);
 
 void free(void *p)

@@ -7,6 +7,7 @@
 #include <semaphore.h>
 #include <sys/time.h>
 
+#include "drain.h"
 #include "fiber.h"
 
 #define ANSWER_S 5 /* seconds that a plain peer waits for bytes that must come */
@@ -742,6 +743,55 @@ static void faults_with_two_workers(void **state)
 	fault_each_use("serve, two workers", serve, &s);
 }
 
+/* Each worker would have found out for itself, and told nobody. */
+static void workers_without_their_engine_are_an_error(void **state)
+{
+	struct hark_listener *l;
+	struct hark_why why;
+	struct hark_serve_opts o = {.workers = 2, .engine = "none", .why = &why};
+	(void)state;
+	assert_int_equal(hark_listen("tcp://127.0.0.1:0", NULL, &l), 0);
+	assert_int_equal(hark_serve(&l, 1, echo, NULL, &o), -EINVAL);
+	assert_non_null(strstr(why.text, "engine none"));
+	hark_listener_close(l);
+}
+
+/* hark_drain() may write after the service that it ended has gone: the next one hears its own drain all the same. */
+static void *drain_soon(void *arg)
+{
+	(void)arg;
+	hark_drain(HARK_S);
+	return NULL;
+}
+
+static void drain_when_ready(const struct hark_event *e, void *arg)
+{
+	if (e->kind == HARK_EVENT_READY)
+		HOLD(pthread_create(arg, NULL, drain_soon, NULL) == 0);
+}
+
+static void a_late_drain_does_not_deafen_the_next_service(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ENGINES; i++) {
+		if (!have_engine(engines[i]))
+			continue;
+		for (int round = 0; round < 3; round++) {
+			uint64_t one = 1;
+			pthread_t t;
+			struct hark_listener *l;
+			struct hark_serve_opts o = {.engine = engines[i], .event = drain_when_ready, .event_arg = &t};
+			assert_int_equal(hark_listen("tcp://127.0.0.1:0", NULL, &l), 0);
+			(void)alarm(PATIENCE_S);
+			assert_int_equal(hark_serve(&l, 1, echo, NULL, &o), 0);
+			(void)alarm(0);
+			assert_int_equal(pthread_join(t, NULL), 0);
+			hark_listener_close(l);
+			assert_int_equal(write(hark__drain_fd(), &one, sizeof one), sizeof one); /* the late one */
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -757,6 +807,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(faults_under_fiber),
 		cmocka_unit_test(faults_under_fiber_at_the_first_byte),
 		cmocka_unit_test(faults_with_two_workers),
+		cmocka_unit_test(workers_without_their_engine_are_an_error),
+		cmocka_unit_test(a_late_drain_does_not_deafen_the_next_service),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
