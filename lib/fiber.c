@@ -493,7 +493,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	r = l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	if (r == 0)
 		return 0;
-	l->engine->ops->close(l->engine);
+	hark__engine_close(l->engine);
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
@@ -639,7 +639,11 @@ static int dump_fiber(const struct hark__loop *l, const struct hark__fiber *f, i
 	else
 		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", f->name, f->doing, where,
 		               (double)(now - f->since) / 1e9);
-	return hark__sys.write(fd, line, (size_t)len) < 0 ? -errno : 1;
+	ssize_t wrote;
+	do
+		wrote = hark__sys.write(fd, line, (size_t)len);
+	while (wrote < 0 && errno == EINTR);
+	return wrote < 0 ? -errno : 1;
 }
 
 int hark_dump(int fd)
@@ -666,6 +670,6 @@ const char *hark_engine_name(void)
 	if (hark__engine_open(NULL, &e) < 0)
 		return "poll";
 	const char *name = e->ops->name;
-	e->ops->close(e);
+	hark__engine_close(e);
 	return name;
 }
