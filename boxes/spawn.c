@@ -38,14 +38,16 @@
 #define UNWATCHED __attribute__((noinline, no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
 #endif
 
-#ifdef __has_feature
-#define THREAD_SANITIZER __has_feature(thread_sanitizer)
-#elif defined(__SANITIZE_THREAD__)
-#define THREAD_SANITIZER 1
+/* ThreadSanitizer's clone() takes every child for one with memory of its own, and notes in that memory, which ours shares
+ * with us, that this is a forked child. glibc's own has a second name. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER
 #endif
-#if THREAD_SANITIZER
-/* It stands in for clone() and takes every child for a fork's, with memory of its own: in ours it would switch its own watching of
- * the parent off. By this name of the C library's it lets us be. */
+#elif defined(__SANITIZE_THREAD__)
+#define THREAD_SANITIZER
+#endif
+#if defined(THREAD_SANITIZER) && defined(__GLIBC__)
 int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
 #define clone __clone
 #endif

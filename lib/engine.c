@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
+
 static const struct hark__engine_ops *const engines[] = {&hark__engine_epoll, &hark__engine_uring, &hark__engine_poll};
 
 #define ENGINES (sizeof engines / sizeof engines[0])
@@ -45,18 +47,4 @@ void hark__source_detach(struct hark__source *s)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
 	s->armed = 0;
-	hark__list_remove(&s->attached);
-}
-
-void hark__source_keep(struct hark__source *s)
-{
-	if (s->engine != NULL && !hark__list_linked(&s->attached))
-		hark__list_append(&s->engine->sources, &s->attached);
-}
-
-void hark__engine_close(struct hark__engine *e)
-{
-	while (!hark__list_empty(&e->sources))
-		hark__source_detach(hark__container(e->sources.next, struct hark__source, attached));
-	e->ops->close(e);
 }

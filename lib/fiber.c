@@ -484,7 +484,6 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 		goto close_fd;
 	l->engine->loop = l;
 	l->engine->wake = engine_wakes;
-	hark__list_init(&l->engine->sources);
 	hark__source_init(&l->posted_source, fd);
 	l->posted_source.ready = 0;
 	l->posted_source.in = &l->posted_waiter;
@@ -542,7 +541,7 @@ void hark__loop_close(struct hark__loop *l)
 	assert(l->current == &l->main && l->n_fibers == 0);
 	hark__overflow_unwatch();
 	hark__source_detach(&l->posted_source);
-	hark__engine_close(l->engine);
+	l->engine->ops->close(l->engine);
 	pthread_mutex_lock(&l->posted_lock); /* a post under way still writes to the descriptor */
 	(void)hark__sys.close(l->posted_source.fd);
 	pthread_mutex_unlock(&l->posted_lock);

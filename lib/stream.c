@@ -17,6 +17,7 @@
 
 #include "conn.h"
 #include "datagram.h"
+#include "fd.h"
 #include "fiber.h"
 #include "sys.h"
 
@@ -41,8 +42,11 @@ static void put(struct hark_conn *c, atomic_bool *what, bool value)
 	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
 }
 
+/* Where every call passes: a cancelled fiber is told even where it would not have to wait. */
 int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
 {
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	return take(c, role) ? 0 : -EBUSY;
 }
 
@@ -85,7 +89,7 @@ static ssize_t send_file(struct hark_conn *c, const struct iovec *iov)
 		if (n > PIPE_BUF)
 			n = PIPE_BUF; /* so much never blocks once poll(2) says so, pipe(7) */
 	}
-	ssize_t done = hark__sys.write(c->src.fd, iov->iov_base, n);
+	ssize_t done = hark__fd_write(c->src.fd, iov->iov_base, n);
 	return done < 0 ? -errno : done;
 }
 
@@ -356,6 +360,19 @@ static size_t gather(struct hark_conn *c, size_t n, ssize_t *end)
 	return hark__buffer_len(&c->in);
 }
 
+/* Puts bytes that were read back in front of what is buffered. 0 or -ENOMEM. */
+static int unread(struct hark_conn *c, const void *bytes, size_t n)
+{
+	size_t len = hark__buffer_len(&c->in);
+	int r = hark__buffer_reserve(&c->in, n);
+	if (r < 0)
+		return r;
+	memmove(hark__buffer_head(&c->in) + n, hark__buffer_head(&c->in), len);
+	memcpy(hark__buffer_head(&c->in), bytes, n);
+	c->in.tail += (uint32_t)n;
+	return 0;
+}
+
 ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 {
 	ssize_t end;
@@ -367,17 +384,19 @@ ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 		while (n - done > HARK__BUFFER_BYTES) {
 			end = read_some(c, (char *)buf + done, n - done);
 			if (end <= 0)
-				goto out; /* what came is with the caller, in part: told as below */
+				goto out;
 			done += (size_t)end;
 		}
 	end = 1;
 	if (gather(c, n - done, &end) >= n - done)
 		done += hark__buffer_take(&c->in, (char *)buf + done, n - done);
 out:
-	if (done < n)
-		end = end < 0 ? end : done == 0 && hark__buffer_len(&c->in) == 0 ? 0 : -ENODATA;
-	else
+	if (done < n) {
+		r = done > 0 ? unread(c, buf, done) : 0;
+		end = r < 0 ? r : end < 0 ? end : hark__buffer_len(&c->in) == 0 ? 0 : -ENODATA;
+	} else {
 		end = (ssize_t)n;
+	}
 	if (hark__buffer_len(&c->in) == 0)
 		c->have_datagram = false;
 	hark__conn_end(c, &c->reading);
@@ -570,7 +589,7 @@ int hark_flush(struct hark_conn *c)
 {
 	if (hark_type(c) == SOCK_DGRAM)
 		return 0;
-	int r = hark__conn_begin(c, &c->writing);
+	int r = take(c, &c->writing) ? 0 : -EBUSY; /* of a cancelled fiber, too: closing sends what can be sent without waiting */
 	if (r < 0)
 		return r;
 	lock_out(c);
