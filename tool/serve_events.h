@@ -2,6 +2,7 @@
 #ifndef SERVE_EVENTS_H
 #define SERVE_EVENTS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "hark.h"
@@ -13,7 +14,7 @@ struct serve_events {
 	bool is_program;     /* the program moves the bytes: hark does not see how many */
 	bool verbose;        /* a line a connection, workers, pauses; otherwise only what went wrong */
 	bool json;           /* the same as JSON lines */
-	bool draining;       /* workers that end now were asked to */
+	atomic_bool draining; /* workers that end now were asked to. Set once, read by threads that serve; seq_cst */
 	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
 };
 
