@@ -58,6 +58,12 @@ int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 	return 0;
 }
 
+void hark__conn_begins(struct hark_conn *c, int fd)
+{
+	c->src.fd = fd;
+	c->opened = now_cheap();
+}
+
 void hark__conn_free(struct hark_conn *c)
 {
 	hark__source_detach(&c->src);
@@ -81,11 +87,10 @@ static enum hark__conn_kind kind_of(int fd)
 int hark_conn_from_fd(int fd, struct hark_conn **out)
 {
 	int flags = hark__sys.fcntl(fd, F_GETFL, 0);
-	if (flags < 0)
-		return -errno;
-	int r = hark__conn_new(fd, kind_of(fd), out);
+	int r = flags < 0 ? -errno : hark__conn_new(fd, kind_of(fd), out);
 	if (r < 0) {
-		(void)hark__sys.close(fd);
+		if (fd >= 0)
+			(void)hark__sys.close(fd); /* -EBADF: in vain */
 		return r;
 	}
 	(*out)->src.nonblock = flags & O_NONBLOCK;

@@ -46,7 +46,6 @@ struct hark__engine_ops {
 	const char *name;
 	/* Makes an engine. -ENOSYS: not available here; another -errno. */
 	int (*open)(struct hark__engine **out);
-	/* Detaches what is still attached: connections outlive the loops that a scope made. */
 	void (*close)(struct hark__engine *e);
 	/* Closes the engine's descriptors in a forked child without disturbing the parent, and frees nothing else. */
 	void (*forked)(struct hark__engine *e);
@@ -72,6 +71,7 @@ struct hark__engine {
 	const struct hark__engine_ops *ops;
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
+	bool forked;                  /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;

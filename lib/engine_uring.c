@@ -169,6 +169,12 @@ static int make_shared(struct uring_engine *m)
 	return 0;
 }
 
+/* Too old or forbidden is -ENOSYS; what may pass is told as it is. */
+static int not_here(int r)
+{
+	return r == -EPERM || r == -EACCES || r == -EINVAL || r == -EOPNOTSUPP ? -ENOSYS : r;
+}
+
 static int open_uring(struct hark__engine **out)
 {
 	struct uring_engine *m = hark__sys.calloc(1, sizeof *m);
@@ -182,14 +188,14 @@ static int open_uring(struct hark__engine **out)
 	int r = io_uring_queue_init_params(SQ_ENTRIES, &m->ring, &p);
 	if (r < 0) {
 		free(m);
-		return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? r : -ENOSYS; /* too old, or forbidden */
+		return not_here(r);
 	}
 	(void)io_uring_ring_dontfork(&m->ring); /* else a child shares what is of no use to it */
 	r = make_shared(m);
 	if (r < 0) {
 		io_uring_queue_exit(&m->ring);
 		free(m);
-		return r == -ENOMEM ? r : -ENOSYS;
+		return not_here(r);
 	}
 	m->e.ops = &hark__engine_uring;
 	*out = &m->e;
@@ -328,7 +334,7 @@ static ssize_t recv_uring(struct hark__engine *e, struct hark__source *s, void *
 		return take_queued(m, o, buf, cap);
 	if (o->end <= 0)
 		return o->end;
-	if (o->under_way & (1u << RECV))
+	if ((o->under_way & (1u << RECV)) && !e->forked)
 		return -EAGAIN;
 	ssize_t n = hark__sys.recv(s->fd, buf, cap, MSG_DONTWAIT);
 	return n < 0 ? -errno : n;

@@ -369,7 +369,7 @@ static void idle_sweep(struct hark__waiter *w)
 			break;
 		at = at->next;
 		hark__list_remove(&f->idle); /* once is enough: it stays given back while it waits */
-		if (f->parked)
+		if (f->parked && f->scopes == 0) /* a scope lies on the stack, and members may use what else does */
 			hark__stack_shelve(f);
 	}
 	if (!hark__list_empty(&l->idle))
@@ -435,6 +435,7 @@ static void forked_child(void)
 	hark__loop_current = NULL;
 	if (l == NULL)
 		return;
+	l->forked = l->engine->forked = true;
 	l->engine->ops->forked(l->engine);
 	(void)hark__sys.close(l->posted_source.fd);
 }
@@ -449,6 +450,7 @@ static void init_fiber(struct hark__fiber *f, const char *name)
 	f->waiter = (struct hark__waiter){0};
 	f->shelf = NULL;
 	f->scope = NULL;
+	f->scopes = 0;
 	f->sibling = f->drain = f->idle = (struct hark__list){0};
 	f->timer = (struct hark__timer){.waiter = &f->waiter};
 	f->timer_at = f->deadline = HARK_FOREVER;
@@ -491,7 +493,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	r = l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	if (r == 0)
 		return 0;
-	l->engine->ops->close(l->engine);
+	hark__engine_close(l->engine);
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
@@ -637,7 +639,11 @@ static int dump_fiber(const struct hark__loop *l, const struct hark__fiber *f, i
 	else
 		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", f->name, f->doing, where,
 		               (double)(now - f->since) / 1e9);
-	return hark__sys.write(fd, line, (size_t)len) < 0 ? -errno : 1;
+	ssize_t wrote;
+	do
+		wrote = hark__sys.write(fd, line, (size_t)len);
+	while (wrote < 0 && errno == EINTR);
+	return wrote < 0 ? -errno : 1;
 }
 
 int hark_dump(int fd)
@@ -664,6 +670,6 @@ const char *hark_engine_name(void)
 	if (hark__engine_open(NULL, &e) < 0)
 		return "poll";
 	const char *name = e->ops->name;
-	e->ops->close(e);
+	hark__engine_close(e);
 	return name;
 }
