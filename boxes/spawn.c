@@ -38,6 +38,20 @@
 #define UNWATCHED __attribute__((noinline, no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
 #endif
 
+/* ThreadSanitizer's clone() takes every child for one with memory of its own, and notes in that memory, which ours shares
+ * with us, that this is a forked child. glibc's own has a second name. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define THREAD_SANITIZER
+#endif
+#if defined(THREAD_SANITIZER) && defined(__GLIBC__)
+int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
+#define clone __clone
+#endif
+
 struct birth {
 	const struct spawn *s;
 	volatile int error; /* the child's, while the parent stands still; volatile: clone() hides the write */

@@ -38,22 +38,27 @@ static bool passing(int err)
 int hark__accept_now(struct hark_listener *l, struct hark_conn **out)
 {
 	struct sockaddr_storage peer;
+	if (l->spare == NULL) { /* before accept(2): one that was taken could not be put back */
+		int r = hark__conn_new(-1, HARK__STREAM, &l->spare);
+		if (r < 0)
+			return r;
+	}
 	for (int i = 0; i < PASSING_MAX; i++) {
 		socklen_t len = sizeof peer;
 		peer.ss_family = 0;
 		int fd = hark__sys.accept4(l->src.fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
 		if (fd >= 0) {
-			int r = hark__conn_new(fd, HARK__STREAM, out);
-			if (r < 0)
-				(void)hark__sys.close(fd);
-			else
-				hark__conn_set_peer(*out, &peer, len);
-			return r;
+			struct hark_conn *c = l->spare;
+			l->spare = NULL;
+			hark__conn_begins(c, fd);
+			hark__conn_set_peer(c, &peer, len);
+			*out = c;
+			return 0;
 		}
 		if (!passing(errno))
 			return -errno;
 	}
-	return -EAGAIN;
+	return -EINTR;
 }
 
 static int datagram_now(struct hark_listener *l, struct hark_conn **out)
@@ -74,6 +79,12 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
 		if (hark__fiber_cancelled())
 			return -ECANCELED;
 		int r = l->type == SOCK_DGRAM ? datagram_now(l, out) : hark__accept_now(l, out);
+		if (r == -EINTR) {
+			r = hark_yield();
+			if (r < 0)
+				return r;
+			continue;
+		}
 		if (r != -EAGAIN)
 			return r;
 		hark__ready_clear(&l->src, HARK__IN);

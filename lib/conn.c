@@ -28,6 +28,21 @@ static int64_t now_cheap(void)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* The loop that had received these for c ends before c does. Without memory for them the stream is cut: a gap must not pass
+ * unnoticed. */
+static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool end)
+{
+	struct hark_conn *c = hark__container(s, struct hark_conn, src);
+	if (n > 0 && hark__buffer_reserve(&c->in, n) == 0) {
+		memcpy(c->in.data + c->in.tail, bytes, n);
+		c->in.tail += (uint32_t)n;
+		c->bytes_in += n;
+	} else if (n > 0) {
+		(void)hark__sys.shutdown(s->fd, SHUT_RDWR);
+	}
+	c->eof = c->eof || end;
+}
+
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 {
 	struct hark_conn *c = hark__sys.calloc(1, sizeof *c);
@@ -35,11 +50,18 @@ int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 		return -ENOMEM;
 	hark__source_init(&c->src, fd);
 	c->src.stream = kind == HARK__STREAM;
+	hark__source_orphaned = orphaned;
 	c->kind = kind;
 	c->deadline = HARK_FOREVER;
 	c->opened = now_cheap();
 	*out = c;
 	return 0;
+}
+
+void hark__conn_begins(struct hark_conn *c, int fd)
+{
+	c->src.fd = fd;
+	c->opened = now_cheap();
 }
 
 void hark__conn_free(struct hark_conn *c)
@@ -65,11 +87,10 @@ static enum hark__conn_kind kind_of(int fd)
 int hark_conn_from_fd(int fd, struct hark_conn **out)
 {
 	int flags = hark__sys.fcntl(fd, F_GETFL, 0);
-	if (flags < 0)
-		return -errno;
-	int r = hark__conn_new(fd, kind_of(fd), out);
+	int r = flags < 0 ? -errno : hark__conn_new(fd, kind_of(fd), out);
 	if (r < 0) {
-		(void)hark__sys.close(fd);
+		if (fd >= 0)
+			(void)hark__sys.close(fd); /* -EBADF: in vain */
 		return r;
 	}
 	(*out)->src.nonblock = flags & O_NONBLOCK;

@@ -60,6 +60,9 @@ struct hark_conn {
 /* A connection over fd, deadline and time-outs off. Takes fd only on success. -ENOMEM. */
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out);
 
+/* c, made without a descriptor, becomes that of fd from now on. */
+void hark__conn_begins(struct hark_conn *c, int fd);
+
 /* Detaches, closes fd, frees c and its buffers. Nothing is flushed. Not for a connection in use. */
 void hark__conn_free(struct hark_conn *c);
 

@@ -75,7 +75,11 @@ static int helper_socket(const struct hark_endpoint *beside, struct hark_endpoin
 
 static int connect_to(int fd, const struct hark_endpoint *to)
 {
-	return hark__sys.connect(fd, (const struct sockaddr *)&to->addr, to->len) < 0 ? -errno : 0;
+	int r;
+	do
+		r = hark__sys.connect(fd, (const struct sockaddr *)&to->addr, to->len);
+	while (r < 0 && errno == EINTR); /* a datagram socket may be connected again and again */
+	return r < 0 ? -errno : 0;
 }
 
 /* Drops what strangers sent to the new socket while it was bound and not yet connected: microseconds, and a datagram may
@@ -97,7 +101,7 @@ static int hand_over(int fd, bool fresh, const struct hark_endpoint *local, cons
 	if (r < 0)
 		return r;
 	r = connect_to(fd, &helper_at);
-	if (fresh)
+	if (fresh && r == 0)
 		empty(fd);
 	struct iovec v = {.iov_base = b->data != NULL ? hark__buffer_head(b) : NULL, .iov_len = hark__buffer_len(b)};
 	struct msghdr m = {
@@ -106,8 +110,8 @@ static int hand_over(int fd, bool fresh, const struct hark_endpoint *local, cons
 		.msg_iov = &v,
 		.msg_iovlen = 1,
 	};
-	if (r == 0 && hark__sys.sendmsg(helper, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		r = -errno;
+	while (r == 0 && hark__sys.sendmsg(helper, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		r = errno == EINTR ? 0 : -errno;
 	int back = connect_to(fd, peer);
 	(void)hark__sys.close(helper);
 	return r < 0 ? r : back;

@@ -100,11 +100,14 @@ int hark__mailbox_receive(struct hark__mailbox *m, unsigned max)
 			.msg_controllen = sizeof m->in_info[i],
 		};
 	}
-	int n = hark__sys.recvmmsg(m->fd, m->in, max, MSG_DONTWAIT, NULL);
+	int n;
+	do
+		n = hark__sys.recvmmsg(m->fd, m->in, max, MSG_DONTWAIT, NULL);
+	while (n < 0 && errno == EINTR); /* 0 would mean that nothing is there, and nothing more would tell */
 	m->n_in = n > 0 ? (unsigned)n : 0;
 	if (n >= 0)
 		return n;
-	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return errno == EAGAIN ? 0 : -errno;
 }
 
 int hark__mailbox_take(struct hark__mailbox *m, unsigned i, struct hark_conn **out)

@@ -103,12 +103,24 @@ static int renew(struct state *old)
 	return 0;
 }
 
+/* Takes back what the descriptor tells of a drain that is over. With lock. A drain that begins meanwhile is told again. */
+static void untell(void)
+{
+	uint64_t count;
+	while (hark__sys.read(atomic_load(&own_fd), &count, sizeof count) < 0 && errno == EINTR)
+		;
+	if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
+		tell(atomic_load(&own_fd));
+}
+
 int hark__drain_enter(void)
 {
 	int r = 0;
 	pthread_mutex_lock(&lock);
 	if (atomic_load(&own_fd) < 0)
 		r = renew(&first);
+	else if (serving == 0) /* hark_drain() may have written after the last serve had left */
+		untell();
 	if (r == 0)
 		serving++;
 	pthread_mutex_unlock(&lock);
@@ -117,28 +129,25 @@ int hark__drain_enter(void)
 
 void hark__drain_leave(void)
 {
-	uint64_t count;
 	pthread_mutex_lock(&lock);
 	if (--serving == 0) {
 		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
 		atomic_store(&first.until, HARK_FOREVER);
-		(void)hark__sys.read(atomic_load(&own_fd), &count, sizeof count);
+		untell();
 	}
 	pthread_mutex_unlock(&lock);
 }
 
 void hark__drain_forked(void)
 {
-	int old_upstream = upstream_fd;
-	upstream = atomic_load(&own);
-	upstream_fd = atomic_load(&own_fd);
-	if (renew(NULL) < 0) { /* no room: this child hears its parent alone, and its own signals end the parent's service too */
-		upstream = NULL;
-		upstream_fd = -1;
-		return;
-	}
-	if (old_upstream >= 0)
-		(void)hark__sys.close(old_upstream);
+	struct state *parents = atomic_load(&own);
+	int parents_fd = atomic_load(&own_fd);
 	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
 	serving = 1;
+	if (renew(NULL) < 0)
+		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
+	if (upstream_fd >= 0)
+		(void)hark__sys.close(upstream_fd);
+	upstream = parents;
+	upstream_fd = parents_fd;
 }

@@ -169,6 +169,12 @@ static int make_shared(struct uring_engine *m)
 	return 0;
 }
 
+/* Too old or forbidden is -ENOSYS; what may pass is told as it is. */
+static int not_here(int r)
+{
+	return r == -EPERM || r == -EACCES || r == -EINVAL || r == -EOPNOTSUPP ? -ENOSYS : r;
+}
+
 static int open_uring(struct hark__engine **out)
 {
 	struct uring_engine *m = hark__sys.calloc(1, sizeof *m);
@@ -182,14 +188,14 @@ static int open_uring(struct hark__engine **out)
 	int r = io_uring_queue_init_params(SQ_ENTRIES, &m->ring, &p);
 	if (r < 0) {
 		free(m);
-		return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? r : -ENOSYS; /* too old, or forbidden */
+		return not_here(r);
 	}
 	(void)io_uring_ring_dontfork(&m->ring); /* else a child shares what is of no use to it */
 	r = make_shared(m);
 	if (r < 0) {
 		io_uring_queue_exit(&m->ring);
 		free(m);
-		return r == -ENOMEM ? r : -ENOSYS;
+		return not_here(r);
 	}
 	m->e.ops = &hark__engine_uring;
 	*out = &m->e;
@@ -198,17 +204,50 @@ static int open_uring(struct hark__engine **out)
 
 static int wait_uring(struct hark__engine *e, int64_t timeout_ns);
 
+/* Ends every operation and waits for that: what is left to the exit is done in the kernel's own time, and keeps files open and
+ * ports in use until then. */
+static void end_all(struct uring_engine *m)
+{
+	bool busy = true;
+	for (struct hark__list *at = m->all.next; at != &m->all; at = at->next) {
+		struct ops *o = hark__container(at, struct ops, link);
+		for (unsigned kind = RECV; kind < KINDS && o->s != NULL; kind++)
+			if (o->under_way & (1u << kind))
+				cancel(m, o, kind);
+	}
+	for (int i = 0; i < CLOSE_ROUNDS && busy; i++) {
+		(void)wait_uring(&m->e, HARK_MS);
+		busy = false;
+		for (struct hark__list *at = m->all.next; at != &m->all; at = at->next)
+			busy |= hark__container(at, struct ops, link)->under_way != 0;
+	}
+}
+
+/* Connections outlive the loops that scopes made: what has arrived for them goes along. */
+static void leave(struct uring_engine *m, struct ops *o)
+{
+	struct hark__source *s = o->s;
+	for (; o->first != NONE; dequeue(m, o)) {
+		const struct buffer *b = &m->buffers[o->first];
+		hark__source_orphaned(s, m->bytes + (size_t)o->first * BUFFER_BYTES + b->from, b->len, false);
+	}
+	if (o->end == 0)
+		hark__source_orphaned(s, NULL, 0, true);
+	hark__source_left(s);
+}
+
 static void close_uring(struct hark__engine *e)
 {
 	struct uring_engine *m = mine(e);
-	/* What was cancelled keeps its file open until its completion is worked off; leaving that to the exit, which the kernel
-	 * does in its own time, kept ports in use after the process had ended. */
-	for (int i = 0; i < CLOSE_ROUNDS && !hark__list_empty(&m->all); i++)
-		(void)wait_uring(e, HARK_MS);
+	end_all(m);
+	while (!hark__list_empty(&m->all)) {
+		struct ops *o = hark__container(hark__list_pop(&m->all), struct ops, link);
+		if (o->s != NULL)
+			leave(m, o);
+		free(o);
+	}
 	io_uring_queue_exit(&m->ring);
 	(void)hark__sys.munmap(m->shared, BUFFERS * (sizeof(struct io_uring_buf) + BUFFER_BYTES));
-	while (!hark__list_empty(&m->all))
-		free(hark__container(hark__list_pop(&m->all), struct ops, link));
 	free(m);
 }
 

@@ -486,7 +486,6 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 		goto close_fd;
 	l->engine->loop = l;
 	l->engine->wake = engine_wakes;
-	hark__list_init(&l->engine->sources);
 	hark__source_init(&l->posted_source, fd);
 	l->posted_source.ready = 0;
 	l->posted_source.in = &l->posted_waiter;
@@ -494,7 +493,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	r = l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	if (r == 0)
 		return 0;
-	l->engine->ops->close(l->engine);
+	hark__engine_close(l->engine);
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
@@ -544,7 +543,7 @@ void hark__loop_close(struct hark__loop *l)
 	assert(l->current == &l->main && l->n_fibers == 0);
 	hark__overflow_unwatch();
 	hark__source_detach(&l->posted_source);
-	hark__engine_close(l->engine);
+	l->engine->ops->close(l->engine);
 	pthread_mutex_lock(&l->posted_lock); /* a post under way still writes to the descriptor */
 	(void)hark__sys.close(l->posted_source.fd);
 	pthread_mutex_unlock(&l->posted_lock);
@@ -640,7 +639,11 @@ static int dump_fiber(const struct hark__loop *l, const struct hark__fiber *f, i
 	else
 		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", f->name, f->doing, where,
 		               (double)(now - f->since) / 1e9);
-	return hark__sys.write(fd, line, (size_t)len) < 0 ? -errno : 1;
+	ssize_t wrote;
+	do
+		wrote = hark__sys.write(fd, line, (size_t)len);
+	while (wrote < 0 && errno == EINTR);
+	return wrote < 0 ? -errno : 1;
 }
 
 int hark_dump(int fd)
@@ -667,6 +670,6 @@ const char *hark_engine_name(void)
 	if (hark__engine_open(NULL, &e) < 0)
 		return "poll";
 	const char *name = e->ops->name;
-	e->ops->close(e);
+	hark__engine_close(e);
 	return name;
 }

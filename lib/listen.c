@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conn.h"
 #include "datagram.h"
 #include "endpoint.h"
 #include "fd.h"
@@ -275,6 +276,8 @@ void hark_listener_close(struct hark_listener *l)
 		(void)hark__sys.close(l->src.fd);
 	}
 	hark__mailbox_close(l->mailbox);
+	if (l->spare != NULL)
+		hark__conn_free(l->spare);
 	if (l->maker == getpid())
 		hark__unix_unlink(&l->at, l->dev, l->ino);
 	free(l);

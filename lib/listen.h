@@ -19,6 +19,7 @@ struct hark_listener {
 	dev_t dev;               /* which file that was: only it is removed */
 	ino_t ino;
 	struct hark__mailbox *mailbox; /* hark_accept()'s, of a datagram listener; NULL until first used */
+	struct hark_conn *spare;       /* accept.c: what the next connection accepted becomes; NULL: none yet */
 };
 
 /* listen_unix.c. Binds fd to a unix name; a path that a dead server left is replaced, then mode and owner are set.

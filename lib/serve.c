@@ -89,7 +89,7 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 
 static void finish_if_empty(struct hark__server *s)
 {
-	if (s->draining && s->n_conns == 0 && !s->done) {
+	if (s->draining && s->n_conns == 0 && s->stuck == NULL && !s->done) {
 		s->done = true;
 		hark__fiber_wake(s->waiting);
 	}
@@ -164,16 +164,18 @@ bool hark__server_start(struct hark__server *s, struct hark_conn *c)
 	return false;
 }
 
+/* The one that there was no room for has another try. false: there still is none. */
+static bool start_stuck(struct hark__server *s)
+{
+	struct hark_conn *c = s->stuck;
+	s->stuck = NULL;
+	return c == NULL || hark__server_start(s, c);
+}
+
 bool hark__server_may_accept(struct hark__server *s)
 {
-	if (s->paused)
+	if (s->paused || !start_stuck(s))
 		return false;
-	if (s->stuck != NULL) {
-		struct hark_conn *c = s->stuck;
-		s->stuck = NULL;
-		if (!hark__server_start(s, c))
-			return false;
-	}
 	if (!full(s))
 		return true;
 	pause_gates(s, 0);
@@ -205,6 +207,8 @@ static void came_to_nothing(struct hark__gate *g, int r)
 {
 	if (r == -EAGAIN)
 		hark__gate_watch(g);
+	else if (r == -EINTR) /* something may still be there, and no event would tell of it */
+		hark__loop_wake(g->server->loop, &g->waiter);
 	else
 		pause_gates(g->server, -r);
 }
@@ -303,7 +307,9 @@ static void close_gate(struct hark__gate *g)
 static void tick(struct hark__server *s)
 {
 	int64_t now = hark_now(), end = hark__drain_until();
-	if (s->stuck != NULL && s->n_conns == 0 && now >= end) {
+	if (!s->paused && now < end)
+		(void)start_stuck(s); /* the gates are closed: nobody else would */
+	if (s->stuck != NULL && now >= end) {
 		hark__conn_free(s->stuck); /* it never began */
 		s->stuck = NULL;
 		s->cut = true;
@@ -318,7 +324,8 @@ static void tick(struct hark__server *s)
 		return;
 	}
 	int64_t next = now + TICK_NS;
-	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* has its slot since watch_drain() */
+	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
+		hark__loop_wake(s->loop, &s->drain_tick); /* its slot was taken meanwhile: busy is better than deaf */
 }
 
 static void drain_tick_run(struct hark__waiter *w)
@@ -410,6 +417,9 @@ static void close_work(struct hark__server *s)
 			hark__mailbox_send(g->mailbox);
 		hark__mailbox_close(g->mailbox);
 	}
+	if (s->stuck != NULL)
+		hark__conn_free(s->stuck);
+	s->stuck = NULL;
 	hark__timer_clear(s->loop, &s->retry);
 	hark__timer_clear(s->loop, &s->drain_timer);
 	hark__timer_clear(s->loop, &s->late);

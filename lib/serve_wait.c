@@ -40,13 +40,13 @@ static uint64_t digest(const struct hark__gate *g)
 		struct msghdr m = {.msg_name = &from, .msg_namelen = len, .msg_iov = &v, .msg_iovlen = 1};
 		ssize_t n = hark__sys.recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT);
 		if (n < 0)
-			return 0;
+			return errno != EAGAIN; /* cannot be told: then a box looks */
 		return mix(mix(UINT64_C(0xcbf29ce484222325), &from, m.msg_namelen), head, (size_t)n) | 1;
 	}
 	if (hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) == 0)
 		return info.tcpi_unacked;
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	return hark__sys.poll(&p, 1, 0) > 0;
+	return hark__sys.poll(&p, 1, 0) != 0;
 }
 
 static bool took_something(const struct hark__gate *g, uint64_t after)
@@ -77,7 +77,8 @@ void hark__gate_lend(struct hark__gate *g)
 	}
 	if (fd >= 0)
 		(void)hark__sys.close(fd);
-	(void)hark__timer_set(s->loop, &g->retry, hark_after(DELAY_FIRST_NS));
+	if (hark__timer_set(s->loop, &g->retry, hark_after(DELAY_FIRST_NS)) < 0)
+		hark__loop_wake(s->loop, &g->waiter);
 }
 
 void hark__gate_returned(struct hark__gate *g)

@@ -589,7 +589,7 @@ int hark_flush(struct hark_conn *c)
 {
 	if (hark_type(c) == SOCK_DGRAM)
 		return 0;
-	int r = hark__conn_begin(c, &c->writing);
+	int r = take(c, &c->writing) ? 0 : -EBUSY; /* of a cancelled fiber, too: closing sends what can be sent without waiting */
 	if (r < 0)
 		return r;
 	lock_out(c);

@@ -87,7 +87,8 @@ static int wait_status(const siginfo_t *i)
 static bool reap(struct supervisor *v, struct worker *w)
 {
 	siginfo_t info = {0};
-	if (hark__sys.waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid == 0)
+	int r = hark__sys.waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
+	if ((r == 0 && info.si_pid == 0) || (r < 0 && errno == EINTR))
 		return false;
 	hark__source_detach(&w->pidfd);
 	if (w->pidfd.fd >= 0)
@@ -192,6 +193,11 @@ static void supervise(struct supervisor *v)
 
 int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n)
 {
+	struct hark__engine *e;
+	int r = hark__engine_open(s->opts.engine, &e); /* a worker that lacks it could tell nobody */
+	if (r < 0)
+		return r;
+	hark__engine_close(e);
 	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
 	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
 		return -errno;
@@ -199,7 +205,6 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
 	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
 	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
-	int r = 0;
 	for (int i = 0; i < v.n && r == 0; i++)
 		r = start_worker(&v, &v.workers[i]);
 	if (r == 0)
