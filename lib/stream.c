@@ -356,6 +356,20 @@ static size_t gather(struct hark_conn *c, size_t n, ssize_t *end)
 	return hark__buffer_len(&c->in);
 }
 
+/* Puts n bytes back before what is buffered. 0 or -ENOMEM: they are lost. */
+static int unread(struct hark_conn *c, const void *from, size_t n)
+{
+	size_t len = hark__buffer_len(&c->in);
+	int r = n > 0 ? hark__buffer_reserve(&c->in, n) : 0;
+	if (n == 0 || r < 0)
+		return r;
+	char *head = hark__buffer_head(&c->in);
+	memmove(head + n, head, len);
+	memcpy(head, from, n);
+	c->in.tail += (uint32_t)n;
+	return 0;
+}
+
 ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 {
 	ssize_t end;
@@ -367,17 +381,20 @@ ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 		while (n - done > HARK__BUFFER_BYTES) {
 			end = read_some(c, (char *)buf + done, n - done);
 			if (end <= 0)
-				goto out; /* what came is with the caller, in part: told as below */
+				goto out;
 			done += (size_t)end;
 		}
 	end = 1;
 	if (gather(c, n - done, &end) >= n - done)
 		done += hark__buffer_take(&c->in, (char *)buf + done, n - done);
 out:
-	if (done < n)
+	if (done < n) {
 		end = end < 0 ? end : done == 0 && hark__buffer_len(&c->in) == 0 ? 0 : -ENODATA;
-	else
+		r = unread(c, buf, done); /* what came stays readable */
+		end = r < 0 ? r : end;
+	} else {
 		end = (ssize_t)n;
+	}
 	if (hark__buffer_len(&c->in) == 0)
 		c->have_datagram = false;
 	hark__conn_end(c, &c->reading);
