@@ -76,6 +76,8 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
 {
 	struct hark__source *one = &l->src;
 	for (;;) {
+		if (hark__fiber_cancelled())
+			return -ECANCELED;
 		int r = l->type == SOCK_DGRAM ? datagram_now(l, out) : hark__accept_now(l, out);
 		if (r == -EINTR) {
 			r = hark_yield();

@@ -87,7 +87,7 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 /* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);
 
-/* The reader's and the writer's role. -EBUSY: another fiber or thread has it. */
+/* The reader's and the writer's role. -ECANCELED: the fiber is cancelled. -EBUSY: another fiber or thread has it. */
 int hark__conn_begin(struct hark_conn *c, atomic_bool *role);
 void hark__conn_end(struct hark_conn *c, atomic_bool *role);
 

@@ -45,10 +45,10 @@ static int64_t send_by_kernel(struct hark_conn *c, int fd, off_t offset, size_t 
 	off_t at = offset;
 	while (count == 0 || (size_t)done < count) {
 		size_t want = count == 0 || count - (size_t)done > SEND_MOST ? SEND_MOST : count - (size_t)done;
-		int r = hark__conn_expired(c);
+		int r = hark__fiber_cancelled() ? -ECANCELED : hark__conn_expired(c);
 		if (r < 0)
 			return r;
-		ssize_t n = hark__sys.sendfile(c->src.fd, fd, &at, want);
+		ssize_t n = hark__fd_sendfile(c->src.fd, fd, &at, want);
 		if (n == 0)
 			break;
 		if (n > 0) {

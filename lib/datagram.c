@@ -143,7 +143,7 @@ int hark__mailbox_take(struct hark__mailbox *m, unsigned i, struct hark_conn **o
 
 void hark__mailbox_gather(struct hark__mailbox *m, bool on)
 {
-	m->gather = on;
+	atomic_store_explicit(&m->gather, on, memory_order_relaxed);
 }
 
 /* One that cannot be sent (its peer unreachable, say) is skipped: datagrams may be lost, their neighbours must not be. */
@@ -368,7 +368,7 @@ int hark__datagram_write(struct hark_conn *c, const struct iovec *iov, int count
 		r = send_connected(c, iov, count);
 	else if (c->reply->peer_len == 0)
 		r = -ENOTCONN;
-	else if (c->reply->box->gather)
+	else if (atomic_load_explicit(&c->reply->box->gather, memory_order_relaxed))
 		r = gather_reply(c->reply->box, c->reply, iov, count, total);
 	else
 		r = send_patiently(c, iov, count);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
+
 static const struct hark__engine_ops *const engines[] = {&hark__engine_epoll, &hark__engine_uring, &hark__engine_poll};
 
 #define ENGINES (sizeof engines / sizeof engines[0])
@@ -16,7 +18,7 @@ static int open_best(struct hark__engine **out)
 	return r == -ENOSYS ? hark__engine_poll.open(out) : r;
 }
 
-static int open_named(const char *name, struct hark__engine **out)
+int hark__engine_open(const char *name, struct hark__engine **out)
 {
 	if (name == NULL)
 		name = getenv("HARK_ENGINE");
@@ -26,14 +28,6 @@ static int open_named(const char *name, struct hark__engine **out)
 		if (strcmp(engines[i]->name, name) == 0)
 			return engines[i]->open(out);
 	return -EINVAL;
-}
-
-int hark__engine_open(const char *name, struct hark__engine **out)
-{
-	int r = open_named(name, out);
-	if (r == 0)
-		hark__list_init(&(*out)->sources);
-	return r;
 }
 
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events)
@@ -49,22 +43,8 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 void hark__source_detach(struct hark__source *s)
 {
-	if (s->engine != NULL)
+	if (s->engine != NULL && !s->engine->forked)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
 	s->armed = 0;
-	hark__list_remove(&s->attached);
-}
-
-void hark__source_keep(struct hark__source *s)
-{
-	if (s->engine != NULL && !hark__list_linked(&s->attached))
-		hark__list_append(&s->engine->sources, &s->attached);
-}
-
-void hark__engine_close(struct hark__engine *e)
-{
-	while (!hark__list_empty(&e->sources))
-		hark__source_detach(hark__container(e->sources.next, struct hark__source, attached));
-	e->ops->close(e);
 }

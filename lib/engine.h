@@ -36,9 +36,8 @@ struct hark__source {
 	bool nonblock;                /* the description has O_NONBLOCK: completions cannot be used on it */
 	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
-	struct hark__list attached;   /* in engine->sources, if it may outlive the engine */
 	union {
-		uint32_t index;       /* engine_poll: its place in the pollfd array */
+		uint32_t index;       /* engine_poll, engine_epoll: its place among the sources */
 		void *op;             /* engine_uring: the operations under way */
 	};
 };
@@ -72,7 +71,7 @@ struct hark__engine {
 	const struct hark__engine_ops *ops;
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
-	struct hark__list sources;    /* that calls have waited for: a connection may outlive the loop of a scope */
+	bool forked;                  /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
@@ -112,13 +111,19 @@ static inline void hark__ready_clear(struct hark__source *s, unsigned bits)
 /* Records readiness and wakes the waiters it concerns. Engines call it. */
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events);
 
+/* An engine closes: s is attached to nothing any more, and must be tried afresh. */
+static inline void hark__source_left(struct hark__source *s)
+{
+	s->engine = NULL;
+	s->armed = 0;
+	hark__ready_set(s, HARK__IN | HARK__OUT);
+}
+
+/* A completion engine closes with n bytes (n may be 0), and the end of the stream after them or not, that had arrived for s and were
+ * not yet taken: they go to whoever embeds s. Set by conn.c, whose connections alone are streams. */
+extern void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
+
 /* Detaches s if it is attached to an engine of this process. */
 void hark__source_detach(struct hark__source *s);
-
-/* Has s detached when the engine it is attached to closes, if not before. */
-void hark__source_keep(struct hark__source *s);
-
-/* Closes e; what hark__source_keep() was told of is detached, and goes on without a loop or on another one. */
-void hark__engine_close(struct hark__engine *e);
 
 #endif

@@ -33,6 +33,8 @@ static int open_poll(struct hark__engine **out)
 
 static void close_poll(struct hark__engine *e)
 {
+	for (uint32_t i = 0; i < mine(e)->n; i++)
+		hark__source_left(mine(e)->sources[i]);
 	free(mine(e)->fds);
 	free(mine(e)->sources);
 	free(mine(e));

@@ -204,17 +204,50 @@ static int open_uring(struct hark__engine **out)
 
 static int wait_uring(struct hark__engine *e, int64_t timeout_ns);
 
+/* Ends every operation and waits for that: what is left to the exit is done in the kernel's own time, and keeps files open and
+ * ports in use until then. */
+static void end_all(struct uring_engine *m)
+{
+	bool busy = true;
+	for (struct hark__list *at = m->all.next; at != &m->all; at = at->next) {
+		struct ops *o = hark__container(at, struct ops, link);
+		for (unsigned kind = RECV; kind < KINDS && o->s != NULL; kind++)
+			if (o->under_way & (1u << kind))
+				cancel(m, o, kind);
+	}
+	for (int i = 0; i < CLOSE_ROUNDS && busy; i++) {
+		(void)wait_uring(&m->e, HARK_MS);
+		busy = false;
+		for (struct hark__list *at = m->all.next; at != &m->all; at = at->next)
+			busy |= hark__container(at, struct ops, link)->under_way != 0;
+	}
+}
+
+/* Connections outlive the loops that scopes made: what has arrived for them goes along. */
+static void leave(struct uring_engine *m, struct ops *o)
+{
+	struct hark__source *s = o->s;
+	for (; o->first != NONE; dequeue(m, o)) {
+		const struct buffer *b = &m->buffers[o->first];
+		hark__source_orphaned(s, m->bytes + (size_t)o->first * BUFFER_BYTES + b->from, b->len, false);
+	}
+	if (o->end == 0)
+		hark__source_orphaned(s, NULL, 0, true);
+	hark__source_left(s);
+}
+
 static void close_uring(struct hark__engine *e)
 {
 	struct uring_engine *m = mine(e);
-	/* What was cancelled keeps its file open until its completion is worked off; leaving that to the exit, which the kernel
-	 * does in its own time, kept ports in use after the process had ended. */
-	for (int i = 0; i < CLOSE_ROUNDS && !hark__list_empty(&m->all); i++)
-		(void)wait_uring(e, HARK_MS);
+	end_all(m);
+	while (!hark__list_empty(&m->all)) {
+		struct ops *o = hark__container(hark__list_pop(&m->all), struct ops, link);
+		if (o->s != NULL)
+			leave(m, o);
+		free(o);
+	}
 	io_uring_queue_exit(&m->ring);
 	(void)hark__sys.munmap(m->shared, BUFFERS * (sizeof(struct io_uring_buf) + BUFFER_BYTES));
-	while (!hark__list_empty(&m->all))
-		free(hark__container(hark__list_pop(&m->all), struct ops, link));
 	free(m);
 }
 
@@ -301,7 +334,7 @@ static ssize_t recv_uring(struct hark__engine *e, struct hark__source *s, void *
 		return take_queued(m, o, buf, cap);
 	if (o->end <= 0)
 		return o->end;
-	if (o->under_way & (1u << RECV))
+	if ((o->under_way & (1u << RECV)) && !e->forked)
 		return -EAGAIN;
 	ssize_t n = hark__sys.recv(s->fd, buf, cap, MSG_DONTWAIT);
 	return n < 0 ? -errno : n;

@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
 
 #include "endpoint.h"
 #include "sys.h"
@@ -62,6 +65,47 @@ bool hark__fd_dual_stack(int fd)
 	int v6only;
 	socklen_t len = sizeof v6only;
 	return hark__sys.getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &len) == 0 && v6only == 0;
+}
+
+struct quiet {
+	sigset_t pipe, old;
+	bool pending; /* before the call: somebody else's */
+};
+
+static void quiet_begin(struct quiet *q)
+{
+	sigset_t now;
+	(void)sigemptyset(&q->pipe);
+	(void)sigaddset(&q->pipe, SIGPIPE);
+	(void)pthread_sigmask(SIG_BLOCK, &q->pipe, &q->old);
+	q->pending = sigismember(&q->old, SIGPIPE) == 1 && sigpending(&now) == 0 && sigismember(&now, SIGPIPE) == 1;
+}
+
+/* A pipe whose reader goes in the middle raises the signal and tells of the part. */
+static ssize_t quiet_end(struct quiet *q, ssize_t result, size_t wanted)
+{
+	static const struct timespec at_once;
+	int kept = errno;
+	bool raised = result < 0 ? kept == EPIPE : (size_t)result < wanted;
+	if (raised && !q->pending)
+		(void)sigtimedwait(&q->pipe, NULL, &at_once);
+	(void)pthread_sigmask(SIG_SETMASK, &q->old, NULL);
+	errno = kept;
+	return result;
+}
+
+ssize_t hark__fd_write(int fd, const void *buf, size_t n)
+{
+	struct quiet q;
+	quiet_begin(&q);
+	return quiet_end(&q, hark__sys.write(fd, buf, n), n);
+}
+
+ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n)
+{
+	struct quiet q;
+	quiet_begin(&q);
+	return quiet_end(&q, hark__sys.sendfile(out, in, at, n), n);
 }
 
 int hark__fd_fail(int fd, int rc)

@@ -369,7 +369,7 @@ static void idle_sweep(struct hark__waiter *w)
 			break;
 		at = at->next;
 		hark__list_remove(&f->idle); /* once is enough: it stays given back while it waits */
-		if (f->parked)
+		if (f->parked && f->scopes == 0) /* a scope lies on the stack, and members may use what else does */
 			hark__stack_shelve(f);
 	}
 	if (!hark__list_empty(&l->idle))
@@ -435,6 +435,7 @@ static void forked_child(void)
 	hark__loop_current = NULL;
 	if (l == NULL)
 		return;
+	l->forked = l->engine->forked = true;
 	l->engine->ops->forked(l->engine);
 	(void)hark__sys.close(l->posted_source.fd);
 }
@@ -449,6 +450,7 @@ static void init_fiber(struct hark__fiber *f, const char *name)
 	f->waiter = (struct hark__waiter){0};
 	f->shelf = NULL;
 	f->scope = NULL;
+	f->scopes = 0;
 	f->sibling = f->drain = f->idle = (struct hark__list){0};
 	f->timer = (struct hark__timer){.waiter = &f->waiter};
 	f->timer_at = f->deadline = HARK_FOREVER;
@@ -491,7 +493,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	r = l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	if (r == 0)
 		return 0;
-	hark__engine_close(l->engine);
+	l->engine->ops->close(l->engine);
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
@@ -541,7 +543,7 @@ void hark__loop_close(struct hark__loop *l)
 	assert(l->current == &l->main && l->n_fibers == 0);
 	hark__overflow_unwatch();
 	hark__source_detach(&l->posted_source);
-	hark__engine_close(l->engine);
+	l->engine->ops->close(l->engine);
 	pthread_mutex_lock(&l->posted_lock); /* a post under way still writes to the descriptor */
 	(void)hark__sys.close(l->posted_source.fd);
 	pthread_mutex_unlock(&l->posted_lock);
@@ -668,6 +670,6 @@ const char *hark_engine_name(void)
 	if (hark__engine_open(NULL, &e) < 0)
 		return "poll";
 	const char *name = e->ops->name;
-	hark__engine_close(e);
+	e->ops->close(e);
 	return name;
 }

@@ -55,6 +55,7 @@ struct hark__fiber {
 	struct hark__list sibling;  /* in scope->fibers; in the pool: next free */
 	struct hark__timer timer;   /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
 	char name[HARK__NAME_MAX + 1];
+	unsigned scopes;            /* that it has open */
 #ifdef HARK__ASAN
 	void *fake_stack;
 	const void *asan_bottom; /* the main fiber's stack, as ASan tells at the first switch away from it */
@@ -128,6 +129,9 @@ struct hark__loop {
 	struct hark__heap timers;
 	struct hark__stacks stacks;
 	unsigned n_fibers;            /* without main and sched */
+	unsigned scopes;              /* that have started fibers here and are not closed */
+	bool of_scopes;               /* made by one: closed with the last one */
+	bool forked;                  /* this process is a child of the one that it runs in */
 	struct hark__list drain_waiters;
 	struct hark__list idle;       /* fibers at a request boundary, longest first */
 	struct hark__timer idle_timer;

@@ -37,7 +37,7 @@ struct hark__mailbox {
 	atomic_uint refs;         /* the owner's and one a reply; release on the last */
 	pthread_mutex_t talks_lock;
 	struct hark__list talks;  /* guarded by talks_lock: conversations, so that one peer has one */
-	bool gather;
+	atomic_bool gather;       /* relaxed: read by threads that reply as well, but on only while none but the loop's own does */
 	unsigned n_in, n_out;
 	struct mmsghdr in[HARK__BATCH];
 	struct iovec in_iov[HARK__BATCH];

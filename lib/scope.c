@@ -12,8 +12,8 @@ struct hark__scope {
 	struct hark__list fibers;   /* by their sibling node */
 	struct hark__fiber *joiner; /* waits for the last one; NULL: nobody */
 	struct hark__loop *loop;    /* of the first hark_go(); NULL: none yet */
+	struct hark__fiber *owner;  /* who opened it; NULL: not a fiber */
 	bool cancelled;
-	bool made_loop;             /* closes it again */
 };
 
 _Static_assert(sizeof(struct hark__scope) <= sizeof(struct hark_scope), "hark.h reserves too little for a scope");
@@ -27,25 +27,58 @@ void hark_scope_open(struct hark_scope *s)
 {
 	*inside(s) = (struct hark__scope){0};
 	hark__list_init(&inside(s)->fibers);
+	if (hark__loop_current != NULL) {
+		inside(s)->owner = hark__fiber_self();
+		inside(s)->owner->scopes++;
+	}
+}
+
+/* In a forked child the fibers are gone, and the loop with them: what is left of the scope is empty. */
+static void forget_if_forked(struct hark__scope *s)
+{
+	if (s->loop == NULL || !s->loop->forked)
+		return;
+	hark__list_init(&s->fibers);
+	s->joiner = NULL;
+	s->loop = NULL;
+}
+
+/* The loop of a thread that had none lives as long as one of the scopes that use it. */
+static int use_loop(struct hark__scope *s)
+{
+	if (hark__loop_current == NULL) {
+		struct hark__loop *l;
+		int r = hark__loop_open(NULL, 0, &l);
+		if (r < 0)
+			return r;
+		l->of_scopes = true;
+	}
+	assert(s->loop == NULL || s->loop == hark__loop_current);
+	if (s->loop == NULL) {
+		s->loop = hark__loop_current;
+		s->loop->scopes++;
+	}
+	return 0;
+}
+
+static void leave_loop(struct hark__scope *s)
+{
+	struct hark__loop *l = s->loop;
+	s->loop = NULL;
+	if (l != NULL && --l->scopes == 0 && l->of_scopes)
+		hark__loop_close(l);
 }
 
 int hark_go(struct hark_scope *scope, const char *name, void (*fn)(void *), void *arg)
 {
 	struct hark__scope *s = inside(scope);
-	struct hark__loop *l = hark__loop_current;
 	struct hark__fiber *f;
-	int r;
 	if (s->cancelled)
 		return -ECANCELED;
-	if (l == NULL) {
-		r = hark__loop_open(NULL, 0, &l);
-		if (r < 0)
-			return r;
-		s->made_loop = true;
-	}
-	assert(s->loop == NULL || s->loop == l);
-	s->loop = l;
-	r = hark__fiber_start(l, name, fn, arg, &f);
+	forget_if_forked(s);
+	int r = use_loop(s);
+	if (r == 0)
+		r = hark__fiber_start(s->loop, name, fn, arg, &f);
 	if (r < 0)
 		return r;
 	f->scope = s;
@@ -64,6 +97,7 @@ void hark__scope_left(struct hark__fiber *f)
 void hark_cancel(struct hark_scope *scope)
 {
 	struct hark__scope *s = inside(scope);
+	forget_if_forked(s);
 	s->cancelled = true;
 	for (struct hark__list *at = s->fibers.next; at != &s->fibers; at = at->next)
 		hark__fiber_cancel(hark__container(at, struct hark__fiber, sibling));
@@ -73,12 +107,14 @@ int hark_join(struct hark_scope *scope, int64_t deadline)
 {
 	struct hark__scope *s = inside(scope);
 	int r = 0;
+	forget_if_forked(s);
 	if (s->joiner != NULL)
 		return -EBUSY;
 	while (r == 0 && !hark__list_empty(&s->fibers)) {
 		s->joiner = hark__fiber_self();
 		r = hark__park(deadline, "join");
-		s->joiner = NULL;
+		if (s->joiner == hark__fiber_self()) /* else the scope's end waits by now */
+			s->joiner = NULL;
 	}
 	return r;
 }
@@ -86,6 +122,7 @@ int hark_join(struct hark_scope *scope, int64_t deadline)
 void hark_scope_close(struct hark_scope *scope)
 {
 	struct hark__scope *s = inside(scope);
+	forget_if_forked(s);
 	if (!hark__list_empty(&s->fibers))
 		hark_cancel(scope);
 	while (!hark__list_empty(&s->fibers)) {
@@ -93,8 +130,8 @@ void hark_scope_close(struct hark_scope *scope)
 		hark__park_firmly("scope end");
 		s->joiner = NULL;
 	}
-	if (s->made_loop)
-		hark__loop_close(s->loop);
-	s->made_loop = false;
-	s->loop = NULL;
+	if (s->owner != NULL)
+		s->owner->scopes--;
+	s->owner = NULL;
+	leave_loop(s);
 }

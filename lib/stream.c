@@ -17,6 +17,7 @@
 
 #include "conn.h"
 #include "datagram.h"
+#include "fd.h"
 #include "fiber.h"
 #include "sys.h"
 
@@ -41,8 +42,11 @@ static void put(struct hark_conn *c, atomic_bool *what, bool value)
 	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
 }
 
+/* Where every call passes: a cancelled fiber is told even where it would not have to wait. */
 int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
 {
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	return take(c, role) ? 0 : -EBUSY;
 }
 
@@ -85,7 +89,7 @@ static ssize_t send_file(struct hark_conn *c, const struct iovec *iov)
 		if (n > PIPE_BUF)
 			n = PIPE_BUF; /* so much never blocks once poll(2) says so, pipe(7) */
 	}
-	ssize_t done = hark__sys.write(c->src.fd, iov->iov_base, n);
+	ssize_t done = hark__fd_write(c->src.fd, iov->iov_base, n);
 	return done < 0 ? -errno : done;
 }
 
@@ -356,16 +360,15 @@ static size_t gather(struct hark_conn *c, size_t n, ssize_t *end)
 	return hark__buffer_len(&c->in);
 }
 
-/* Puts n bytes back before what is buffered. 0 or -ENOMEM: they are lost. */
-static int unread(struct hark_conn *c, const void *from, size_t n)
+/* Puts bytes that were read back in front of what is buffered. 0 or -ENOMEM. */
+static int unread(struct hark_conn *c, const void *bytes, size_t n)
 {
 	size_t len = hark__buffer_len(&c->in);
-	int r = n > 0 ? hark__buffer_reserve(&c->in, n) : 0;
-	if (n == 0 || r < 0)
+	int r = hark__buffer_reserve(&c->in, n);
+	if (r < 0)
 		return r;
-	char *head = hark__buffer_head(&c->in);
-	memmove(head + n, head, len);
-	memcpy(head, from, n);
+	memmove(hark__buffer_head(&c->in) + n, hark__buffer_head(&c->in), len);
+	memcpy(hark__buffer_head(&c->in), bytes, n);
 	c->in.tail += (uint32_t)n;
 	return 0;
 }
@@ -389,9 +392,8 @@ ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 		done += hark__buffer_take(&c->in, (char *)buf + done, n - done);
 out:
 	if (done < n) {
-		end = end < 0 ? end : done == 0 && hark__buffer_len(&c->in) == 0 ? 0 : -ENODATA;
-		r = unread(c, buf, done); /* what came stays readable */
-		end = r < 0 ? r : end;
+		r = done > 0 ? unread(c, buf, done) : 0;
+		end = r < 0 ? r : end < 0 ? end : hark__buffer_len(&c->in) == 0 ? 0 : -ENODATA;
 	} else {
 		end = (ssize_t)n;
 	}
@@ -587,7 +589,7 @@ int hark_flush(struct hark_conn *c)
 {
 	if (hark_type(c) == SOCK_DGRAM)
 		return 0;
-	int r = hark__conn_begin(c, &c->writing);
+	int r = take(c, &c->writing) ? 0 : -EBUSY; /* of a cancelled fiber, too: closing sends what can be sent without waiting */
 	if (r < 0)
 		return r;
 	lock_out(c);

@@ -3,6 +3,7 @@
  *
  * Owner: the caller keeps the sources; they stay attached to the engine between waits. */
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "drain.h"
@@ -50,13 +51,10 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 	if (s->engine != NULL && s->engine != l->engine) { /* of a loop that a fork or its end has left behind */
 		s->engine = NULL;
 		s->armed = 0;
-		hark__list_remove(&s->attached);
 	}
 	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT));
 	if (r < 0)
 		let_go(s, events, w);
-	else
-		hark__source_keep(s);
 	return r;
 }
 
@@ -202,14 +200,22 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 		return -EINVAL;
 	hark__source_init(&s, fd);
 	s.ready = 0;
-	int r = 0, found = 0;
+	int r = 0, found = 0, own = -1;
 	while (r == 0 && found == 0) {
 		r = hark__wait_any(&one, 1, events | drain, deadline, "descriptor");
+		if (r == -EEXIST && own < 0) { /* a connection, or another fiber here, has it registered: epoll tells them apart by number */
+			own = hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+			r = own < 0 ? -errno : 0;
+			s.fd = own;
+			continue;
+		}
 		found = (int)(hark__ready(&s) & events);
 		if (drain && hark__drain_until() != HARK_FOREVER)
 			found |= HARK_DRAIN;
 	}
 	hark__source_detach(&s);
+	if (own >= 0)
+		(void)hark__sys.close(own);
 	return r < 0 && found == 0 ? r : found;
 }
 

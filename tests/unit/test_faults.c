@@ -792,32 +792,6 @@ static void a_late_drain_does_not_deafen_the_next_service(void **state)
 	}
 }
 
-/* Longer than a buffer, so that most of it goes straight to the caller. Found by tests/fuzz/fuzz_line.c. */
-static void a_long_readn_that_fails_loses_nothing(void **state)
-{
-	enum { SENT = 20000, WANTED = 30000 };
-	static char sent[SENT], got[WANTED];
-	struct hark_conn *c;
-	int pair[2];
-	(void)state;
-	for (int i = 0; i < SENT; i++)
-		sent[i] = (char)i;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(hark_conn_from_fd(pair[0], &c), 0);
-	assert_int_equal(send(pair[1], sent, SENT, 0), SENT);
-	hark_idle_timeout(c, HARK_MS);
-	assert_int_equal(hark_readn(c, got, WANTED), -ETIMEDOUT);
-	assert_int_equal(hark_buffered(c), SENT);
-	assert_int_equal(shutdown(pair[1], SHUT_WR), 0);
-	assert_int_equal(hark_readn(c, got, WANTED), -ENODATA);
-	memset(got, 0, sizeof got);
-	assert_int_equal(hark_readn(c, got, SENT), SENT);
-	assert_memory_equal(got, sent, SENT);
-	assert_int_equal(hark_readn(c, got, 1), 0);
-	assert_int_equal(hark_close(c), 0);
-	(void)close(pair[1]);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -834,7 +808,6 @@ int main(int argc, char **argv)
 		cmocka_unit_test(faults_under_fiber_at_the_first_byte),
 		cmocka_unit_test(faults_with_two_workers),
 		cmocka_unit_test(workers_without_their_engine_are_an_error),
-		cmocka_unit_test(a_long_readn_that_fails_loses_nothing),
 		cmocka_unit_test(a_late_drain_does_not_deafen_the_next_service),
 	};
 	if (argc > 1)
