@@ -22,6 +22,7 @@
 
 #define ACCEPT_BATCH 64                /* connections accepted in a row before others run */
 #define RETRY_NS     (100 * HARK_MS)   /* while paused for want of something that others may give back */
+#define BACKLOG_MAX  65536             /* connections taken from one when a drain begins: somaxconn's own limit */
 #define TICK_NS      (50 * HARK_MS)    /* while draining: how soon a shortened grace is seen */
 #define CUT_NS       (2 * HARK_S)      /* after the cut: for boxes that must notice it by themselves */
 
@@ -87,9 +88,17 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 	(void)hark_close(c);
 }
 
+static bool backlog_left(const struct hark__server *s)
+{
+	for (int i = 0; i < s->n_gates; i++)
+		if (s->gates[i].listener->src.fd >= 0)
+			return true;
+	return s->stuck != NULL || !hark__list_empty(&s->pending);
+}
+
 static void finish_if_empty(struct hark__server *s)
 {
-	if (s->draining && s->n_conns == 0 && s->stuck == NULL && !s->done) {
+	if (s->draining && s->n_conns == 0 && !backlog_left(s) && !s->done) {
 		s->done = true;
 		hark__fiber_wake(s->waiting);
 	}
@@ -119,6 +128,8 @@ void hark__server_ended(struct hark__server *s, struct hark__gate *lent)
 	if (lent != NULL)
 		hark__gate_returned(lent);
 	resume(s);
+	if (s->draining && backlog_left(s))
+		hark__loop_wake(s->loop, &s->drain_tick);
 	finish_if_empty(s);
 }
 
@@ -274,6 +285,8 @@ static void sender_run(struct hark__waiter *w)
 static void gate_run(struct hark__waiter *w)
 {
 	struct hark__gate *g = hark__container(w, struct hark__gate, waiter);
+	if (g->server->draining)
+		return;
 	if (g->server->opts.wait)
 		hark__gate_lend(g);
 	else if (g->listener->type == SOCK_DGRAM)
@@ -284,15 +297,48 @@ static void gate_run(struct hark__waiter *w)
 
 /* ---- draining -------------------------------------------------------------------------------- */
 
-/* A last look at the backlog: who has connected is served. Bounded by the backlog's size, as nothing is refilled faster than
- * a box under the inline model could be stopped by the grace. */
-static void empty_backlog(struct hark__gate *g)
+/* Takes what a backlog holds, so that the socket can be closed: who has connected is served, now or when max_conns has room.
+ * false: not all could be taken, for want of descriptors or memory; they come back as connections end. */
+static bool empty_backlog(struct hark__gate *g)
 {
 	struct hark__server *s = g->server;
 	struct hark_conn *c;
-	while (!s->opts.wait && g->listener->type == SOCK_STREAM && g->listener->src.fd >= 0 && hark__server_may_accept(s) &&
-	       hark_now() < hark__drain_until() && hark__accept_now(g->listener, &c) == 0)
-		(void)hark__server_start(s, c);
+	int r = 0;
+	if (s->opts.wait || g->listener->type != SOCK_STREAM || g->listener->src.fd < 0)
+		return true;
+	for (int i = 0; i < BACKLOG_MAX && (r == 0 || r == -EINTR); i++) {
+		r = hark__accept_now(g->listener, &c);
+		if (r == 0)
+			hark__list_append(&s->pending, &c->link);
+	}
+	return r != -EMFILE && r != -ENFILE && r != -ENOBUFS && r != -ENOMEM;
+}
+
+/* Starts boxes for them as far as there is room. */
+static void start_pending(struct hark__server *s)
+{
+	bool some = false;
+	while (!full(s) && hark_now() < hark__drain_until()) {
+		struct hark__list *node = s->stuck == NULL ? hark__list_pop(&s->pending) : NULL;
+		if (node != NULL)
+			s->stuck = hark__container(node, struct hark_conn, link);
+		if (s->stuck == NULL || !start_stuck(s))
+			break;
+		some = true;
+	}
+	if (some && s->model->drain != NULL)
+		s->model->drain(s);
+}
+
+/* They never began. */
+static void drop_pending(struct hark__server *s)
+{
+	struct hark__list *node;
+	if (s->stuck != NULL)
+		hark__conn_free(s->stuck);
+	s->stuck = NULL;
+	while ((node = hark__list_pop(&s->pending)) != NULL)
+		hark__conn_free(hark__container(node, struct hark_conn, link));
 }
 
 static void close_gate(struct hark__gate *g)
@@ -309,11 +355,12 @@ static void close_gate(struct hark__gate *g)
 static void tick(struct hark__server *s)
 {
 	int64_t now = hark_now(), end = hark__drain_until();
-	if (!s->paused && now < end)
-		(void)start_stuck(s); /* the gates are closed: nobody else would */
-	if (s->stuck != NULL && now >= end) {
-		hark__conn_free(s->stuck); /* it never began */
-		s->stuck = NULL;
+	for (int i = 0; i < s->n_gates; i++)
+		if (empty_backlog(&s->gates[i]) || now >= end)
+			close_gate(&s->gates[i]);
+	start_pending(s);
+	if (now >= end && backlog_left(s)) {
+		drop_pending(s);
 		s->cut = true;
 	}
 	if (now >= end && s->n_conns > 0) {
@@ -344,11 +391,7 @@ static void drain_run(struct hark__waiter *w)
 		return;
 	if (hark__drain_upstream_fd() >= 0) /* our own children listen to us */
 		hark_drain(hark__drain_until() - hark_now());
-	for (int i = 0; i < s->n_gates; i++)
-		empty_backlog(&s->gates[i]);
 	s->draining = true;
-	for (int i = 0; i < s->n_gates; i++)
-		close_gate(&s->gates[i]);
 	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_DRAINING});
 	hark__loop_draining(s->loop);
 	if (s->model->drain != NULL)
@@ -400,6 +443,7 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	}
 	s->n_gates = n;
 	hark__list_init(&s->conns);
+	hark__list_init(&s->pending);
 	s->retry_waiter.run = retry_run;
 	s->retry.waiter = &s->retry_waiter;
 	s->drain_waiter.run = drain_run;
@@ -419,9 +463,7 @@ static void close_work(struct hark__server *s)
 			hark__mailbox_send(g->mailbox);
 		hark__mailbox_close(g->mailbox);
 	}
-	if (s->stuck != NULL)
-		hark__conn_free(s->stuck);
-	s->stuck = NULL;
+	drop_pending(s);
 	hark__timer_clear(s->loop, &s->retry);
 	hark__timer_clear(s->loop, &s->drain_timer);
 	hark__timer_clear(s->loop, &s->late);

@@ -46,6 +46,7 @@ struct hark__server {
 	struct hark__list conns;   /* connections in this process, where the model lists them */
 	unsigned n_conns;          /* being served, wherever */
 	struct hark_conn *stuck;   /* accepted, but start() had no room: served first when there is */
+	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns has no room for it */
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool draining, cut, done;

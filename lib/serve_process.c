@@ -69,6 +69,8 @@ static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c
 			(void)hark__sys.close(s->gates[i].listener->src.fd);
 			s->gates[i].listener->src.fd = -1;
 		}
+	for (struct hark__list *at = s->pending.next; at != &s->pending; at = at->next) /* others' connections */
+		(void)hark__sys.close(hark__container(at, struct hark_conn, link)->src.fd);
 	if (s->life.fd >= 0)
 		(void)hark__sys.close(s->life.fd);
 	hark__wait_served(true);

@@ -1,0 +1,964 @@
+/* test_serve.c — hark_serve() under all models, with one and two workers, on each engine.
+ *
+ * Each server is a child of its own, bounded by alarm(2), that drains on SIGTERM; the test is its client, with plain
+ * sockets. Its events come through a pipe, a letter each, so that the tests wait for what happens instead of sleeping. */
+#include "modes.h"
+
+#include <poll.h>
+#include <sys/resource.h>
+
+#include "sys.h"
+
+#define CLIENTS 100
+#define KB10    10240
+
+struct plan {
+	const char *address; /* NULL: tcp://127.0.0.1:0 */
+	hark_box *box;
+	struct hark_serve_opts opts;
+	int64_t grace_ns;              /* of SIGTERM's drain; SIGUSR1's is 0 */
+	void (*prepare)(void);         /* in the server, before it serves; may be NULL */
+	void (*after)(void);           /* and when it has; may be NULL */
+};
+
+struct server {
+	pid_t pid;
+	int events; /* what happens, read by event_next() */
+	struct hark_endpoint at;
+};
+
+static int64_t grace;
+static int events_out;
+
+static void on_term(int sig)
+{
+	hark_drain(sig == SIGTERM ? grace : 0);
+}
+
+static void tell_event(const struct hark_event *e, void *arg)
+{
+	static const char letters[] = "?roc\1\2ud!";
+	char what = letters[e->kind];
+	(void)arg;
+	if (e->kind == HARK_EVENT_PAUSED)
+		what = e->error == 0 ? 'p' : 'P';
+	else if (e->kind == HARK_EVENT_RESUMED)
+		what = 'R';
+	CHECK_INT(write(events_out, &what, 1), 1);
+}
+
+static _Noreturn void be_server(const struct plan *p, struct hark_listener *l)
+{
+	struct hark_serve_opts o = p->opts;
+	struct hark_why why = {.text = ""};
+	(void)alarm(40u * SLOWER);
+	grace = p->grace_ns;
+	(void)signal(SIGSEGV, SIG_DFL);
+	(void)signal(SIGTERM, on_term);
+	(void)signal(SIGUSR1, on_term);
+	if (p->prepare != NULL)
+		p->prepare();
+	o.event = tell_event;
+	o.why = &why;
+	int rc = hark_serve(&l, 1, p->box, NULL, &o);
+	if (rc == -ENOSYS)
+		_exit(SKIPPED);
+	if (rc < 0 && rc != -ETIMEDOUT)
+		(void)fprintf(stderr, "serve: %s: %s\n", why.text, hark_strerror(rc));
+	hark_listener_close(l);
+	if (p->after != NULL)
+		p->after();
+#ifdef UNDER_ASAN
+	if (rc == 0)
+		__lsan_do_leak_check();
+#endif
+	_exit(rc == 0 ? 0 : rc == -ETIMEDOUT ? 2 : 1);
+}
+
+static struct server server_start(const struct plan *p)
+{
+	struct server s;
+	struct hark_listener *l;
+	int fds[2];
+	socklen_t len = sizeof s.at.addr;
+	assert_int_equal(hark_listen(p->address != NULL ? p->address : "tcp://127.0.0.1:0", NULL, &l), 0);
+	assert_int_equal(getsockname(hark_listener_fd(l), (struct sockaddr *)&s.at.addr, &len), 0);
+	s.at.len = len;
+	s.at.type = hark_listener_type(l);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	s.pid = fork();
+	assert_true(s.pid >= 0);
+	if (s.pid == 0) {
+		(void)close(fds[0]);
+		events_out = fds[1];
+		be_server(p, l);
+	}
+	(void)close(fds[1]);
+	hark_listener_close(l);
+	s.events = fds[0];
+	return s;
+}
+
+/* The next event's letter; 0: there is none within the time, or the server has ended. */
+static char event_next(struct server *s, int timeout_ms)
+{
+	char c;
+	struct pollfd p = {.fd = s->events, .events = POLLIN};
+	if (poll(&p, 1, timeout_ms) <= 0 || read(s->events, &c, 1) != 1)
+		return 0;
+	return c;
+}
+
+#define LONG_MS (10000 * SLOWER)
+
+/* Waits for this event, whatever comes before. */
+static void event_await(struct server *s, char wanted)
+{
+	char c;
+	while ((c = event_next(s, LONG_MS)) != wanted)
+		if (c == 0)
+			fail_msg("event '%c' did not come", wanted);
+}
+
+/* false: this engine is not to be had here. */
+static bool server_ready(struct server *s)
+{
+	char c;
+	while ((c = event_next(s, LONG_MS)) != 'r')
+		if (c == 0)
+			return false;
+	return true;
+}
+
+/* What it ended with, within a time; the pipe tells when all its processes have. */
+static int server_end(struct server *s)
+{
+	int status;
+	assert_int_equal(waitpid(s->pid, &status, 0), s->pid);
+	(void)close(s->events);
+	if (WIFSIGNALED(status))
+		fail_msg("the server died by signal %d", WTERMSIG(status));
+	return WEXITSTATUS(status);
+}
+
+static int server_stop(struct server *s)
+{
+	assert_int_equal(kill(s->pid, SIGTERM), 0);
+	return server_end(s);
+}
+
+/* ---- clients --------------------------------------------------------------------------------- */
+
+static int client(const struct server *s)
+{
+	struct timeval t = {.tv_sec = 10 * SLOWER};
+	int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t), 0);
+	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0)
+		fail_msg("connect: %s", strerror(errno));
+	return fd;
+}
+
+static void client_says(int fd, const char *text)
+{
+	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (int)strlen(text));
+}
+
+static void client_hears(int fd, const char *text)
+{
+	char buf[64];
+	size_t got = 0;
+	while (got < strlen(text)) {
+		ssize_t n = recv(fd, buf + got, strlen(text) - got, 0);
+		if (n <= 0)
+			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text, n == 0 ? "the end" : strerror(errno));
+		got += (size_t)n;
+	}
+	assert_memory_equal(buf, text, got);
+}
+
+/* The end, in order or not. */
+static void client_hears_the_end(int fd)
+{
+	char c;
+	ssize_t n = recv(fd, &c, 1, 0);
+	if (n > 0 || (n < 0 && errno != ECONNRESET))
+		fail_msg("the connection goes on: %s", n > 0 ? "a byte came" : strerror(errno));
+	(void)close(fd);
+}
+
+static bool hears_within(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, ms) > 0;
+}
+
+/* ---- boxes ----------------------------------------------------------------------------------- */
+
+static void echo(struct hark_conn *c, void *arg)
+{
+	char buf[3000];
+	ssize_t n;
+	(void)arg;
+	while ((n = hark_read(c, buf, sizeof buf)) > 0)
+		if (hark_write(c, buf, (size_t)n) < 0)
+			return;
+}
+
+/* A request is a line; the answer the same. 'k' kills the worker. */
+static void lines(struct hark_conn *c, void *arg)
+{
+	char line[64];
+	ssize_t n;
+	(void)arg;
+	while (hark_idle(c) > 0) {
+		n = hark_readline(c, line, sizeof line);
+		if (n <= 0 || hark_write(c, line, (size_t)n) < 0)
+			return;
+		if (line[0] == 'k')
+			_exit(9);
+	}
+}
+
+/* Greets, then is busy until it has read a line, and answers that. */
+static void greets(struct hark_conn *c, void *arg)
+{
+	char line[64];
+	(void)arg;
+	(void)hark_write(c, "hi\n", 3);
+	ssize_t n = hark_readline(c, line, sizeof line);
+	if (n > 0)
+		(void)hark_write(c, line, (size_t)n);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------ */
+
+static void echo_clients(struct server *s)
+{
+	static int fds[CLIENTS];
+	static char out[KB10], in[KB10];
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = client(s);
+		pattern_fill(out, (size_t)i * 7, KB10);
+		assert_int_equal(send(fds[i], out, KB10, MSG_NOSIGNAL), KB10);
+		assert_int_equal(shutdown(fds[i], SHUT_WR), 0);
+	}
+	for (int i = 0; i < CLIENTS; i++) {
+		size_t got = 0;
+		ssize_t n;
+		while (got < KB10 && (n = recv(fds[i], in + got, KB10 - got, 0)) > 0)
+			got += (size_t)n;
+		assert_int_equal(got, KB10);
+		assert_true(pattern_is(in, (size_t)i * 7, KB10));
+		client_hears_the_end(fds[i]);
+	}
+}
+
+/* Runs what under each model, number of workers and engine. */
+static void every_way(struct plan p, void (*what)(struct server *))
+{
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
+		for (int workers = 1; workers <= 2; workers++)
+			for (size_t e = 0; e < ENGINES_ALL; e++) {
+				p.opts.model = (enum hark_model)m;
+				p.opts.workers = workers;
+				p.opts.engine = engines_all[e];
+				struct server s = server_start(&p);
+				if (!server_ready(&s)) {
+					assert_int_equal(server_end(&s), SKIPPED);
+					print_message("skipped in part: engine %s is not available here\n", engines_all[e]);
+					continue;
+				}
+				what(&s);
+				int rc = server_stop(&s);
+				if (rc != 0)
+					fail_msg("%s, %d workers, %s: ended with %d", hark_model_name((enum hark_model)m), workers,
+					         engines_all[e], rc);
+			}
+}
+
+static void one_box_serves_under_every_model_worker_count_and_engine(void **state)
+{
+	(void)state;
+	every_way((struct plan){.box = echo, .grace_ns = 5 * HARK_S}, echo_clients);
+}
+
+/* ---- limits ---------------------------------------------------------------------------------- */
+
+static void over_max_conns_connections_wait_in_the_backlog(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS};
+	(void)state;
+	for (size_t m = 0; m < 3; m++) {
+		int fds[5];
+		struct plan p = {.box = greets, .opts = {.model = models[m], .max_conns = 2}, .grace_ns = 5 * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		for (int i = 0; i < 5; i++)
+			fds[i] = client(&s);
+		client_hears(fds[0], "hi\n");
+		client_hears(fds[1], "hi\n");
+		event_await(&s, 'p');
+		assert_false(hears_within(fds[2], 100));
+		for (int i = 0; i < 5; i++) {
+			client_says(fds[i], "go\n");
+			if (i >= 2)
+				client_hears(fds[i], "hi\n");
+			client_hears(fds[i], "go\n");
+			client_hears_the_end(fds[i]);
+		}
+		event_await(&s, 'R');
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
+static void low_descriptor_limit(void)
+{
+	struct rlimit l = {40, 40};
+	CHECK_INT(setrlimit(RLIMIT_NOFILE, &l), 0);
+}
+
+static int64_t cpu_of(pid_t pid)
+{
+	clockid_t clock;
+	struct timespec t;
+	assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
+	assert_int_equal(clock_gettime(clock, &t), 0);
+	return t.tv_sec * HARK_S + t.tv_nsec;
+}
+
+static void running_out_of_descriptors_pauses_idly_and_serves_all_in_the_end(void **state)
+{
+	(void)state;
+	for (size_t e = 0; e < ENGINES_ALL; e++) {
+		int fds[CLIENTS];
+		struct plan p = {
+			.box = greets,
+			.opts = {.engine = engines_all[e]},
+			.grace_ns = 5 * HARK_S,
+			.prepare = low_descriptor_limit,
+		};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			print_message("skipped in part: engine %s is not available here\n", engines_all[e]);
+			continue;
+		}
+		for (int i = 0; i < CLIENTS; i++)
+			fds[i] = client(&s);
+		client_hears(fds[0], "hi\n");
+		event_await(&s, 'P');
+		int64_t before = cpu_of(s.pid);
+		(void)usleep(400000); /* long enough to tell spinning from waiting */
+		assert_in_range(cpu_of(s.pid) - before, 0, 80 * HARK_MS);
+		for (int i = 0; i < CLIENTS; i++) {
+			client_says(fds[i], "go\n");
+			if (i > 0)
+				client_hears(fds[i], "hi\n");
+			client_hears(fds[i], "go\n");
+			client_hears_the_end(fds[i]);
+		}
+		event_await(&s, 'R');
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
+static int (*real_accept4)(int, struct sockaddr *, socklen_t *, int);
+
+static int failing_accept4(int fd, struct sockaddr *peer, socklen_t *len, int flags)
+{
+	static const int errors[] = {ECONNABORTED, EPROTO, EINTR, EPERM, ENETDOWN, EHOSTUNREACH, ETIMEDOUT, ENFILE, ENOBUFS, 0, 0};
+	static unsigned calls;
+	int err = errors[calls++ % (sizeof errors / sizeof errors[0])];
+	if (err == 0)
+		return real_accept4(fd, peer, len, flags);
+	errno = err;
+	return -1;
+}
+
+static void break_accept(void)
+{
+	real_accept4 = hark__sys.accept4;
+	hark__sys.accept4 = failing_accept4;
+}
+
+static void errors_of_accept_lose_no_connection(void **state)
+{
+	struct plan p = {.box = greets, .grace_ns = 5 * HARK_S, .prepare = break_accept};
+	(void)state;
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	for (int i = 0; i < 6; i++) {
+		int fd = client(&s);
+		client_hears(fd, "hi\n");
+		client_says(fd, "x\n");
+		client_hears(fd, "x\n");
+		client_hears_the_end(fd);
+	}
+	assert_int_equal(server_stop(&s), 0);
+}
+
+static int failures_left;
+static pid_t (*real_fork)(void);
+static int (*real_create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+static pid_t failing_fork(void)
+{
+	if (failures_left-- <= 0)
+		return real_fork();
+	errno = EAGAIN;
+	return -1;
+}
+
+static int failing_create(pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg)
+{
+	return failures_left-- > 0 ? EAGAIN : real_create(t, a, fn, arg);
+}
+
+static void break_starts(void)
+{
+	failures_left = 4;
+	real_fork = hark__sys.fork;
+	hark__sys.fork = failing_fork;
+	real_create = hark__sys.pthread_create;
+	hark__sys.pthread_create = failing_create;
+}
+
+static void a_connection_that_there_was_no_process_or_thread_for_is_served_later(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_THREAD, HARK_MODEL_PROCESS};
+	(void)state;
+	for (int drained = 0; drained < 2; drained++) /* also where the drain comes in between */
+		for (size_t m = 0; m < 2; m++) {
+			struct plan p = {.box = greets, .opts = {.model = models[m]}, .grace_ns = 10 * HARK_S, .prepare = break_starts};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int one = client(&s), two = client(&s);
+			event_await(&s, 'P');
+			if (drained)
+				assert_int_equal(kill(s.pid, SIGTERM), 0);
+			client_says(one, "1\n");
+			client_says(two, "2\n");
+			client_hears(one, "hi\n1\n");
+			client_hears(two, "hi\n2\n");
+			client_hears_the_end(one);
+			client_hears_the_end(two);
+			assert_int_equal(drained ? server_end(&s) : server_stop(&s), 0);
+		}
+}
+
+/* ---- draining -------------------------------------------------------------------------------- */
+
+static void a_drain_ends_the_idle_and_lets_the_busy_finish(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS};
+	(void)state;
+	for (int workers = 1; workers <= 2; workers++)
+		for (size_t m = 0; m < 3; m++) {
+			struct plan p = {.box = lines, .opts = {.model = models[m], .workers = workers}, .grace_ns = 10 * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int idle = client(&s), busy = client(&s);
+			client_says(idle, "one\n");
+			client_hears(idle, "one\n");
+			client_says(busy, "begun\nand not");
+			client_hears(busy, "begun\n");
+			assert_int_equal(kill(s.pid, SIGTERM), 0);
+			event_await(&s, '!');
+			client_hears_the_end(idle);
+			client_says(busy, " ended\n");
+			client_hears(busy, "and not ended\n");
+			client_hears_the_end(busy);
+			assert_int_equal(server_end(&s), 0);
+			int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+			assert_int_equal(connect(fd, (struct sockaddr *)&s.at.addr, s.at.len), -1);
+			assert_int_equal(errno, ECONNREFUSED);
+			(void)close(fd);
+		}
+}
+
+static void a_drain_serves_what_waited_in_the_backlog(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+	(void)state;
+	for (size_t m = 0; m < 4; m++) {
+		int fds[5];
+		struct plan p = {.box = greets, .opts = {.model = models[m], .max_conns = 1}, .grace_ns = 10 * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		for (int i = 0; i < 5; i++)
+			fds[i] = client(&s);
+		client_hears(fds[0], "hi\n");
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		if (models[m] != HARK_MODEL_INLINE) /* there the box that runs has to end first */
+			event_await(&s, '!');
+		for (int i = 0; i < 5; i++) {
+			client_says(fds[i], "go\n");
+			client_hears(fds[i], i > 0 ? "hi\ngo\n" : "go\n");
+			client_hears_the_end(fds[i]);
+		}
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
+static void a_drain_out_of_descriptors_serves_the_backlog_too(void **state)
+{
+	int fds[60];
+	(void)state;
+	struct plan p = {.box = greets, .grace_ns = 10 * HARK_S, .prepare = low_descriptor_limit};
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	for (int i = 0; i < 60; i++)
+		fds[i] = client(&s);
+	client_hears(fds[0], "hi\n");
+	event_await(&s, 'P');
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	for (int i = 0; i < 60; i++) {
+		client_says(fds[i], "go\n");
+		client_hears(fds[i], i > 0 ? "hi\ngo\n" : "go\n");
+		client_hears_the_end(fds[i]);
+	}
+	assert_int_equal(server_end(&s), 0);
+}
+
+static int64_t started;
+
+static void cut_when_the_grace_ends(struct server *s)
+{
+	int fd = client(s);
+	client_hears(fd, "hi\n");
+	started = hark_now();
+	assert_int_equal(kill(s->pid, SIGTERM), 0);
+	client_hears_the_end(fd);
+	assert_int_equal(server_end(s), 2);
+	int64_t took = hark_now() - started;
+	assert_in_range(took, 150 * HARK_MS, 3 * HARK_S * SLOWER);
+}
+
+static void the_end_of_the_grace_cuts_what_is_left(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
+		for (int workers = 1; workers <= 2; workers++) {
+			struct plan p = {
+				.box = greets,
+				.opts = {.model = (enum hark_model)m, .workers = workers},
+				.grace_ns = 200 * HARK_MS,
+			};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			cut_when_the_grace_ends(&s);
+		}
+}
+
+static void a_second_drain_shortens_the_grace(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
+		for (int workers = 1; workers <= 2; workers++) {
+			struct plan p = {
+				.box = greets, .opts = {.model = (enum hark_model)m, .workers = workers}, .grace_ns = 100 * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_hears(fd, "hi\n");
+			assert_int_equal(kill(s.pid, SIGTERM), 0);
+			if (m != HARK_MODEL_INLINE || workers == 2)
+				event_await(&s, '!');
+			assert_false(hears_within(fd, 20));
+			started = hark_now();
+			assert_int_equal(kill(s.pid, SIGUSR1), 0);
+			client_hears_the_end(fd);
+			assert_int_equal(server_end(&s), 2);
+			assert_in_range(hark_now() - started, 0, 4 * HARK_S * SLOWER);
+		}
+}
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+static pid_t own_child;
+
+static void have_a_child(void)
+{
+	own_child = fork();
+	CHECK(own_child >= 0);
+	if (own_child == 0)
+		_exit(33);
+}
+
+static void wait_for_it(void)
+{
+	int status;
+	CHECK_INT(waitpid(own_child, &status, 0), own_child);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 33);
+	CHECK_INT(waitpid(-1, &status, WNOHANG), -1); /* and the server's own are all waited for */
+	CHECK_INT(errno, ECHILD);
+}
+
+static void serve_one(struct server *s)
+{
+	int fd = client(s);
+	client_hears(fd, "hi\n");
+	client_says(fd, "x\n");
+	client_hears(fd, "x\n");
+	client_hears_the_end(fd);
+}
+
+static void the_callers_own_children_are_left_to_it(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++)
+		for (int workers = 1; workers <= 2; workers++) {
+			struct plan p = {
+				.box = greets,
+				.opts = {.model = (enum hark_model)m, .workers = workers},
+				.grace_ns = 5 * HARK_S,
+				.prepare = have_a_child,
+				.after = wait_for_it,
+			};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			serve_one(&s);
+			serve_one(&s);
+			assert_int_equal(server_stop(&s), 0);
+		}
+}
+
+static void a_dead_worker_is_replaced(void **state)
+{
+	(void)state;
+	struct plan p = {.box = lines, .opts = {.workers = 2}, .grace_ns = 5 * HARK_S};
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	for (int i = 0; i < 3; i++) {
+		int fd = client(&s);
+		client_says(fd, "kill\n");
+		client_hears_the_end(fd);
+		event_await(&s, 'd');
+		event_await(&s, 'u');
+	}
+	int fds[10];
+	for (int i = 0; i < 10; i++) {
+		fds[i] = client(&s);
+		client_says(fds[i], "x\n");
+		client_hears(fds[i], "x\n");
+	}
+	for (int i = 0; i < 10; i++)
+		(void)close(fds[i]);
+	assert_int_equal(server_stop(&s), 0);
+}
+
+static void workers_end_when_their_supervisor_dies(void **state)
+{
+	(void)state;
+	struct plan p = {.box = lines, .opts = {.workers = 2}, .grace_ns = 5 * HARK_S};
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	int fd = client(&s), status;
+	client_says(fd, "x\n");
+	client_hears(fd, "x\n");
+	assert_int_equal(kill(s.pid, SIGKILL), 0);
+	assert_int_equal(waitpid(s.pid, &status, 0), s.pid);
+	client_hears_the_end(fd);
+	while (event_next(&s, LONG_MS) != 0)
+		; /* the pipe's end: nobody holds it any more */
+	char c;
+	assert_int_equal(read(s.events, &c, 1), 0);
+	(void)close(s.events);
+}
+
+static void a_childs_crash_is_its_own(void **state)
+{
+	(void)state;
+	struct plan p = {.box = lines, .opts = {.model = HARK_MODEL_PROCESS}, .grace_ns = 5 * HARK_S};
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	for (int i = 0; i < 3; i++) {
+		int fd = client(&s);
+		client_says(fd, "kill\n");
+		client_hears_the_end(fd);
+	}
+	int fd = client(&s);
+	client_says(fd, "x\n");
+	client_hears(fd, "x\n");
+	(void)close(fd);
+	assert_int_equal(server_stop(&s), 0);
+}
+
+/* ---- events, time, first bytes ------------------------------------------------------------------ */
+
+static void events_come_in_order(void **state)
+{
+	(void)state;
+	struct plan p = {.box = greets, .grace_ns = 5 * HARK_S};
+	struct server s = server_start(&p);
+	assert_int_equal(event_next(&s, LONG_MS), 'r');
+	int fd = client(&s);
+	assert_int_equal(event_next(&s, LONG_MS), 'o');
+	assert_int_equal(event_next(&s, 50), 0);
+	client_says(fd, "x\n");
+	assert_int_equal(event_next(&s, LONG_MS), 'c');
+	client_hears(fd, "hi\nx\n");
+	client_hears_the_end(fd);
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	assert_int_equal(event_next(&s, LONG_MS), '!');
+	assert_int_equal(event_next(&s, LONG_MS), 0);
+	assert_int_equal(server_end(&s), 0);
+}
+
+static void idle_time_and_lifetime_end_connections(void **state)
+{
+	(void)state;
+	for (int first = 0; first < 2; first++)
+		for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
+			struct plan p = {
+				.box = lines,
+				.opts = {.model = (enum hark_model)m, .client_first = first, .idle_timeout_ns = 100 * HARK_MS},
+				.grace_ns = 5 * HARK_S,
+			};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s); /* never speaks */
+			client_hears_the_end(fd);
+			fd = client(&s);
+			client_says(fd, "x\n");
+			client_hears(fd, "x\n");
+			client_hears_the_end(fd);
+			assert_int_equal(server_stop(&s), 0);
+			p.opts.idle_timeout_ns = 0;
+			p.opts.lifetime_ns = 200 * HARK_MS;
+			s = server_start(&p);
+			assert_true(server_ready(&s));
+			fd = client(&s);
+			for (int i = 0; i < 100 && send(fd, "x\n", 2, MSG_NOSIGNAL) == 2; i++) { /* always busy */
+				char buf[2];
+				if (recv(fd, buf, 2, MSG_WAITALL) != 2)
+					break;
+				(void)usleep(10000);
+				assert_true(i < 90);
+			}
+			(void)close(fd);
+			assert_int_equal(server_stop(&s), 0);
+		}
+}
+
+static void where_the_client_speaks_first_the_box_starts_with_its_first_byte(void **state)
+{
+	(void)state;
+	for (size_t e = 0; e < ENGINES_ALL; e++) {
+		struct plan p = {.box = lines, .opts = {.client_first = true, .engine = engines_all[e]}, .grace_ns = 10 * HARK_S};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			print_message("skipped in part: engine %s is not available here\n", engines_all[e]);
+			continue;
+		}
+		int silent = client(&s), gone = client(&s), late = client(&s), fd = client(&s);
+		client_says(fd, "x\n");
+		client_hears(fd, "x\n");
+		assert_int_equal(event_next(&s, LONG_MS), 'o');
+		assert_int_equal(event_next(&s, 20), 0); /* the others have not begun */
+		(void)close(gone);
+		assert_int_equal(event_next(&s, LONG_MS), 'o');
+		assert_int_equal(event_next(&s, LONG_MS), 'c');
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		event_await(&s, '!');
+		client_says(late, "late\n"); /* it was accepted before */
+		client_hears(late, "late\n");
+		client_hears_the_end(late);
+		client_hears_the_end(fd);
+		client_hears_the_end(silent);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
+/* ---- inetd's wait ------------------------------------------------------------------------------ */
+
+static void looks_only(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK(hark_fd(c) >= 0);
+}
+
+static void takes_all(struct hark_conn *c, void *arg)
+{
+	char buf[64];
+	struct sockaddr_storage from;
+	socklen_t len = sizeof from;
+	ssize_t n;
+	(void)arg;
+	while ((n = recvfrom(hark_fd(c), buf, sizeof buf, MSG_DONTWAIT, (struct sockaddr *)&from, &len)) >= 0) {
+		CHECK_INT(sendto(hark_fd(c), buf, (size_t)n, 0, (struct sockaddr *)&from, len), n);
+		len = sizeof from;
+	}
+}
+
+static void wait_mode_backs_off_where_a_box_takes_nothing(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++) {
+		struct plan p = {
+			.address = "udp://127.0.0.1:0",
+			.box = looks_only,
+			.opts = {.model = (enum hark_model)m, .wait = true},
+			.grace_ns = HARK_S,
+		};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		client_says(fd, "x");
+		int opened = 0;
+		int64_t end = hark_after(1200 * HARK_MS);
+		while (hark_now() < end)
+			opened += event_next(&s, 50) == 'o';
+		assert_in_range(opened, 2, 4); /* at 0, 250, 750 ms */
+		(void)close(fd);
+		assert_int_equal(server_stop(&s), 0);
+		p.box = takes_all;
+		s = server_start(&p);
+		assert_true(server_ready(&s));
+		fd = client(&s);
+		for (int i = 0; i < 20; i++) {
+			client_says(fd, "y");
+			client_hears(fd, "y");
+		}
+		(void)close(fd);
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
+/* ---- beside other fibers -------------------------------------------------------------------------- */
+
+struct besides {
+	struct hark_listener *l;
+	char address[HARK_ADDRESS_MAX];
+	struct hark_scope scope;
+	int ticks, rc;
+};
+
+static void serves(void *arg)
+{
+	struct besides *b = arg;
+	b->rc = hark_serve(&b->l, 1, greets, NULL, &(struct hark_serve_opts){.model = HARK_MODEL_FIBER});
+}
+
+static void ticks(void *arg)
+{
+	struct besides *b = arg;
+	while (hark_sleep(5 * HARK_MS) == 0)
+		b->ticks++;
+}
+
+static void beside_body(void)
+{
+	struct besides b = {.rc = 1};
+	mode_kept = 1; /* a drain's own */
+	struct hark_scope serving;
+	for (int round = 0; round < 2; round++) { /* a drain that is over does not end the next one */
+		CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
+		CHECK(hark_listener_address(b.l, b.address, sizeof b.address) > 0);
+		hark_scope_open(&b.scope);
+		hark_scope_open(&serving);
+		CHECK_INT(hark_go(&b.scope, "ticks", ticks, &b), 0);
+		CHECK_INT(hark_go(&serving, "serves", serves, &b), 0);
+		for (int i = 0; i < 10; i++) {
+			struct hark_conn *c;
+			char buf[8];
+			CHECK_INT(hark_dial(b.address, NULL, &c), 0);
+			CHECK_INT(hark_readn(c, buf, 3), 3);
+			CHECK_INT(hark_write(c, "x\n", 2), 2);
+			CHECK_INT(hark_readn(c, buf, 2), 2);
+			CHECK_INT(hark_sleep(5 * HARK_MS), 0);
+			CHECK_INT(hark_close(c), 0);
+		}
+		hark_drain(HARK_S);
+		CHECK_INT(hark_join(&serving, hark_after(5 * HARK_S)), 0);
+		CHECK_INT(b.rc, 0);
+		hark_scope_close(&serving);
+		hark_scope_close(&b.scope);
+		CHECK(b.ticks > 3);
+		hark_listener_close(b.l);
+	}
+}
+
+static void a_server_is_a_fiber_beside_others(void **state)
+{
+	(void)state;
+	on_engines(beside_body);
+}
+
+static void cancelled_body(void)
+{
+	struct besides b = {.rc = 1};
+	mode_kept = 1; /* a drain's own */
+	struct hark_conn *c;
+	char buf[8];
+	CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
+	CHECK(hark_listener_address(b.l, b.address, sizeof b.address) > 0);
+	hark_scope_open(&b.scope);
+	CHECK_INT(hark_go(&b.scope, "serves", serves, &b), 0);
+	CHECK_INT(hark_dial(b.address, NULL, &c), 0);
+	CHECK_INT(hark_readn(c, buf, 3), 3);
+	hark_scope_close(&b.scope); /* cancels it, and with it its connections */
+	CHECK_INT(b.rc, -ETIMEDOUT);
+	hark_abort(c);
+	hark_listener_close(b.l);
+}
+
+static void a_cancelled_server_cuts_its_connections(void **state)
+{
+	(void)state;
+	on_engines(cancelled_body);
+}
+
+/* ---- what cannot be served ------------------------------------------------------------------------ */
+
+static void nonsense_is_refused_with_a_reason(void **state)
+{
+	struct hark_why why;
+	struct hark_listener *l;
+	(void)state;
+	assert_int_equal(hark_listen("tcp://127.0.0.1:0", NULL, &l), 0);
+	assert_int_equal(hark_serve(NULL, 0, echo, NULL, &(struct hark_serve_opts){.why = &why}), -EINVAL);
+	assert_non_null(strstr(why.text, "listener"));
+	assert_int_equal(hark_serve(&l, 1, NULL, NULL, &(struct hark_serve_opts){.why = &why}), -EINVAL);
+	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.workers = 65, .why = &why}), -EINVAL);
+	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.model = 9, .why = &why}), -EINVAL);
+	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.engine = "steam", .why = &why}), -EINVAL);
+	assert_non_null(strstr(why.text, "steam"));
+	assert_int_equal(hark_model_parse("fibre"), -EINVAL);
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
+		assert_int_equal(hark_model_parse(hark_model_name((enum hark_model)m)), m);
+	assert_null(hark_model_name(9));
+	hark_listener_close(l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_box_serves_under_every_model_worker_count_and_engine),
+		cmocka_unit_test(over_max_conns_connections_wait_in_the_backlog),
+		cmocka_unit_test(running_out_of_descriptors_pauses_idly_and_serves_all_in_the_end),
+		cmocka_unit_test(errors_of_accept_lose_no_connection),
+		cmocka_unit_test(a_connection_that_there_was_no_process_or_thread_for_is_served_later),
+		cmocka_unit_test(a_drain_ends_the_idle_and_lets_the_busy_finish),
+		cmocka_unit_test(a_drain_serves_what_waited_in_the_backlog),
+		cmocka_unit_test(a_drain_out_of_descriptors_serves_the_backlog_too),
+		cmocka_unit_test(the_end_of_the_grace_cuts_what_is_left),
+		cmocka_unit_test(a_second_drain_shortens_the_grace),
+		cmocka_unit_test(the_callers_own_children_are_left_to_it),
+		cmocka_unit_test(a_dead_worker_is_replaced),
+		cmocka_unit_test(workers_end_when_their_supervisor_dies),
+		cmocka_unit_test(a_childs_crash_is_its_own),
+		cmocka_unit_test(events_come_in_order),
+		cmocka_unit_test(idle_time_and_lifetime_end_connections),
+		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
+		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
+		cmocka_unit_test(a_server_is_a_fiber_beside_others),
+		cmocka_unit_test(a_cancelled_server_cuts_its_connections),
+		cmocka_unit_test(nonsense_is_refused_with_a_reason),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
