@@ -261,7 +261,8 @@ static void receive_datagrams(struct hark__gate *g)
 		came_to_nothing(g, n == 0 ? -EAGAIN : n);
 		return;
 	}
-	hark__mailbox_gather(g->mailbox, s->model->gathers);
+	if (s->model->gathers)
+		hark__mailbox_gather(g->mailbox, true);
 	for (int i = 0; i < n; i++) {
 		if (hark__mailbox_take(g->mailbox, (unsigned)i, &c) < 0)
 			break; /* no memory: as a full socket queue would, it drops them */
@@ -269,7 +270,8 @@ static void receive_datagrams(struct hark__gate *g)
 			break;
 		}
 	}
-	hark__loop_wake(s->loop, &g->sender); /* behind the fibers just started */
+	if (s->model->gathers)
+		hark__loop_wake(s->loop, &g->sender); /* behind the fibers just started */
 	hark__loop_wake(s->loop, &g->waiter);
 }
 
