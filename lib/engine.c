@@ -18,7 +18,7 @@ static int open_best(struct hark__engine **out)
 	return r == -ENOSYS ? hark__engine_poll.open(out) : r;
 }
 
-static int open_named(const char *name, struct hark__engine **out)
+int hark__engine_open(const char *name, struct hark__engine **out)
 {
 	if (name == NULL)
 		name = getenv("HARK_ENGINE");
@@ -28,14 +28,6 @@ static int open_named(const char *name, struct hark__engine **out)
 		if (strcmp(engines[i]->name, name) == 0)
 			return engines[i]->open(out);
 	return -EINVAL;
-}
-
-int hark__engine_open(const char *name, struct hark__engine **out)
-{
-	int r = open_named(name, out);
-	if (r == 0)
-		hark__list_init(&(*out)->sources);
-	return r;
 }
 
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events)

@@ -493,7 +493,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	r = l->engine->ops->arm(l->engine, &l->posted_source, HARK__IN);
 	if (r == 0)
 		return 0;
-	hark__engine_close(l->engine);
+	l->engine->ops->close(l->engine);
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
@@ -670,6 +670,6 @@ const char *hark_engine_name(void)
 	if (hark__engine_open(NULL, &e) < 0)
 		return "poll";
 	const char *name = e->ops->name;
-	hark__engine_close(e);
+	e->ops->close(e);
 	return name;
 }

@@ -197,7 +197,7 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	int r = hark__engine_open(s->opts.engine, &e); /* a worker that lacks it could tell nobody */
 	if (r < 0)
 		return r;
-	hark__engine_close(e);
+	e->ops->close(e);
 	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
 	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
 		return -errno;

@@ -14,8 +14,10 @@ struct serve_events {
 	bool is_program;     /* the program moves the bytes: hark does not see how many */
 	bool verbose;        /* a line a connection, workers, pauses; otherwise only what went wrong */
 	bool json;           /* the same as JSON lines */
-	atomic_bool draining; /* workers that end now were asked to. Set once, read by threads that serve; seq_cst */
 	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
+	/* Workers that end now were asked to. Written once, while connections' threads read it and its neighbours above
+	 * (so it is not among them: compilers join their reads); it orders nothing else. */
+	atomic_bool draining;
 };
 
 /* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is

@@ -424,8 +424,10 @@ def test_what_a_udp_peer_sends_while_its_program_starts_goes_to_that_program(ser
     words = [b"word%d" % i for i in range(10)]
     for _ in range(5):
         with server.connect() as s:
+            os.kill(server.pid, signal.SIGSTOP)  # so that all of them are there before the first is taken
             for word in words:
                 s.send(word)
+            os.kill(server.pid, signal.SIGCONT)
             got = [s.recv(100).split() for _ in words]
             s.send(b"bye")
         assert len({pid for pid, _ in got}) == 1
