@@ -39,9 +39,8 @@ static void peer_hears(int fd, const char *text)
 	ssize_t n = recv(fd, buf, sizeof buf - 1, 0);
 	CHECK(n >= 0);
 	buf[n] = '\0';
-	if (strcmp(buf, text) != 0)
-		(void)fprintf(stderr, "heard \"%s\" instead of \"%s\"\n", buf, text);
-	CHECK(strcmp(buf, text) == 0);
+	CHECK_HAS(buf, text);
+	CHECK_INT(n, (long long)strlen(text));
 }
 
 /* ---- accepted ones --------------------------------------------------------------------------- */
