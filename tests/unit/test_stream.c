@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <sys/time.h>
 
+#include "conn.h"
 #include "sys.h"
 
 #define MB ((size_t)1 << 20)
@@ -414,19 +415,11 @@ static void read_beside(void *arg)
 	r->got = hark_read(r->c, r->buf, sizeof r->buf);
 }
 
-/* Until whoever runs beside waits to read. */
+/* Until whoever runs beside waits to read, or is about to. */
 static void until_it_reads(struct hark_conn *c)
 {
-	char buf[1];
-	ssize_t n;
-	hark_idle_timeout(c, 0);
-	do {
-		CHECK_INT(hark_sleep(2 * HARK_MS), 0);
-		hark_deadline(c, hark_now() - 1); /* fails by the role, or by time */
-		n = hark_peek(c, buf, 1);
-		hark_deadline(c, HARK_FOREVER);
-	} while (n == -ETIMEDOUT);
-	CHECK_INT(n, -EBUSY);
+	while (!atomic_load(&c->waiting_in))
+		CHECK_INT(hark_sleep(HARK_MS), 0);
 	CHECK_INT(hark_sleep(10 * HARK_MS), 0);
 }
 
