@@ -904,7 +904,7 @@ static void slow_but_steady(void *arg)
 {
 	struct hark_conn *c = arg;
 	for (int i = 0; i < 6; i++) {
-		CHECK_INT(hark_sleep(30 * HARK_MS), 0);
+		CHECK_INT(hark_sleep(90 * HARK_MS), 0);
 		say(c, "x");
 	}
 }
@@ -914,13 +914,13 @@ static void idle_timeout_body(void)
 	char buf[16];
 	struct beside b;
 	struct pair p = unix_pair();
-	hark_idle_timeout(p.a, 100 * HARK_MS * SLOWER);
+	hark_idle_timeout(p.a, 400 * HARK_MS * SLOWER);
 	beside_start(&b, slow_but_steady, p.b);
 	for (int i = 0; i < 6; i++)
-		CHECK_INT(hark_readn(p.a, buf, 1), 1); /* 180 ms in all: each wait counts by itself */
+		CHECK_INT(hark_readn(p.a, buf, 1), 1); /* 540 ms in all: each wait counts by itself */
 	int64_t start = hark_now();
 	CHECK_INT(hark_read(p.a, buf, 1), -ETIMEDOUT);
-	CHECK(hark_now() - start >= 99 * HARK_MS * SLOWER);
+	CHECK(hark_now() - start >= 399 * HARK_MS * SLOWER);
 	beside_end(&b);
 	say(p.b, "y"); /* an idle time-out is of that wait alone */
 	CHECK_INT(hark_read(p.a, buf, 1), 1);
