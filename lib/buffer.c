@@ -15,6 +15,7 @@ static __thread struct {
 	void *first; /* each free buffer's first word points at the next */
 	int n;
 	bool keyed;
+	char *spill;
 } pool;
 
 static pthread_key_t pool_key;
@@ -28,6 +29,8 @@ static void pool_drop(void *unused)
 		free(pool.first);
 		pool.first = next;
 	}
+	free(pool.spill);
+	pool.spill = NULL;
 	pool.n = POOL_MAX; /* what other destructors still give back is freed at once */
 }
 
@@ -46,13 +49,19 @@ static char *pool_get(void)
 	return got;
 }
 
+/* The thread's end gives all back. */
+static void drop_at_end(void)
+{
+	if (pool.keyed)
+		return;
+	pool.keyed = true;
+	(void)pthread_once(&pool_once, pool_make_key);
+	(void)pthread_setspecific(pool_key, &pool);
+}
+
 static void pool_put(char *data)
 {
-	if (!pool.keyed) {
-		pool.keyed = true;
-		(void)pthread_once(&pool_once, pool_make_key);
-		(void)pthread_setspecific(pool_key, &pool);
-	}
+	drop_at_end();
 	if (pool.n >= POOL_MAX) {
 		free(data);
 		return;
@@ -60,6 +69,15 @@ static void pool_put(char *data)
 	*(void **)data = pool.first;
 	pool.first = data;
 	pool.n++;
+}
+
+char *hark__buffer_spill(void)
+{
+	if (pool.spill == NULL) {
+		drop_at_end();
+		pool.spill = hark__sys.malloc(HARK__SPILL_BYTES);
+	}
+	return pool.spill;
 }
 
 void hark__buffer_release(struct hark__buffer *b)

@@ -33,6 +33,12 @@ int hark__buffer_reserve(struct hark__buffer *b, size_t room);
 /* Consumes n bytes; an empty buffer's memory is given back. */
 void hark__buffer_consume(struct hark__buffer *b, size_t n);
 
+#define HARK__SPILL_BYTES (256u << 10) /* more than any datagram at the system's default limits, unix(7) */
+
+/* The calling thread's own, for use within one call; NULL: no memory. Not thread-local itself: dlopen(3) has no room for so
+ * much beside loop.h's static TLS. */
+char *hark__buffer_spill(void);
+
 /* Gives the memory back, bytes or not. */
 void hark__buffer_release(struct hark__buffer *b);
 

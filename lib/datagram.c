@@ -18,9 +18,6 @@
 #include "listen.h"
 #include "mailbox.h"
 
-/* Where a datagram that is longer than the caller's buffer spills; a thread's own, used within one call. */
-static __thread char spill[HARK__DATAGRAM_MAX];
-
 /* ---- packet information ---------------------------------------------------------------------- */
 
 void hark__packet_info_get(struct msghdr *m, struct hark__reply *r)
@@ -249,7 +246,9 @@ static int send_reply(const struct hark__reply *r, const struct iovec *iov, int 
 /* One datagram: its first cap bytes to buf, the rest to the thread's spill. Its whole length, or -errno. */
 static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
 {
-	struct iovec iov[2] = {{buf, cap}, {spill, sizeof spill}};
+	struct iovec iov[2] = {{buf, cap}, {hark__buffer_spill(), HARK__SPILL_BYTES}};
+	if (iov[1].iov_base == NULL)
+		return -ENOMEM;
 	struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
 	ssize_t n = hark__sys.recvmsg(c->src.fd, &m, MSG_DONTWAIT);
 	if (n < 0)
@@ -292,7 +291,7 @@ static int keep(struct hark_conn *c, const void *buf, size_t cap, size_t n)
 	if (head > 0)
 		memcpy(c->in.data, buf, head);
 	if (n > head)
-		memcpy(c->in.data + head, spill, n - head);
+		memcpy(c->in.data + head, hark__buffer_spill(), n - head);
 	c->in.tail = (uint32_t)n;
 	c->have_datagram = true;
 	return 0;

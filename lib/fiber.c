@@ -463,7 +463,8 @@ static void init_fiber(struct hark__fiber *f, const char *name)
 void hark__fiber_init_name(struct hark__fiber *f, const char *name)
 {
 	size_t n = name != NULL ? strnlen(name, HARK__NAME_MAX) : 0;
-	memcpy(f->name, name, n);
+	if (n > 0)
+		memcpy(f->name, name, n);
 	f->name[n] = '\0';
 }
 
