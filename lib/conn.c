@@ -52,7 +52,7 @@ int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 	c->src.stream = kind == HARK__STREAM;
 	hark__source_orphaned = orphaned;
 	c->kind = kind;
-	c->deadline = HARK_FOREVER;
+	hark_deadline(c, HARK_FOREVER);
 	c->opened = now_cheap();
 	*out = c;
 	return 0;
@@ -120,30 +120,34 @@ int hark_type(const struct hark_conn *c)
 
 void hark_deadline(struct hark_conn *c, int64_t deadline)
 {
-	c->deadline = deadline;
+	atomic_store_explicit(&c->deadline, deadline, memory_order_relaxed);
 }
 
 void hark_idle_timeout(struct hark_conn *c, int64_t ns)
 {
-	c->idle_ns = ns;
+	atomic_store_explicit(&c->idle_ns, ns, memory_order_relaxed);
 }
 
-static int64_t until(const struct hark_conn *c)
+static int64_t until(const struct hark_conn *c, unsigned events)
 {
-	if (c->idle_ns <= 0)
-		return c->deadline;
+	int64_t end = hark__conn_deadline(c), idle_ns = hark__conn_idle_ns(c);
+	if ((events & HARK__IN) && c->hurried && c->read_until < end)
+		end = c->read_until;
+	if (idle_ns <= 0)
+		return end;
 	int64_t now = now_cheap();
-	return c->deadline - now < c->idle_ns ? c->deadline : now + c->idle_ns;
+	return end - now < idle_ns ? end : now + idle_ns;
 }
 
 int hark__conn_expired(const struct hark_conn *c)
 {
-	return c->deadline != HARK_FOREVER && now_cheap() >= c->deadline ? -ETIMEDOUT : 0;
+	int64_t deadline = hark__conn_deadline(c);
+	return deadline != HARK_FOREVER && now_cheap() >= deadline ? -ETIMEDOUT : 0;
 }
 
 int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
 {
-	return hark__wait_one(&c->src, events, until(c), doing);
+	return hark__wait_one(&c->src, events, until(c, events), doing);
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */
@@ -228,7 +232,7 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 		.bytes_in = c->bytes_in,
 		.bytes_out = c->bytes_out,
 		.opened_ns = c->opened,
-		.deadline_ns = c->deadline,
+		.deadline_ns = hark__conn_deadline(c),
 	};
 }
 
@@ -242,16 +246,15 @@ void hark_outcome(struct hark_conn *c, int status)
 /* A drain has begun: what has already come is served, an idle connection ends, a new one may still speak for a moment. */
 static ssize_t idle_draining(struct hark_conn *c)
 {
-	int64_t kept = c->deadline;
 	ssize_t n;
 	if (c->bytes_in > 0) {
 		n = hark__conn_fill(c, 0, "idle");
 		return n == -EAGAIN ? 0 : n;
 	}
-	int64_t soon = now_cheap() + FIRST_BYTE_NS;
-	c->deadline = soon < kept ? soon : kept;
+	c->read_until = now_cheap() + FIRST_BYTE_NS; /* not the deadline: a writer beside is not in that hurry */
+	c->hurried = true;
 	n = hark__conn_fill(c, HARK__IN, "first byte");
-	c->deadline = kept;
+	c->hurried = false;
 	return n == -ETIMEDOUT || n == -ECANCELED ? 0 : n;
 }
 
@@ -306,11 +309,11 @@ static void linger(struct hark_conn *c)
 	if (hark__sys.shutdown(c->src.fd, SHUT_WR) < 0)
 		return;
 	int64_t end = hark_after(LINGER_TOTAL_NS);
-	if (c->deadline > end)
-		c->deadline = end;
+	if (hark__conn_deadline(c) > end)
+		hark_deadline(c, end);
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
-	if (c->idle_ns == 0 || c->idle_ns > quiet)
-		c->idle_ns = quiet;
+	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
+		hark_idle_timeout(c, quiet);
 	ssize_t n = 1;
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);

@@ -31,13 +31,14 @@ struct hark_conn {
 	bool eof : 1;            /* the end of the stream was read. The reader's, as the next two */
 	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
 	bool served : 1;         /* a server gave it: its waits end with a drain */
+	bool hurried : 1;        /* the reader's: it waits no longer than read_until */
 	atomic_bool reading;     /* the reader's and the writer's role are taken; exchange acquire, store release */
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
 	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
 	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
-	int64_t deadline;        /* HARK_FOREVER: none */
-	int64_t idle_ns;         /* 0: none */
+	_Atomic int64_t deadline; /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
+	_Atomic int64_t idle_ns;  /* 0: none. The same */
 
 	struct hark__buffer in, out;
 	uint64_t bytes_in, bytes_out;
@@ -51,6 +52,7 @@ struct hark_conn {
 		struct sockaddr_in6 v6;
 		struct sockaddr any;
 	} peer;
+	int64_t read_until;      /* the reader's own, beside the deadline */
 	int status;              /* hark_outcome() */
 	struct hark__list link;  /* in the server's list */
 	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */
@@ -71,6 +73,16 @@ void hark__conn_set_peer(struct hark_conn *c, const struct sockaddr_storage *pee
 
 /* Turns a v4-mapped IPv6 address into IPv4, in place. */
 void hark__unmap(struct hark_endpoint *e);
+
+static inline int64_t hark__conn_deadline(const struct hark_conn *c)
+{
+	return atomic_load_explicit(&c->deadline, memory_order_relaxed);
+}
+
+static inline int64_t hark__conn_idle_ns(const struct hark_conn *c)
+{
+	return atomic_load_explicit(&c->idle_ns, memory_order_relaxed);
+}
 
 /* Waits for a direction of c, by its deadline and idle time-out. 0, -ETIMEDOUT, -ECANCELED, …. */
 int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing);

@@ -50,8 +50,9 @@ static void spoken(struct hark_conn *c)
 
 static int64_t silent_until(const struct hark_conn *c)
 {
-	int64_t idle = c->idle_ns > 0 ? c->opened + c->idle_ns : HARK_FOREVER;
-	return c->deadline < idle ? c->deadline : idle;
+	int64_t idle_ns = hark__conn_idle_ns(c), deadline = hark__conn_deadline(c);
+	int64_t idle = idle_ns > 0 ? c->opened + idle_ns : HARK_FOREVER;
+	return deadline < idle ? deadline : idle;
 }
 
 /* The first byte, or the timer. */

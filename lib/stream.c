@@ -116,7 +116,7 @@ static ssize_t send_queued(struct hark_conn *c, const struct iovec *iov)
 	if (r < 0)
 		return r;
 	while (r == 0 && result == -EINPROGRESS)
-		r = hark__park(c->deadline, "write");
+		r = hark__park(hark__conn_deadline(c), "write");
 	if (result == -EINPROGRESS) {
 		e->ops->cancel_send(e, &c->src);
 		while (result == -EINPROGRESS)

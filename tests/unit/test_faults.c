@@ -792,6 +792,119 @@ static void a_late_drain_does_not_deafen_the_next_service(void **state)
 	}
 }
 
+/* A child forked while others' connections wait for room must not hold them: their peers would not see them end. */
+static void hold(struct hark_conn *c, void *arg)
+{
+	char line[16];
+	(void)arg;
+	if (hark_readline(c, line, sizeof line) > 0)
+		(void)hark_write(c, "held\n", 5);
+	while (hark_read(c, line, sizeof line) > 0)
+		;
+}
+
+static void *serve_two_at_once(void *arg)
+{
+	struct hark_serve_opts o = {.model = HARK_MODEL_PROCESS, .max_conns = 2};
+	struct hark_listener *l = arg;
+	assert_int_equal(hark_serve(&l, 1, hold, NULL, &o), 0);
+	return NULL;
+}
+
+static int held(const struct hark_listener *l)
+{
+	int fd = connected_to(l, SOCK_STREAM);
+	be_patient(fd, ANSWER_S * 1000);
+	assert_int_equal(send(fd, "hold\n", 5, MSG_NOSIGNAL), 5);
+	return fd;
+}
+
+static void await_held(int fd)
+{
+	char buf[8];
+	assert_int_equal(recv(fd, buf, sizeof buf, 0), 5);
+}
+
+static void a_child_holds_no_connection_but_its_own(void **state)
+{
+	char buf[8];
+	pthread_t t;
+	struct hark_listener *l;
+	(void)state;
+	assert_int_equal(hark_listen("tcp://127.0.0.1:0", NULL, &l), 0);
+	int first = held(l), second = held(l), waits = -1, ends = -1;
+	assert_int_equal(pthread_create(&t, NULL, serve_two_at_once, l), 0);
+	await_held(first);
+	await_held(second);
+	waits = held(l);
+	ends = held(l);
+	assert_int_equal(shutdown(ends, SHUT_WR), 0);
+	hark_drain(20 * HARK_S);
+	assert_int_equal(shutdown(first, SHUT_WR), 0);
+	await_held(waits);
+	assert_int_equal(shutdown(second, SHUT_WR), 0);
+	await_held(ends);
+	assert_int_equal(recv(ends, buf, sizeof buf, 0), 0); /* while the one before it is still held */
+	assert_int_equal(shutdown(waits, SHUT_WR), 0);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	(void)(close(first) + close(second) + close(waits) + close(ends));
+	hark_listener_close(l);
+}
+
+/* At a drain a connection that has not spoken may do so for a second. That is the reader's limit alone. */
+#define MUCH (8u << 20)
+
+static void write_much(void *arg)
+{
+	static const char much[MUCH];
+	while (hark_drain_deadline() == HARK_FOREVER && hark_sleep(5 * HARK_MS) == 0)
+		;
+	(void)hark_sleep(50 * HARK_MS); /* the reader has begun its second */
+	(void)hark_write(arg, much, sizeof much);
+}
+
+static void write_beside(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s;
+	(void)arg;
+	(void)hark_write(c, "held\n", 5);
+	(void)hark_flush(c);
+	hark_scope_open(&s);
+	(void)hark_go(&s, "writer", write_much, c);
+	(void)hark_idle(c);
+	(void)hark_join(&s, HARK_FOREVER);
+	hark_scope_close(&s);
+}
+
+static void *serve_beside(void *arg)
+{
+	struct hark_listener *l = arg;
+	assert_int_equal(hark_serve(&l, 1, write_beside, NULL, NULL), 0);
+	return NULL;
+}
+
+static void a_writer_outlasts_the_second_that_a_drain_gives_an_idle_reader(void **state)
+{
+	static char buf[1 << 16];
+	struct hark_listener *l;
+	pthread_t t;
+	size_t got = 0;
+	(void)state;
+	assert_int_equal(hark_listen("tcp://127.0.0.1:0", NULL, &l), 0);
+	assert_int_equal(pthread_create(&t, NULL, serve_beside, l), 0);
+	int fd = connected_to(l, SOCK_STREAM);
+	be_patient(fd, ANSWER_S * 1000);
+	await_held(fd);
+	hark_drain(20 * HARK_S);
+	assert_int_equal(hark_sleep(1300 * HARK_MS), 0); /* longer than that second: the writer waits for room meanwhile */
+	for (ssize_t n; (n = recv(fd, buf, sizeof buf, 0)) > 0;)
+		got += (size_t)n;
+	assert_int_equal(got, MUCH);
+	(void)close(fd);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	hark_listener_close(l);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -808,6 +921,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(faults_under_fiber_at_the_first_byte),
 		cmocka_unit_test(faults_with_two_workers),
 		cmocka_unit_test(workers_without_their_engine_are_an_error),
+		cmocka_unit_test(a_child_holds_no_connection_but_its_own),
+		cmocka_unit_test(a_writer_outlasts_the_second_that_a_drain_gives_an_idle_reader),
 		cmocka_unit_test(a_late_drain_does_not_deafen_the_next_service),
 	};
 	if (argc > 1)
