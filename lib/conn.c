@@ -269,29 +269,22 @@ static ssize_t idle_wait(struct hark_conn *c)
 	return n;
 }
 
-/* With the reader's role. */
-static int idle(struct hark_conn *c)
+int hark_idle(struct hark_conn *c)
 {
-	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
-		return 1;
-	if (c->eof)
-		return 0;
+	int r = hark__conn_begin(c, &c->reading); /* before a look at what is the reader's */
+	if (r < 0)
+		return r;
 	ssize_t n = -EAGAIN;
-	if (!c->served || hark__drain_until() == HARK_FOREVER)
+	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
+		n = 1;
+	else if (c->eof)
+		n = 0;
+	else if (!c->served || hark__drain_until() == HARK_FOREVER)
 		n = idle_wait(c);
 	if (n == -EAGAIN)
 		n = idle_draining(c);
-	return n > 0 || c->have_datagram ? 1 : (int)n;
-}
-
-int hark_idle(struct hark_conn *c)
-{
-	int r = hark__conn_begin(c, &c->reading); /* -ECANCELED, -EBUSY */
-	if (r < 0)
-		return r;
-	r = idle(c);
 	hark__conn_end(c, &c->reading);
-	return r;
+	return n > 0 || c->have_datagram ? 1 : (int)n;
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */

@@ -481,8 +481,14 @@ static void offload_cancel_body(void)
 	int result = 0;
 	loop_thread = pthread_self();
 	hark_scope_open(&s);
+	at_work = 0;
+	wanted_at_work = 2;
 	CHECK_INT(hark_go(&s, "o", offloads_cancelled, &result), 0);
+	while (at_work == 0)
+		CHECK_INT(hark_sleep(HARK_MS), 0);
+	hark_cancel(&s);
 	CHECK_INT(hark_sleep(5 * HARK_MS), 0);
+	at_work = 2;
 	hark_scope_close(&s);
 	CHECK_INT(result, 42);
 }
