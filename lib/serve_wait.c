@@ -6,9 +6,11 @@
  * again when one has taken something. The service is never given up. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <time.h>
 
 #include "listen.h"
 #include "serve.h"
@@ -25,7 +27,19 @@ static uint64_t mix(uint64_t h, const void *data, size_t n) /* FNV-1a */
 	return h;
 }
 
-/* Of a datagram socket: its first datagram and sender; of a TCP listener: how many wait (tcp(7), TCP_INFO: tcpi_unacked is the
+/* When the datagram that was just looked at arrived, or 0: two that a peer sends one after the other may be the same to the
+ * byte. The first call has the kernel keep the times; for one that came before, it makes up the present. socket(7). */
+static int64_t arrival(int fd)
+{
+	struct timespec now, t;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	if (hark__sys.ioctl(fd, SIOCGSTAMPNS, &t) < 0)
+		return 0; /* none looked at yet; or a unix socket, which keeps none */
+	bool made_up = t.tv_sec > now.tv_sec || (t.tv_sec == now.tv_sec && t.tv_nsec >= now.tv_nsec);
+	return made_up ? 0 : t.tv_sec * HARK_S + t.tv_nsec;
+}
+
+/* Of a datagram socket: its first datagram, sender and time; of a TCP listener: how many wait (tcp(7), TCP_INFO: tcpi_unacked is the
  * accept queue's length there). Never 0; 0: nothing waits. Others cannot be looked into: 1 if something waits. */
 static uint64_t digest(const struct hark__gate *g)
 {
@@ -39,9 +53,12 @@ static uint64_t digest(const struct hark__gate *g)
 		struct iovec v = {head, sizeof head};
 		struct msghdr m = {.msg_name = &from, .msg_namelen = len, .msg_iov = &v, .msg_iovlen = 1};
 		ssize_t n = hark__sys.recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT);
+		bool none = n < 0 && errno == EAGAIN;
+		int64_t at = arrival(fd);
 		if (n < 0)
-			return errno != EAGAIN; /* cannot be told: then a box looks */
-		return mix(mix(UINT64_C(0xcbf29ce484222325), &from, m.msg_namelen), head, (size_t)n) | 1;
+			return !none; /* cannot be told: then a box looks */
+		uint64_t h = mix(UINT64_C(0xcbf29ce484222325), &at, sizeof at);
+		return mix(mix(h, &from, m.msg_namelen), head, (size_t)n) | 1;
 	}
 	if (hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) == 0)
 		return info.tcpi_unacked;

@@ -36,7 +36,10 @@ static void peer_says(int fd, const char *text)
 static void peer_hears(int fd, const char *text)
 {
 	char buf[100];
-	ssize_t n = recv(fd, buf, sizeof buf - 1, 0);
+	ssize_t n;
+	do
+		n = recv(fd, buf, sizeof buf - 1, 0);
+	while (n < 0 && errno == EINTR); /* stopped and continued, signal(7) */
 	CHECK(n >= 0);
 	buf[n] = '\0';
 	CHECK_HAS(buf, text);

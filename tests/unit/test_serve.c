@@ -161,6 +161,16 @@ static int client(const struct server *s)
 	return fd;
 }
 
+/* A receive with a time-out is interrupted where the process is stopped and continued, signal(7). */
+static ssize_t receive(int fd, void *buf, size_t cap)
+{
+	ssize_t n;
+	do
+		n = recv(fd, buf, cap, 0);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
 static void client_says(int fd, const char *text)
 {
 	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (int)strlen(text));
@@ -171,7 +181,7 @@ static void client_hears(int fd, const char *text)
 	char buf[64];
 	size_t got = 0;
 	while (got < strlen(text)) {
-		ssize_t n = recv(fd, buf + got, strlen(text) - got, 0);
+		ssize_t n = receive(fd, buf + got, strlen(text) - got);
 		if (n <= 0)
 			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text, n == 0 ? "the end" : strerror(errno));
 		got += (size_t)n;
@@ -183,7 +193,7 @@ static void client_hears(int fd, const char *text)
 static void client_hears_the_end(int fd)
 {
 	char c;
-	ssize_t n = recv(fd, &c, 1, 0);
+	ssize_t n = receive(fd, &c, 1);
 	if (n > 0 || (n < 0 && errno != ECONNRESET))
 		fail_msg("the connection goes on: %s", n > 0 ? "a byte came" : strerror(errno));
 	(void)close(fd);
@@ -248,7 +258,7 @@ static void echo_clients(struct server *s)
 	for (int i = 0; i < CLIENTS; i++) {
 		size_t got = 0;
 		ssize_t n;
-		while (got < KB10 && (n = recv(fds[i], in + got, KB10 - got, 0)) > 0)
+		while (got < KB10 && (n = receive(fds[i], in + got, KB10 - got)) > 0)
 			got += (size_t)n;
 		assert_int_equal(got, KB10);
 		assert_true(pattern_is(in, (size_t)i * 7, KB10));
@@ -795,6 +805,44 @@ static void takes_all(struct hark_conn *c, void *arg)
 	}
 }
 
+/* One at a time, as a program that serves one request and exits. */
+static void takes_one(struct hark_conn *c, void *arg)
+{
+	char buf[64];
+	struct sockaddr_storage from;
+	socklen_t len = sizeof from;
+	(void)arg;
+	ssize_t n = recvfrom(hark_fd(c), buf, sizeof buf, MSG_DONTWAIT, (struct sockaddr *)&from, &len);
+	CHECK(n >= 0);
+	CHECK_INT(sendto(hark_fd(c), buf, (size_t)n, 0, (struct sockaddr *)&from, len), n);
+}
+
+static void wait_mode_is_not_held_up_by_datagrams_that_look_the_same(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++) {
+		struct plan p = {
+			.address = "udp://127.0.0.1:0",
+			.box = takes_one,
+			.opts = {.model = (enum hark_model)m, .wait = true},
+			.grace_ns = HARK_S,
+		};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		client_says(fd, "first");
+		client_hears(fd, "first");
+		int64_t start = hark_now();
+		for (int i = 0; i < 6; i++)
+			client_says(fd, "same");
+		for (int i = 0; i < 6; i++)
+			client_hears(fd, "same");
+		assert_in_range(hark_now() - start, 0, 2 * HARK_S); /* with back-off it would be eight seconds */
+		(void)close(fd);
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
 static void wait_mode_backs_off_where_a_box_takes_nothing(void **state)
 {
 	(void)state;
@@ -955,6 +1003,7 @@ int main(void)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
+		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
 		cmocka_unit_test(a_server_is_a_fiber_beside_others),
 		cmocka_unit_test(a_cancelled_server_cuts_its_connections),
