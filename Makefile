@@ -17,21 +17,21 @@ build:
 	@scripts/build $(BUILD)
 
 run: build
-	@HARK_BUILD=$(BUILD) scripts/run
+	@HARK_BUILD=$(BUILD) exec scripts/run
 
 test:
-	@scripts/test
+	@exec scripts/test
 
 asan tsan:
-	@scripts/test $@
+	@exec scripts/test $@
 
 bench: build
 	@scripts/install-packages bench
-	@HARK_BUILD=$(BUILD) bench/run
+	@HARK_BUILD=$(BUILD) exec bench/run
 
 fuzz:
 	@scripts/install-packages test
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) exec scripts/fuzz
 
 # Where the dynamic linker keeps a cache, a library in a new place is found only after ldconfig.
 install: build
