@@ -2,13 +2,14 @@
 # build/hark, the library build/lib/libhark.so and .a.
 #
 #   make            build                      make run        start a few services to try (ends with Ctrl-C)
-#   make test       every test                 make bench      the measurements (installs their peers)
+#   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
 #   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
 
 PREFIX ?= /usr/local
 BUILD ?= build
 FUZZ_SECONDS ?= 30
+BENCH ?= all
 
 all: build
 
@@ -27,7 +28,7 @@ asan tsan:
 
 bench: build
 	@scripts/install-packages bench
-	@HARK_BUILD=$(BUILD) exec bench/run
+	@exec bench/run --build $(BUILD) $(BENCH)
 
 fuzz:
 	@scripts/install-packages test
