@@ -271,17 +271,15 @@ static ssize_t idle_wait(struct hark_conn *c)
 
 int hark_idle(struct hark_conn *c)
 {
-	if (hark__fiber_cancelled())
-		return -ECANCELED;
-	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
-		return 1;
-	if (c->eof)
-		return 0;
-	int r = hark__conn_begin(c, &c->reading);
+	int r = hark__conn_begin(c, &c->reading); /* before a look at what is the reader's */
 	if (r < 0)
 		return r;
 	ssize_t n = -EAGAIN;
-	if (!c->served || hark__drain_until() == HARK_FOREVER)
+	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
+		n = 1;
+	else if (c->eof)
+		n = 0;
+	else if (!c->served || hark__drain_until() == HARK_FOREVER)
 		n = idle_wait(c);
 	if (n == -EAGAIN)
 		n = idle_draining(c);

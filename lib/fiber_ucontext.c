@@ -20,10 +20,11 @@ void *hark__switch_prepare(char *low, size_t bytes, void (*entry)(void))
 {
 	/* The context itself sits at the top of the stack, the stack proper below it. */
 	uintptr_t top = ((uintptr_t)low + bytes - sizeof(ucontext_t)) & ~(uintptr_t)63;
-	ucontext_t *u = (ucontext_t *)top;
-	memset(u, 0, sizeof *u);
-	if (getcontext(u) < 0)
+	ucontext_t *volatile made = (ucontext_t *)top; /* getcontext(3) could return twice, for all that the compiler knows */
+	memset(made, 0, sizeof *made);
+	if (getcontext(made) < 0)
 		return NULL;
+	ucontext_t *u = made;
 	u->uc_stack.ss_sp = low;
 	u->uc_stack.ss_size = top - (uintptr_t)low;
 	u->uc_link = NULL;

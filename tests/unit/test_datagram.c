@@ -418,6 +418,8 @@ static pid_t serve_in_child(struct hark_listener *l, hark_box *box, const struct
 		(void)alarm(MODE_TIMEOUT_S);
 		int rc = hark_serve(&l, 1, box, NULL, &o);
 		hark_listener_close(l);
+		if (rc < 0 && rc != -ENOSYS)
+			(void)fprintf(stderr, "serve, %s: %s\n", hark_model_name(o.model), hark_strerror(rc));
 		_exit(rc == 0 ? 0 : rc == -ENOSYS ? SKIPPED : 1);
 	}
 	(void)close(fds[1]);
