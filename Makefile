@@ -2,13 +2,14 @@
 # build/hark, the library build/lib/libhark.so and .a.
 #
 #   make            build                      make run        start a few services to try (ends with Ctrl-C)
-#   make test       every test                 make bench      the measurements (installs their peers)
+#   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
 #   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
 
 PREFIX ?= /usr/local
 BUILD ?= build
 FUZZ_SECONDS ?= 30
+BENCH ?= all
 
 all: build
 
@@ -17,21 +18,21 @@ build:
 	@scripts/build $(BUILD)
 
 run: build
-	@HARK_BUILD=$(BUILD) scripts/run
+	@HARK_BUILD=$(BUILD) exec scripts/run
 
 test:
-	@scripts/test
+	@exec scripts/test
 
 asan tsan:
-	@scripts/test $@
+	@exec scripts/test $@
 
 bench: build
 	@scripts/install-packages bench
-	@HARK_BUILD=$(BUILD) bench/run
+	@exec bench/run --build $(BUILD) $(BENCH)
 
 fuzz:
 	@scripts/install-packages test
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) exec scripts/fuzz
 
 # Where the dynamic linker keeps a cache, a library in a new place is found only after ldconfig.
 install: build

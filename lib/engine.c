@@ -32,8 +32,6 @@ int hark__engine_open(const char *name, struct hark__engine **out)
 
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
-	/* What embeds s is about to be used: a connection's buffers lie in the line behind it. */
-	__builtin_prefetch((const char *)s + 64, 1);
 	hark__ready_set(s, events);
 	if (s->in != NULL && (events & (HARK__IN | HARK__HUP)))
 		e->wake(e, s->in);

@@ -29,7 +29,7 @@ struct hark__fiber {
 	struct hark__waiter waiter; /* first; run is NULL: that tells a fiber from a callback */
 	void *sp;                   /* where it goes on; valid while it does not run */
 	void *shelf;                /* its live stack while that is given back, see stack.c; NULL: in place */
-	const char *doing;          /* what it waits for: static text; NULL: it runs or is ready */
+	const struct hark__source *on; /* what it waits for, if that is one source: to be fetched before it runs again */
 	int fd;                     /* on which descriptor; -1: none */
 	bool parked;                /* waiting, and to be woken */
 	bool timed_out;             /* the wait ended by its deadline */
@@ -38,6 +38,7 @@ struct hark__fiber {
 	bool live : 1;              /* started and not yet returned */
 	int64_t deadline;           /* of the wait under way */
 
+	const char *doing;          /* what it waits for: static text; NULL: it runs or is ready */
 	int64_t since;              /* when the wait began, by the loop's clock */
 	int64_t timer_at;           /* HARK_FOREVER: not set */
 	struct hark__list idle;     /* in loop->idle while it waits at a request boundary */

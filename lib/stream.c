@@ -554,6 +554,47 @@ ssize_t hark_write(struct hark_conn *c, const void *buf, size_t n)
 	return hark_writev(c, &v, 1);
 }
 
+/* With both roles. The reader's buffer becomes the writer's where that one holds none: nothing is copied. */
+static int pass_buffer(struct hark_conn *from, struct hark_conn *to)
+{
+	struct iovec v = {.iov_base = hark__buffer_head(&from->in), .iov_len = hark__buffer_len(&from->in)};
+	size_t n = v.iov_len;
+	lock_out(to);
+	int r = to->write_error;
+	if (r == 0 && to->out.data == NULL && from->in.cap == HARK__BUFFER_BYTES) {
+		to->out = from->in;
+		from->in = (struct hark__buffer){0};
+		if (n == HARK__BUFFER_BYTES)
+			r = flush_all(to);
+	} else if (r == 0) {
+		r = write_locked(to, &v, 1, n);
+		hark__buffer_consume(&from->in, n);
+	}
+	return unlock_and_look(to, r);
+}
+
+ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to)
+{
+	if (hark_type(from) == SOCK_DGRAM || hark_type(to) == SOCK_DGRAM)
+		return -EOPNOTSUPP;
+	int r = hark__conn_begin(from, &from->reading);
+	if (r < 0)
+		return r;
+	ssize_t n = (ssize_t)hark__buffer_len(&from->in);
+	if (n == 0)
+		n = hark__conn_fill(from, HARK__IN, "pass");
+	if (n > 0) {
+		r = hark__conn_begin(to, &to->writing);
+		if (r == 0) {
+			r = pass_buffer(from, to);
+			hark__conn_end(to, &to->writing);
+		}
+		n = r < 0 ? r : n;
+	}
+	hark__conn_end(from, &from->reading);
+	return n;
+}
+
 ssize_t hark_vprintf(struct hark_conn *c, const char *format, va_list args)
 {
 	char few[512];

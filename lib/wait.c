@@ -182,7 +182,9 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 		if (events & HARK__DRAIN)
 			hark__list_append(&l->drain_waiters, &f->drain);
 		f->fd = s->fd;
+		f->on = s;
 		r = hark__park(deadline, doing);
+		f->on = NULL;
 		f->fd = -1;
 		hark__list_remove(&f->drain);
 	}

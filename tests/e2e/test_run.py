@@ -21,10 +21,10 @@ def own_host():
 
 
 @contextlib.contextmanager
-def run(host):
+def run(host, command=(ROOT / 'scripts' / 'run',)):
     """scripts/run as a child in a process group of its own; gives the process and the lines it printed."""
     environment = dict(os.environ, HARK_BUILD=BUILD, HARK_RUN_HOST=host)
-    process = subprocess.Popen([ROOT / 'scripts' / 'run'], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, start_new_session=True)
     try:
         lines = []
@@ -68,6 +68,14 @@ def test_every_line_that_run_prints_to_try_works():
                 assert done.stdout == 'HELLO\n'
 
 
+def alive(pid):
+    """Whether it still runs: one that nobody has waited for yet has ended."""
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_run_ends_its_services_with_itself(number):
     with run(own_host()) as (process, _):
@@ -76,7 +84,18 @@ def test_run_ends_its_services_with_itself(number):
         process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
-        assert [pid for pid in children if pathlib.Path(f'/proc/{pid}').exists()] == []
+        assert [pid for pid in children if alive(pid)] == []
+
+
+def test_make_run_ends_its_services_when_make_is_ended():
+    host = own_host()
+    with run(host, ('make', '-s', 'run', f'BUILD={BUILD}')) as (process, _):
+        script, = children_of(process.pid)
+        services = children_of(script)
+        assert len(services) >= 8
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)  # until the last of them has closed its standard error
+        assert [pid for pid in [script, *services] if alive(pid)] == []
 
 
 def test_run_names_the_port_that_is_taken_and_leaves_nothing_behind():
