@@ -177,8 +177,8 @@ struct hark_listen_opts {
 	struct hark_why *why;     /* filled on failure; may be NULL */
 };
 
-/* Binds and listens. "*" is one dual-stack socket, IPv4 alone where the system has no IPv6. A name must have
- * one address, or the first is taken. SO_REUSEADDR is set, so that a restart need not wait for TIME_WAIT. A unix
+/* Binds and listens. TCP_NODELAY is set, for what is accepted. "*" is one dual-stack socket, IPv4 alone where the system has
+ * no IPv6. A name must have one address, or the first is taken. SO_REUSEADDR is set, so that a restart need not wait for TIME_WAIT. A unix
  * path left by a dead server is tried, found dead and replaced; a live one is -EADDRINUSE; what is not a socket is
  * never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS; sd_listen_fds(3)) and that is
  * bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and name.

@@ -81,9 +81,18 @@ static int want_pktinfo(int fd, int family)
 	return 0;
 }
 
+/* What is accepted inherits it. Small writes coalesce here: Nagle's algorithm (RFC 896) adds nothing but, with the peer's delayed
+ * acknowledgements, 40 ms to an answer that leaves in more than one write. tcp(7) */
+static int no_delay(int fd)
+{
+	return hark__fd_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
 static int set_tcp_options(int fd, struct making *m)
 {
 	int rc = hark__fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (rc == 0)
+		rc = no_delay(fd);
 	if (rc == 0 && m->opts->defer_accept_s > 0) {
 		m->step = "TCP_DEFER_ACCEPT";
 		rc = hark__fd_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, m->opts->defer_accept_s);
@@ -179,6 +188,8 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 			return -EINVAL;
 		}
 		rc = hark__fd_nonblock(fd, true);
+		if (rc == 0 && hark__endpoint_family(&at) != AF_UNIX)
+			(void)no_delay(fd); /* a stream of another protocol has no such option */
 	} else {
 		rc = want_pktinfo(fd, hark__endpoint_family(&at));
 	}

@@ -9,6 +9,7 @@ import pathlib
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -87,6 +88,20 @@ def test_echo_gives_back_a_megabyte_and_the_end(examples):
     data = os.urandom(1 << 20)
     with serving(examples / 'echo') as address:
         assert exchange(address, data) == data
+
+
+def test_an_answer_in_several_writes_does_not_wait_for_an_acknowledgement(examples):
+    size = 40000  # more than echo's buffer: Nagle's algorithm held the last part back for 40 ms
+    with serving(examples / 'echo') as address, dial(address) as conn:
+        took = []
+        for _ in range(20):
+            begin = time.monotonic()
+            conn.sendall(b'x' * size)
+            got = 0
+            while got < size:
+                got += len(conn.recv(size))
+            took.append(time.monotonic() - begin)
+    assert sorted(took)[10] < 0.030, took
 
 
 def test_echo_answers_datagrams(examples):
