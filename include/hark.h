@@ -313,6 +313,7 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
 /* Request boundary: waits until the peer's next byte is there. May suspend; what was written is flushed before.
  * Here a drain ends a connection, and here the stack of a fiber that waits for more than a second is given back, if less
  * than 2 KB of it is in use: keep large buffers in a function that is called after hark_idle() has returned.
+ * While it waits nobody else may use what lies on its stack, unless a scope of its own is open.
  * Returns 1: read on. 0: return from the box: the stream has ended or the service drains.
  * Or -ETIMEDOUT, -ECONNRESET, ….   while (hark_idle(c) > 0) serve_one_request(c); */
 int hark_idle(struct hark_conn *c);
