@@ -56,13 +56,9 @@ struct hark__engine_ops {
 	void (*detach)(struct hark__engine *e, struct hark__source *s);
 	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0 or -errno. */
 	int (*wait)(struct hark__engine *e, int64_t timeout_ns);
-	/* Completion engines alone, NULL elsewhere. recv: takes what has already arrived for s: > 0 bytes, 0 at the end, -EAGAIN:
-	 * nothing yet (arm and wait), or -errno. send: queues n bytes that stay untouched until w is woken, then *result holds
-	 * recv's kind of answer; -EAGAIN: use send(2). cancel_send: makes a queued one complete soon. */
+	/* Completion engines alone, NULL elsewhere: takes what has already arrived for s. > 0 bytes, 0 at the end, -EAGAIN: nothing
+	 * yet (arm and wait), or -errno. */
 	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
-	int (*send)(struct hark__engine *e, struct hark__source *s, const void *buf, size_t n, struct hark__waiter *w,
-	            ssize_t *result);
-	void (*cancel_send)(struct hark__engine *e, struct hark__source *s);
 	/* Bytes that have arrived for s and were not taken. */
 	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
 };

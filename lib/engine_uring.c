@@ -6,7 +6,7 @@
  * once QUEUE_MAX bytes of it wait, and where the ring has run dry, reading falls back to recv(2). Bytes keep their order as recv(2)
  * is used only when no receive is under way and nothing is queued.
  *
- * Writing is by send(2): measured, queueing sends and parking until they complete gained nothing over the call it saves.
+ * Writing is by send(2), tried at once as everywhere. Queued sends would save a system call each; that is not built.
  * Accepting is by poll and accept4(2): a multishot accept would take connections that max_conns, a pause or a drain
  * want to leave in the backlog.
  *

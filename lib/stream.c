@@ -107,30 +107,6 @@ static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count
 	return n < 0 ? -errno : n;
 }
 
-/* On an engine of completions: queued, sent with everybody else's in one system call, and waited for. */
-static ssize_t send_queued(struct hark_conn *c, const struct iovec *iov)
-{
-	struct hark__engine *e = c->src.engine;
-	ssize_t result = -EINPROGRESS;
-	int r = e->ops->send(e, &c->src, iov->iov_base, iov->iov_len, hark__fiber_waiter(hark__fiber_self()), &result);
-	if (r < 0)
-		return r;
-	while (r == 0 && result == -EINPROGRESS)
-		r = hark__park(hark__conn_deadline(c), "write");
-	if (result == -EINPROGRESS) {
-		e->ops->cancel_send(e, &c->src);
-		while (result == -EINPROGRESS)
-			hark__park_firmly("write");
-	}
-	return result == -ECANCELED && r < 0 ? r : result;
-}
-
-static bool can_queue(const struct hark_conn *c, int count)
-{
-	const struct hark__engine *e = c->src.engine;
-	return e != NULL && e->ops->send != NULL && count == 1 && c->src.stream && hark__loop_self() != NULL;
-}
-
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	for (;;) {
@@ -138,9 +114,7 @@ ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count)
 		if (r < 0)
 			return r;
 		ssize_t n = -EAGAIN;
-		if (can_queue(c, count))
-			n = send_queued(c, iov);
-		if (n == -EAGAIN && (hark__ready(&c->src) & HARK__OUT))
+		if (hark__ready(&c->src) & HARK__OUT)
 			n = send_once(c, iov, count);
 		if (n > 0) {
 			c->bytes_out += (uint64_t)n;
