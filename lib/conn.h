@@ -32,7 +32,7 @@ struct hark_conn {
 	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
 	bool served : 1;         /* a server gave it: its waits end with a drain */
 	bool hurried : 1;        /* the reader's: it waits no longer than read_until */
-	atomic_bool reading;     /* the reader's and the writer's role are taken; exchange acquire, store release */
+	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in stream.c */
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
 	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
