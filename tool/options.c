@@ -9,58 +9,6 @@
 
 #include "hark.h"
 
-#define DURATION_MAX_S 315360000.0 /* ten years: far below where nanoseconds overflow */
-
-int duration_parse(const char *text, int64_t *ns)
-{
-	static const struct {
-		const char *unit;
-		double seconds;
-	} units[] = {{"", 1}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"ns", 1e-9}, {"m", 60}, {"h", 3600}, {"d", 86400}};
-	size_t digits = strspn(text, "0123456789.");
-	char *end;
-
-	/* strtod(3) alone would take signs, hexadecimal, infinity and blanks. */
-	if (digits == 0 || strspn(text, ".") == digits)
-		return -EINVAL;
-	double value = strtod(text, &end);
-	if (end != text + digits)
-		return -EINVAL;
-	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-		if (strcmp(end, units[i].unit) != 0)
-			continue;
-		double seconds = value * units[i].seconds;
-		if (seconds > DURATION_MAX_S)
-			return -ERANGE;
-		*ns = (int64_t)(seconds * 1e9 + 0.5);
-		return 0;
-	}
-	return -EINVAL;
-}
-
-static int number_parse(const char *text, const char *suffixes, int64_t *out)
-{
-	char *end;
-
-	if (text[0] < '0' || text[0] > '9')
-		return -EINVAL;
-	errno = 0;
-	long long n = strtoll(text, &end, 10);
-	if (errno != 0)
-		return -ERANGE;
-	if (*end != '\0') {
-		const char *suffix = strchr(suffixes, *end | 0x20);
-		if (suffix == NULL || end[1] != '\0')
-			return -EINVAL;
-		int shift = 10 * (int)(suffix - suffixes + 1);
-		if (n > (INT64_MAX >> shift))
-			return -ERANGE;
-		n <<= shift;
-	}
-	*out = n;
-	return 0;
-}
-
 static int take_number(const struct verb *v, const struct option_row *o, const char *text, int64_t *out)
 {
 	int64_t n;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "number.h"
 #include "tool.h"
 
 enum option_kind {
@@ -42,8 +43,5 @@ void options_help(const struct verb *v, FILE *to);
 
 /* Tells that the operands are wrong, and returns STATUS_USAGE. */
 int options_usage(const struct verb *v, const char *what);
-
-/* "500ms", "2m", "1.5" …: nanoseconds. -EINVAL, -ERANGE. */
-int duration_parse(const char *text, int64_t *ns);
 
 #endif

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "nearest.h"
+
 /* Exit codes, after the ucspi tools and the rest of hark. */
 enum {
 	STATUS_DONE = 0,
@@ -38,18 +40,5 @@ extern const struct verb verb_call, verb_daytime, verb_loggedin, verb_ping, verb
 /* Writes "hark: VERB: ..." and a newline to standard error, in one write(2), whatever stdio holds. Control characters
  * are shown as '?': the words may have come from a peer. v may be NULL: "hark: ...". */
 void say(const struct verb *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* The name nearest to a mistyped word. Begin with {.word = word}, offer each name, then best is it, or NULL if none
- * is near. */
-struct nearest {
-	const char *word;
-	const char *best;
-	int distance;
-};
-
-void nearest_offer(struct nearest *n, const char *name);
-
-/* " (did you mean X?)" or "", for the end of an error line; buf is for its use. */
-const char *nearest_hint(const struct nearest *n, const char *prefix, char *buf, size_t cap);
 
 #endif

@@ -1,0 +1,24 @@
+/* control.h — the control socket: a unix stream socket, mode 0600, on which an operator's tools ask and command.
+ *
+ * One request a line, one answer a line; a connection may ask many times. The request is words separated by blanks:
+ *
+ *   status [SERVICE]      reload      stop SERVICE      start SERVICE      drain      upgrade
+ *
+ * The answer is a JSON object, "ok" first:
+ *
+ *   {"ok":false,"error":"no such service: dayttime (did you mean daytime?)"}
+ *   {"ok":true}                                    stop, start, drain, upgrade: it has begun
+ *   {"ok":true,"added":1,"changed":0,"removed":0,"unchanged":4}      reload; on failure "errors":["hark.conf:3: …"]
+ *   {"ok":true,"version":"0.2.0","pid":71,"generation":1,"config":"/etc/hark.conf","uptime_s":12.345,"time":"2026-11-21T15:00:00.000Z",
+ *    "services":[{"name":"daytime","state":"running","listen":["tcp://*:13","udp://*:13"],"box":"daytime","model":"fiber",
+ *      "workers":[{"pid":72,"now":3,"draining":false,"uptime_s":12.3}],
+ *      "now":3,"accepted":1042,"closed":1039,"failed":2,"bytes_in":0,"bytes_out":27092,
+ *      "refused":{"max_per_source":0,"rate_per_source":17},
+ *      "held":{"max_conns":0,"rate":4,"max_load":0,"resources":0},
+ *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,"error":null}]}
+ *
+ * state: "waiting" (on demand, no worker), "running", "draining" (stopped, its last connections finish), "stopped" (by command), "backing-off" (its
+ * workers die; "error" says how), "disabled". */
+#ifndef CONTROL_H
+#define CONTROL_H
+#endif

@@ -1,0 +1,44 @@
+/* limits.h — the limits that no box can forget: how many connections at once and how fast, of the service and of each source.
+ *
+ * Two questions, asked by the worker that accepts (struct hark_serve_opts): limits_pace() before a connection is taken from the backlog (the service's
+ * max_conns, rate, max_load: who comes waits), limits_admit() when it is (its source's max_per_source and rate_per_source: it is shed). State
+ * lies in memory that the service's workers share, under one robust process-shared lock for the table of sources; a killed worker's
+ * connections are taken back by limits_forget(). Nothing here ever disables a service.
+ *
+ * A source is an IPv4 address, an IPv6 prefix, or the uid of a unix peer. The table is bounded; where it is full of sources that are all
+ * connected the newcomer is admitted uncounted. */
+#ifndef LIMITS_H
+#define LIMITS_H
+
+#include <stdint.h>
+
+#include "config.h"
+#include "counters.h"
+#include "hark.h"
+
+struct limits; /* in shared memory; made before the workers are forked */
+
+/* For a service with that configuration. NULL with no limit at all, too: every call takes it. 0, -ENOMEM. */
+int limits_new(const struct config_service *s, struct counters *c, struct limits **out);
+void limits_free(struct limits *l);
+
+/* A worker's view of the limits: what hark_serve()'s hooks get as their argument. */
+struct limits_worker {
+	struct limits *limits;     /* may be NULL */
+	struct counters *counters;
+	int slot;
+};
+
+/* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. */
+int64_t limits_pace(void *limits_worker);
+
+/* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or -EACCES: shed it. Counts the refusal. */
+int limits_admit(struct hark_conn *c, void *limits_worker);
+
+/* struct hark_serve_opts' leave: the connection is over. */
+void limits_leave(int ticket, void *limits_worker);
+
+/* The worker of that slot is dead: what it held is given back. Called by the supervisor, before counters_slot_clear(). */
+void limits_forget(struct limits *l, int slot);
+
+#endif
