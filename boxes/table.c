@@ -46,7 +46,8 @@ const struct box boxes[] = {
 	 .serve = message_serve, .client_first = true, .stream = true, .datagram = true, .open = reply_open,
 	 .close = reply_close},
 	{.name = "exec",
-	 .arguments = "[--stderr] [--host] [--directory DIR] PROGRAM [ARGUMENT...]",
+	 .arguments = "[--stderr] [--stdin-null] [--host] [--argv0 NAME] [--directory DIR] [--term-after T] "
+	              "[--kill-after T] PROGRAM [ARGUMENT...]",
 	 .summary = "a program with the connection as its standard input and output",
 	 .serve = exec_serve, .stream = true, .datagram = true, .open = exec_open, .close = exec_close},
 	{.name = NULL},

@@ -236,8 +236,9 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 	};
 }
 
-void hark_outcome(struct hark_conn *c, int status)
+void hark_outcome(struct hark_conn *c, pid_t pid, int status)
 {
+	c->pid = pid;
 	c->status = status;
 }
 
