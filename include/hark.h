@@ -306,6 +306,7 @@ struct hark_conn_stats {
 	uint64_t bytes_out; /* handed to the kernel */
 	int64_t opened_ns;  /* hark_now() when it was accepted, dialed or made */
 	int64_t deadline_ns; /* what hark_deadline() or the service's lifetime set; HARK_FOREVER: none */
+	int64_t idle_ns;     /* what hark_idle_timeout() or the service's idle time-out set; 0: none */
 };
 
 void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);

@@ -131,11 +131,13 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 /* inetd's wait hands the socket itself over: whether it is a stream's is then the program's affair. */
 static int check_type(struct serve *s, int i)
 {
-	bool stream = hark_listener_type(s->listeners[i]) == SOCK_STREAM;
+	int type = hark_listener_type(s->listeners[i]);
+	bool stream = type == SOCK_STREAM;
 
-	if (s->args.wait || (stream ? s->box->stream : s->box->datagram))
+	if (s->args.wait || box_takes(s->box, s->box_arg, type))
 		return STATUS_DONE;
-	say(s->verb, "%s: the box %s serves %s alone", s->addresses[i], s->box->name, stream ? "datagrams" : "streams");
+	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->box->name, stream ? "datagrams" : "streams",
+	    s->box->takes != NULL ? " with these arguments" : "");
 	return STATUS_USAGE;
 }
 
