@@ -44,6 +44,10 @@ static void tell_event(const struct hark_event *e, void *arg)
 		what = e->error == 0 ? 'p' : 'P';
 	else if (e->kind == HARK_EVENT_RESUMED)
 		what = 'R';
+	else if (e->kind == HARK_EVENT_CLOSE && e->error == ELOOP && e->status == 0)
+		what = 'E';
+	else if (e->kind == HARK_EVENT_CLOSE && e->pid == 4711 && e->status == 7 << 8 && e->error == 0)
+		what = 'i';
 	CHECK_INT(write(events_out, &what, 1), 1);
 }
 
@@ -961,6 +965,142 @@ static void a_cancelled_server_cuts_its_connections(void **state)
 	on_engines(cancelled_body);
 }
 
+/* ---- boxes with fibers of their own ------------------------------------------------------------- */
+
+static void idles(void *arg)
+{
+	CHECK_INT(hark_idle(arg), 0);
+}
+
+static void sleeps(void *arg)
+{
+	CHECK_INT(hark_sleep(1000 * HARK_S), -ECANCELED);
+	*(int *)arg = 1;
+}
+
+static void idles_in_a_fiber(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s;
+	char line[8];
+	(void)arg;
+	hark_scope_open(&s);
+	CHECK_INT(hark_readline(c, line, sizeof line), 2);
+	CHECK_INT(hark_printf(c, "hello\n"), 6);
+	CHECK_INT(hark_flush(c), 0);
+	CHECK_INT(hark_go(&s, "idles", idles, c), 0);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	CHECK_INT(hark_printf(c, "bye\n"), 4);
+}
+
+static void sleeps_in_fibers(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s, inner;
+	int cut = 0;
+	(void)arg;
+	hark_scope_open(&s);
+	hark_scope_open(&inner);
+	CHECK_INT(hark_printf(c, "hello\n"), 6);
+	CHECK_INT(hark_flush(c), 0);
+	CHECK_INT(hark_go(&s, "sleeps", sleeps, &cut), 0);
+	CHECK_INT(hark_go(&inner, "sleeps", sleeps, &cut), 0);
+	CHECK_INT(hark_join(&inner, HARK_FOREVER), -ECANCELED);
+	hark_scope_close(&inner);
+	hark_scope_close(&s);
+	CHECK(cut);
+}
+
+static const enum hark_model models_all[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+
+static void a_boxs_own_fibers_hear_a_drain_begin(void **state)
+{
+	(void)state;
+	for (int workers = 1; workers <= 2; workers++)
+		for (size_t m = 0; m < 4; m++) {
+			struct plan p = {.box = idles_in_a_fiber, .opts = {.model = models_all[m], .workers = workers}, .grace_ns = 20 * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_says(fd, "x\n"); /* it has spoken: a drain does not wait for its first byte */
+			client_hears(fd, "hello\n");
+			assert_int_equal(kill(s.pid, SIGTERM), 0);
+			client_hears(fd, "bye\n");
+			(void)close(fd);
+			assert_int_equal(server_end(&s), 0);
+		}
+}
+
+static void a_boxs_own_fibers_are_cut_when_the_grace_ends(void **state)
+{
+	(void)state;
+	for (size_t m = 0; m < 4; m++)
+		for (int late = 0; late < 2; late++) { /* a grace that is shortened ends then */
+			struct plan p = {.box = sleeps_in_fibers, .opts = {.model = models_all[m]}, .grace_ns = (late ? 100 : 0) * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_hears(fd, "hello\n");
+			assert_int_equal(kill(s.pid, SIGTERM), 0);
+			if (late) {
+				if (models_all[m] != HARK_MODEL_INLINE) /* that one tells of the drain when its box returns */
+					event_await(&s, '!');
+				assert_int_equal(kill(s.pid, SIGUSR1), 0);
+			}
+			(void)close(fd);
+			assert_int_equal(server_end(&s), 2);
+		}
+}
+
+/* ---- what a box tells of its end ------------------------------------------------------------------ */
+
+static void fails(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_printf(c, "half an answ"), 12);
+	hark_outcome(c, 0, -ELOOP);
+}
+
+static void judges(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_printf(c, "done\n"), 5);
+	hark_outcome(c, 4711, 7 << 8);
+}
+
+static void a_box_that_failed_resets_its_connection_and_the_event_tells_why(void **state)
+{
+	char buf[16];
+	(void)state;
+	for (size_t m = 0; m < 4; m++) {
+		struct plan p = {.box = fails, .opts = {.model = models_all[m]}, .grace_ns = 10 * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		event_await(&s, 'E');
+		assert_int_equal(read(fd, buf, sizeof buf), -1);
+		assert_int_equal(errno, ECONNRESET);
+		(void)close(fd);
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
+static void a_boxs_pid_and_status_are_told(void **state)
+{
+	(void)state;
+	for (size_t m = 0; m < 4; m++) {
+		struct plan p = {.box = judges, .opts = {.model = models_all[m]}, .grace_ns = 10 * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		client_hears(fd, "done\n");
+		client_hears_the_end(fd);
+		event_await(&s, 'i');
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
 /* ---- what cannot be served ------------------------------------------------------------------------ */
 
 static void nonsense_is_refused_with_a_reason(void **state)
@@ -995,6 +1135,10 @@ int main(void)
 		cmocka_unit_test(a_drain_serves_what_waited_in_the_backlog),
 		cmocka_unit_test(a_drain_out_of_descriptors_serves_the_backlog_too),
 		cmocka_unit_test(the_end_of_the_grace_cuts_what_is_left),
+		cmocka_unit_test(a_boxs_own_fibers_hear_a_drain_begin),
+		cmocka_unit_test(a_boxs_own_fibers_are_cut_when_the_grace_ends),
+		cmocka_unit_test(a_box_that_failed_resets_its_connection_and_the_event_tells_why),
+		cmocka_unit_test(a_boxs_pid_and_status_are_told),
 		cmocka_unit_test(a_second_drain_shortens_the_grace),
 		cmocka_unit_test(the_callers_own_children_are_left_to_it),
 		cmocka_unit_test(a_dead_worker_is_replaced),
