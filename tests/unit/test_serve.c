@@ -985,9 +985,10 @@ static void idles_in_a_fiber(struct hark_conn *c, void *arg)
 	(void)arg;
 	hark_scope_open(&s);
 	CHECK_INT(hark_readline(c, line, sizeof line), 2);
+	CHECK_INT(hark_go(&s, "idles", idles, c), 0);
+	CHECK_INT(hark_yield(), 0); /* it waits */
 	CHECK_INT(hark_printf(c, "hello\n"), 6);
 	CHECK_INT(hark_flush(c), 0);
-	CHECK_INT(hark_go(&s, "idles", idles, c), 0);
 	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
 	hark_scope_close(&s);
 	CHECK_INT(hark_printf(c, "bye\n"), 4);
