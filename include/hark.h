@@ -416,7 +416,11 @@ int64_t hark_drain_deadline(void);
  * A fiber is a function with a stack of its own, on the event loop of the thread that started it; it never moves to
  * another thread, and is switched only where a call may suspend. A scope holds fibers: its end waits for them all, so that
  * no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
- * hark_go() makes one for the thread. */
+ * hark_go() makes one for the thread, and in a box that one too hears of drains, and is cut when the grace ends.
+ *
+ * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes that were
+ * open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function there is no loop to
+ * go back to, and the child is aborted (SIGABRT). */
 
 struct hark_scope {
 	void *hark__private[6];
