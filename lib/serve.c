@@ -122,15 +122,14 @@ static void resume(struct hark__server *s)
 
 void hark__server_leave(struct hark__server *s, int ticket)
 {
-	if (s->opts.leave != NULL && !s->abandoned && (ticket >= 0 || s->opts.pace != NULL))
+	if (ticket >= 0 && s->opts.leave != NULL && !s->abandoned)
 		s->opts.leave(ticket, s->opts.limit_arg);
 }
 
 void hark__server_ended(struct hark__server *s, struct hark__gate *lent, int ticket)
 {
 	s->n_conns--;
-	if (ticket >= 0)
-		hark__server_leave(s, ticket);
+	hark__server_leave(s, ticket);
 	int64_t end = hark__drain_until();
 	if (end != HARK_FOREVER && hark_now() >= end) /* by its own deadline, before cut() came to it */
 		s->overtime = true;
@@ -243,9 +242,15 @@ bool hark__gate_paced(struct hark__gate *g)
 	return ns <= 0;
 }
 
+static void unused(struct hark__server *s)
+{
+	if (s->opts.pace != NULL && s->opts.leave != NULL)
+		s->opts.leave(-1, s->opts.limit_arg);
+}
+
 void hark__gate_unused(struct hark__gate *g)
 {
-	hark__server_leave(g->server, -1);
+	unused(g->server);
 }
 
 /* ---- gates ----------------------------------------------------------------------------------- */
@@ -365,7 +370,7 @@ static bool left_to_others(struct hark__server *s)
 {
 	int64_t ns = pace(s);
 	if (ns <= 0)
-		hark__server_leave(s, -1);
+		unused(s);
 	return ns == HARK_FOREVER;
 }
 
@@ -414,10 +419,10 @@ static void drop_pending(struct hark__server *s)
 	struct hark__list *node;
 	struct hark_conn *stuck = s->stuck;
 	s->stuck = NULL;
-	if (stuck != NULL && stuck->ticket >= 0)
+	if (stuck != NULL) {
 		hark__server_leave(s, stuck->ticket);
-	if (stuck != NULL)
 		hark__conn_free(stuck);
+	}
 	while ((node = hark__list_pop(&s->pending)) != NULL)
 		hark__conn_free(hark__container(node, struct hark_conn, link));
 }

@@ -75,7 +75,7 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c);
 /* A connection that start() took is over; lent, ticket: its conn's. On the loop's thread. */
 void hark__server_ended(struct hark__server *s, struct hark__gate *lent, int ticket);
 
-/* Tells leave(), if there is one. ticket -1: only what pace() let in is told. */
+/* Tells leave(), if there is one. ticket -1: nothing to tell. */
 void hark__server_leave(struct hark__server *s, int ticket);
 
 /* Whether there is room for one more; pauses the gates if not. */
