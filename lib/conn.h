@@ -32,6 +32,9 @@ struct hark_conn {
 	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
 	bool served : 1;         /* a server gave it: its waits end with a drain */
 	bool hurried : 1;        /* the reader's: it waits no longer than read_until */
+	bool no_splice : 1;      /* the reader's, as the two below: splice.c */
+	uint8_t full_reads : 4;  /* in a row */
+	uint8_t short_moves : 4; /* in a row */
 	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in stream.c */
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
@@ -41,6 +44,7 @@ struct hark_conn {
 	_Atomic int64_t idle_ns;  /* 0: none. The same */
 
 	struct hark__buffer in, out;
+	int pipe[2];             /* splice.c; 0: none */
 	uint64_t bytes_in, bytes_out;
 
 	int64_t opened;
@@ -94,6 +98,18 @@ int hark__conn_expired(const struct hark_conn *c);
 
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. (stream.c) */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
+
+/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended with a
+ * drain's beginning; -errno. */
+int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
+
+/* splice.c. Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing of from is
+ * buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP before anything moved: they
+ * cannot be. With the reader's role of from, the writer's of to, and nothing in to->out. Frees the pipe. */
+void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
+bool hark__splice_may(const struct hark_conn *from, struct hark_conn *to);
+ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
+void hark__splice_end(struct hark_conn *c);
 
 /* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */
 ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing);
