@@ -403,7 +403,9 @@ int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 	char address[HARK_ADDRESS_MAX];
 	struct stat st;
 	struct control *c = calloc(1, sizeof *c);
-	int r = c == NULL ? -ENOMEM : snprintf(address, sizeof address, "unix:%s", path) < (int)sizeof address ? 0 : -ENAMETOOLONG;
+	int fd = upgrade_inherited("control");
+	int len = fd >= 0 ? snprintf(address, sizeof address, "fd:%d", fd) : snprintf(address, sizeof address, "unix:%s", path);
+	int r = c == NULL ? -ENOMEM : len < (int)sizeof address ? 0 : -ENAMETOOLONG;
 	(void)snprintf(why->text, sizeof why->text, "control %s: %s", path, hark_strerror(r));
 	if (r == 0)
 		r = hark_listen(address, &(struct hark_listen_opts){.unix_mode = 0600, .why = why}, &c->listener);

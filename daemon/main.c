@@ -159,8 +159,11 @@ static int begin(struct supervisor *v)
 		(void)fprintf(stderr, "harkd: signals: %s\n", hark_strerror(err));
 		return STATUS_SYSTEM;
 	}
-	if (reload(v, &r) == 0)
-		return open_control(v);
+	if (reload(v, &r) == 0) {
+		err = open_control(v);
+		upgrade_close_rest();
+		return err;
+	}
 	for (size_t i = 0; r.failed != NULL && i < r.failed->n_errors; i++)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", r.failed->errors[i]);
 	if (r.failed == NULL || r.failed->n_errors == 0)

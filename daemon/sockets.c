@@ -1,7 +1,7 @@
 /* sockets.c — listening sockets by address. A socket is opened once and kept as long as a configuration wants its address: a reload
  * closes none that it keeps, so nothing that waits in a backlog is lost, and a failed reload closes only what it opened.
  *
- * hark_listen() itself adopts what a service manager or the older generation handed over (LISTEN_FDS). The supervisor's thread. */
+ * hark_listen() itself adopts what a service manager handed over (LISTEN_FDS). The supervisor's thread. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,8 +85,11 @@ int sockets_open(struct sockets *s, const char *address, const struct config_ser
 		.why = why,
 	};
 	struct hark_listener *l;
+	char handed[24];
+	int fd = upgrade_inherited(address);
+	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
 	why->text[0] = '\0';
-	int r = hark_listen(address, &opts, &l);
+	int r = hark_listen(fd >= 0 ? handed : address, &opts, &l);
 	if (r < 0) {
 		if (why->text[0] == '\0')
 			(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));

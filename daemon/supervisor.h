@@ -162,6 +162,8 @@ int load_config(const struct supervisor *v, struct config **out); /* config_load
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
 void upgrade_heard(struct supervisor *v);                /* heir_fd or heir_pidfd is readable, or heir_deadline is over */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
+int upgrade_inherited(const char *address);              /* the descriptor that the older generation had for it, once; -1 */
+void upgrade_close_rest(void);                           /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
 
 /* control.c */

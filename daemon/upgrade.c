@@ -1,8 +1,9 @@
-/* upgrade.c — a new binary in place of the running one, with nothing lost: the old generation starts the new one with its sockets in the
- * manner of sd_listen_fds(3), which hark_listen() understands by itself, and with the counters; serves on until the new one says that it is ready;
- * and drains. If the new one ends first, or is not ready in time, the old one goes on as if nothing had been.
+/* upgrade.c — a new binary in place of the running one, with nothing lost: the old generation starts the new one with its sockets and its
+ * counters; serves on until the new one says that it is ready; and drains. If the new one ends first, or is not ready in time, the
+ * old one goes on as if nothing had been.
  *
- *   LISTEN_PID LISTEN_FDS   the sockets, the control socket among them
+ *   HARKD_SOCKETS           the addresses of the sockets, as configured, a line each; they are descriptors 3, 4 … The control socket's is
+ *                           "control". By address and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
  *   HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
@@ -21,7 +22,14 @@
 #include "log.h"
 #include "supervisor.h"
 
-#define FIRST_FD 3 /* SD_LISTEN_FDS_START */
+#define FIRST_FD 3
+
+/* What the older generation handed over; taken[i]: is somebody's now. */
+static struct {
+	char **address;
+	bool *taken;
+	int n;
+} inherited;
 
 /* Where the binary lies; a new one was put in the place of the running one. */
 static char own_path[4096];
@@ -32,8 +40,46 @@ static int number_of(const char *name, int none)
 	return text != NULL && text[0] >= '0' && text[0] <= '9' ? atoi(text) : none;
 }
 
+static void inherit(void)
+{
+	const char *list = getenv("HARKD_SOCKETS");
+	char *copy = list != NULL ? strdup(list) : NULL;
+	int n = 0;
+	for (const char *at = copy; at != NULL && *at != '\0'; at++)
+		n += *at == '\n';
+	inherited.address = calloc((size_t)n + 1, sizeof(char *));
+	inherited.taken = calloc((size_t)n + 1, sizeof(bool));
+	if (copy == NULL || inherited.address == NULL || inherited.taken == NULL)
+		return;
+	char *rest = NULL;
+	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n; line = strtok_r(NULL, "\n", &rest)) {
+		(void)fcntl(FIRST_FD + inherited.n, F_SETFD, FD_CLOEXEC);
+		inherited.address[inherited.n++] = line;
+	}
+	(void)unsetenv("HARKD_SOCKETS");
+}
+
+int upgrade_inherited(const char *address)
+{
+	for (int i = 0; i < inherited.n; i++)
+		if (!inherited.taken[i] && strcmp(inherited.address[i], address) == 0) {
+			inherited.taken[i] = true;
+			return FIRST_FD + i;
+		}
+	return -1;
+}
+
+void upgrade_close_rest(void)
+{
+	for (int i = 0; i < inherited.n; i++)
+		if (!inherited.taken[i])
+			(void)close(FIRST_FD + i);
+	inherited.n = 0;
+}
+
 void upgrade_self(struct supervisor *v)
 {
+	inherit();
 	ssize_t n = readlink("/proc/self/exe", own_path, sizeof own_path - 1);
 	own_path[n > 0 ? n : 0] = '\0';
 	v->heir_fd = v->heir_pidfd = -1;
@@ -76,7 +122,7 @@ static void set_number(const char *name, long value)
 }
 
 /* In the child: sockets first, then the counters, then the pipe. */
-static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, int said)
+static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, const char *addresses)
 {
 	sigset_t none;
 	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
@@ -86,62 +132,78 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	}
 	if (arrange(fds, n_sockets + 2) < 0)
 		_exit(111);
-	set_number("LISTEN_PID", (long)getpid());
-	set_number("LISTEN_FDS", n_sockets);
-	(void)unsetenv("LISTEN_FDNAMES");
+	(void)setenv("HARKD_SOCKETS", addresses, 1);
+	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
 	set_number("HARKD_COUNTERS", FIRST_FD + n_sockets);
 	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
-	(void)said;
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)execv(own_path, argv);
 	_exit(111);
 }
 
-static int *all_sockets(struct supervisor *v, int *n)
+/* Descriptors and their addresses, in one order. What is not a socket comes after them, in room for two. false: no memory. */
+static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses)
 {
-	int *fds = calloc(v->sockets.n + 3, sizeof *fds);
+	size_t len = 0;
+	FILE *f = open_memstream(addresses, &len);
+	*fds = calloc(v->sockets.n + 3, sizeof **fds);
 	*n = 0;
-	for (size_t i = 0; fds != NULL && i < v->sockets.n; i++)
-		fds[(*n)++] = hark_listener_fd(v->sockets.entry[i]->listener);
-	if (fds != NULL && control_listener_fd(v->control) >= 0)
-		fds[(*n)++] = control_listener_fd(v->control);
-	return fds;
+	if (f == NULL || *fds == NULL) {
+		if (f != NULL)
+			(void)fclose(f);
+		return false;
+	}
+	for (size_t i = 0; i < v->sockets.n; i++) {
+		(*fds)[(*n)++] = hark_listener_fd(v->sockets.entry[i]->listener);
+		(void)fprintf(f, "%s\n", v->sockets.entry[i]->address);
+	}
+	if (control_listener_fd(v->control) >= 0) {
+		(*fds)[(*n)++] = control_listener_fd(v->control);
+		(void)fputs("control\n", f);
+	}
+	return fclose(f) == 0;
+}
+
+static int start_heir(struct supervisor *v, char *const argv[], int said[2])
+{
+	int n, *fds = NULL;
+	char *addresses = NULL;
+	pid_t pid = -1;
+	errno = ENOMEM;
+	if (all_sockets(v, &fds, &n, &addresses) && pipe2(said, O_CLOEXEC) == 0) {
+		fds[n] = v->counters_fd;
+		fds[n + 1] = said[1];
+		pid = fork();
+		if (pid == 0)
+			become_heir(v, argv, fds, n, addresses);
+		int error = errno;
+		(void)close(said[1]);
+		if (pid < 0)
+			(void)close(said[0]);
+		errno = error;
+	}
+	int r = pid < 0 ? -errno : (int)pid;
+	free(fds);
+	free(addresses);
+	return r;
 }
 
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why)
 {
-	int n, said[2];
-	if (v->heir > 0) {
-		(void)snprintf(why->text, sizeof why->text, "upgrade: one is under way");
-		return -EALREADY;
-	}
-	int *fds = all_sockets(v, &n);
-	if (fds == NULL || pipe2(said, O_CLOEXEC) < 0) {
-		(void)snprintf(why->text, sizeof why->text, "upgrade: %s", strerror(errno));
-		free(fds);
-		return -errno;
-	}
-	fds[n] = v->counters_fd;
-	fds[n + 1] = said[1];
-	pid_t pid = fork();
-	if (pid == 0)
-		become_heir(v, argv, fds, n, said[1]);
-	int r = pid < 0 ? -errno : 0;
-	free(fds);
-	(void)close(said[1]);
-	if (r < 0) {
-		(void)close(said[0]);
-		(void)snprintf(why->text, sizeof why->text, "upgrade: %s", strerror(-r));
-		return r;
+	int said[2];
+	int pid = v->heir > 0 ? -EALREADY : start_heir(v, argv, said);
+	if (pid < 0) {
+		(void)snprintf(why->text, sizeof why->text, "upgrade: %s", pid == -EALREADY ? "one is under way" : strerror(-pid));
+		return pid;
 	}
 	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);
 	v->heir = pid;
 	v->heir_fd = said[0];
 	v->heir_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	v->heir_deadline = hark_after(v->epoch->config->upgrade_timeout_ns);
-	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is process %d", v->generation + 1, (int)pid);
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is process %d", v->generation + 1, pid);
 	return 0;
 }
 

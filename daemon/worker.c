@@ -279,7 +279,7 @@ static void on_event(const struct hark_event *e, void *arg)
 		refused(e);
 		break;
 	case HARK_EVENT_PAUSED:
-		if (e->error != 0) {
+		if (e->error != 0 && e->error != EBUSY) { /* EBUSY: limits_pace() has counted it */
 			add(&self.counters->held[HELD_RESOURCES], 1);
 			log_event(LOG_LEVEL_WARNING, self.conf->name, "accepting pauses: %s", hark_strerror(e->error));
 		}
