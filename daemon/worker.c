@@ -21,6 +21,9 @@
 #include "log.h"
 #include "supervisor.h"
 
+/* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct tcp_info's newer half. */
+enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_CLOSING_ = 11 };
+
 #define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
 
 /* The one service of this process. */
@@ -32,6 +35,7 @@ static struct {
 	void *box_arg;
 	int ready_fd;
 	bool is_exec;
+	volatile sig_atomic_t retired; /* SIGUSR1: accepts no more, ends with its last connection */
 	size_t banner_len;
 } self;
 
@@ -52,8 +56,15 @@ static void on_term(int signal)
 	hark_drain(times++ == 0 ? self.conf->grace_ns : 0);
 }
 
+static void on_retire(int signal)
+{
+	(void)signal;
+	self.retired = 1;
+}
+
 static void set_signals(void)
 {
+	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
 	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
 	(void)sigaction(SIGHUP, &standard, NULL);
@@ -61,6 +72,7 @@ static void set_signals(void)
 	(void)sigaction(SIGPIPE, &standard, NULL);
 	(void)sigaction(SIGTERM, &term, NULL);
 	(void)sigaction(SIGINT, &term, NULL);
+	(void)sigaction(SIGUSR1, &retire, NULL);
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -210,7 +222,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 		return;
 	l->bytes_in = l->bytes_out = -1;
 	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
-		l->bytes_in = (int64_t)info.tcpi_bytes_received;
+		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ || info.tcpi_state == TCP_CLOSING_;
+		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended; /* the peer's FIN is numbered, and counted, as a byte */
 		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
 	}
 }
@@ -297,6 +310,20 @@ static int admit(struct hark_conn *c, void *limits)
 	return ticket;
 }
 
+/* Retired: what waits in the backlog is for those who accept from it after us. */
+static int64_t pace(void *limits)
+{
+	return self.retired ? HARK_FOREVER : limits_pace(limits);
+}
+
+/* Between accept and admit nothing else runs in this process, so when none is counted there is none. */
+static void leave(int ticket, void *limits)
+{
+	limits_leave(ticket, limits);
+	if (self.retired && atomic_load_explicit(&self.counters->slots[self.limits.slot].now, memory_order_relaxed) == 0)
+		hark_drain(self.conf->grace_ns);
+}
+
 static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 {
 	const struct config_service *c = self.conf;
@@ -309,9 +336,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
-		.pace = limits_pace,
+		.pace = pace,
 		.admit = admit,
-		.leave = limits_leave,
+		.leave = leave,
 		.limit_arg = &self.limits,
 		.event = on_event,
 		.why = &why,
@@ -347,7 +374,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, in
 	if (listeners == NULL)
 		give_up("start", strerror(ENOMEM));
 	for (size_t i = 0; i < n; i++) {
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf->listen.word[i]);
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
 		if (e == NULL)
 			give_up(s->conf->listen.word[i], "is not open");
 		listeners[i] = e->listener;
@@ -357,6 +384,10 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, in
 	set_signals();
 	keep_own(listeners, (int)n);
 	open_null(0);
+	if (v->in_background) {
+		open_null(1);
+		open_null(2);
+	}
 	set_stderr();
 	set_limits();
 	set_environment();
