@@ -197,6 +197,17 @@ static void rates_are_exact_over_time(void **state)
 		}
 }
 
+static void tokens_are_not_promised_twice_to_workers_that_ask_at_once(void **state)
+{
+	int said_yes = 0;
+	(void)state;
+	struct bench b = bench_of(&(struct config_service){.rate = {1, HARK_S, 3}});
+	for (int i = 0; i < 8; i++)
+		said_yes += limits_pace(&b.w[i]) == 0;
+	assert_int_equal(said_yes, 3);
+	limits_free(b.limits);
+}
+
 static void pauses_and_refusals_cost_no_token(void **state)
 {
 	(void)state;
@@ -509,6 +520,23 @@ static int end_of(pid_t pid)
 	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
+static void sums_are_right(const struct limits *l)
+{
+	unsigned conns = 0, reserved = 0;
+	for (int s = 0; s < SLOTS; s++) {
+		conns += l->slots[s].conns;
+		reserved += l->slots[s].reserved;
+	}
+	assert_int_equal(l->conns, conns);
+	assert_int_equal(l->reserved, reserved);
+	for (int i = 0; i < SOURCES; i++) {
+		uint32_t n = 0;
+		for (int s = 0; s < 8; s++)
+			n += l->held[s][i];
+		assert_int_equal(l->sources[i].conns, n);
+	}
+}
+
 /* Sums are right, nothing is held but by the living, and places are all to be had again. */
 static void usable(struct bench *b, unsigned living)
 {
@@ -546,6 +574,7 @@ static void a_worker_killed_in_the_middle_of_any_change_leaves_all_in_order(void
 		if (die_at % 2) { /* another worker is the next to have the lock, or the supervisor */
 			int t = admit_from(&b.w[1], from4(5));
 			assert_true(t > 0);
+			sums_are_right(b.limits);
 			limits_leave(t, &b.w[1]);
 		}
 		limits_forget(b.limits, 3);
@@ -669,6 +698,7 @@ int main(void)
 		cmocka_unit_test(max_conns_is_never_exceeded_by_workers_that_ask_at_once),
 		cmocka_unit_test(a_hold_is_counted_once_for_each_time_it_begins),
 		cmocka_unit_test(rates_are_exact_over_time),
+		cmocka_unit_test(tokens_are_not_promised_twice_to_workers_that_ask_at_once),
 		cmocka_unit_test(pauses_and_refusals_cost_no_token),
 		cmocka_unit_test(a_clock_that_is_behind_anothers_gives_nothing_and_takes_nothing),
 		cmocka_unit_test(over_max_load_connections_wait_until_it_falls),
