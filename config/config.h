@@ -123,7 +123,7 @@ int config_load(const char *file, struct config **out);
 int config_load_draft(const struct draft *d, struct config **out);
 
 /* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each service of another user
- * is tried in a forked child that becomes that user). Adds to the errors and returns their number. */
+ * is tried in a forked child that becomes that user). Adds to the errors and returns their number, or -ENOMEM. */
 int config_check_system(struct config *c);
 
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */
@@ -134,6 +134,8 @@ struct config_service *config_find(const struct config *c, const char *name);
 
 void config_free(struct config *c);
 
+struct config_how;
+
 /* One key of hark.conf: the table from which keys are read, checked, printed, completed, and which the man page is tested against. */
 struct config_key {
 	const char *name;
@@ -141,6 +143,7 @@ struct config_key {
 	const char *value;    /* what hark.conf(5) calls it: "DURATION", "yes|no" */
 	const char *standard; /* the default, as it would be written; "" if none */
 	const char *summary;
+	const struct config_how *how; /* config/'s own: how it is read, checked and printed */
 };
 
 /* Ends with a row whose name is NULL. */
