@@ -11,7 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define NAME_MAX_BYTES 48 /* of a section: with a "-12345" it is still shorter than COUNTERS_NAME_MAX */
+#define NAME_MAX_BYTES 40 /* of a section: with a "-1234" as well it is a name that the reader of hark.conf keeps whole */
 
 struct draft *draft_new(void)
 {
@@ -278,9 +278,10 @@ void draft_error(struct draft *d, struct config_place place, const char *format,
 		d->broken = true;
 		return;
 	}
-	mask(words);
 	n = place.line > 0 ? asprintf(&text, "%s:%d: %s", place.file, place.line, words) : asprintf(&text, "%s: %s", place.file, words);
 	free(words);
+	if (n >= 0)
+		mask(text);
 	(void)add_text(d, &d->errors, &d->n_errors, n < 0 ? NULL : text);
 }
 
@@ -312,6 +313,13 @@ void draft_remove(struct draft *d, struct draft_section *s)
 	}
 }
 
+/* A file's name is foreign as well. */
+static void print_file(const char *file, FILE *to)
+{
+	for (; *file != '\0'; file++)
+		fputc(is_control((unsigned char)*file) ? '?' : *file, to);
+}
+
 static void print_line(const struct draft_line *l, FILE *to)
 {
 	if (l->kind == DRAFT_SETTING)
@@ -320,17 +328,42 @@ static void print_line(const struct draft_line *l, FILE *to)
 		fprintf(to, "#%s%s\n", l->value[0] != '\0' ? " " : "", l->value);
 }
 
+/* A remark that belongs to no section tells what it is about by its place. */
+static void print_head(const struct draft *d, FILE *to)
+{
+	for (size_t i = 0; i < d->head.n; i++) {
+		const struct draft_line *l = &d->head.lines[i];
+		if (l->place.line > 0) {
+			fputs("# ", to);
+			print_file(l->place.file, to);
+			fprintf(to, ":%d: %s\n", l->place.line, l->value);
+		} else {
+			print_line(l, to);
+		}
+	}
+}
+
+static void print_section(const struct draft_section *s, FILE *to)
+{
+	fprintf(to, "[%s]\n", s->name);
+	if (s->place.line > 0) {
+		fputs("# ", to);
+		print_file(s->place.file, to);
+		fprintf(to, ":%d\n", s->place.line);
+	}
+	for (size_t i = 0; i < s->n; i++)
+		print_line(&s->lines[i], to);
+}
+
 int draft_print(const struct draft *d, FILE *to)
 {
 	if (d->broken)
 		return -ENOMEM;
-	for (size_t i = 0; i < d->head.n; i++)
-		print_line(&d->head.lines[i], to);
+	print_head(d, to);
 	for (size_t i = 0; i < d->n; i++) {
-		const struct draft_section *s = d->sections[i];
-		fprintf(to, "%s[%s]\n", i > 0 || d->head.n > 0 ? "\n" : "", s->name);
-		for (size_t k = 0; k < s->n; k++)
-			print_line(&s->lines[k], to);
+		if (i > 0 || d->head.n > 0)
+			fputc('\n', to);
+		print_section(d->sections[i], to);
 	}
 	errno = 0;
 	if (fflush(to) != 0 || ferror(to))
