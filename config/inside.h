@@ -69,6 +69,8 @@ struct service {
 	bool own[KEYS_MAX];      /* it was the service itself */
 	struct at listen_at[LISTEN_MAX];
 	struct config_words what[WHATS]; /* as they were given */
+	unsigned order;          /* of its head's place */
+	bool program_bad;        /* the box refused its arguments, or lacks its program: that was said */
 	bool is_exec;            /* a program is served: exec = ..., or box = exec ... */
 	bool lookup_host;
 	int64_t term_after_ns, kill_after_ns; /* stop_ladder */
@@ -78,7 +80,7 @@ struct service {
 struct whole {
 	struct config c; /* first: others have a pointer to it */
 	struct at at[KEYS_MAX];
-	bool no_memory;
+	bool no_memory, system_checked;
 	unsigned order; /* the last place's */
 	char **files;   /* names that places point at */
 	size_t n_files, total_bytes;
@@ -196,7 +198,7 @@ extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kin
 int users_find(const char *name, uid_t *uid, gid_t *gid);
 int users_find_group(const char *name, gid_t *gid);
 /* The supplementary groups of a user. The array is the caller's to free. */
-int users_groups(const char *user, gid_t gid, gid_t **groups, size_t *n);
+int users_groups(uid_t uid, gid_t gid, gid_t **groups, size_t *n);
 
 /* ---- words.c ---- */
 
@@ -211,5 +213,8 @@ void words_print(const char *word, FILE *to);
 void print_service(const struct service *s, FILE *to);
 
 void service_free(struct service *s);
+
+/* The program among the words of exec's argv, or NULL. */
+const char *service_program(const struct service *s);
 
 #endif

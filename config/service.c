@@ -39,6 +39,7 @@ static struct service *service_new(struct whole *w, const struct section *from)
 		return NULL;
 	}
 	s->s.place = (struct config_place){.file = from->at.file, .line = from->at.line};
+	s->order = from->at.order;
 	s->s.uid = (uid_t)-1;
 	s->s.gid = (gid_t)-1;
 	s->s.umask = s->s.socket_mode = s->s.client_first = -1;
@@ -234,15 +235,41 @@ static const struct box *find_box(struct whole *w, const struct service *s, int 
 	return box;
 }
 
+const char *service_program(const struct service *s)
+{
+	static const char *const flags[] = {"--stderr", "--stdin-null", "--host"};
+	const struct config_words *argv = &s->s.argv;
+	size_t i = 1;
+
+	for (; i < argv->n && argv->word[i][0] == '-' && argv->word[i][1] != '\0'; i++) {
+		const char *word = argv->word[i];
+		bool alone = strchr(word, '=') != NULL;
+		if (strcmp(word, "--") == 0) {
+			i++;
+			break;
+		}
+		for (size_t k = 0; k < sizeof flags / sizeof flags[0]; k++)
+			alone = alone || strcmp(word, flags[k]) == 0;
+		i += !alone;
+	}
+	return i < argv->n ? argv->word[i] : NULL;
+}
+
 /* Opens the box for what it says of its arguments, and closes it again. A program in a chroot is looked for in there, by
  * config_check_system(). */
-static void check_arguments(struct whole *w, const struct service *s, int what)
+static void check_arguments(struct whole *w, struct service *s, int what)
 {
 	const struct config_words *argv = &s->s.argv;
 	struct hark_why why = {""};
 	void *arg = NULL;
 	int err = 0;
 
+	const char *program = s->is_exec ? service_program(s) : NULL;
+	if (program != NULL && program[0] != '/' && strchr(program, '/') != NULL) {
+		s->program_bad = true;
+		return inside_error(w, key_at(s->at, what_names[what]),
+		                    "%s: %.200s: give an absolute path, or a name that is found in $PATH", what_names[what], program);
+	}
 	if (s->is_exec && s->s.chroot != NULL)
 		return;
 	if (s->s.box->open == NULL && argv->n > 1)
@@ -254,6 +281,7 @@ static void check_arguments(struct whole *w, const struct service *s, int what)
 			s->s.box->close(arg);
 		return;
 	}
+	s->program_bad = true;
 	if (err == -ENOMEM)
 		w->no_memory = true;
 	/* -EINVAL: the arguments are wrong on any system. */
@@ -287,7 +315,7 @@ static void find_groups(struct whole *w, struct service *s)
 		inside_error(w, key_at(s->at, "user"), "user: the number %s has no entry, so the service needs a group", s->s.user);
 	if (names->n == 0) {
 		if (s->s.user != NULL && s->s.gid != (gid_t)-1 &&
-		    users_groups(s->s.user, s->s.gid, &s->s.groups, &s->s.n_groups) < 0)
+		    users_groups(s->s.uid, s->s.gid, &s->s.groups, &s->s.n_groups) < 0)
 			w->no_memory = true;
 		return;
 	}
@@ -329,8 +357,9 @@ static struct service *build(struct whole *w, const struct section *own, const s
 		/* What is served stands before what goes with it in the table. */
 		s->is_exec = s->what[WHAT_EXEC].n > 0 || (s->what[WHAT_BOX].n > 0 && strcmp(s->what[WHAT_BOX].word[0], "exec") == 0);
 	}
-	int what = check_what(w, s, own);
-	check_listen(w, s, own);
+	int what = own->wrong ? -1 : check_what(w, s, own);
+	if (!own->wrong)
+		check_listen(w, s, own);
 	check_flags(w, s, what);
 	find_groups(w, s);
 	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
