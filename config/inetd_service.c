@@ -497,6 +497,7 @@ static struct draft_section *open_section(struct inetd *r, const struct service 
 	const char *said = last_part(s->e->service);
 	char name[HARK_PATH_MAX + 32];
 
+	said += said[0] == '@'; /* of an abstract socket */
 	if (strspn(said, "0123456789") == strlen(said))
 		(void)snprintf(name, sizeof name, "port-%s", said);
 	else if (strcmp(said, "harkd") == 0 || strcmp(said, "defaults") == 0) /* which hark.conf keeps for itself */
