@@ -134,6 +134,8 @@ struct config_service *config_find(const struct config *c, const char *name);
 
 void config_free(struct config *c);
 
+struct config_how;
+
 /* One key of hark.conf: the table from which keys are read, checked, printed, completed, and which the man page is tested against. */
 struct config_key {
 	const char *name;
@@ -141,6 +143,7 @@ struct config_key {
 	const char *value;    /* what hark.conf(5) calls it: "DURATION", "yes|no" */
 	const char *standard; /* the default, as it would be written; "" if none */
 	const char *summary;
+	const struct config_how *how; /* config/'s own: how it is read, checked and printed */
 };
 
 /* Ends with a row whose name is NULL. */

@@ -15,7 +15,8 @@
 #include "options.h"
 
 const struct verb *const verbs[] = {
-	&verb_serve, &verb_call, &verb_ping, &verb_daytime, &verb_time, &verb_users, &verb_loggedin, NULL,
+	&verb_serve, &verb_call, &verb_ping, &verb_daytime, &verb_time, &verb_users, &verb_loggedin,
+	&verb_config, NULL,
 };
 
 static void on_sigpipe(int signal)
