@@ -9,11 +9,19 @@ _hark_options() {
 	ping) echo "--udp --count --interval --size --timeout --port --quiet --json --help" ;;
 	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
 	loggedin) echo "--port --timeout --tries --json --help" ;;
+	status) echo "--watch --json --control --timeout --help" ;;
+	reload | stop | start | drain | upgrade) echo "--control --timeout --json --help" ;;
 	esac
+}
+
+# The services of the harkd that runs here, if one does.
+_hark_services() {
+	"${COMP_WORDS[0]}" status --json --timeout 500ms 2>/dev/null | grep -o '"name":"[A-Za-z0-9._-]*"' | cut -d'"' -f4
 }
 
 _hark() {
 	local verbs="serve call ping daytime time users loggedin"
+	verbs+=" status reload stop start drain upgrade config import"
 	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
 
@@ -28,6 +36,7 @@ _hark() {
 	--engine) COMPREPLY=($(compgen -W "epoll uring poll" -- "$cur")) ; return ;;
 	--unix-owner) COMPREPLY=($(compgen -u -- "$cur")) ; return ;;
 	--port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
+	--control) COMPREPLY=($(compgen -f -- "$cur")) ; return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_options "$verb")" -- "$cur"))
@@ -35,6 +44,10 @@ _hark() {
 		COMPREPLY=($(compgen -c -- "$cur"))
 	elif [[ $verb == serve && $COMP_CWORD -gt 2 && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -W "$boxes" -- "$cur"))
+	elif [[ $verb == status || $verb == stop || $verb == start ]]; then
+		COMPREPLY=($(compgen -W "$(_hark_services)" -- "$cur"))
+	elif [[ $verb == reload || $verb == drain || $verb == upgrade ]]; then
+		return
 	elif [[ $verb != serve && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -A hostname -- "$cur"))
 	fi
