@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin"]
+VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin", "import"]
 
 
 def help_of(run, verb):

@@ -9,11 +9,12 @@ _hark_options() {
 	ping) echo "--udp --count --interval --size --timeout --port --quiet --json --help" ;;
 	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
 	loggedin) echo "--port --timeout --tries --json --help" ;;
+	import) echo "--format --output --check --report --json --help" ;;
 	esac
 }
 
 _hark() {
-	local verbs="serve call ping daytime time users loggedin"
+	local verbs="serve call ping daytime time users loggedin import"
 	local boxes="echo discard chargen daytime time qotd users loggedin message exec"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
 
@@ -26,6 +27,7 @@ _hark() {
 	help) COMPREPLY=($(compgen -W "$verbs" -- "$cur")) ; return ;;
 	--model) COMPREPLY=($(compgen -W "inline process thread fiber" -- "$cur")) ; return ;;
 	--engine) COMPREPLY=($(compgen -W "epoll uring poll" -- "$cur")) ; return ;;
+	--format) COMPREPLY=($(compgen -W "inetd xinetd systemd" -- "$cur")) ; return ;;
 	--unix-owner) COMPREPLY=($(compgen -u -- "$cur")) ; return ;;
 	--port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
 	esac
@@ -35,6 +37,8 @@ _hark() {
 		COMPREPLY=($(compgen -c -- "$cur"))
 	elif [[ $verb == serve && $COMP_CWORD -gt 2 && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -W "$boxes" -- "$cur"))
+	elif [[ $verb == import ]]; then
+		COMPREPLY=($(compgen -f -- "$cur"))
 	elif [[ $verb != serve && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -A hostname -- "$cur"))
 	fi
