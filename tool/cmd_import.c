@@ -442,8 +442,8 @@ const struct verb verb_import = {
 	.name = "import",
 	.summary = "Turns inetd.conf, xinetd.conf or systemd's sockets into hark.conf",
 	.usage = "FILE...",
-	.notes = "FILE is an inetd.conf, an xinetd.conf, a .socket unit, or a directory of them; all become one configuration. What cannot be\n"
-	         "carried over is a comment in it. Exit code 1 if something could not be read. Manual: hark-import(1).\n",
+	.notes = "FILE is an inetd.conf, an xinetd.conf, a .socket unit, or a directory of them; all become one configuration.\n"
+	         "What cannot be carried over is a comment in it. Exit code 1 if something could not be read.\n",
 	.options = options,
 	.run = run,
 };

@@ -74,6 +74,13 @@ def test_check_is_quiet_where_all_is_well(run, conf):
     assert (r.returncode, r.stdout, r.stderr) == (0, b"", b"")
 
 
+def test_another_argv0_is_taken(run, conf):
+    path = conf("7000 stream tcp nowait root /bin/cat -kitty -u\n7001 stream tcp nowait root /bin/cat 'a b'\n")
+    r = run("import", "--check", "--output", "/dev/stdout", path)
+    assert (r.returncode, r.stderr) == (0, b"")
+    assert "box = exec --argv0 -kitty /bin/cat -u\n" in r.stdout.decode()
+
+
 def test_two_services_on_one_address_are_found(run, conf):
     r = run("import", "--check", conf("7 stream tcp nowait root /bin/cat cat\necho stream tcp nowait root internal\n"))
     assert r.returncode == 1 and b":2: " in r.stderr
