@@ -11,6 +11,8 @@ _hark_options() {
 	loggedin) echo "--port --timeout --tries --json --help" ;;
 	status) echo "--watch --json --control --timeout --help" ;;
 	reload | stop | start | drain | upgrade) echo "--control --timeout --json --help" ;;
+	config) echo "--check --keys --help" ;;
+	import) echo "--format --output --check --report --json --help" ;;
 	esac
 }
 
@@ -20,8 +22,7 @@ _hark_services() {
 }
 
 _hark() {
-	local verbs="serve call ping daytime time users loggedin"
-	verbs+=" status reload stop start drain upgrade config import"
+	local verbs="serve call ping daytime time users loggedin config import status reload stop start drain upgrade"
 	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
 
@@ -34,6 +35,7 @@ _hark() {
 	help) COMPREPLY=($(compgen -W "$verbs" -- "$cur")) ; return ;;
 	--model) COMPREPLY=($(compgen -W "inline process thread fiber" -- "$cur")) ; return ;;
 	--engine) COMPREPLY=($(compgen -W "epoll uring poll" -- "$cur")) ; return ;;
+	--format) COMPREPLY=($(compgen -W "inetd xinetd systemd" -- "$cur")) ; return ;;
 	--unix-owner) COMPREPLY=($(compgen -u -- "$cur")) ; return ;;
 	--port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
 	--control) COMPREPLY=($(compgen -f -- "$cur")) ; return ;;
@@ -48,6 +50,8 @@ _hark() {
 		COMPREPLY=($(compgen -W "$(_hark_services)" -- "$cur"))
 	elif [[ $verb == reload || $verb == drain || $verb == upgrade ]]; then
 		return
+	elif [[ $verb == import || $verb == config ]]; then
+		COMPREPLY=($(compgen -f -- "$cur"))
 	elif [[ $verb != serve && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -A hostname -- "$cur"))
 	fi
