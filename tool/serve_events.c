@@ -65,6 +65,8 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	if (!s->is_program)
 		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in,
 		         (unsigned long long)stats.bytes_out);
+	if (e->pid != 0)
+		text_add(t, ", pid %d", (int)e->pid);
 	if (e->error != 0)
 		text_add(t, ", %s", hark_strerror(e->error));
 	else if (e->status == 0)
@@ -102,6 +104,9 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 		text_add(&t, "worker %d down: ", (int)e->pid);
 		add_status(&t, e->status);
 		break;
+	case HARK_EVENT_REFUSED:
+		text_add(&t, "refused: %s", hark_strerror(e->error));
+		break;
 	case HARK_EVENT_DRAINING:
 		text_add(&t, "draining: no more connections are accepted");
 		break;
@@ -115,6 +120,7 @@ static const char *event_name(enum hark_event_kind kind)
 		[HARK_EVENT_READY] = "ready", [HARK_EVENT_OPEN] = "open", [HARK_EVENT_CLOSE] = "close",
 		[HARK_EVENT_PAUSED] = "paused", [HARK_EVENT_RESUMED] = "resumed", [HARK_EVENT_WORKER_UP] = "worker-up",
 		[HARK_EVENT_WORKER_DOWN] = "worker-down", [HARK_EVENT_DRAINING] = "draining",
+		[HARK_EVENT_REFUSED] = "refused",
 	};
 
 	return names[kind];

@@ -14,7 +14,7 @@ _hark_options() {
 
 _hark() {
 	local verbs="serve call ping daytime time users loggedin"
-	local boxes="echo discard chargen daytime time qotd users loggedin message exec"
+	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
 
 	COMPREPLY=()
