@@ -29,16 +29,27 @@ struct limits_worker {
 	int slot;
 };
 
-/* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. */
+/* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and a token: limits_admit()
+ * takes them, limits_leave(-1) gives them back. So max_conns is never exceeded, however many workers ask at once. Counts the hold, once for each
+ * time that it begins. */
 int64_t limits_pace(void *limits_worker);
 
-/* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or -EACCES: shed it. Counts the refusal. */
+/* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or -EACCES: shed it. Counts the refusal, and in the
+ * worker's slot what is being served now (also with no limits at all). */
 int limits_admit(struct hark_conn *c, void *limits_worker);
 
-/* struct hark_serve_opts' leave: the connection is over. */
+/* struct hark_serve_opts' leave: the connection is over; -1: nothing was taken after limits_pace(). */
 void limits_leave(int ticket, void *limits_worker);
 
 /* The worker of that slot is dead: what it held is given back. Called by the supervisor, before counters_slot_clear(). */
 void limits_forget(struct limits *l, int slot);
+
+/* What limits.c asks of the world; for tests to put their own there, before anything else is called. */
+struct limits_world {
+	int64_t (*now)(void);      /* CLOCK_MONOTONIC */
+	double (*load)(void);      /* the 1 min load average; < 0: not known */
+	void (*locked)(void);      /* called with the lock held, in the middle of a change; NULL: not */
+};
+extern struct limits_world limits_world;
 
 #endif

@@ -359,16 +359,18 @@ enum hark_event_kind {
 	HARK_EVENT_READY = 1,   /* every worker accepts from now on */
 	HARK_EVENT_OPEN,        /* conn was accepted */
 	HARK_EVENT_CLOSE,       /* conn's box has returned; conn is closed next. error: 0 or why it was cut */
-	HARK_EVENT_PAUSED,      /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), or 0: max_conns */
+	HARK_EVENT_PAUSED,      /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), EBUSY: pace() says
+	                         * so, or 0: max_conns */
 	HARK_EVENT_RESUMED,     /* and goes on */
 	HARK_EVENT_WORKER_UP,   /* pid */
 	HARK_EVENT_WORKER_DOWN, /* pid, status as of waitpid(2) */
 	HARK_EVENT_DRAINING,    /* no more is accepted */
+	HARK_EVENT_REFUSED,     /* admit() refused conn, with this error: it is shed next, without OPEN and CLOSE */
 };
 
 struct hark_event {
 	enum hark_event_kind kind;
-	struct hark_conn *conn; /* OPEN, CLOSE */
+	struct hark_conn *conn; /* OPEN, CLOSE, REFUSED */
 	int error;
 	pid_t pid;              /* WORKER_UP, WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
 	int status;             /* WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
@@ -390,6 +392,25 @@ struct hark_serve_opts {
 	 * CLOSE come from the connection's own process or thread. May be NULL. Must not suspend. */
 	void (*event)(const struct hark_event *e, void *event_arg);
 	void *event_arg;
+	/* Limits of the caller's own. All three are called in the process that accepts, on its loop's thread: never in a forked child or a
+	 * connection's thread; with workers in each of them. Each may be NULL. Must not suspend.
+	 *
+	 * pace: something waits at a listener: may it be taken? Asked before each connection and each datagram (which therefore come
+	 * one by one, not in batches) and, with wait, before the socket is lent. 0: go on. > 0: what waits stays in the backlog for so many
+	 * nanoseconds, or until a connection ends; then it is asked again. HARK_FOREVER: until one ends (for a short while if there is none).
+	 * In a drain it is asked for each connection that the backlog still held; those that have to wait when the grace ends are
+	 * reset. HARK_FOREVER in a drain: the backlog is not taken at all, as others accept from that socket and go on.
+	 * Each pace() that said 0 is followed by one admit(), or by leave(-1) if nothing was taken after all; so it may reserve.
+	 *
+	 * admit: c was accepted, its box not yet started. >= 0: a ticket, for leave(). < 0: a -errno; c is reset, a datagram is dropped,
+	 * and there is a HARK_EVENT_REFUSED for it alone. Not asked with wait.
+	 *
+	 * leave: the connection of that ticket is over, in whatever way, also where a child that served it was killed or a drain cut
+	 * it: once for each that was admitted, before hark_serve() returns. -1: see pace. */
+	int64_t (*pace)(void *limit_arg);
+	int (*admit)(struct hark_conn *c, void *limit_arg);
+	void (*leave)(int ticket, void *limit_arg);
+	void *limit_arg;
 	struct hark_why *why;    /* filled on failure; may be NULL */
 };
 

@@ -66,6 +66,7 @@ void hark__conn_begins(struct hark_conn *c, int fd)
 
 void hark__conn_free(struct hark_conn *c)
 {
+	hark__list_remove(&c->link);
 	hark__source_detach(&c->src);
 	hark__reply_free(c->reply); /* first: nobody hands datagrams to a closed socket */
 	if (c->src.fd >= 0)

@@ -2,7 +2,8 @@
  *
  * Each listener is a gate: a callback on the loop that accepts until there is no more, and has the model start a box for each.
  * Where there is no room (max_conns, descriptors, memory, processes) the gates pause, and connections wait in the
- * backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them again.
+ * backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them again. The caller's own limits
+ * (opts.pace, admit, leave) are asked here alone, so that they hold under every model.
  *
  * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends.
  *
@@ -129,9 +130,16 @@ static void resume(struct hark__server *s)
 	open_gates(s);
 }
 
-void hark__server_ended(struct hark__server *s, struct hark__gate *lent)
+void hark__server_leave(struct hark__server *s, int ticket)
+{
+	if (ticket >= 0 && s->opts.leave != NULL && !s->abandoned)
+		s->opts.leave(ticket, s->opts.limit_arg);
+}
+
+void hark__server_ended(struct hark__server *s, struct hark__gate *lent, int ticket)
 {
 	s->n_conns--;
+	hark__server_leave(s, ticket);
 	int64_t end = hark__drain_until();
 	if (end != HARK_FOREVER && hark_now() >= end) /* by its own deadline, before cut() came to it */
 		s->overtime = true;
@@ -143,8 +151,8 @@ void hark__server_ended(struct hark__server *s, struct hark__gate *lent)
 	finish_if_empty(s);
 }
 
-/* Accepts nothing more for now. error: 0: max_conns, else what there was not enough of. */
-static void pause_gates(struct hark__server *s, int error)
+/* Accepts nothing more for ns, or until a connection ends. error: 0: max_conns, EBUSY: pace(), else what there was not enough of. */
+static void pause_gates(struct hark__server *s, int error, int64_t ns)
 {
 	if (!s->paused && !s->told_paused) {
 		s->told_paused = true;
@@ -152,8 +160,10 @@ static void pause_gates(struct hark__server *s, int error)
 	}
 	s->paused = true;
 	/* Without the timer (no memory for it) a connection's end opens the gates; with none, nothing else could. */
-	if (error != 0 && s->retry.node.place == 0 &&
-	    hark__timer_set(s->loop, &s->retry, hark_after(RETRY_NS)) < 0 && s->n_conns == 0)
+	if (ns == HARK_FOREVER && s->n_conns == 0)
+		ns = RETRY_NS;
+	if (ns != HARK_FOREVER && s->retry.node.place == 0 &&
+	    hark__timer_set(s->loop, &s->retry, hark_after(ns)) < 0 && s->n_conns == 0)
 		resume(s);
 }
 
@@ -167,8 +177,26 @@ static bool full(const struct hark__server *s)
 	return s->opts.max_conns > 0 && s->n_conns >= (unsigned)s->opts.max_conns;
 }
 
+/* Asked once for each. false: c is shed. */
+static bool admit(struct hark__server *s, struct hark_conn *c)
+{
+	c->ticket = -1;
+	if (s->opts.admit == NULL || c->lent != NULL)
+		return true;
+	int ticket = s->opts.admit(c, s->opts.limit_arg);
+	if (ticket >= 0) {
+		c->ticket = ticket;
+		return true;
+	}
+	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_REFUSED, .conn = c, .error = -ticket});
+	hark_abort(c);
+	return false;
+}
+
 bool hark__server_start(struct hark__server *s, struct hark_conn *c)
 {
+	if (!c->served && !admit(s, c)) /* else it was stuck */
+		return true;
 	c->server = s;
 	c->served = true;
 	if (s->opts.idle_timeout_ns > 0)
@@ -181,7 +209,7 @@ bool hark__server_start(struct hark__server *s, struct hark_conn *c)
 		return true;
 	s->n_conns--;
 	s->stuck = c;
-	pause_gates(s, -r);
+	pause_gates(s, -r, RETRY_NS);
 	return false;
 }
 
@@ -199,8 +227,40 @@ bool hark__server_may_accept(struct hark__server *s)
 		return false;
 	if (!full(s))
 		return true;
-	pause_gates(s, 0);
+	pause_gates(s, 0, HARK_FOREVER);
 	return false;
+}
+
+static int64_t pace(struct hark__server *s)
+{
+	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
+}
+
+/* Looks first: a pause where nobody waits would be told, counted, and slow for who comes next. */
+bool hark__gate_paced(struct hark__gate *g)
+{
+	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
+	if (g->server->opts.pace == NULL)
+		return true;
+	if (hark__sys.poll(&p, 1, 0) == 0) {
+		hark__gate_watch(g);
+		return false;
+	}
+	int64_t ns = pace(g->server);
+	if (ns > 0)
+		pause_gates(g->server, EBUSY, ns);
+	return ns <= 0;
+}
+
+static void unused(struct hark__server *s)
+{
+	if (s->opts.pace != NULL && s->opts.leave != NULL)
+		s->opts.leave(-1, s->opts.limit_arg);
+}
+
+void hark__gate_unused(struct hark__gate *g)
+{
+	unused(g->server);
 }
 
 /* ---- gates ----------------------------------------------------------------------------------- */
@@ -219,7 +279,7 @@ void hark__gate_watch(struct hark__gate *g)
 	hark__ready_clear(src, HARK__IN);
 	src->in = &g->waiter;
 	if (e->ops->arm(e, src, HARK__IN) < 0)
-		pause_gates(s, ENOMEM);
+		pause_gates(s, ENOMEM, RETRY_NS);
 }
 
 /* What accept or receive could not do: nothing there, or no room, or the socket broken (then it is tried again as well:
@@ -231,7 +291,7 @@ static void came_to_nothing(struct hark__gate *g, int r)
 	else if (r == -EINTR) /* something may still be there, and no event would tell of it */
 		hark__loop_wake(g->server->loop, &g->waiter);
 	else
-		pause_gates(g->server, -r);
+		pause_gates(g->server, -r, RETRY_NS);
 }
 
 static void accept_streams(struct hark__gate *g)
@@ -239,10 +299,11 @@ static void accept_streams(struct hark__gate *g)
 	struct hark__server *s = g->server;
 	struct hark_conn *c;
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		if (g->listener->src.fd < 0 || !hark__server_may_accept(s))
+		if (g->listener->src.fd < 0 || !hark__server_may_accept(s) || !hark__gate_paced(g))
 			return;
 		int r = hark__accept_now(g->listener, &c);
 		if (r < 0) {
+			hark__gate_unused(g);
 			came_to_nothing(g, r);
 			return;
 		}
@@ -253,6 +314,8 @@ static void accept_streams(struct hark__gate *g)
 
 static unsigned room_for(const struct hark__server *s)
 {
+	if (!s->model->gathers || s->opts.pace != NULL)
+		return 1;
 	return s->opts.max_conns > 0 ? (unsigned)s->opts.max_conns - s->n_conns : UINT32_MAX;
 }
 
@@ -263,19 +326,24 @@ static void receive_datagrams(struct hark__gate *g)
 	if (g->listener->src.fd < 0 || !hark__server_may_accept(s))
 		return;
 	if (g->mailbox == NULL && hark__mailbox_open(g->listener, &g->mailbox) < 0) {
-		pause_gates(s, EMFILE);
+		pause_gates(s, EMFILE, RETRY_NS);
 		return;
 	}
-	int n = hark__mailbox_receive(g->mailbox, s->model->gathers ? room_for(s) : 1);
+	if (!hark__gate_paced(g))
+		return;
+	int n = hark__mailbox_receive(g->mailbox, room_for(s));
 	if (n <= 0) {
+		hark__gate_unused(g);
 		came_to_nothing(g, n == 0 ? -EAGAIN : n);
 		return;
 	}
 	if (s->model->gathers)
 		hark__mailbox_gather(g->mailbox, true);
 	for (int i = 0; i < n; i++) {
-		if (hark__mailbox_take(g->mailbox, (unsigned)i, &c) < 0)
+		if (hark__mailbox_take(g->mailbox, (unsigned)i, &c) < 0) {
+			hark__gate_unused(g);
 			break; /* no memory: as a full socket queue would, it drops them */
+		}
 		if (!hark__server_start(s, c) && i + 1 < n) { /* one can be kept; no room for the others is a full queue, too */
 			break;
 		}
@@ -307,14 +375,23 @@ static void gate_run(struct hark__waiter *w)
 
 /* ---- draining -------------------------------------------------------------------------------- */
 
-/* Takes what a backlog holds, so that the socket can be closed: who has connected is served, now or when max_conns has room.
+/* pace()'s HARK_FOREVER. */
+static bool left_to_others(struct hark__server *s)
+{
+	int64_t ns = pace(s);
+	if (ns <= 0)
+		unused(s);
+	return ns == HARK_FOREVER;
+}
+
+/* Takes what a backlog holds, so that the socket can be closed: who has connected is served, now or when max_conns and pace() have room.
  * false: not all could be taken, for want of descriptors or memory; they come back as connections end. */
 static bool empty_backlog(struct hark__gate *g)
 {
 	struct hark__server *s = g->server;
 	struct hark_conn *c;
 	int r = 0;
-	if (s->opts.wait || g->listener->type != SOCK_STREAM || g->listener->src.fd < 0)
+	if (s->opts.wait || g->listener->type != SOCK_STREAM || g->listener->src.fd < 0 || left_to_others(s))
 		return true;
 	for (int i = 0; i < BACKLOG_MAX && (r == 0 || r == -EINTR); i++) {
 		r = hark__accept_now(g->listener, &c);
@@ -324,29 +401,38 @@ static bool empty_backlog(struct hark__gate *g)
 	return r != -EMFILE && r != -ENFILE && r != -ENOBUFS && r != -ENOMEM;
 }
 
-/* Starts boxes for them as far as there is room. */
-static void start_pending(struct hark__server *s)
+/* Starts boxes for them as far as there is room. Returns when to look again, in ns. */
+static int64_t start_pending(struct hark__server *s)
 {
+	int64_t ns = TICK_NS;
 	bool some = false;
-	while (!full(s) && hark_now() < hark__drain_until()) {
-		struct hark__list *node = s->stuck == NULL ? hark__list_pop(&s->pending) : NULL;
-		if (node != NULL)
-			s->stuck = hark__container(node, struct hark_conn, link);
-		if (s->stuck == NULL || !start_stuck(s))
+	while (!full(s) && hark_now() < hark__drain_until() && (s->stuck != NULL || !hark__list_empty(&s->pending))) {
+		int64_t wait = s->stuck == NULL ? pace(s) : 0;
+		if (wait > 0) {
+			ns = wait < ns ? wait : ns;
+			break;
+		}
+		if (s->stuck == NULL)
+			s->stuck = hark__container(hark__list_pop(&s->pending), struct hark_conn, link);
+		if (!start_stuck(s))
 			break;
 		some = true;
 	}
 	if (some && s->model->drain != NULL)
 		s->model->drain(s);
+	return ns;
 }
 
-/* They never began. */
+/* They never began; one that was stuck may have been admitted. */
 static void drop_pending(struct hark__server *s)
 {
 	struct hark__list *node;
-	if (s->stuck != NULL)
-		hark__conn_free(s->stuck);
+	struct hark_conn *stuck = s->stuck;
 	s->stuck = NULL;
+	if (stuck != NULL) {
+		hark__server_leave(s, stuck->ticket);
+		hark__conn_free(stuck);
+	}
 	while ((node = hark__list_pop(&s->pending)) != NULL)
 		hark__conn_free(hark__container(node, struct hark_conn, link));
 }
@@ -368,7 +454,7 @@ static void tick(struct hark__server *s)
 	for (int i = 0; i < s->n_gates; i++)
 		if (empty_backlog(&s->gates[i]) || now >= end)
 			close_gate(&s->gates[i]);
-	start_pending(s);
+	int64_t wait = start_pending(s);
 	if (now >= end && backlog_left(s)) {
 		drop_pending(s);
 		s->cut = true;
@@ -382,7 +468,7 @@ static void tick(struct hark__server *s)
 		hark__fiber_wake(s->waiting);
 		return;
 	}
-	int64_t next = now + TICK_NS;
+	int64_t next = now + wait;
 	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
 		hark__loop_wake(s->loop, &s->drain_tick); /* its slot was taken meanwhile: busy is better than deaf */
 }
@@ -453,6 +539,7 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	}
 	s->n_gates = n;
 	hark__list_init(&s->conns);
+	hark__list_init(&s->running);
 	hark__list_init(&s->pending);
 	s->retry_waiter.run = retry_run;
 	s->retry.waiter = &s->retry_waiter;
@@ -474,6 +561,9 @@ static void close_work(struct hark__server *s)
 		hark__mailbox_close(g->mailbox);
 	}
 	drop_pending(s);
+	if (s->n_conns > 0 && s->model->abandon != NULL)
+		s->model->abandon(s);
+	s->abandoned = true;
 	hark__timer_clear(s->loop, &s->retry);
 	hark__timer_clear(s->loop, &s->drain_timer);
 	hark__timer_clear(s->loop, &s->late);

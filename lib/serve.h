@@ -16,6 +16,8 @@ struct hark__model {
 	void (*drain)(struct hark__server *s);
 	/* The grace has ended, late_ns ago: cuts what is left. Called again until nothing is, or the server gives up. */
 	void (*cut)(struct hark__server *s, int64_t late_ns);
+	/* hark_serve() returns while connections do not notice that they were cut: hark__server_leave() for each. */
+	void (*abandon)(struct hark__server *s);
 	bool gathers; /* boxes run on the loop's own thread: replies to datagrams may gather */
 };
 
@@ -44,12 +46,14 @@ struct hark__server {
 	struct hark__gate *gates;
 	int n_gates;
 	struct hark__list conns;   /* connections in this process, where the model lists them */
+	struct hark__list running; /* serve_fiber.c: those whose fiber runs */
 	unsigned n_conns;          /* being served, wherever */
 	struct hark_conn *stuck;   /* accepted, but start() had no room: served first when there is */
-	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns has no room for it */
+	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool draining, cut, done;
+	bool abandoned; /* has returned: what still ends has left already */
 	bool overtime; /* a connection lasted to the end of the grace */
 	struct hark__timer retry;  /* while paused */
 	struct hark__waiter retry_waiter;
@@ -71,13 +75,22 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c);
 /* Closes what was served, in order or, as hark_outcome() says, not. Frees c. */
 void hark__server_end(struct hark_conn *c);
 
-/* A connection that start() took is over; lent: its conn->lent. On the loop's thread. */
-void hark__server_ended(struct hark__server *s, struct hark__gate *lent);
+/* A connection that start() took is over; lent, ticket: its conn's. On the loop's thread. */
+void hark__server_ended(struct hark__server *s, struct hark__gate *lent, int ticket);
 
-/* Whether one more may be taken now; pauses the gates if not. */
+/* Tells leave(), if there is one. ticket -1: nothing to tell. */
+void hark__server_leave(struct hark__server *s, int ticket);
+
+/* Whether there is room for one more; pauses the gates if not. */
 bool hark__server_may_accept(struct hark__server *s);
 
-/* Counts c and hands it to the model. false: there was no room; it is kept, and handed over when there is. */
+/* Whether something waits at the gate and pace() lets it in; watches or pauses the gate if not. After true: hark__server_start(), or
+ * hark__gate_unused() if nothing was taken. */
+bool hark__gate_paced(struct hark__gate *g);
+void hark__gate_unused(struct hark__gate *g);
+
+/* Has c admitted, counts it and hands it to the model; true as well if it was shed. false: there was no room; it is kept, and handed
+ * over when there is. */
 bool hark__server_start(struct hark__server *s, struct hark_conn *c);
 
 /* Waits for more at the gate. */

@@ -16,8 +16,16 @@ static void box_main(void *arg)
 	struct hark_conn *c = arg;
 	struct hark__server *s = c->server;
 	struct hark__gate *lent = c->lent;
+	int ticket = c->ticket;
 	hark__server_run(s, c);
-	hark__server_ended(s, lent);
+	hark__server_ended(s, lent, ticket);
+}
+
+/* Until c is freed: see abandon(). */
+static void list_running(struct hark__server *s, struct hark_conn *c)
+{
+	if (s->opts.leave != NULL)
+		hark__list_append(&s->running, &c->link);
 }
 
 /* ---- silent connections: in server->conns until they speak ------------------------------------ */
@@ -25,13 +33,14 @@ static void box_main(void *arg)
 static void close_silent(struct hark_conn *c, int error)
 {
 	struct hark__server *s = c->server;
+	int ticket = c->ticket;
 	hark__list_remove(&c->link);
 	hark__timer_clear(s->loop, &c->until);
 	hark__loop_unwake(s->loop, &c->first);
 	hark__server_opened(s, c);
 	hark__server_closed(s, c, -error);
 	hark__conn_free(c);
-	hark__server_ended(s, NULL);
+	hark__server_ended(s, NULL, ticket);
 }
 
 /* It has spoken, or hung up: either is the box's business. */
@@ -42,6 +51,7 @@ static void spoken(struct hark_conn *c)
 	int r = hark_go(&s->scope, "box", box_main, c);
 	if (r == 0) {
 		hark__list_remove(&c->link);
+		list_running(s, c);
 		hark__timer_clear(s->loop, &c->until);
 	} else if (r == -ECANCELED || hark__timer_set(s->loop, &c->until, hark_after(AGAIN_NS)) < 0) {
 		close_silent(c, -r);
@@ -92,7 +102,10 @@ static int start(struct hark__server *s, struct hark_conn *c)
 {
 	if (s->opts.client_first && c->kind == HARK__STREAM)
 		return watch_first(s, c);
-	return hark_go(&s->scope, "box", box_main, c);
+	int r = hark_go(&s->scope, "box", box_main, c);
+	if (r == 0)
+		list_running(s, c);
+	return r;
 }
 
 static void close_all_silent(struct hark__server *s)
@@ -123,4 +136,11 @@ static void cut(struct hark__server *s, int64_t late_ns)
 	hark_cancel(&s->scope);
 }
 
-const struct hark__model hark__model_fiber = {.start = start, .drain = drain, .cut = cut, .gathers = true};
+static void abandon(struct hark__server *s)
+{
+	for (struct hark__list *at = s->running.next; at != &s->running; at = at->next)
+		hark__server_leave(s, hark__container(at, struct hark_conn, link)->ticket);
+}
+
+const struct hark__model hark__model_fiber = {
+	.start = start, .drain = drain, .cut = cut, .abandon = abandon, .gathers = true};

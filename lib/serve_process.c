@@ -22,6 +22,7 @@ struct child {
 	struct hark__timer look;
 	struct hark__server *server;
 	struct hark__gate *lent;
+	int ticket;
 	pid_t pid;
 };
 
@@ -29,13 +30,14 @@ static void child_ended(struct child *p)
 {
 	struct hark__server *s = p->server;
 	struct hark__gate *lent = p->lent;
+	int ticket = p->ticket;
 	hark__timer_clear(s->loop, &p->look);
 	hark__source_detach(&p->pidfd);
 	if (p->pidfd.fd >= 0)
 		(void)hark__sys.close(p->pidfd.fd);
 	hark__list_remove(&p->link);
 	free(p);
-	hark__server_ended(s, lent);
+	hark__server_ended(s, lent, ticket);
 }
 
 static void watch(struct child *p)
@@ -97,6 +99,7 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	if (pid == 0)
 		serve_in_child(s, c);
 	p->lent = c->lent;
+	p->ticket = c->ticket;
 	hark__conn_free(c);
 	p->pid = pid;
 	hark__source_init(&p->pidfd, hark__sys.pidfd_open(pid, 0));
@@ -115,4 +118,10 @@ static void cut(struct hark__server *s, int64_t late_ns)
 		(void)hark__sys.kill(hark__container(at, struct child, link)->pid, SIGKILL);
 }
 
-const struct hark__model hark__model_process = {.start = start, .cut = cut};
+static void abandon(struct hark__server *s)
+{
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+		hark__server_leave(s, hark__container(at, struct child, link)->ticket);
+}
+
+const struct hark__model hark__model_process = {.start = start, .cut = cut, .abandon = abandon};

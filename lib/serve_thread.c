@@ -15,6 +15,7 @@ struct threaded {
 	struct hark__server *server;
 	struct hark_conn *conn;
 	struct hark__gate *lent;
+	int ticket;
 	pthread_mutex_t lock;
 	bool closing;              /* guarded by lock: conn must not be cut any more */
 };
@@ -24,10 +25,11 @@ static void ended_run(struct hark__waiter *w)
 	struct threaded *t = hark__container(w, struct threaded, ended);
 	struct hark__server *s = t->server;
 	struct hark__gate *lent = t->lent;
+	int ticket = t->ticket;
 	hark__list_remove(&t->link);
 	(void)pthread_mutex_destroy(&t->lock);
 	free(t);
-	hark__server_ended(s, lent);
+	hark__server_ended(s, lent, ticket);
 }
 
 static void *thread_main(void *arg)
@@ -70,7 +72,7 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	struct threaded *t = hark__sys.calloc(1, sizeof *t);
 	if (t == NULL)
 		return -ENOMEM;
-	*t = (struct threaded){.ended.run = ended_run, .server = s, .conn = c, .lent = c->lent};
+	*t = (struct threaded){.ended.run = ended_run, .server = s, .conn = c, .lent = c->lent, .ticket = c->ticket};
 	(void)pthread_mutex_init(&t->lock, NULL);
 	hark__list_append(&s->conns, &t->link);
 	int r = create(t, s->opts.stack_bytes);
@@ -95,4 +97,10 @@ static void cut(struct hark__server *s, int64_t late_ns)
 	}
 }
 
-const struct hark__model hark__model_thread = {.start = start, .cut = cut};
+static void abandon(struct hark__server *s)
+{
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+		hark__server_leave(s, hark__container(at, struct threaded, link)->ticket);
+}
+
+const struct hark__model hark__model_thread = {.start = start, .cut = cut, .abandon = abandon};

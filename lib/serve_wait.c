@@ -77,13 +77,17 @@ void hark__gate_lend(struct hark__gate *g)
 {
 	struct hark__server *s = g->server;
 	struct hark_conn *c;
-	if (s->draining || g->listener->src.fd < 0 || !hark__server_may_accept(s) || g->lent)
+	bool delayed = g->retry.node.place != 0; /* another gate's pause must not end this one's back-off */
+	if (s->draining || g->listener->src.fd < 0 || !hark__server_may_accept(s) || g->lent || delayed)
 		return;
 	g->before = digest(g);
 	if (g->before == 0) {
 		hark__gate_watch(g);
 		return;
 	}
+	if (!hark__gate_paced(g))
+		return;
+	hark__gate_unused(g); /* no connection */
 	int fd = hark__sys.fcntl(g->listener->src.fd, F_DUPFD_CLOEXEC, 3);
 	int r = fd < 0 ? -errno : hark__conn_new(fd, g->listener->type == SOCK_DGRAM ? HARK__DATAGRAM : HARK__FILE, &c);
 	if (r == 0) {

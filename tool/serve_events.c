@@ -104,6 +104,9 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 		text_add(&t, "worker %d down: ", (int)e->pid);
 		add_status(&t, e->status);
 		break;
+	case HARK_EVENT_REFUSED:
+		text_add(&t, "refused: %s", hark_strerror(e->error));
+		break;
 	case HARK_EVENT_DRAINING:
 		text_add(&t, "draining: no more connections are accepted");
 		break;
@@ -117,6 +120,7 @@ static const char *event_name(enum hark_event_kind kind)
 		[HARK_EVENT_READY] = "ready", [HARK_EVENT_OPEN] = "open", [HARK_EVENT_CLOSE] = "close",
 		[HARK_EVENT_PAUSED] = "paused", [HARK_EVENT_RESUMED] = "resumed", [HARK_EVENT_WORKER_UP] = "worker-up",
 		[HARK_EVENT_WORKER_DOWN] = "worker-down", [HARK_EVENT_DRAINING] = "draining",
+		[HARK_EVENT_REFUSED] = "refused",
 	};
 
 	return names[kind];
