@@ -160,6 +160,10 @@ struct reading {
 /* Says what is wrong with the value, after the key's name. */
 void inside_bad(struct reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* For fields that are a char *: a copy of text; and "key = text", or nothing where it is NULL. */
+void inside_set_text(struct reading *r, char **field, const char *text);
+void inside_print_text(const struct config_key *key, const void *base, FILE *to);
+
 /* How the values of a kind are read and printed. base is the struct that the key's offset is in. */
 struct kind {
 	void (*read)(struct reading *r, const char *value, void *base);

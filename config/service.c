@@ -255,28 +255,36 @@ const char *service_program(const struct service *s)
 	return i < argv->n ? argv->word[i] : NULL;
 }
 
-/* Opens the box for what it says of its arguments, and closes it again. A program in a chroot is looked for in there, by
- * config_check_system(). */
-static void check_arguments(struct whole *w, struct service *s, int what)
+/* arg: what the box made of its arguments; a box that was not opened tells of its row alone. */
+static void check_kinds(struct whole *w, const struct service *s, const void *arg)
+{
+	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
+		struct hark_address a;
+		if (hark_address_parse(s->s.listen.word[i], &a, NULL) < 0 || a.scheme == HARK_FD)
+			continue;
+		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
+		if (!box_takes(s->s.box, arg, datagram ? SOCK_DGRAM : SOCK_STREAM))
+			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i], s->s.box->name,
+			             s->s.box->takes != NULL ? "to there takes" : "serves", datagram ? "datagrams" : "streams");
+	}
+}
+
+/* Opens the box for what it says of its arguments, and closes it again. */
+static void try_box(struct whole *w, struct service *s, int what)
 {
 	const struct config_words *argv = &s->s.argv;
 	struct hark_why why = {""};
 	void *arg = NULL;
 	int err = 0;
 
-	const char *program = s->is_exec ? service_program(s) : NULL;
-	if (program != NULL && program[0] != '/' && strchr(program, '/') != NULL) {
-		s->program_bad = true;
-		return inside_error(w, key_at(s->at, what_names[what]),
-		                    "%s: %.200s: give an absolute path, or a name that is found in $PATH", what_names[what], program);
-	}
-	if (s->is_exec && s->s.chroot != NULL)
-		return;
-	if (s->s.box->open == NULL && argv->n > 1)
-		(void)snprintf(why.text, sizeof why.text, "%.80s takes no arguments", s->s.box->name), err = -EINVAL;
-	else if (s->s.box->open != NULL)
+	if (s->s.box->open != NULL) {
 		err = s->s.box->open((int)argv->n - 1, argv->word + 1, &arg, &why);
+	} else if (argv->n > 1) {
+		(void)snprintf(why.text, sizeof why.text, "%.80s takes no arguments", s->s.box->name);
+		err = -EINVAL;
+	}
 	if (err >= 0) {
+		check_kinds(w, s, arg);
 		if (s->s.box->open != NULL && s->s.box->close != NULL)
 			s->s.box->close(arg);
 		return;
@@ -289,18 +297,18 @@ static void check_arguments(struct whole *w, struct service *s, int what)
 	               what_names[what], why.text[0] != '\0' ? why.text : hark_strerror(err));
 }
 
-static void check_kinds(struct whole *w, const struct service *s)
+static void check_box(struct whole *w, struct service *s, int what)
 {
-	const struct box *box = s->s.box;
+	const char *program = s->is_exec ? service_program(s) : NULL;
 
-	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
-		struct hark_address a;
-		if (hark_address_parse(s->s.listen.word[i], &a, NULL) < 0 || a.scheme == HARK_FD)
-			continue;
-		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
-		if (datagram ? !box->datagram : !box->stream)
-			inside_error(w, s->listen_at[i], "listen: %.200s: %s serves no %s", s->s.listen.word[i], box->name,
-			             datagram ? "datagrams" : "streams");
+	if (program != NULL && program[0] != '/' && strchr(program, '/') != NULL) {
+		s->program_bad = true;
+		inside_error(w, key_at(s->at, what_names[what]), "%s: %.200s: give an absolute path, or a name that is found in $PATH",
+		             what_names[what], program);
+	} else if (s->is_exec && s->s.chroot != NULL) {
+		check_kinds(w, s, NULL); /* the program is looked for in there, by config_check_system() */
+	} else {
+		try_box(w, s, what);
 	}
 }
 
@@ -364,10 +372,8 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	find_groups(w, s);
 	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
 		make_argv(w, s, what);
-		if (!w->no_memory) {
-			check_arguments(w, s, what);
-			check_kinds(w, s);
-		}
+		if (!w->no_memory)
+			check_box(w, s, what);
 	}
 	make_text(w, s);
 	return s;

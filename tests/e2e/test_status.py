@@ -518,3 +518,12 @@ def test_a_wrong_command_line_is_refused_in_one_line(fake, ask, args):
     server = fake(status())
     words = one_line(ask(*args), 100)
     assert words.startswith(f"hark: {args[0]}: ") and server.asked == []
+
+
+def test_completion_offers_the_services_that_run(hark, fake):
+    server = fake(json.dumps(status(service("alpha"), service("beta-2"))).replace(" ", "").encode() + b"\n")
+    script = pathlib.Path(__file__).resolve().parents[2] / "tool/completion/hark.bash"
+    bash = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hark; echo "${COMPREPLY[@]}"'
+    r = subprocess.run(["bash", "-c", bash, script, hark, "stop", ""], capture_output=True, text=True, timeout=PATIENCE,
+                       env={**os.environ, "HARKD_CONTROL": server.path})
+    assert (r.stdout, r.stderr) == ("alpha beta-2\n", "")

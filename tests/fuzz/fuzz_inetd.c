@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "draft.h"
+#include "inside.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -39,6 +40,21 @@ static void check_section(const struct draft_section *s)
 	must(exec == NULL || box == NULL);
 }
 
+/* What is printed says the same as the draft: read again it has as many mistakes (a user that is not here), and equal services. */
+static void check_loaded(const struct draft *d, const char *text, size_t n)
+{
+	struct config *from_draft, *from_text;
+	int errors = config_load_draft(d, &from_draft);
+
+	must(errors >= 0);
+	must(inside_load_bytes("printed", text, n, &from_text) == errors - (int)d->n_errors);
+	must(from_draft->n_services == from_text->n_services);
+	for (size_t i = 0; i < from_text->n_services; i++)
+		must(strcmp(from_draft->services[i]->text, from_text->services[i]->text) == 0);
+	config_free(from_draft);
+	config_free(from_text);
+}
+
 /* Each line of what is printed is a comment, a head, a setting or empty, and there are as many heads as sections. */
 static void check_printed(const struct draft *d)
 {
@@ -48,6 +64,7 @@ static void check_printed(const struct draft *d)
 
 	must(to != NULL && draft_print(d, to) == 0 && fclose(to) == 0);
 	must(strlen(text) == n);
+	check_loaded(d, text, n);
 	for (char *line = text, *end; *line != '\0'; line = end + 1) {
 		end = strchr(line, '\n');
 		must(end != NULL);

@@ -325,9 +325,13 @@ static void a_group_follows_a_dot_or_a_colon(void **state)
 /* The C library's look-up, for this program: there is one user more. */
 struct passwd *getpwnam(const char *name)
 {
-	static struct passwd dotted = {.pw_name = (char *)"www.data"};
+	static struct passwd dotted = {.pw_name = (char *)"www.data"}, found;
+	static char room[4096];
+	struct passwd *result = NULL;
 
-	return strcmp(name, dotted.pw_name) == 0 ? &dotted : NULL;
+	if (strcmp(name, dotted.pw_name) == 0)
+		return &dotted;
+	return getpwnam_r(name, &found, room, sizeof room, &result) == 0 ? result : NULL;
 }
 
 static void a_name_with_dots_that_is_a_user_is_one(void **state)
@@ -740,6 +744,54 @@ static void names_that_hark_conf_keeps_for_itself_are_not_taken(void **state)
 	assert_line("@x stream unix nowait root /bin/x x\n", "x", "listen", "unix:@x");
 }
 
+static void assert_loads(const struct config *c)
+{
+	if (c->n_errors > 0)
+		fail_msg("%s", c->errors[0]);
+	if (c->n_warnings > 0)
+		fail_msg("%s", c->warnings[0]);
+}
+
+static void what_is_printed_is_loaded_as_the_draft_itself_is(void **state)
+{
+	(void)state;
+	struct draft *d = read_text("ftp stream tcp nowait.40 root:daemon /bin/cat cat 'a  b' \"it's\" ';x' '#y' 'end\\' '\"' $HOME\n"
+	                            "7000 stream tcp6 nowait/10/60/5 nobody /bin/cat cat\n"
+	                            "7001 dgram udp wait nobody /bin/cat\n"
+	                            "127.0.0.1,[::1]:7002 stream tcp nowait root /bin/cat cat\n"
+	                            "/run/hark-test-inetd/a,b stream unix nowait root /bin/cat cat\n"
+	                            ":root:daemon:0660:/run/hark-test-inetd/c dgram unix wait root /bin/cat cat\n"
+	                            "daytime stream tcp nowait root internal\ndaytime dgram udp wait root internal\n"
+	                            "echo off protocol = tcp4, user = root;\n"
+	                            "7003 on protocol = tcp, wait = no, user = root, exec = /bin/cat, args = cat \"a\\n\\tb\\\\\";\n");
+	assert_clean(d);
+	assert_int_equal(d->n, 9);
+	struct config *from_draft, *from_file;
+	assert_int_equal(config_load_draft(d, &from_draft), 0);
+	assert_loads(from_draft);
+	FILE *to = fopen(path_of("hark.conf"), "w");
+	assert_int_equal(draft_print(d, to), 0);
+	assert_int_equal(fclose(to), 0);
+	assert_int_equal(config_load(path_of("hark.conf"), &from_file), 0);
+	assert_loads(from_file);
+	assert_int_equal(from_file->n_services, 9);
+	assert_int_equal(from_draft->n_services, 9);
+	for (size_t i = 0; i < 9; i++)
+		assert_string_equal(from_file->services[i]->text, from_draft->services[i]->text);
+	const struct config_words *argv = &config_find(from_file, "ftp")->argv;
+	static const char *const words[] = {"a  b", "it's", ";x", "#y", "end\\", "\"", "$HOME"};
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		assert_string_equal(argv->word[argv->n - sizeof words / sizeof *words + i], words[i]);
+	argv = &config_find(from_file, "port-7003")->argv;
+	assert_string_equal(argv->word[argv->n - 1], "a\n\tb\\");
+	assert_true(config_find(from_file, "echo")->disabled);
+	assert_true(config_find(from_file, "port-7001")->wait);
+	config_free(from_draft);
+	config_free(from_file);
+	draft_free(d);
+	(void)remove(path_of("hark.conf"));
+}
+
 static int make_directory(void **state)
 {
 	(void)state;
@@ -806,6 +858,7 @@ int main(void)
 		cmocka_unit_test(many_services_are_read_in_bounded_time_and_number),
 		cmocka_unit_test(a_file_that_cannot_be_read_is_an_error),
 		cmocka_unit_test(names_that_hark_conf_keeps_for_itself_are_not_taken),
+		cmocka_unit_test(what_is_printed_is_loaded_as_the_draft_itself_is),
 	};
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

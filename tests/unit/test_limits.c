@@ -659,8 +659,7 @@ static void *crowd_worker(void *arg)
 			;
 		int t = limits_admit(NULL, w);
 		atomic_fetch_sub(&crowd_now, 1); /* before leave(): its place may be another's at once */
-		if (t >= 0)
-			limits_leave(t, w);
+		limits_leave(t, w);
 	}
 	return NULL;
 }
@@ -670,7 +669,7 @@ static void workers_at_once_never_exceed_and_lose_nothing(void **state)
 	pthread_t threads[8];
 	struct hark_endpoint e = from4(1);
 	(void)state;
-	crowd = bench_of(&(struct config_service){.max_conns = 3, .max_per_source = 2});
+	crowd = bench_of(&(struct config_service){.max_conns = 3, .max_per_source = 3}); /* a refusal would give its place back early */
 	made_up = &e;
 	for (int i = 0; i < 8; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, crowd_worker, &crowd.w[i]), 0);
@@ -678,6 +677,7 @@ static void workers_at_once_never_exceed_and_lose_nothing(void **state)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
 	made_up = NULL;
 	assert_in_range(atomic_load(&crowd_most), 1, 3);
+	assert_int_equal(counters->refused[REFUSED_PER_SOURCE], 0);
 	usable(&crowd, 0);
 	assert_int_equal(counters_now(counters), 0);
 	limits_free(crowd.limits);

@@ -500,11 +500,13 @@ static void a_pause_ends_with_a_connection(void **state)
 			atomic_store(&book->tokens, 1);
 			assert_int_equal(book->admitted, 1);
 			says(one, "bye\n");
+			hears(one, "bye\n");
+			assert_false(hears_a_reset(one));
 			hears(two, "hi\n");
 			says(two, "bye\n");
+			hears(two, "bye\n");
+			assert_false(hears_a_reset(two));
 			AWAIT(left, 2);
-			(void)close(one);
-			(void)close(two);
 			assert_int_equal(server_stop(&s), 0);
 		}
 }
