@@ -206,6 +206,29 @@ static void nice(struct making *m, const struct unit_line *l, const char *key)
 		draft_set(m->d, m->s, l->place, key, "%s%lld", minus ? "-" : "", (long long)n);
 }
 
+/* The socket or its service: that they belong together needs no word. */
+static bool is_of_pair(const struct making *m, const char *name)
+{
+	return strcmp(name, m->socket->name) == 0 || (m->service != NULL && strcmp(name, m->service->name) == 0);
+}
+
+/* After=, Requires= …: of other units. */
+static void order(struct making *m, const struct unit_line *l, const char *why)
+{
+	const char *from = l->value;
+	bool others = false;
+	char *word;
+
+	while ((word = systemd_cut(m->d, &from, NULL)) != NULL) {
+		others = others || !is_of_pair(m, word);
+		free(word);
+	}
+	if (others)
+		drop(m, l, why);
+	else
+		covered(m, l, why);
+}
+
 static void duration(struct making *m, const struct unit_line *l, const char *key)
 {
 	int64_t ns;
@@ -373,22 +396,22 @@ static void restart(struct making *m, const struct unit_line *l, const char *key
 static const struct directive table[] = {
 	{"Unit", "Description", false, covered, NULL},
 	{"Unit", "Documentation", true, covered, NULL},
-	{"Unit", "After", true, drop, ORDER},
-	{"Unit", "Before", true, drop, ORDER},
-	{"Unit", "BindsTo", true, drop, ORDER},
-	{"Unit", "Conflicts", true, drop, ORDER},
+	{"Unit", "After", true, order, ORDER},
+	{"Unit", "Before", true, order, ORDER},
+	{"Unit", "BindsTo", true, order, ORDER},
+	{"Unit", "Conflicts", true, order, ORDER},
 	{"Unit", "DefaultDependencies", false, drop, ORDER},
-	{"Unit", "PartOf", true, drop, ORDER},
-	{"Unit", "Requires", true, drop, ORDER},
+	{"Unit", "PartOf", true, order, ORDER},
+	{"Unit", "Requires", true, order, ORDER},
 	{"Unit", "RequiresMountsFor", true, drop, ORDER},
-	{"Unit", "Wants", true, drop, ORDER},
+	{"Unit", "Wants", true, order, ORDER},
 	{"Unit", "CollectMode", false, covered, NULL},
 	{"Unit", "StartLimitBurst", false, drop, "harkd backs off by itself and never gives up"},
 	{"Unit", "StartLimitInterval", false, drop, "harkd backs off by itself and never gives up"},
 	{"Unit", "StartLimitIntervalSec", false, drop, "harkd backs off by itself and never gives up"},
 	{"Install", "WantedBy", true, covered, NULL},
 	{"Install", "RequiredBy", true, covered, NULL},
-	{"Install", "Also", true, drop, ORDER},
+	{"Install", "Also", true, order, ORDER},
 	{"Install", "Alias", true, drop, "a section has one name"},
 
 	{"Socket", "Accept", false, covered, NULL},
@@ -662,8 +685,10 @@ static char *expand(struct making *m, const char *word)
 			fputc(*p++, to);
 		} else if (end != NULL) {
 			const char *value = variable(m, p + 2, (size_t)(end - p - 2));
-			if (value == NULL)
+			if (value == NULL) {
 				unset(m, p + 2, (size_t)(end - p - 2));
+				disable(m, "its program would get empty arguments");
+			}
 			if (value != NULL && room(m, strlen(value)))
 				fputs(value, to);
 			p = end;
@@ -830,40 +855,49 @@ static void words_done(struct making *m)
 }
 
 /* What has no address or no program is no service: it is told in one line, at the top. */
-static void no_service(struct making *m, const char *why, const char *what)
+static void no_service(struct making *m, const char *why)
 {
+	char text[512];
+
+	(void)snprintf(text, sizeof text, "%s", why); /* it may be of the section that goes */
 	draft_remove(m->d, m->s);
-	draft_drop(m->d, NULL, m->place, "%s: %s%s", m->socket->name, why, what);
+	draft_drop(m->d, NULL, m->place, "%s: %s", m->socket->name, text);
 }
 
-static const char *what_it_has(const struct making *m)
+/* Why it has no address: what was said of the first that it had. */
+static const char *no_address(const struct making *m)
 {
-	for (size_t i = 0; i < m->socket->n; i++)
-		if (strncmp(m->socket->lines[i].key, "Listen", 6) == 0)
-			return m->socket->lines[i].key;
-	return "nothing";
+	size_t n = strlen(DRAFT_NOT_CARRIED);
+
+	for (size_t i = 0; m->s != NULL && i < m->s->n; i++)
+		if (m->s->lines[i].kind == DRAFT_REMARK && strncmp(m->s->lines[i].value, DRAFT_NOT_CARRIED, n) == 0)
+			return m->s->lines[i].value + n;
+	return "it listens on nothing";
 }
 
 static void make_section(struct making *m, const char *wanted)
 {
 	const struct unit_line *about = unit_last(m->socket, "Unit", "Description");
+	char why[320];
 	const struct unit_line *dynamic = m->service == NULL ? NULL : unit_last(m->service, "Service", "DynamicUser");
 
 	if (about != NULL)
 		draft_remark(m->d, m->s, about->place, "%s", about->value);
 	make_listen(m);
 	if (m->listen.n == 0) {
-		no_service(m, "hark cannot listen on what it has: ", what_it_has(m));
+		no_service(m, no_address(m));
 		return;
 	}
 	if (m->service == NULL) {
-		no_service(m, "its service is not there: ", wanted);
+		(void)snprintf(why, sizeof why, "its service is not there: %s", wanted);
+		no_service(m, why);
 		return;
 	}
 	m->not_known = dynamic != NULL && systemd_yes(dynamic->value) == 1;
 	read_environment(m);
 	if (!make_exec(m)) {
-		no_service(m, "no ExecStart= in ", wanted);
+		(void)snprintf(why, sizeof why, "no program is started by %s", wanted);
+		no_service(m, why);
 		return;
 	}
 	make_passing(m);
