@@ -211,7 +211,7 @@ static bool must_become(const struct service *s)
 
 static void try_service(struct whole *w, const struct service *s, int64_t deadline)
 {
-	const char *path = getenv("PATH");
+	const char *path = service_path(s);
 	struct trial t = {.s = s, .become = must_become(s), .path = path != NULL && path[0] != '\0' ? path : "/bin:/usr/bin"};
 	struct report r = {0};
 

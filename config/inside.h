@@ -221,4 +221,7 @@ void service_free(struct service *s);
 /* The program among the words of exec's argv, or NULL. */
 const char *service_program(const struct service *s);
 
+/* $PATH as the service's worker will have it; NULL: none. */
+const char *service_path(const struct service *s);
+
 #endif

@@ -265,7 +265,7 @@ static void check_kinds(struct whole *w, const struct service *s, const void *ar
 		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
 		if (!box_takes(s->s.box, arg, datagram ? SOCK_DGRAM : SOCK_STREAM))
 			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i], s->s.box->name,
-			             s->s.box->takes != NULL ? "to there takes" : "serves", datagram ? "datagrams" : "streams");
+			             s->s.box->takes != NULL ? "with these arguments takes" : "serves", datagram ? "datagrams" : "streams");
 	}
 }
 
@@ -297,6 +297,54 @@ static void try_box(struct whole *w, struct service *s, int what)
 	               what_names[what], why.text[0] != '\0' ? why.text : hark_strerror(err));
 }
 
+/* A path of a program that does not begin with '/' is meant from the directory of the file that it stands in: harkd's own may be any. */
+static void make_absolute(struct whole *w, struct service *s)
+{
+	char **program = &s->what[WHAT_EXEC].word[0], *path;
+	const struct at at = key_at(s->at, "exec");
+	const char *slash = strrchr(at.file, '/');
+
+	if ((*program)[0] == '/' || strchr(*program, '/') == NULL)
+		return;
+	char *dir = slash == NULL ? strdup(".") : strndup(at.file, (size_t)(slash - at.file) + 1);
+	char *real = dir != NULL ? realpath(dir, NULL) : NULL;
+	free(dir);
+	if (real == NULL && errno != ENOMEM) {
+		inside_error(w, at, "exec: %.200s: where it is meant from cannot be told: %s", *program, hark_strerror(errno));
+	} else if (real == NULL || asprintf(&path, "%s/%s", real, *program) < 0) {
+		w->no_memory = true;
+	} else {
+		free(*program);
+		*program = path;
+	}
+	free(real);
+}
+
+const char *service_path(const struct service *s)
+{
+	bool passed = false;
+
+	for (size_t i = s->s.env.n; i > 0; i--)
+		if (strncmp(s->s.env.word[i - 1], "PATH=", 5) == 0)
+			return s->s.env.word[i - 1] + 5;
+	for (size_t i = 0; i < s->s.pass_env.n; i++) {
+		const char *name = s->s.pass_env.word[i];
+		size_t n = strcspn(name, "*");
+		passed = passed || (name[n] == '*' ? strncmp("PATH", name, n) == 0 : strcmp("PATH", name) == 0);
+	}
+	return passed ? getenv("PATH") : NULL;
+}
+
+/* Whether exec's box, opened here, would look for the program elsewhere than in the worker. */
+static bool looks_elsewhere(const struct service *s, const char *program)
+{
+	const char *ours = getenv("PATH"), *its = service_path(s);
+
+	if (s->s.chroot != NULL)
+		return true;
+	return program != NULL && program[0] != '/' && strcmp(ours != NULL ? ours : "", its != NULL ? its : "") != 0;
+}
+
 static void check_box(struct whole *w, struct service *s, int what)
 {
 	const char *program = s->is_exec ? service_program(s) : NULL;
@@ -305,8 +353,8 @@ static void check_box(struct whole *w, struct service *s, int what)
 		s->program_bad = true;
 		inside_error(w, key_at(s->at, what_names[what]), "%s: %.200s: give an absolute path, or a name that is found in $PATH",
 		             what_names[what], program);
-	} else if (s->is_exec && s->s.chroot != NULL) {
-		check_kinds(w, s, NULL); /* the program is looked for in there, by config_check_system() */
+	} else if (s->is_exec && looks_elsewhere(s, program)) {
+		check_kinds(w, s, NULL); /* config_check_system() looks for the program where it will be */
 	} else {
 		try_box(w, s, what);
 	}
@@ -371,6 +419,8 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	check_flags(w, s, what);
 	find_groups(w, s);
 	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
+		if (what == WHAT_EXEC && s->s.chroot == NULL)
+			make_absolute(w, s);
 		make_argv(w, s, what);
 		if (!w->no_memory)
 			check_box(w, s, what);

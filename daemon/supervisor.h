@@ -20,7 +20,7 @@
 #include "config.h"
 #include "counters.h"
 #include "hark.h"
-#include "limits.h"
+#include "limiter.h"
 
 /* A configuration, kept as long as a service of it is. */
 struct epoch {

@@ -35,6 +35,7 @@ static struct {
 	void *box_arg;
 	int ready_fd;
 	bool is_exec;
+	const char *name; /* for the log: the box's, or the program's */
 	volatile sig_atomic_t retired; /* SIGUSR1: accepts no more, ends with its last connection */
 	size_t banner_len;
 } self;
@@ -238,7 +239,7 @@ static void describe(struct hark_conn *c, struct log_connection *l, char peer[HA
 	hark_conn_stats(c, &stats);
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	l->service = self.conf->name;
-	l->box = self.conf->argv.word[self.is_exec && self.conf->argv.n > 1 ? self.conf->argv.n - 1 : 0];
+	l->box = self.name;
 	l->peer = peer;
 	l->local = local;
 	l->duration_ns = hark_now() - stats.opened_ns;
@@ -360,6 +361,23 @@ static void open_box(void)
 		give_up(argv->word[0], why.text[0] != '\0' ? why.text : hark_strerror(r));
 }
 
+/* exec's arguments are its options, some with a value (exec.c), and then the program. */
+static const char *program_name(const struct config_words *argv)
+{
+	static const char *const with_value[] = {"--argv0", "--term-after", "--kill-after", "--directory"};
+	size_t i = 1;
+	while (i < argv->n && strncmp(argv->word[i], "--", 2) == 0 && argv->word[i][2] != '\0') {
+		bool value = false;
+		for (size_t k = 0; k < sizeof with_value / sizeof with_value[0]; k++)
+			value = value || strcmp(argv->word[i], with_value[k]) == 0;
+		i += value ? 2 : 1;
+	}
+	if (i < argv->n && strcmp(argv->word[i], "--") == 0)
+		i++;
+	const char *slash = i < argv->n ? strrchr(argv->word[i], '/') : NULL;
+	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
+}
+
 _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd)
 {
 	size_t n = s->conf->listen.n;
@@ -370,6 +388,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, in
 	self.limits = (struct limits_worker){.limits = s->cohort->limits, .counters = s->counters, .slot = slot};
 	self.ready_fd = ready_fd;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
+	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
 	self.banner_len = s->conf->banner != NULL ? strlen(s->conf->banner) : 0;
 	if (listeners == NULL)
 		give_up("start", strerror(ENOMEM));

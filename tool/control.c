@@ -103,15 +103,28 @@ double control_real(const json_t *object, const char *key)
 	return json_number_value(json_object_get(object, key));
 }
 
+/* harkd's one-line summary may be the first of the errors: once is enough. */
+static bool among(const char *error, const json_t *errors)
+{
+	const json_t *e;
+
+	for (size_t i = 0; (e = json_array_get(errors, i)) != NULL; i++)
+		if (json_is_string(e) && strcmp(json_string_value(e), error) == 0)
+			return true;
+	return false;
+}
+
 void control_tell_refusal(const struct verb *v, const struct control_answer *answer)
 {
 	char buf[900];
 	const json_t *errors = json_object_get(answer->json, "errors");
 	size_t n = json_array_size(errors);
-	const char *error = control_string(answer->json, "error", buf, sizeof buf);
+	const char *error = json_string_value(json_object_get(answer->json, "error"));
 
-	if (error[0] != '\0' || n == 0)
-		say(v, "%s", error[0] != '\0' ? error : "harkd said no, and not why");
+	if (error == NULL || error[0] == '\0')
+		error = n == 0 ? "harkd said no, and not why" : NULL;
+	if (error != NULL && !among(error, errors))
+		say(v, "%s", control_clean(error, buf, sizeof buf));
 	for (size_t i = 0; i < n && i < ERRORS_MAX; i++) {
 		const char *s = json_string_value(json_array_get(errors, i));
 		if (s != NULL && s[0] != '\0')

@@ -232,6 +232,11 @@ def test_each_mistake_of_a_reload_is_a_line(fake, ask):
                                               "hark: reload: hark.conf:9: no such box", "hark: reload: \\x1b[2J"]
 
 
+def test_a_mistake_that_is_the_summary_as_well_is_told_once(fake, ask):
+    fake({"ok": False, "error": "hark.conf:3: bad", "errors": ["hark.conf:3: bad", "hark.conf:4: worse"]})
+    assert ask("reload").stderr.decode().splitlines() == ["hark: reload: hark.conf:3: bad", "hark: reload: hark.conf:4: worse"]
+
+
 def test_no_without_a_reason_is_still_no(fake, ask):
     fake({"ok": False})
     assert "said no" in one_line(ask("drain"), 1)

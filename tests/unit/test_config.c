@@ -479,12 +479,14 @@ static void what_a_service_must_have(void **state)
 	expect_error("[s]\nlisten = tcp://*:7\nbox = discard x\n", "t.conf:3: box: discard takes no arguments");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = /no/such prog\n", "t.conf:3: exec: cannot run /no/such: No such file");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = /etc/passwd\n", "t.conf:3: exec: cannot run /etc/passwd: Permission denied");
-	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/cat\n", "exec: bin/cat: give an absolute path");
+	expect_error("[s]\nlisten = tcp://*:7\nbox = exec bin/cat\n", "box: bin/cat: give an absolute path");
+	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/cat\nchroot = /\n", "exec: bin/cat: give an absolute path");
+	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/no-such\n", "/bin/no-such: No such file or directory");
 	expect_error(ECHO "stdin = null\n", "t.conf:4: stdin is for programs: it goes with exec, not with box");
 	expect_error(ECHO "stop_ladder = 1s 2s\n", "stop_ladder is for programs");
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = --no-such tcp://h:1\n", "t.conf:3: relay: ");
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = tcp://h\n", "t.conf:3: relay: ");
-	expect_error("[s]\nlisten = udp://*:7\nrelay = tcp://h:1\n", "t.conf:2: listen: udp://*:7: relay to there takes no datagrams");
+	expect_error("[s]\nlisten = udp://*:7\nrelay = tcp://h:1\n", "t.conf:2: listen: udp://*:7: relay with these arguments takes no datagrams");
 	expect_warning(ECHO "socket_mode = 600\n", "t.conf:4: socket_mode: the service listens on no Unix socket");
 }
 
@@ -846,7 +848,39 @@ static void a_file_that_cannot_be_read_is_an_error(void **state)
 	config_free(c);
 }
 
+static void a_programs_path_is_meant_from_its_file(void **state)
+{
+	char path[256], *real = realpath(dir, NULL);
+	(void)state;
+	put("conf.d/prog", "#!/bin/sh\n");
+	(void)snprintf(path, sizeof path, "%s/conf.d/prog", dir);
+	assert_int_equal(chmod(path, 0755), 0);
+	put("main.conf", "include = conf.d/p.inc\n[b]\nlisten = tcp://*:2\nexec = conf.d/../conf.d/prog x\n");
+	put("conf.d/p.inc", "[a]\nlisten = tcp://*:1\nexec = ./prog\n");
+	struct config *c = load_file("main.conf");
+	assert_int_equal(c->n_errors, 0);
+	(void)snprintf(path, sizeof path, "%s/conf.d/./prog", real);
+	assert_string_equal(c->services[0]->argv.word[1], path);
+	(void)snprintf(path, sizeof path, "%s/conf.d/../conf.d/prog", real);
+	assert_string_equal(c->services[1]->argv.word[1], path);
+	assert_string_equal(c->services[1]->argv.word[2], "x");
+	config_free(c);
+	free(real);
+}
+
 /* ---- the system ---- */
+
+static void a_program_is_looked_for_where_the_worker_will(void **state)
+{
+	char text[512];
+	(void)state;
+	(void)snprintf(text, sizeof text, "[a]\nlisten = tcp://*:1\nexec = prog\nenv = PATH=/no/such:%s/conf.d\n"
+	               "[b]\nlisten = tcp://*:2\nexec = prog\nenv = PATH=/no/such\n", dir);
+	struct config *c = load_good(text);
+	assert_int_equal(config_check_system(c), 1);
+	assert_string_equal(c->errors[0], "t.conf:7: exec: harkd cannot run prog: No such file or directory");
+	config_free(c);
+}
 
 static void a_users_own_rights_are_tried(void **state)
 {
@@ -1008,6 +1042,8 @@ int main(void)
 		cmocka_unit_test(includes_that_cannot_be_are_said),
 		cmocka_unit_test(includes_nest_so_deep_and_no_deeper),
 		cmocka_unit_test(a_file_that_cannot_be_read_is_an_error),
+		cmocka_unit_test(a_programs_path_is_meant_from_its_file),
+		cmocka_unit_test(a_program_is_looked_for_where_the_worker_will),
 		cmocka_unit_test(a_users_own_rights_are_tried),
 		cmocka_unit_test(another_user_needs_root),
 		cmocka_unit_test(out_of_memory_at_any_call_is_told_and_nothing_leaks),

@@ -1,4 +1,4 @@
-/* limits.c — places, token buckets and the table of sources, in memory that a service's workers share.
+/* limiter.c — places, token buckets and the table of sources, in memory that a service's workers share.
  *
  * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is killed while it
  * holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the truth: what each slot holds is, and
@@ -12,7 +12,7 @@
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
  * Thread: each worker's loop, and the supervisor's main thread. Owner: the supervisor; its workers inherit the mapping. */
-#include "limits.h"
+#include "limiter.h"
 
 #include <assert.h>
 #include <endian.h>
