@@ -304,9 +304,10 @@ int supervisor_signals(struct supervisor *v)
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		(void)sigaddset(&set, ours[i]);
 	(void)signal(SIGPIPE, SIG_IGN);
+	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	(void)sigaddset(&set, SIGUSR1); /* nothing to us; but what a worker is sent before it has its handlers must wait */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
-	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return v->signal_fd < 0 ? -errno : 0;
 }
 

@@ -36,7 +36,6 @@ static struct {
 	int ready_fd;
 	bool is_exec;
 	const char *name; /* for the log: the box's, or the program's */
-	volatile sig_atomic_t retired; /* SIGUSR1: accepts no more, ends with its last connection */
 	size_t banner_len;
 } self;
 
@@ -60,7 +59,7 @@ static void on_term(int signal)
 static void on_retire(int signal)
 {
 	(void)signal;
-	self.retired = 1;
+	hark_retire();
 }
 
 static void set_signals(void)
@@ -255,7 +254,7 @@ static void add(_Atomic uint64_t *to, int64_t n)
 static void closed(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid > 0 ? e->pid : getpid()};
+	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
 	count_bytes(e->conn, &l);
 	add(&self.counters->closed, 1);
 	add(&self.counters->failed, e->error != 0 || e->status != 0);
@@ -264,6 +263,8 @@ static void closed(const struct hark_event *e)
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
+	if (l.pid == 0)
+		l.pid = getpid();
 	log_connection(&l, &self.counters->log_dropped);
 }
 
@@ -311,18 +312,9 @@ static int admit(struct hark_conn *c, void *limits)
 	return ticket;
 }
 
-/* Retired: what waits in the backlog is for those who accept from it after us. */
-static int64_t pace(void *limits)
+static bool paced(const struct config_service *c)
 {
-	return self.retired ? HARK_FOREVER : limits_pace(limits);
-}
-
-/* Between accept and admit nothing else runs in this process, so when none is counted there is none. */
-static void leave(int ticket, void *limits)
-{
-	limits_leave(ticket, limits);
-	if (self.retired && atomic_load_explicit(&self.counters->slots[self.limits.slot].now, memory_order_relaxed) == 0)
-		hark_drain(self.conf->grace_ns);
+	return c->max_conns > 0 || c->rate.events > 0 || c->max_load > 0;
 }
 
 static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
@@ -337,9 +329,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
-		.pace = pace,
+		.pace = paced(c) ? limits_pace : NULL, /* not to look at each datagram for nothing */
 		.admit = admit,
-		.leave = leave,
+		.leave = limits_leave,
 		.limit_arg = &self.limits,
 		.event = on_event,
 		.why = &why,

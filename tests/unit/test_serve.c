@@ -35,6 +35,12 @@ static void on_term(int sig)
 	hark_drain(sig == SIGTERM ? grace : 0);
 }
 
+static void on_retire(int sig)
+{
+	(void)sig;
+	hark_retire();
+}
+
 static void tell_event(const struct hark_event *e, void *arg)
 {
 	static const char letters[] = "?roc\1\2ud!";
@@ -56,6 +62,7 @@ static _Noreturn void be_server(const struct plan *p, struct hark_listener *l)
 	(void)signal(SIGSEGV, SIG_DFL);
 	(void)signal(SIGTERM, on_term);
 	(void)signal(SIGUSR1, on_term);
+	(void)signal(SIGUSR2, on_retire);
 	if (p->prepare != NULL)
 		p->prepare();
 	o.event = tell_event;
@@ -817,6 +824,64 @@ static void takes_one(struct hark_conn *c, void *arg)
 	CHECK_INT(sendto(hark_fd(c), buf, (size_t)n, 0, (struct sockaddr *)&from, len), n);
 }
 
+static void refused_in_time(const struct server *s)
+{
+	for (int64_t end = hark_after(LONG_MS * HARK_MS); hark_now() < end; (void)poll(NULL, 0, 5)) {
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int r = connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0 ? errno : 0;
+		(void)close(fd);
+		if (r == ECONNREFUSED)
+			return;
+	}
+	fail_msg("it still accepts");
+}
+
+static void a_retired_server_accepts_no_more_and_ends_with_its_last_connection(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++)
+		for (int workers = 1; workers <= 2; workers++) {
+			struct plan p = {.box = echo, .opts = {.model = (enum hark_model)m, .workers = workers, .client_first = workers == 2}};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int idle = client(&s), busy = client(&s);
+			client_says(idle, "one");
+			client_hears(idle, "one");
+			client_says(busy, "two");
+			client_hears(busy, "two");
+			assert_int_equal(kill(s.pid, SIGUSR2), 0);
+			refused_in_time(&s);
+			client_says(idle, "still here");
+			client_hears(idle, "still here");
+			(void)close(idle);
+			client_says(busy, "and I");
+			client_hears(busy, "and I");
+			(void)close(busy);
+			assert_int_equal(server_end(&s), 0);
+		}
+}
+
+static void a_retired_server_without_connections_ends_at_once_and_a_drain_may_follow(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
+		struct plan p = {.box = echo, .opts = {.model = (enum hark_model)m}, .grace_ns = HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		assert_int_equal(kill(s.pid, SIGUSR2), 0);
+		assert_int_equal(server_end(&s), 0);
+		s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		client_says(fd, "one");
+		client_hears(fd, "one");
+		assert_int_equal(kill(s.pid, SIGUSR2), 0);
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		(void)close(fd);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
 static void wait_mode_is_not_held_up_by_datagrams_that_look_the_same(void **state)
 {
 	(void)state;
@@ -902,7 +967,7 @@ static void ticks(void *arg)
 static void beside_body(void)
 {
 	struct besides b = {.rc = 1};
-	mode_kept = 1; /* a drain's own */
+	mode_kept = 2; /* a drain's and a retirement's own */
 	struct hark_scope serving;
 	for (int round = 0; round < 2; round++) { /* a drain that is over does not end the next one */
 		CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
@@ -940,7 +1005,7 @@ static void a_server_is_a_fiber_beside_others(void **state)
 static void cancelled_body(void)
 {
 	struct besides b = {.rc = 1};
-	mode_kept = 1; /* a drain's own */
+	mode_kept = 2; /* a drain's and a retirement's own */
 	struct hark_conn *c;
 	char buf[8];
 	CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
@@ -1003,6 +1068,8 @@ int main(void)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
+		cmocka_unit_test(a_retired_server_accepts_no_more_and_ends_with_its_last_connection),
+		cmocka_unit_test(a_retired_server_without_connections_ends_at_once_and_a_drain_may_follow),
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
 		cmocka_unit_test(a_server_is_a_fiber_beside_others),
