@@ -125,8 +125,8 @@ static void resume(struct hark__server *s)
 {
 	if (!s->paused)
 		return;
-	s->paused = false;
-	hark__timer_clear(s->loop, &s->retry);
+	s->paused = s->retrying = false;
+	(void)hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
 	open_gates(s);
 }
 
@@ -159,12 +159,12 @@ static void pause_gates(struct hark__server *s, int error, int64_t ns)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_PAUSED, .error = error});
 	}
 	s->paused = true;
-	/* Without the timer (no memory for it) a connection's end opens the gates; with none, nothing else could. */
 	if (ns == HARK_FOREVER && s->n_conns == 0)
 		ns = RETRY_NS;
-	if (ns != HARK_FOREVER && s->retry.node.place == 0 &&
-	    hark__timer_set(s->loop, &s->retry, hark_after(ns)) < 0 && s->n_conns == 0)
-		resume(s);
+	if (ns != HARK_FOREVER && !s->retrying) {
+		s->retrying = true;
+		(void)hark__timer_set(s->loop, &s->retry, hark_after(ns)); /* it is kept: cannot fail */
+	}
 }
 
 static void retry_run(struct hark__waiter *w)
@@ -473,8 +473,7 @@ static void tick(struct hark__server *s)
 		return;
 	}
 	int64_t next = now + wait;
-	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
-		hark__loop_wake(s->loop, &s->drain_tick); /* its slot was taken meanwhile: busy is better than deaf */
+	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* it is kept: cannot fail */
 }
 
 static void drain_tick_run(struct hark__waiter *w)
@@ -543,7 +542,7 @@ static int watch_drain(struct hark__server *s, int life_fd)
 		r2 = watch_fd(s, &s->retire[0], hark__retire_fd(), &s->retire_waiter);
 	if (r2 == 0)
 		r2 = watch_fd(s, &s->retire[1], hark__retire_upstream_fd(), &s->retire_waiter);
-	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0)
+	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
 		r2 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
 	hark__loop_wake(s->loop, &s->retire_waiter);
@@ -567,10 +566,10 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	hark__list_init(&s->running);
 	hark__list_init(&s->pending);
 	s->retry_waiter.run = retry_run;
-	s->retry.waiter = &s->retry_waiter;
+	s->retry = (struct hark__timer){.waiter = &s->retry_waiter, .kept = true};
 	s->drain_waiter.run = drain_run;
 	s->drain_tick.run = drain_tick_run;
-	s->drain_timer.waiter = &s->drain_tick;
+	s->drain_timer = (struct hark__timer){.waiter = &s->drain_tick, .kept = true};
 	s->life_waiter.run = life_run;
 	s->retire_waiter.run = retire_run;
 }

@@ -56,7 +56,8 @@ struct hark__server {
 	bool retired; /* accepts no more; done when the last connection has ended */
 	bool abandoned; /* has returned: what still ends has left already */
 	bool overtime; /* a connection lasted to the end of the grace */
-	struct hark__timer retry;  /* while paused */
+	struct hark__timer retry;  /* while paused; kept */
+	bool retrying;             /* it is set */
 	struct hark__waiter retry_waiter;
 	struct hark__source drain[2]; /* this process's and its parent's, drain.h */
 	struct hark__waiter drain_waiter;
