@@ -1,11 +1,13 @@
 /* exec.c — a program with the connection as its standard input and output, in the manner of inetd(8) and the ucspi
  * tools.
  *
- *   exec [--stderr] [--host] [--directory DIR] PROGRAM [ARGUMENT...]
+ *   exec [--stderr] [--stdin-null] [--host] [--argv0 NAME] [--directory DIR] [--term-after T] [--kill-after T]
+ *        PROGRAM [ARGUMENT...]
  *
  * PROGRAM is looked for in $PATH, once, when the service starts, and gets its arguments exactly as they are given: no
- * shell. Its standard error is the server's own, or with --stderr the connection too. Its environment is environ.h's;
- * --host has the peer's name looked up for it. It leads a process group of its own.
+ * shell; --argv0 gives it another name than the one it was found by. Its standard error is the server's own, or with
+ * --stderr the connection too; its standard input with --stdin-null is /dev/null, for a program that only answers. Its
+ * environment is environ.h's; --host has the peer's name looked up for it. It leads a process group of its own.
  *
  * Streams: a program a connection. Datagrams: a program a peer, its socket connected to that peer and the first
  * datagram still in it (hark_converse()); or, where the server gives the listening socket itself (struct
@@ -13,9 +15,10 @@
  *
  * When the program has ended the box returns, and the server ends the connection so that the peer gets all that was
  * written. What it leaves running in its group goes on, as under inetd. But when the connection's time is over, or
- * the server drains, the whole group is asked to end, ever more firmly: end of input, SIGTERM, SIGKILL (see climb()).
+ * the server drains, the whole group is asked to end, ever more firmly: end of input at once, SIGTERM --term-after later, and
+ * SIGKILL --kill-after (see climb()).
  *
- * The outcome is the program's status; 127 or 126 in a shell's manner if it could not be started (not found; anything
+ * The outcome is the program's pid and status; 127 or 126 in a shell's manner if it could not be started (not found; anything
  * else). */
 #include "environ.h"
 #include "options.h"
@@ -32,7 +35,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A time-out's ladder: end of input at once, SIGTERM and SIGKILL so long after. */
+#include "number.h"
+
+/* A time-out's ladder, unless told otherwise: end of input at once, SIGTERM and SIGKILL so long after. */
 #define TERM_AFTER_NS (1 * HARK_S)
 #define KILL_AFTER_NS (3 * HARK_S)
 /* A drain's: end of input at once, and so long before the grace ends, or a quarter of the grace where that is less:
@@ -44,6 +49,8 @@
 struct exec {
 	bool stderr_too;
 	bool want_host;
+	int input; /* /dev/null, or -1: the connection. Opened once: a chroot that is entered later may have none */
+	int64_t term_after_ns, kill_after_ns;
 	char *directory; /* absolute; NULL: the server's */
 	char **argv;
 	char **environ; /* what every program gets */
@@ -62,12 +69,12 @@ static int64_t later_by(int64_t at, int64_t ns)
 }
 
 /* When SIGTERM and SIGKILL are due, as things stand: deadline is the connection's, begun when the ladder was entered. */
-static void timetable(int64_t begun, int64_t deadline, int64_t *term, int64_t *kill)
+static void timetable(const struct exec *x, int64_t begun, int64_t deadline, int64_t *term, int64_t *kill)
 {
 	int64_t from = deadline > begun ? deadline : begun;
 	int64_t end = hark_drain_deadline();
-	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, TERM_AFTER_NS);
-	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, KILL_AFTER_NS);
+	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, x->term_after_ns);
+	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, x->kill_after_ns);
 	if (end == HARK_FOREVER)
 		return;
 	int64_t step = end > begun ? earlier((end - begun) / 4, DRAIN_STEP_NS) : 0;
@@ -92,14 +99,15 @@ static void end_now(const struct spawned *p)
 
 /* The ladder. Ends when the program has, or as end_now(). has_peer: c is its own, not the listening socket, whose
  * reading must not be shut down under other processes that have it. */
-static void climb(struct hark_conn *c, const struct spawned *p, int64_t deadline, bool has_peer, bool draining)
+static void climb(const struct exec *x, struct hark_conn *c, const struct spawned *p, int64_t deadline, bool has_peer,
+                  bool draining)
 {
 	int64_t begun = hark_now(), term, kill;
 	bool termed = false, killed = false;
 	if (has_peer)
 		(void)shutdown(hark_fd(c), SHUT_RD);
 	for (;;) {
-		timetable(begun, deadline, &term, &kill);
+		timetable(x, begun, deadline, &term, &kill);
 		int64_t now = hark_now();
 		if (!killed && now >= kill) {
 			spawn_signal(p, SIGKILL);
@@ -124,14 +132,14 @@ static void climb(struct hark_conn *c, const struct spawned *p, int64_t deadline
 }
 
 /* Stays with the program to its end. Returns its status. */
-static int attend(struct hark_conn *c, const struct spawned *p, bool has_peer)
+static int attend(const struct exec *x, struct hark_conn *c, const struct spawned *p, bool has_peer)
 {
 	struct hark_conn_stats stats;
 	int status = 0;
 	hark_conn_stats(c, &stats);
 	int r = hark_wait_fd(p->pidfd, HARK_IN | HARK_DRAIN, stats.deadline_ns);
 	if (r == -ETIMEDOUT || (r > 0 && !(r & HARK_IN)))
-		climb(c, p, stats.deadline_ns, has_peer, r > 0);
+		climb(x, c, p, stats.deadline_ns, has_peer, r > 0);
 	else if (r < 0)
 		end_now(p);
 	/* -EAGAIN: killed, and stuck in the kernel; -ECHILD: SIGCHLD is ignored here, the status is lost. */
@@ -180,6 +188,7 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 		.envp = envp,
 		.directory = x->directory,
 		.fd = hark_fd(c),
+		.input = x->input,
 		.stderr_too = x->stderr_too,
 	};
 	int r = spawn_start(&s, p);
@@ -189,18 +198,19 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 
 void exec_serve(struct hark_conn *c, void *arg)
 {
+	const struct exec *x = arg;
 	struct hark_endpoint peer;
 	struct spawned p;
 	int r = make_ready(c);
 	if (r == -EALREADY)
 		return;
 	if (r == 0)
-		r = start(arg, c, &p);
+		r = start(x, c, &p);
 	if (r < 0) {
-		hark_outcome(c, (r == -ENOENT ? 127 : 126) << 8);
+		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
 		return;
 	}
-	hark_outcome(c, attend(c, &p, hark_peer_endpoint(c, &peer) == 0));
+	hark_outcome(c, p.pid, attend(x, c, &p, hark_peer_endpoint(c, &peer) == 0));
 	(void)close(p.pidfd);
 }
 
@@ -212,25 +222,50 @@ static int check_directory(struct exec *x, const char *directory, struct hark_wh
 	return r < 0 ? box_why(why, r, "cannot start in %s: %s", directory, hark_strerror(r)) : 0;
 }
 
+/* What every program gets: arguments and environment. */
+static int take_words(struct exec *x, char *const words[], size_t n, const char *argv0)
+{
+	char **argv = malloc(n * sizeof *argv);
+	if (argv == NULL)
+		return -ENOMEM;
+	memcpy(argv, words, n * sizeof *argv);
+	if (argv0 != NULL)
+		argv[0] = (char *)argv0; /* strings_copy() does not write to it */
+	x->argv = strings_copy(argv, n);
+	free(argv);
+	x->environ = environ_base(&x->environ_count);
+	return x->argv == NULL || x->environ == NULL ? -ENOMEM : 0;
+}
+
 static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *why)
 {
-	const char *directory = NULL;
+	const char *directory = NULL, *argv0 = NULL, *term_after = NULL, *kill_after = NULL;
+	bool stdin_null = false;
 	const struct box_option options[] = {
-		{"stderr", &x->stderr_too, NULL}, {"host", &x->want_host, NULL}, {"directory", NULL, &directory}, {NULL}};
+		{"stderr", &x->stderr_too, NULL}, {"stdin-null", &stdin_null, NULL}, {"host", &x->want_host, NULL},
+		{"argv0", NULL, &argv0}, {"directory", NULL, &directory}, {"term-after", NULL, &term_after},
+		{"kill-after", NULL, &kill_after}, {NULL}};
 	int took = box_options_front(argc, argv, options, why);
 	if (took < 0)
 		return took;
 	if (took == argc)
 		return box_why(why, -EINVAL, "no program to run");
+	int r = box_duration("term-after", term_after, &x->term_after_ns, why);
+	if (r == 0)
+		r = box_duration("kill-after", kill_after, &x->kill_after_ns, why);
+	if (r == 0 && x->kill_after_ns < x->term_after_ns)
+		r = box_why(why, -EINVAL, "--kill-after is sooner than --term-after");
+	if (r < 0)
+		return r;
 	const char *name = argv[took];
-	int r = spawn_find(name, x->path, sizeof x->path);
+	r = spawn_find(name, x->path, sizeof x->path);
 	if (r < 0)
 		return box_why(why, r, "cannot run %s: %s", name,
 		               r == -ENOENT && strchr(name, '/') == NULL ? "not found in $PATH" : hark_strerror(r));
-	x->argv = strings_copy(argv + took, (size_t)(argc - took));
-	x->environ = environ_base(&x->environ_count);
-	if (x->argv == NULL || x->environ == NULL)
+	if (take_words(x, argv + took, (size_t)(argc - took), argv0) < 0)
 		return box_why(why, -ENOMEM, "out of memory");
+	if (stdin_null && (x->input = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
+		return box_why(why, -errno, "cannot open /dev/null: %s", hark_strerror(errno));
 	return directory != NULL ? check_directory(x, directory, why) : 0;
 }
 
@@ -239,6 +274,7 @@ int exec_open(int argc, char *const argv[], void **arg, struct hark_why *why)
 	struct exec *x = calloc(1, sizeof *x);
 	if (x == NULL)
 		return box_why(why, -ENOMEM, "out of memory");
+	*x = (struct exec){.input = -1, .term_after_ns = TERM_AFTER_NS, .kill_after_ns = KILL_AFTER_NS};
 	int r = fill(x, argc, argv, why);
 	if (r < 0) {
 		exec_close(x);
@@ -253,6 +289,8 @@ void exec_close(void *arg)
 	struct exec *x = arg;
 	if (x == NULL)
 		return;
+	if (x->input >= 0)
+		(void)close(x->input);
 	free(x->directory);
 	free(x->argv);
 	free(x->environ);

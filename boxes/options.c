@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "number.h"
+
 int box_why(struct hark_why *why, int err, const char *format, ...)
 {
 	if (why != NULL) {
@@ -50,6 +52,15 @@ int box_options_front(int argc, char *const argv[], const struct box_option opti
 		}
 	}
 	return i;
+}
+
+int box_duration(const char *name, const char *text, int64_t *ns, struct hark_why *why)
+{
+	int r = text != NULL ? duration_parse(text, ns) : 0;
+	if (r == 0)
+		return 0;
+	return box_why(why, -EINVAL, "--%s: \"%s\" is %s", name, text,
+	               r == -ERANGE ? "too long" : "not a duration (write 500ms, 5s, 2m, 1h, or plain seconds)");
 }
 
 int box_options_all(int argc, char *const argv[], const struct box_option options[], struct hark_why *why)

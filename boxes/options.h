@@ -3,6 +3,8 @@
 #ifndef BOX_OPTIONS_H
 #define BOX_OPTIONS_H
 
+#include <stdint.h>
+
 #include "hark.h"
 
 struct box_option {
@@ -17,6 +19,9 @@ int box_options_front(int argc, char *const argv[], const struct box_option opti
 
 /* The same for a box that takes nothing but options. Returns 0 or -EINVAL. */
 int box_options_all(int argc, char *const argv[], const struct box_option options[], struct hark_why *why);
+
+/* Reads an option's value as a duration, of any length from 0 up. text NULL: it was not given, *ns stays. 0; -EINVAL with why. */
+int box_duration(const char *name, const char *text, int64_t *ns, struct hark_why *why);
 
 /* Fills why, if there is one, as printf(3). Returns err, so that a failure is one statement. */
 int box_why(struct hark_why *why, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -72,13 +72,15 @@ struct birth {
 	volatile int error; /* the child's, while the parent stands still; volatile: clone() hides the write */
 };
 
-/* The connection on 0 and 1 (and 2), in whatever order the numbers lie; close-on-exec off, as dup2(2) leaves it. */
+/* The connection, or other input, on 0 and the connection on 1 (and 2), in whatever order the numbers lie; close-on-exec off, as dup2(2) leaves it. */
 UNWATCHED static int child_descriptors(const struct spawn *s)
 {
-	long fd = s->fd;
+	long fd = s->fd, input = s->input < 0 ? s->fd : s->input;
 	if (fd <= 2) /* dup2() onto itself would keep close-on-exec, onto another's place would lose it */
 		fd = syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0 || syscall(SYS_dup3, fd, 0, 0) < 0 || syscall(SYS_dup3, fd, 1, 0) < 0)
+	if (input <= 2)
+		input = syscall(SYS_fcntl, input, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0 || input < 0 || syscall(SYS_dup3, input, 0, 0) < 0 || syscall(SYS_dup3, fd, 1, 0) < 0)
 		return errno;
 	if (s->stderr_too && syscall(SYS_dup3, fd, 2, 0) < 0)
 		return errno;

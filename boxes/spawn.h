@@ -12,6 +12,7 @@ struct spawn {
 	char *const *envp;
 	const char *directory; /* to start in; NULL: ours */
 	int fd;                /* becomes descriptors 0 and 1 */
+	int input;             /* becomes 0 in its place; -1: none */
 	bool stderr_too;       /* and 2; else 2 is ours */
 };
 

@@ -46,11 +46,24 @@ const struct box boxes[] = {
 	 .serve = message_serve, .client_first = true, .stream = true, .datagram = true, .open = reply_open,
 	 .close = reply_close},
 	{.name = "exec",
-	 .arguments = "[--stderr] [--host] [--directory DIR] PROGRAM [ARGUMENT...]",
+	 .arguments = "[--stderr] [--stdin-null] [--host] [--argv0 NAME] [--directory DIR] [--term-after T] "
+	              "[--kill-after T] PROGRAM [ARGUMENT...]",
 	 .summary = "a program with the connection as its standard input and output",
 	 .serve = exec_serve, .stream = true, .datagram = true, .open = exec_open, .close = exec_close},
+	{.name = "relay",
+	 .arguments = "[--timeout T] [--local ADDRESS] ADDRESS",
+	 .summary = "joins each connection to another address, whatever it speaks",
+	 .serve = relay_serve, .stream = true, .datagram = true, .takes = relay_takes, .open = relay_open,
+	 .close = relay_close},
 	{.name = NULL},
 };
+
+bool box_takes(const struct box *b, const void *arg, int type)
+{
+	if (b->takes != NULL)
+		return b->takes(arg, type);
+	return type == SOCK_STREAM ? b->stream : b->datagram;
+}
 
 const struct box *box_find(const char *name)
 {

@@ -123,7 +123,7 @@ int config_load(const char *file, struct config **out);
 int config_load_draft(const struct draft *d, struct config **out);
 
 /* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each service of another user
- * is tried in a forked child that becomes that user). Adds to the errors and returns their number. */
+ * is tried in a forked child that becomes that user). Adds to the errors and returns their number, or -ENOMEM. */
 int config_check_system(struct config *c);
 
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */

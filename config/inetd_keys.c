@@ -75,9 +75,9 @@ static struct inetd_words take_values(struct inetd *r, struct inetd_text *t, cha
 	struct inetd_words values = {0};
 
 	*end = '\0';
-	for (;;) {
+	while (!t->bad && !r->no_memory) {
 		inetd_skip(t, true);
-		if (t->at == t->end || t->bad || r->no_memory)
+		if (t->at == t->end)
 			return values;
 		if (*t->at == ',' || *t->at == ';') {
 			*end = *t->at++;
@@ -85,6 +85,7 @@ static struct inetd_words take_values(struct inetd *r, struct inetd_text *t, cha
 		}
 		inetd_add(r, &values, inetd_word(r, t, true));
 	}
+	return values;
 }
 
 static bool put_text(struct inetd *r, struct config_place place, struct inetd_entry *e, const struct key *k, const char *value)

@@ -47,6 +47,60 @@ struct service {
 	bool done; /* it has its section, or shares another's, or gets none */
 };
 
+/* Words with blanks between them. */
+struct line {
+	char *text; /* the caller's to free */
+	size_t n, room;
+};
+
+/* Room for n bytes more, a blank and a NUL. The place for them, behind the blank; NULL: no memory. */
+static char *make_room(struct inetd *r, struct line *l, size_t n)
+{
+	size_t room = l->n + n + 2;
+
+	if (room > l->room) {
+		room = room < 2 * l->room ? 2 * l->room : room;
+		char *more = realloc(l->text, room);
+		if (more == NULL) {
+			r->no_memory = true;
+			return NULL;
+		}
+		l->text = more;
+		l->room = room;
+	}
+	if (l->n > 0)
+		l->text[l->n++] = ' ';
+	return l->text + l->n;
+}
+
+static void append(struct inetd *r, struct line *l, const char *words)
+{
+	size_t n = strlen(words);
+	char *at = make_room(r, l, n);
+
+	if (at != NULL)
+		memcpy(at, words, n + 1);
+	l->n += at != NULL ? n : 0;
+}
+
+static void append_quoted(struct inetd *r, struct line *l, const char *word)
+{
+	size_t most = 2 * strlen(word) + 3;
+	char *at = make_room(r, l, most);
+
+	if (at != NULL)
+		l->n += strlen(draft_quote(word, at, most));
+}
+
+/* Takes the line over. NULL: there was no memory for all of it. */
+static char *finish(struct inetd *r, struct line *l)
+{
+	if (!r->no_memory)
+		return l->text;
+	free(l->text);
+	return NULL;
+}
+
 static const char *last_part(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -311,12 +365,12 @@ static bool judge_port(struct inetd *r, const struct service *s)
 	             nearest_hint(&near, "", hint, sizeof hint));
 }
 
-/* One address of the list, checked and added to *list. */
-static bool add_address(struct inetd *r, struct service *s, const char *host, size_t n, FILE *list)
+/* One address of the list, checked and added to l. */
+static bool add_address(struct inetd *r, struct service *s, const char *host, size_t n, struct line *l)
 {
 	struct hark_address a;
 	struct hark_why why = {""};
-	char *url, *quoted;
+	char *url;
 	int len;
 
 	if (n >= 2 && host[0] == '[' && host[n - 1] == ']') {
@@ -328,15 +382,12 @@ static bool add_address(struct inetd *r, struct service *s, const char *host, si
 		len = asprintf(&url, "%s:%s", s->scheme, s->e->service);
 	else
 		len = asprintf(&url, "%s://%s%.*s%s:%s", s->scheme, six ? "[" : "", (int)n, host, six ? "]" : "", s->e->service);
-	if (len < 0 || (quoted = malloc(2 * (size_t)len + 3)) == NULL) {
-		if (len >= 0)
-			free(url);
+	if (len < 0) {
 		r->no_memory = true;
 		return false;
 	}
 	bool good = hark_address_parse(url, &a, &why) == 0 || wrong(r, s->e, "%s", why.text);
-	fprintf(list, "%s%s", ftello(list) > 0 ? " " : "", draft_quote(url, quoted, 2 * (size_t)len + 3));
-	free(quoted);
+	append_quoted(r, l, url);
 	free(url);
 	return good;
 }
@@ -345,30 +396,18 @@ static bool add_address(struct inetd *r, struct service *s, const char *host, si
 static char *list_addresses(struct inetd *r, struct service *s)
 {
 	const char *host = s->e->host;
-	char *text = NULL;
-	size_t len;
-	bool good = true;
+	struct line l = {0};
 
-	FILE *list = open_memstream(&text, &len);
-	if (list == NULL) {
-		r->no_memory = true;
-		return NULL;
-	}
 	for (;;) {
 		size_t n = strcspn(host, ",");
-		good = add_address(r, s, host, n, list) && good;
-		if (host[n] == '\0' || s->protocol->look_up == NULL || !good)
-			break;
+		if (!add_address(r, s, host, n, &l)) {
+			free(l.text);
+			return NULL;
+		}
+		if (host[n] == '\0' || s->protocol->look_up == NULL)
+			return finish(r, &l);
 		host += n + 1;
 	}
-	if (fclose(list) != 0) {
-		r->no_memory = true;
-		good = false;
-	}
-	if (good)
-		return text;
-	free(text);
-	return NULL;
 }
 
 /* Everything that one service says of itself. False: it gets no section; it was told why. */
@@ -445,29 +484,19 @@ static bool can_share(const struct service *a, const struct service *b)
 	       same_text(x->program, y->program);
 }
 
-/* The addresses of s and of all later ones that can share its section. */
+/* The addresses of s and of all later ones that can share its section. NULL: no memory. */
 static char *gather(struct inetd *r, struct service *all, size_t n, struct service *s)
 {
-	char *text = NULL;
-	size_t len;
-	FILE *list = open_memstream(&text, &len);
+	struct line l = {0};
 
-	if (list == NULL) {
-		r->no_memory = true;
-		return NULL;
-	}
-	fputs(s->listen, list);
+	append(r, &l, s->listen);
 	for (struct service *o = s + 1; o < all + n; o++) {
 		if (o->done || !can_share(s, o))
 			continue;
-		fprintf(list, " %s", o->listen);
+		append(r, &l, o->listen);
 		o->done = true;
 	}
-	if (fclose(list) == 0)
-		return text;
-	free(text);
-	r->no_memory = true;
-	return NULL;
+	return finish(r, &l);
 }
 
 /* The later of two lines for one address counts, as in every inetd. */
@@ -497,6 +526,7 @@ static struct draft_section *open_section(struct inetd *r, const struct service 
 	const char *said = last_part(s->e->service);
 	char name[HARK_PATH_MAX + 32];
 
+	said += said[0] == '@'; /* of an abstract socket */
 	if (strspn(said, "0123456789") == strlen(said))
 		(void)snprintf(name, sizeof name, "port-%s", said);
 	else if (strcmp(said, "harkd") == 0 || strcmp(said, "defaults") == 0) /* which hark.conf keeps for itself */
@@ -510,39 +540,19 @@ static struct draft_section *open_section(struct inetd *r, const struct service 
 	return draft_section(r->draft, name, s->e->place);
 }
 
-static void put_word(FILE *line, const char *word)
-{
-	size_t room = 2 * strlen(word) + 3;
-	char *quoted = malloc(room);
-
-	if (quoted != NULL)
-		fprintf(line, "%s%s", ftello(line) > 0 ? " " : "", draft_quote(word, quoted, room));
-	free(quoted);
-}
-
 /* "PROGRAM ARGUMENT…" behind what comes before it. NULL: no memory. */
 static char *command_line(struct inetd *r, const struct service *s, const char *argv0)
 {
-	char *text = NULL;
-	size_t len;
-	FILE *line = open_memstream(&text, &len);
+	struct line l = {0};
 
-	if (line == NULL) {
-		r->no_memory = true;
-		return NULL;
-	}
 	if (argv0 != NULL) {
-		fputs("exec --argv0", line);
-		put_word(line, argv0);
+		append(r, &l, "exec --argv0");
+		append_quoted(r, &l, argv0);
 	}
-	put_word(line, s->e->program);
+	append_quoted(r, &l, s->e->program);
 	for (size_t i = 1; i < s->e->argv.n; i++)
-		put_word(line, s->e->argv.word[i]);
-	if (fclose(line) == 0)
-		return text;
-	free(text);
-	r->no_memory = true;
-	return NULL;
+		append_quoted(r, &l, s->e->argv.word[i]);
+	return finish(r, &l);
 }
 
 static void put_program(struct inetd *r, struct draft_section *to, const struct service *s)

@@ -242,6 +242,19 @@ static const struct config_key *key_of(struct whole *w, const struct section *s,
 	return NULL;
 }
 
+/* A draft's value may have what no line of a file can say, and printing could not give back. */
+static const char *bad_value(const char *value)
+{
+	size_t n = strlen(value), slashes = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (((unsigned char)value[i] < 0x20 && value[i] != '\t') || value[i] == 0x7f)
+			return "a control character in the value";
+	while (slashes < n && value[n - 1 - slashes] == '\\')
+		slashes++;
+	return slashes % 2 != 0 ? "the \\ at the end has nothing after it" : NULL;
+}
+
 void inside_setting(struct whole *w, struct section *s, struct at at, const char *name, const char *value)
 {
 	const struct config_key *key = key_of(w, s, at, name);
@@ -252,6 +265,11 @@ void inside_setting(struct whole *w, struct section *s, struct at at, const char
 		if (s->settings[i].key != key)
 			continue;
 		inside_error(w, at, "%s was given already, at line %d", name, s->settings[i].at.line);
+		return;
+	}
+	const char *wrong = bad_value(value);
+	if (wrong != NULL) {
+		inside_error(w, at, "%s: %s", name, wrong);
 		return;
 	}
 	if (s->n >= SETTINGS_MAX) {

@@ -69,6 +69,8 @@ struct service {
 	bool own[KEYS_MAX];      /* it was the service itself */
 	struct at listen_at[LISTEN_MAX];
 	struct config_words what[WHATS]; /* as they were given */
+	unsigned order;          /* of its head's place */
+	bool program_bad;        /* the box refused its arguments, or lacks its program: that was said */
 	bool is_exec;            /* a program is served: exec = ..., or box = exec ... */
 	bool lookup_host;
 	int64_t term_after_ns, kill_after_ns; /* stop_ladder */
@@ -78,7 +80,7 @@ struct service {
 struct whole {
 	struct config c; /* first: others have a pointer to it */
 	struct at at[KEYS_MAX];
-	bool no_memory;
+	bool no_memory, system_checked;
 	unsigned order; /* the last place's */
 	char **files;   /* names that places point at */
 	size_t n_files, total_bytes;
@@ -158,6 +160,10 @@ struct reading {
 /* Says what is wrong with the value, after the key's name. */
 void inside_bad(struct reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* For fields that are a char *: a copy of text; and "key = text", or nothing where it is NULL. */
+void inside_set_text(struct reading *r, char **field, const char *text);
+void inside_print_text(const struct config_key *key, const void *base, FILE *to);
+
 /* How the values of a kind are read and printed. base is the struct that the key's offset is in. */
 struct kind {
 	void (*read)(struct reading *r, const char *value, void *base);
@@ -196,7 +202,7 @@ extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kin
 int users_find(const char *name, uid_t *uid, gid_t *gid);
 int users_find_group(const char *name, gid_t *gid);
 /* The supplementary groups of a user. The array is the caller's to free. */
-int users_groups(const char *user, gid_t gid, gid_t **groups, size_t *n);
+int users_groups(uid_t uid, gid_t gid, gid_t **groups, size_t *n);
 
 /* ---- words.c ---- */
 
@@ -211,5 +217,11 @@ void words_print(const char *word, FILE *to);
 void print_service(const struct service *s, FILE *to);
 
 void service_free(struct service *s);
+
+/* The program among the words of exec's argv, or NULL. */
+const char *service_program(const struct service *s);
+
+/* $PATH as the service's worker will have it; NULL: none. */
+const char *service_path(const struct service *s);
 
 #endif

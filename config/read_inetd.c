@@ -215,7 +215,7 @@ static bool split_owner(struct inetd *r, struct inetd_entry *e, const char *word
 /* "address:service" into its two; a path may hold a ':' itself. False: it was told what is wrong. */
 static bool split_host(struct inetd *r, struct inetd_entry *e, const char *word)
 {
-	if (word[0] == ':')
+	if (word[0] == ':' && word[1] != ':') /* "::1:ftp" is an address */
 		return split_owner(r, e, word);
 	const char *colon = strstr(word, ":/");
 	if (colon == NULL)

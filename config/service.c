@@ -39,6 +39,7 @@ static struct service *service_new(struct whole *w, const struct section *from)
 		return NULL;
 	}
 	s->s.place = (struct config_place){.file = from->at.file, .line = from->at.line};
+	s->order = from->at.order;
 	s->s.uid = (uid_t)-1;
 	s->s.gid = (gid_t)-1;
 	s->s.umask = s->s.socket_mode = s->s.client_first = -1;
@@ -234,26 +235,61 @@ static const struct box *find_box(struct whole *w, const struct service *s, int 
 	return box;
 }
 
-/* Opens the box for what it says of its arguments, and closes it again. A program in a chroot is looked for in there, by
- * config_check_system(). */
-static void check_arguments(struct whole *w, const struct service *s, int what)
+const char *service_program(const struct service *s)
+{
+	static const char *const flags[] = {"--stderr", "--stdin-null", "--host"};
+	const struct config_words *argv = &s->s.argv;
+	size_t i = 1;
+
+	for (; i < argv->n && argv->word[i][0] == '-' && argv->word[i][1] != '\0'; i++) {
+		const char *word = argv->word[i];
+		bool alone = strchr(word, '=') != NULL;
+		if (strcmp(word, "--") == 0) {
+			i++;
+			break;
+		}
+		for (size_t k = 0; k < sizeof flags / sizeof flags[0]; k++)
+			alone = alone || strcmp(word, flags[k]) == 0;
+		i += !alone;
+	}
+	return i < argv->n ? argv->word[i] : NULL;
+}
+
+/* arg: what the box made of its arguments; a box that was not opened tells of its row alone. */
+static void check_kinds(struct whole *w, const struct service *s, const void *arg)
+{
+	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
+		struct hark_address a;
+		if (hark_address_parse(s->s.listen.word[i], &a, NULL) < 0 || a.scheme == HARK_FD)
+			continue;
+		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
+		if (!box_takes(s->s.box, arg, datagram ? SOCK_DGRAM : SOCK_STREAM))
+			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i], s->s.box->name,
+			             s->s.box->takes != NULL ? "with these arguments takes" : "serves", datagram ? "datagrams" : "streams");
+	}
+}
+
+/* Opens the box for what it says of its arguments, and closes it again. */
+static void try_box(struct whole *w, struct service *s, int what)
 {
 	const struct config_words *argv = &s->s.argv;
 	struct hark_why why = {""};
 	void *arg = NULL;
 	int err = 0;
 
-	if (s->is_exec && s->s.chroot != NULL)
-		return;
-	if (s->s.box->open == NULL && argv->n > 1)
-		(void)snprintf(why.text, sizeof why.text, "%.80s takes no arguments", s->s.box->name), err = -EINVAL;
-	else if (s->s.box->open != NULL)
+	if (s->s.box->open != NULL) {
 		err = s->s.box->open((int)argv->n - 1, argv->word + 1, &arg, &why);
+	} else if (argv->n > 1) {
+		(void)snprintf(why.text, sizeof why.text, "%.80s takes no arguments", s->s.box->name);
+		err = -EINVAL;
+	}
 	if (err >= 0) {
+		check_kinds(w, s, arg);
 		if (s->s.box->open != NULL && s->s.box->close != NULL)
 			s->s.box->close(arg);
 		return;
 	}
+	s->program_bad = true;
 	if (err == -ENOMEM)
 		w->no_memory = true;
 	/* -EINVAL: the arguments are wrong on any system. */
@@ -261,18 +297,66 @@ static void check_arguments(struct whole *w, const struct service *s, int what)
 	               what_names[what], why.text[0] != '\0' ? why.text : hark_strerror(err));
 }
 
-static void check_kinds(struct whole *w, const struct service *s)
+/* A path of a program that does not begin with '/' is meant from the directory of the file that it stands in: harkd's own may be any. */
+static void make_absolute(struct whole *w, struct service *s)
 {
-	const struct box *box = s->s.box;
+	char **program = &s->what[WHAT_EXEC].word[0], *path;
+	const struct at at = key_at(s->at, "exec");
+	const char *slash = strrchr(at.file, '/');
 
-	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
-		struct hark_address a;
-		if (hark_address_parse(s->s.listen.word[i], &a, NULL) < 0 || a.scheme == HARK_FD)
-			continue;
-		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
-		if (datagram ? !box->datagram : !box->stream)
-			inside_error(w, s->listen_at[i], "listen: %.200s: %s serves no %s", s->s.listen.word[i], box->name,
-			             datagram ? "datagrams" : "streams");
+	if ((*program)[0] == '/' || strchr(*program, '/') == NULL)
+		return;
+	char *dir = slash == NULL ? strdup(".") : strndup(at.file, (size_t)(slash - at.file) + 1);
+	char *real = dir != NULL ? realpath(dir, NULL) : NULL;
+	free(dir);
+	if (real == NULL && errno != ENOMEM) {
+		inside_error(w, at, "exec: %.200s: where it is meant from cannot be told: %s", *program, hark_strerror(errno));
+	} else if (real == NULL || asprintf(&path, "%s/%s", real, *program) < 0) {
+		w->no_memory = true;
+	} else {
+		free(*program);
+		*program = path;
+	}
+	free(real);
+}
+
+const char *service_path(const struct service *s)
+{
+	bool passed = false;
+
+	for (size_t i = s->s.env.n; i > 0; i--)
+		if (strncmp(s->s.env.word[i - 1], "PATH=", 5) == 0)
+			return s->s.env.word[i - 1] + 5;
+	for (size_t i = 0; i < s->s.pass_env.n; i++) {
+		const char *name = s->s.pass_env.word[i];
+		size_t n = strcspn(name, "*");
+		passed = passed || (name[n] == '*' ? strncmp("PATH", name, n) == 0 : strcmp("PATH", name) == 0);
+	}
+	return passed ? getenv("PATH") : NULL;
+}
+
+/* Whether exec's box, opened here, would look for the program elsewhere than in the worker. */
+static bool looks_elsewhere(const struct service *s, const char *program)
+{
+	const char *ours = getenv("PATH"), *its = service_path(s);
+
+	if (s->s.chroot != NULL)
+		return true;
+	return program != NULL && program[0] != '/' && strcmp(ours != NULL ? ours : "", its != NULL ? its : "") != 0;
+}
+
+static void check_box(struct whole *w, struct service *s, int what)
+{
+	const char *program = s->is_exec ? service_program(s) : NULL;
+
+	if (program != NULL && program[0] != '/' && strchr(program, '/') != NULL) {
+		s->program_bad = true;
+		inside_error(w, key_at(s->at, what_names[what]), "%s: %.200s: give an absolute path, or a name that is found in $PATH",
+		             what_names[what], program);
+	} else if (s->is_exec && looks_elsewhere(s, program)) {
+		check_kinds(w, s, NULL); /* config_check_system() looks for the program where it will be */
+	} else {
+		try_box(w, s, what);
 	}
 }
 
@@ -287,7 +371,7 @@ static void find_groups(struct whole *w, struct service *s)
 		inside_error(w, key_at(s->at, "user"), "user: the number %s has no entry, so the service needs a group", s->s.user);
 	if (names->n == 0) {
 		if (s->s.user != NULL && s->s.gid != (gid_t)-1 &&
-		    users_groups(s->s.user, s->s.gid, &s->s.groups, &s->s.n_groups) < 0)
+		    users_groups(s->s.uid, s->s.gid, &s->s.groups, &s->s.n_groups) < 0)
 			w->no_memory = true;
 		return;
 	}
@@ -329,16 +413,17 @@ static struct service *build(struct whole *w, const struct section *own, const s
 		/* What is served stands before what goes with it in the table. */
 		s->is_exec = s->what[WHAT_EXEC].n > 0 || (s->what[WHAT_BOX].n > 0 && strcmp(s->what[WHAT_BOX].word[0], "exec") == 0);
 	}
-	int what = check_what(w, s, own);
-	check_listen(w, s, own);
+	int what = own->wrong ? -1 : check_what(w, s, own);
+	if (!own->wrong)
+		check_listen(w, s, own);
 	check_flags(w, s, what);
 	find_groups(w, s);
 	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
+		if (what == WHAT_EXEC && s->s.chroot == NULL)
+			make_absolute(w, s);
 		make_argv(w, s, what);
-		if (!w->no_memory) {
-			check_arguments(w, s, what);
-			check_kinds(w, s);
-		}
+		if (!w->no_memory)
+			check_box(w, s, what);
 	}
 	make_text(w, s);
 	return s;

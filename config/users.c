@@ -57,14 +57,21 @@ int users_find_group(const char *name, gid_t *gid)
 	return 0;
 }
 
-int users_groups(const char *user, gid_t gid, gid_t **groups, size_t *n)
+int users_groups(uid_t uid, gid_t gid, gid_t **groups, size_t *n)
 {
 	int count = 32;
 	gid_t *list = malloc((size_t)count * sizeof *list);
+	const struct passwd *p = getpwuid(uid); /* and not the name that was given: it may be a number */
 
+	if (list != NULL && p == NULL) {
+		list[0] = gid;
+		*groups = list;
+		*n = 1;
+		return 0;
+	}
 	while (list != NULL) {
 		int room = count;
-		if (getgrouplist(user, gid, list, &count) >= 0) {
+		if (getgrouplist(p->pw_name, gid, list, &count) >= 0) {
 			*groups = list;
 			*n = (size_t)count;
 			return 0;

@@ -2,7 +2,7 @@
  * it is read to the same again.
  *
  * A kind is a pair of functions over the struct that its key's field is in; ranges and choices are in the key's row. A value is read into a
- * field once, fresh from calloc(3). Main thread: the user database is asked. */
+ * field once, fresh from calloc(3). Any thread. */
 #include "inside.h"
 
 #include <assert.h>
@@ -17,8 +17,6 @@
 
 #define AT(base, key, type)  ((type *)((char *)(base) + (key)->how->at))
 #define SEE(base, key, type) ((const type *)((const char *)(base) + (key)->how->at))
-#define BANNER_MAX  8192 /* bytes */
-#define NAME_MAX_BYTES 255 /* of an environment variable */
 #define MILLION     1e6
 
 static_assert(sizeof(enum hark_model) == sizeof(int) && sizeof(enum config_start) == sizeof(int) &&
@@ -39,28 +37,12 @@ void inside_bad(struct reading *r, const char *format, ...)
 	inside_error(r->w, r->at, "%s: %s%s", r->key->name, words, comment ? " (a comment needs a line of its own)" : "");
 }
 
-/* What is wrong is not the text, but what this system has: a service that is disabled may have it so. */
-static void missing(struct reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void missing(struct reading *r, const char *format, ...)
-{
-	char words[512];
-	va_list args;
-
-	r->bad = true;
-	if (r->quiet)
-		return;
-	va_start(args, format);
-	(void)vsnprintf(words, sizeof words, format, args);
-	va_end(args);
-	inside_message(r->w, r->lenient ? MESSAGE_WARNING : MESSAGE_ERROR, r->at, "%s: %s", r->key->name, words);
-}
-
-static void set_text(struct reading *r, char **field, const char *text)
+void inside_set_text(struct reading *r, char **field, const char *text)
 {
 	*field = inside_copy(r->w, text, strlen(text));
 }
 
-static void print_text(const struct config_key *key, const void *base, FILE *to)
+void inside_print_text(const struct config_key *key, const void *base, FILE *to)
 {
 	const char *text = *SEE(base, key, char *);
 
@@ -254,10 +236,10 @@ static void read_one_of(struct reading *r, const char *value, void *base)
 {
 	if (find_choice(r->key->how->choices, value) == NULL)
 		return no_choice(r, value);
-	set_text(r, AT(base, r->key, char *), value);
+	inside_set_text(r, AT(base, r->key, char *), value);
 }
 
-const struct kind kind_one_of = {read_one_of, print_text};
+const struct kind kind_one_of = {read_one_of, inside_print_text};
 
 /* ---- paths ---- */
 
@@ -267,10 +249,10 @@ static void read_path(struct reading *r, const char *value, void *base)
 		return inside_bad(r, "\"%.80s\" is not an absolute path", value);
 	if (strlen(value) >= PATH_MAX)
 		return inside_bad(r, "the path is longer than %d bytes", PATH_MAX - 1);
-	set_text(r, AT(base, r->key, char *), value);
+	inside_set_text(r, AT(base, r->key, char *), value);
 }
 
-const struct kind kind_path = {read_path, print_text};
+const struct kind kind_path = {read_path, inside_print_text};
 
 /* A word of choices, or a path. "none" is neither, and NULL. */
 static void read_path_or(struct reading *r, const char *value, void *base)
@@ -282,7 +264,7 @@ static void read_path_or(struct reading *r, const char *value, void *base)
 			return no_choice(r, value);
 		return read_path(r, value, base);
 	}
-	set_text(r, AT(base, r->key, char *), value);
+	inside_set_text(r, AT(base, r->key, char *), value);
 }
 
 static void print_path_or(const struct config_key *key, const void *base, FILE *to)
@@ -290,7 +272,7 @@ static void print_path_or(const struct config_key *key, const void *base, FILE *
 	if (*SEE(base, key, char *) == NULL)
 		fprintf(to, "%s = none\n", key->name);
 	else
-		print_text(key, base, to);
+		inside_print_text(key, base, to);
 }
 
 const struct kind kind_path_or = {read_path_or, print_path_or};
@@ -554,258 +536,3 @@ static void print_rlimit(const struct config_key *key, const void *base, FILE *t
 }
 
 const struct kind kind_rlimit = {read_rlimit, print_rlimit};
-
-/* ---- words ---- */
-
-static bool split(struct reading *r, const char *value, struct config_words *words)
-{
-	bool comment = false;
-	const char *wrong = words_split(r->w, value, words, &comment);
-
-	if (wrong != NULL)
-		inside_bad(r, "%s", wrong);
-	else if (comment && !r->quiet)
-		inside_warning(r->w, r->at, "%s: the # or ; is part of the value: a comment needs a line of its own, a word quotes",
-		               r->key->name);
-	return wrong == NULL;
-}
-
-static void print_list(const struct config_key *key, const struct config_words *words, size_t a_line, FILE *to)
-{
-	for (size_t i = 0; i < words->n; i++) {
-		if (i % a_line == 0)
-			fprintf(to, "%s =", key->name);
-		fputc(' ', to);
-		words_print(words->word[i], to);
-		if (i % a_line == a_line - 1 || i + 1 == words->n)
-			fputc('\n', to);
-	}
-}
-
-static void read_words(struct reading *r, const char *value, void *base)
-{
-	(void)split(r, value, AT(base, r->key, struct config_words));
-}
-
-static void print_words(const struct config_key *key, const void *base, FILE *to)
-{
-	print_list(key, SEE(base, key, struct config_words), WORDS_MAX, to);
-}
-
-const struct kind kind_words = {read_words, print_words};
-
-static void print_words_each(const struct config_key *key, const void *base, FILE *to)
-{
-	print_list(key, SEE(base, key, struct config_words), 1, to);
-}
-
-static void add_address(struct reading *r, struct service *s, const char *text)
-{
-	struct config_words *listen = &s->s.listen;
-	struct hark_address a;
-	struct hark_why why = {""};
-	char canonical[HARK_ADDRESS_MAX];
-
-	if (hark_address_parse(text, &a, &why) < 0)
-		return inside_bad(r, "%s", why.text);
-	if ((a.scheme == HARK_UNIX || a.scheme == HARK_UNIXGRAM) && a.path[0] != '/' && a.path[0] != '@')
-		return inside_bad(r, "%.160s: the path is not absolute", text);
-	int n = hark_address_format(&a, canonical, sizeof canonical);
-	if (listen->n >= LISTEN_MAX)
-		return inside_bad(r, "more than %d addresses", LISTEN_MAX);
-	if (n > 0 && inside_add_word(r->w, listen, inside_copy(r->w, canonical, (size_t)n)) == 0)
-		s->listen_at[listen->n - 1] = r->at;
-}
-
-static void read_listen(struct reading *r, const char *value, void *base)
-{
-	struct config_words words = {0};
-
-	if (split(r, value, &words))
-		for (size_t i = 0; i < words.n; i++)
-			add_address(r, base, words.word[i]);
-	inside_free_words(&words);
-}
-
-const struct kind kind_listen = {read_listen, print_words_each};
-
-static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
-
-static void read_env(struct reading *r, const char *value, void *base)
-{
-	struct config_words *env = AT(base, r->key, struct config_words);
-	size_t before = env->n;
-
-	if (!split(r, value, env))
-		return;
-	for (size_t i = before; i < env->n; i++) {
-		size_t n = strspn(env->word[i], letters);
-		if (n == 0 || n > NAME_MAX_BYTES || env->word[i][n] != '=')
-			inside_bad(r, "\"%.60s\" is not NAME=VALUE", env->word[i]);
-	}
-}
-
-const struct kind kind_env = {read_env, print_words_each};
-
-static void read_names(struct reading *r, const char *value, void *base)
-{
-	struct config_words *names = AT(base, r->key, struct config_words);
-	size_t before = names->n;
-
-	if (strcmp(value, "none") == 0 || !split(r, value, names))
-		return;
-	for (size_t i = before; i < names->n; i++) {
-		const char *name = names->word[i];
-		size_t n = strspn(name, letters);
-		bool pattern = name[n] == '*' && name[n + 1] == '\0';
-		if (n > NAME_MAX_BYTES || (!pattern && (n == 0 || name[n] != '\0')))
-			inside_bad(r, "\"%.60s\" is not a variable's name, or the beginning of one and a *", name);
-	}
-}
-
-static void print_names(const struct config_key *key, const void *base, FILE *to)
-{
-	if (SEE(base, key, struct config_words)->n == 0)
-		fprintf(to, "%s = none\n", key->name);
-	print_list(key, SEE(base, key, struct config_words), 16, to);
-}
-
-const struct kind kind_names = {read_names, print_names};
-
-/* ---- users and groups ---- */
-
-static void read_user(struct reading *r, const char *value, void *base)
-{
-	struct service *s = base;
-	uid_t uid;
-	gid_t gid;
-	int err = users_find(value, &uid, &gid);
-
-	if (err < 0)
-		return missing(r, "%.80s: %s", value, err == -ENOENT ? "no such user" : hark_strerror(err));
-	s->s.uid = uid;
-	s->s.gid = s->s.gid == (gid_t)-1 ? gid : s->s.gid;
-	set_text(r, &s->s.user, value);
-}
-
-const struct kind kind_user = {read_user, print_text};
-
-static void read_group(struct reading *r, const char *value, void *base)
-{
-	struct service *s = base;
-	gid_t gid;
-	int err = users_find_group(value, &gid);
-
-	if (err < 0)
-		return missing(r, "%.80s: %s", value, err == -ENOENT ? "no such group" : hark_strerror(err));
-	s->s.gid = gid;
-	set_text(r, &s->s.group, value);
-}
-
-const struct kind kind_group = {read_group, print_text};
-
-static void read_groups(struct reading *r, const char *value, void *base)
-{
-	struct service *s = base;
-	gid_t gid;
-
-	if (!split(r, value, &s->group_names))
-		return;
-	if (s->group_names.n == 1 && strcmp(value, "none") == 0)
-		return;
-	for (size_t i = 0; i < s->group_names.n; i++) {
-		int err = users_find_group(s->group_names.word[i], &gid);
-		if (err < 0)
-			missing(r, "%.80s: %s", s->group_names.word[i], err == -ENOENT ? "no such group" : hark_strerror(err));
-	}
-}
-
-const struct kind kind_groups = {read_groups, print_words};
-
-static void read_socket_user(struct reading *r, const char *value, void *base)
-{
-	uid_t uid;
-	gid_t gid;
-
-	if (users_find(value, &uid, &gid) < 0)
-		return missing(r, "%.80s: no such user", value);
-	set_text(r, AT(base, r->key, char *), value);
-}
-
-const struct kind kind_socket_user = {read_socket_user, print_text};
-
-static void read_socket_group(struct reading *r, const char *value, void *base)
-{
-	gid_t gid;
-
-	if (users_find_group(value, &gid) < 0)
-		return missing(r, "%.80s: no such group", value);
-	set_text(r, AT(base, r->key, char *), value);
-}
-
-const struct kind kind_socket_group = {read_socket_group, print_text};
-
-/* ---- the banner ---- */
-
-static int hex(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
-}
-
-/* What stands after a backslash, which from points to: the byte, or 0; *from is moved past it. */
-static char unescape(const char **from)
-{
-	static const char names[] = "ntr\\", bytes[] = "\n\t\r\\";
-	const char *p = *from, *found = *p != '\0' ? strchr(names, *p) : NULL;
-
-	if (found != NULL) {
-		*from = p + 1;
-		return bytes[found - names];
-	}
-	if (*p != 'x' || hex(p[1]) < 0 || hex(p[2]) < 0)
-		return '\0';
-	*from = p + 3;
-	return (char)(hex(p[1]) << 4 | hex(p[2]));
-}
-
-static void read_banner(struct reading *r, const char *value, void *base)
-{
-	char *text = inside_copy(r->w, value, strlen(value)), *to = text;
-
-	if (text == NULL)
-		return;
-	for (const char *from = value; *from != '\0'; to++) {
-		*to = *from++;
-		if (*to == '\\' && (*to = unescape(&from)) == '\0') {
-			inside_bad(r, "after a \\ stands n, t, r, \\ or x and two digits, and not \\x00: \"%.20s\"", from - 1);
-			break;
-		}
-	}
-	*to = '\0';
-	if (!r->bad && to - text > BANNER_MAX)
-		inside_bad(r, "longer than %d bytes", BANNER_MAX);
-	*AT(base, r->key, char *) = text;
-}
-
-static void print_banner(const struct config_key *key, const void *base, FILE *to)
-{
-	const char *text = *SEE(base, key, char *);
-
-	if (text == NULL)
-		return;
-	fprintf(to, "%s = ", key->name);
-	for (const char *p = text; *p != '\0'; p++) {
-		bool edge = p == text || p[1] == '\0';
-		if (*p == '\n')
-			fputs("\\n", to);
-		else if (*p == '\\')
-			fputs("\\\\", to);
-		else if ((unsigned char)*p < 0x20 || *p == 0x7f || (*p == ' ' && edge))
-			fprintf(to, "\\x%02x", (unsigned char)*p);
-		else
-			fputc(*p, to);
-	}
-	fputc('\n', to);
-}
-
-const struct kind kind_banner = {read_banner, print_banner};

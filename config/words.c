@@ -70,6 +70,8 @@ static const char *take_word(struct word *w)
 /* buf: as long as text, for each word in turn. */
 static const char *split(struct whole *whole, const char *text, char *buf, struct config_words *words, bool *comment)
 {
+	size_t bytes = 0;
+
 	for (text += strspn(text, BLANKS); *text != '\0'; text += strspn(text, BLANKS)) {
 		struct word w = {.from = text, .to = buf};
 		if (comment != NULL && (*text == '#' || *text == ';'))
@@ -77,6 +79,9 @@ static const char *split(struct whole *whole, const char *text, char *buf, struc
 		const char *wrong = words->n >= WORDS_MAX ? "too many words" : take_word(&w);
 		if (wrong != NULL)
 			return wrong;
+		bytes += (size_t)(w.to - buf) + 1;
+		if (bytes > WORDS_BYTES_MAX)
+			return "longer than 16384 bytes";
 		if (inside_add_word(whole, words, inside_copy(whole, buf, (size_t)(w.to - buf))) < 0)
 			return NULL;
 		text = w.from;

@@ -78,7 +78,7 @@ static void workers_json(FILE *to, const struct service *s)
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
 		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}", w == s->workers ? "" : ",", (int)w->pid,
 		              atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed),
-		              w->kill_at != HARK_FOREVER ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
+		              w->kill_at != HARK_FOREVER || w->retired != 0 ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
 	(void)fputs("]", to);
 }
 
@@ -87,7 +87,7 @@ static void listen_json(FILE *to, const struct supervisor *v, const struct servi
 	(void)fputs(",\"listen\":[", to);
 	for (size_t i = 0; i < s->conf->listen.n; i++) {
 		char bound[HARK_ADDRESS_MAX];
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf->listen.word[i]);
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
 		bool open = e != NULL && hark_listener_address(e->listener, bound, sizeof bound) > 0;
 		(void)fputs(i > 0 ? "," : "", to);
 		json_string(to, open ? bound : s->conf->listen.word[i]);

@@ -20,7 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/limits.h> /* PATH_MAX, PIPE_BUF; <limits.h> may be found as the limits.h beside this file */
+#include <linux/limits.h> /* PATH_MAX, PIPE_BUF; <limits.h> may be found as the limiter.h beside this file */
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -81,7 +81,7 @@ static int open_sockets(struct supervisor *v, const struct config *c, struct rel
 	for (size_t i = 0; i < c->n_services; i++) {
 		const struct config_service *conf = c->services[i];
 		for (size_t j = 0; !conf->disabled && !is_stopped(v, conf->name) && j < conf->listen.n; j++) {
-			int r = sockets_open(&v->sockets, conf->listen.word[j], conf, &why);
+			int r = sockets_open(&v->sockets, conf, j, &why);
 			if (r == 0)
 				continue;
 			(void)snprintf(out->text, sizeof out->text, "%s:%d: %.200s", conf->place.file, conf->place.line, why.text);

@@ -20,6 +20,7 @@
 #define BACKOFF_MAX_NS   (10 * HARK_S)
 #define LIVED_NS         (1 * HARK_S)  /* a worker that lived so long is restarted at once when it dies */
 #define KILL_NS          (5 * HARK_S)  /* past the grace's end: it has not even cut its connections */
+#define EMPTY_NS         (100 * HARK_MS) /* after it was retired: a connection that it was just taking is counted by then */
 #define SETTLE_NS        (10 * HARK_S) /* a worker that says neither yes nor no is taken for started */
 
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
@@ -63,7 +64,7 @@ static int new_cohort(struct service *s)
 	return 0;
 }
 
-void service_free(struct service *s)
+void service_forget(struct service *s)
 {
 	cohort_release(s->cohort);
 	epoch_release(s->epoch);
@@ -72,7 +73,7 @@ void service_free(struct service *s)
 
 static void fail(struct service *s, const char *what, const char *why)
 {
-	(void)snprintf(s->error, sizeof s->error, "%s: %s", what, why);
+	(void)snprintf(s->error, sizeof s->error, "%.100s: %.150s", what, why);
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 
@@ -90,7 +91,7 @@ static unsigned serving(const struct service *s)
 {
 	unsigned n = 0;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		n += w->kill_at == HARK_FOREVER;
+		n += w->kill_at == HARK_FOREVER && w->retired == 0;
 	return n;
 }
 
@@ -220,7 +221,7 @@ void service_worker_ended(struct supervisor *v, struct service *s, struct worker
 		return;
 	if (w->ready_fd >= 0)
 		service_worker_spoke(s, w);
-	bool drained = w->kill_at != HARK_FOREVER, ready = w->ready;
+	bool drained = w->kill_at != HARK_FOREVER || w->retired != 0, ready = w->ready;
 	bool well = r == 0 && info.si_code == CLD_EXITED && info.si_status == 0;
 	bool lived = hark_now() - w->started > LIVED_NS;
 	if (drained && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
@@ -264,9 +265,26 @@ void service_drain(struct service *s, int64_t grace_ns)
 {
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at != HARK_FOREVER && grace_ns > 0)
-			continue;
+			continue; /* has been told */
 		w->kill_at = hark_after(grace_ns + KILL_NS);
 		(void)kill(w->pid, SIGTERM); /* a second one ends at once: worker.c */
+	}
+	cohort_release(s->cohort);
+	s->cohort = NULL;
+}
+
+/* SIGUSR1, and not SIGTERM: what is connected goes on as long as it likes, idle or not. Wait services have no connections: those drain. */
+void service_retire(struct service *s)
+{
+	if (s->conf->wait) {
+		service_drain(s, s->conf->grace_ns);
+		return;
+	}
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (w->kill_at != HARK_FOREVER || w->retired != 0)
+			continue;
+		w->retired = hark_now();
+		(void)kill(w->pid, SIGUSR1);
 	}
 	cohort_release(s->cohort);
 	s->cohort = NULL;
@@ -279,7 +297,7 @@ void service_stop(struct supervisor *v, struct service *s)
 	s->state = SERVICE_STOPPED;
 	service_drain(s, s->conf->grace_ns);
 	for (size_t i = 0; i < s->conf->listen.n; i++)
-		sockets_close(&v->sockets, s->conf->listen.word[i]);
+		sockets_close(&v->sockets, s->conf, i);
 	log_event(LOG_LEVEL_NOTICE, s->conf->name, "stopped");
 }
 
@@ -288,10 +306,10 @@ int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
 	if (s->state != SERVICE_STOPPED)
 		return 0;
 	for (size_t i = 0; i < s->conf->listen.n; i++) {
-		int r = sockets_open(&v->sockets, s->conf->listen.word[i], s->conf, why);
+		int r = sockets_open(&v->sockets, s->conf, i, why);
 		if (r < 0) {
 			while (i-- > 0)
-				sockets_close(&v->sockets, s->conf->listen.word[i]);
+				sockets_close(&v->sockets, s->conf, i);
 			return r;
 		}
 	}
@@ -304,7 +322,7 @@ int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
 void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf)
 {
 	bool stopped = s->state == SERVICE_STOPPED;
-	service_drain(s, s->conf->grace_ns);
+	service_retire(s);
 	struct epoch *old = s->epoch;
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
@@ -329,6 +347,11 @@ static bool ends_when_idle(const struct service *s)
 	return s->state == SERVICE_RUNNING && s->conf->start == CONFIG_START_DEMAND && s->conf->stop_idle_ns > 0;
 }
 
+static bool empty(const struct service *s, const struct worker *w)
+{
+	return atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed) == 0;
+}
+
 int64_t service_due(const struct service *s)
 {
 	int64_t at = s->state == SERVICE_BACKING_OFF ? s->again : HARK_FOREVER;
@@ -337,6 +360,8 @@ int64_t service_due(const struct service *s)
 	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at < at)
 			at = w->kill_at;
+		if (w->retired != 0 && w->kill_at == HARK_FOREVER && w->retired + EMPTY_NS < at && empty(s, w))
+			at = w->retired + EMPTY_NS;
 		if (w->pidfd < 0 && at > hark_after(100 * HARK_MS))
 			at = hark_after(100 * HARK_MS);
 	}
@@ -354,7 +379,7 @@ static void look_idle(struct service *s, int64_t now)
 	s->looked_accepted = accepted;
 	if (!idle)
 		return;
-	service_drain(s, s->conf->grace_ns);
+	service_retire(s);
 	s->state = SERVICE_WAITING;
 }
 
@@ -363,6 +388,10 @@ void service_look(struct supervisor *v, struct service *s)
 	int64_t now = hark_now();
 	for (struct worker *w = s->workers, *next; w != NULL; w = next) {
 		next = w->next;
+		if (w->retired != 0 && w->kill_at == HARK_FOREVER && now >= w->retired + EMPTY_NS && empty(s, w)) {
+			w->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
+			(void)kill(w->pid, SIGTERM); /* it had none from the beginning; else it ends by itself: worker.c */
+		}
 		if (now >= w->kill_at) {
 			log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
 			w->killed = true;

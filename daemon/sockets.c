@@ -13,12 +13,30 @@
 #include "log.h"
 #include "supervisor.h"
 
-struct socket_entry *sockets_find(const struct sockets *s, const char *address)
+#define KEY_MAX (HARK_ADDRESS_MAX + 80)
+
+/* Port 0 is another socket for each service, and each time that it says so. */
+static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
+{
+	const char *address = conf->listen.word[i];
+	size_t len = strlen(address);
+	bool any_port = len > 2 && strcmp(address + len - 2, ":0") == 0;
+	(void)snprintf(key, KEY_MAX, any_port ? "%s %s#%zu" : "%s", address, conf->name, i);
+	return key;
+}
+
+static struct socket_entry *find(const struct sockets *s, const char *key)
 {
 	for (size_t i = 0; i < s->n; i++)
-		if (strcmp(s->entry[i]->address, address) == 0)
+		if (strcmp(s->entry[i]->key, key) == 0)
 			return s->entry[i];
 	return NULL;
+}
+
+struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i)
+{
+	char key[KEY_MAX];
+	return find(s, key_of(conf, i, key));
 }
 
 /* NULL: not a unix socket, or an abstract one. */
@@ -33,12 +51,12 @@ static void adjust(const struct socket_entry *e, const struct config_service *co
 {
 	if (conf->backlog > 0 && hark_listener_type(e->listener) == SOCK_STREAM)
 		(void)listen(hark_listener_fd(e->listener), conf->backlog);
-	if (unix_path(e->address) != NULL && conf->socket_mode >= 0 &&
-	    chmod(unix_path(e->address), (mode_t)conf->socket_mode) < 0)
-		log_event(LOG_LEVEL_WARNING, conf->name, "chmod %s: %s", e->address, strerror(errno));
+	if (unix_path(e->key) != NULL && conf->socket_mode >= 0 &&
+	    chmod(unix_path(e->key), (mode_t)conf->socket_mode) < 0)
+		log_event(LOG_LEVEL_WARNING, conf->name, "chmod %s: %s", e->key, strerror(errno));
 }
 
-static int add(struct sockets *s, const char *address, struct hark_listener *l)
+static int add(struct sockets *s, const char *key, struct hark_listener *l)
 {
 	struct socket_entry **grown = realloc(s->entry, (s->n + 1) * sizeof(struct socket_entry *));
 	if (grown == NULL)
@@ -47,14 +65,14 @@ static int add(struct sockets *s, const char *address, struct hark_listener *l)
 	struct socket_entry *e = calloc(1, sizeof *e);
 	if (e == NULL)
 		return -ENOMEM;
-	e->address = strdup(address);
-	if (e->address == NULL) {
+	e->key = strdup(key);
+	if (e->key == NULL) {
 		free(e);
 		return -ENOMEM;
 	}
 	e->listener = l;
 	struct stat st;
-	if (unix_path(address) != NULL && lstat(unix_path(address), &st) == 0) {
+	if (unix_path(key) != NULL && lstat(unix_path(key), &st) == 0) {
 		e->dev = st.st_dev;
 		e->ino = st.st_ino;
 	}
@@ -63,9 +81,11 @@ static int add(struct sockets *s, const char *address, struct hark_listener *l)
 	return 0;
 }
 
-int sockets_open(struct sockets *s, const char *address, const struct config_service *conf, struct hark_why *why)
+int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why)
 {
-	struct socket_entry *have = sockets_find(s, address);
+	const char *address = conf->listen.word[i];
+	char key[KEY_MAX];
+	struct socket_entry *have = find(s, key_of(conf, i, key));
 	char owner[128] = "";
 	if (have != NULL) {
 		have->wanted = true;
@@ -86,7 +106,7 @@ int sockets_open(struct sockets *s, const char *address, const struct config_ser
 	};
 	struct hark_listener *l;
 	char handed[24];
-	int fd = upgrade_inherited(address);
+	int fd = upgrade_inherited(key);
 	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
 	why->text[0] = '\0';
 	int r = hark_listen(fd >= 0 ? handed : address, &opts, &l);
@@ -95,7 +115,7 @@ int sockets_open(struct sockets *s, const char *address, const struct config_ser
 			(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
 		return r;
 	}
-	r = add(s, address, l);
+	r = add(s, key, l);
 	if (r < 0) {
 		hark_listener_close(l);
 		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
@@ -115,9 +135,9 @@ static void drop(struct sockets *s, size_t i)
 	struct stat st;
 	hark_listener_close(e->listener);
 	/* One that was handed over is not the listener's to unlink, but ours all the same. */
-	if (e->ino != 0 && lstat(unix_path(e->address), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)
-		(void)unlink(unix_path(e->address));
-	free(e->address);
+	if (e->ino != 0 && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)
+		(void)unlink(unix_path(e->key));
+	free(e->key);
 	free(e);
 	s->entry[i] = s->entry[--s->n];
 }
@@ -136,11 +156,12 @@ void sockets_undo(struct sockets *s)
 			drop(s, i);
 }
 
-void sockets_close(struct sockets *s, const char *address)
+void sockets_close(struct sockets *s, const struct config_service *conf, size_t i)
 {
-	for (size_t i = s->n; i-- > 0;)
-		if (strcmp(s->entry[i]->address, address) == 0)
-			drop(s, i);
+	const struct socket_entry *e = sockets_find(s, conf, i);
+	for (size_t k = s->n; k-- > 0;)
+		if (s->entry[k] == e)
+			drop(s, k);
 }
 
 void sockets_free(struct sockets *s, bool leave_paths)
@@ -149,7 +170,7 @@ void sockets_free(struct sockets *s, bool leave_paths)
 		drop(s, s->n - 1);
 	for (size_t i = 0; i < s->n; i++) { /* descriptors alone: hark_listener_close() would remove the path it made */
 		(void)close(hark_listener_fd(s->entry[i]->listener));
-		free(s->entry[i]->address);
+		free(s->entry[i]->key);
 		free(s->entry[i]);
 	}
 	free(s->entry);

@@ -59,7 +59,7 @@ static void watch(struct turn *t, int fd, struct watch w)
 static void watch_service(struct supervisor *v, struct turn *t, struct service *s)
 {
 	for (size_t i = 0; s->state == SERVICE_WAITING && !v->draining && i < s->conf->listen.n; i++) {
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf->listen.word[i]);
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
 		if (e != NULL)
 			watch(t, hark_listener_fd(e->listener), (struct watch){WATCH_DEMAND, s, NULL});
 	}
@@ -138,7 +138,10 @@ void supervisor_drain(struct supervisor *v)
 	if (!v->handed_over)
 		notify("STOPPING=1");
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (s->state != SERVICE_GONE)
+		if (v->handed_over && s->state != SERVICE_GONE) {
+			s->state = SERVICE_GONE;
+			service_retire(s);
+		} else if (s->state != SERVICE_GONE)
 			service_remove(v, s);
 		else if (again)
 			service_drain(s, 0);
@@ -228,7 +231,7 @@ static void bury(struct supervisor *v)
 		*at = s->next;
 		if (!v->draining && !has_service(v, s->conf->name))
 			counters_drop(s->conf->name);
-		service_free(s);
+		service_forget(s);
 	}
 }
 

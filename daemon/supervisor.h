@@ -20,7 +20,7 @@
 #include "config.h"
 #include "counters.h"
 #include "hark.h"
-#include "limits.h"
+#include "limiter.h"
 
 /* A configuration, kept as long as a service of it is. */
 struct epoch {
@@ -34,7 +34,7 @@ void epoch_release(struct epoch *e);
 
 /* A listening socket. */
 struct socket_entry {
-	char *address; /* canonical, as configured */
+	char *key;     /* its address as configured; where the kernel chooses the port, with the service it is of */
 	struct hark_listener *listener;
 	bool wanted;   /* reload: by the new configuration */
 	bool fresh;    /* reload: opened for it, closed again if it fails */
@@ -47,15 +47,15 @@ struct sockets {
 	size_t n;
 };
 
-/* The socket of that address, opened (or adopted from the environment) if it is not open. 0 or -errno with why. */
-int sockets_open(struct sockets *s, const char *address, const struct config_service *conf, struct hark_why *why);
-struct socket_entry *sockets_find(const struct sockets *s, const char *address);
+/* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. 0 or -errno with why. */
+int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why);
+struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i);
 /* Marks all as neither wanted nor fresh. */
 void sockets_mark(struct sockets *s);
 /* Closes those that are not wanted; or, undoing, those that are fresh. */
 void sockets_sweep(struct sockets *s);
 void sockets_undo(struct sockets *s);
-void sockets_close(struct sockets *s, const char *address);
+void sockets_close(struct sockets *s, const struct config_service *conf, size_t i);
 /* leave_paths: another generation has them now. */
 void sockets_free(struct sockets *s, bool leave_paths);
 
@@ -75,6 +75,7 @@ struct worker {
 	int64_t kill_at;     /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
 	bool killed;
+	int64_t retired;     /* when it was told to accept no more; 0: it was not */
 	struct worker *next;
 };
 
@@ -132,6 +133,7 @@ struct supervisor {
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf);
 void service_begin(struct supervisor *v, struct service *s);      /* opens nothing: its sockets are open. Starts it, or waits for demand */
 void service_drain(struct service *s, int64_t grace_ns);          /* its workers finish and end */
+void service_retire(struct service *s);                           /* they accept no more, and end when their last connection has */
 void service_stop(struct supervisor *v, struct service *s);
 int service_start(struct supervisor *v, struct service *s, struct hark_why *why);
 void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf);
@@ -144,7 +146,7 @@ void service_look(struct supervisor *v, struct service *s);       /* timers */
 unsigned service_workers(const struct service *s);                /* alive, draining ones included */
 const char *service_state_name(const struct service *s);
 bool service_settled(const struct service *s);                    /* ready, or failed: start-up need not wait for it */
-void service_free(struct service *s);
+void service_forget(struct service *s);
 
 /* worker.c: in the forked child; does not return. ready_fd: see struct worker. */
 _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd);
@@ -162,7 +164,7 @@ int load_config(const struct supervisor *v, struct config **out); /* config_load
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
 void upgrade_heard(struct supervisor *v);                /* heir_fd or heir_pidfd is readable, or heir_deadline is over */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
-int upgrade_inherited(const char *address);              /* the descriptor that the older generation had for it, once; -1 */
+int upgrade_inherited(const char *key);              /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
 

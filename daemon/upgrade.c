@@ -2,8 +2,8 @@
  * counters; serves on until the new one says that it is ready; and drains. If the new one ends first, or is not ready in time, the
  * old one goes on as if nothing had been.
  *
- *   HARKD_SOCKETS           the addresses of the sockets, as configured, a line each; they are descriptors 3, 4 … The control socket's is
- *                           "control". By address and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
+ *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control socket's is
+ *                           "control". By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
  *   HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
@@ -26,7 +26,7 @@
 
 /* What the older generation handed over; taken[i]: is somebody's now. */
 static struct {
-	char **address;
+	char **key;
 	bool *taken;
 	int n;
 } inherited;
@@ -47,22 +47,22 @@ static void inherit(void)
 	int n = 0;
 	for (const char *at = copy; at != NULL && *at != '\0'; at++)
 		n += *at == '\n';
-	inherited.address = calloc((size_t)n + 1, sizeof(char *));
+	inherited.key = calloc((size_t)n + 1, sizeof(char *));
 	inherited.taken = calloc((size_t)n + 1, sizeof(bool));
-	if (copy == NULL || inherited.address == NULL || inherited.taken == NULL)
+	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL)
 		return;
 	char *rest = NULL;
 	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n; line = strtok_r(NULL, "\n", &rest)) {
 		(void)fcntl(FIRST_FD + inherited.n, F_SETFD, FD_CLOEXEC);
-		inherited.address[inherited.n++] = line;
+		inherited.key[inherited.n++] = line;
 	}
 	(void)unsetenv("HARKD_SOCKETS");
 }
 
-int upgrade_inherited(const char *address)
+int upgrade_inherited(const char *key)
 {
 	for (int i = 0; i < inherited.n; i++)
-		if (!inherited.taken[i] && strcmp(inherited.address[i], address) == 0) {
+		if (!inherited.taken[i] && strcmp(inherited.key[i], key) == 0) {
 			inherited.taken[i] = true;
 			return FIRST_FD + i;
 		}
@@ -157,7 +157,7 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 	}
 	for (size_t i = 0; i < v->sockets.n; i++) {
 		(*fds)[(*n)++] = hark_listener_fd(v->sockets.entry[i]->listener);
-		(void)fprintf(f, "%s\n", v->sockets.entry[i]->address);
+		(void)fprintf(f, "%s\n", v->sockets.entry[i]->key);
 	}
 	if (control_listener_fd(v->control) >= 0) {
 		(*fds)[(*n)++] = control_listener_fd(v->control);

@@ -21,6 +21,9 @@
 #include "log.h"
 #include "supervisor.h"
 
+/* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct tcp_info's newer half. */
+enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_CLOSING_ = 11 };
+
 #define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
 
 /* The one service of this process. */
@@ -32,6 +35,8 @@ static struct {
 	void *box_arg;
 	int ready_fd;
 	bool is_exec;
+	const char *name; /* for the log: the box's, or the program's */
+	volatile sig_atomic_t retired; /* SIGUSR1: accepts no more, ends with its last connection */
 	size_t banner_len;
 } self;
 
@@ -52,8 +57,15 @@ static void on_term(int signal)
 	hark_drain(times++ == 0 ? self.conf->grace_ns : 0);
 }
 
+static void on_retire(int signal)
+{
+	(void)signal;
+	self.retired = 1;
+}
+
 static void set_signals(void)
 {
+	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
 	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
 	(void)sigaction(SIGHUP, &standard, NULL);
@@ -61,6 +73,7 @@ static void set_signals(void)
 	(void)sigaction(SIGPIPE, &standard, NULL);
 	(void)sigaction(SIGTERM, &term, NULL);
 	(void)sigaction(SIGINT, &term, NULL);
+	(void)sigaction(SIGUSR1, &retire, NULL);
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -210,7 +223,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 		return;
 	l->bytes_in = l->bytes_out = -1;
 	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
-		l->bytes_in = (int64_t)info.tcpi_bytes_received;
+		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ || info.tcpi_state == TCP_CLOSING_;
+		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended; /* the peer's FIN is numbered, and counted, as a byte */
 		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
 	}
 }
@@ -225,7 +239,7 @@ static void describe(struct hark_conn *c, struct log_connection *l, char peer[HA
 	hark_conn_stats(c, &stats);
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	l->service = self.conf->name;
-	l->box = self.conf->argv.word[self.is_exec && self.conf->argv.n > 1 ? self.conf->argv.n - 1 : 0];
+	l->box = self.name;
 	l->peer = peer;
 	l->local = local;
 	l->duration_ns = hark_now() - stats.opened_ns;
@@ -297,6 +311,20 @@ static int admit(struct hark_conn *c, void *limits)
 	return ticket;
 }
 
+/* Retired: what waits in the backlog is for those who accept from it after us. */
+static int64_t pace(void *limits)
+{
+	return self.retired ? HARK_FOREVER : limits_pace(limits);
+}
+
+/* Between accept and admit nothing else runs in this process, so when none is counted there is none. */
+static void leave(int ticket, void *limits)
+{
+	limits_leave(ticket, limits);
+	if (self.retired && atomic_load_explicit(&self.counters->slots[self.limits.slot].now, memory_order_relaxed) == 0)
+		hark_drain(self.conf->grace_ns);
+}
+
 static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 {
 	const struct config_service *c = self.conf;
@@ -309,9 +337,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
-		.pace = limits_pace,
+		.pace = pace,
 		.admit = admit,
-		.leave = limits_leave,
+		.leave = leave,
 		.limit_arg = &self.limits,
 		.event = on_event,
 		.why = &why,
@@ -333,6 +361,23 @@ static void open_box(void)
 		give_up(argv->word[0], why.text[0] != '\0' ? why.text : hark_strerror(r));
 }
 
+/* exec's arguments are its options, some with a value (exec.c), and then the program. */
+static const char *program_name(const struct config_words *argv)
+{
+	static const char *const with_value[] = {"--argv0", "--term-after", "--kill-after", "--directory"};
+	size_t i = 1;
+	while (i < argv->n && strncmp(argv->word[i], "--", 2) == 0 && argv->word[i][2] != '\0') {
+		bool value = false;
+		for (size_t k = 0; k < sizeof with_value / sizeof with_value[0]; k++)
+			value = value || strcmp(argv->word[i], with_value[k]) == 0;
+		i += value ? 2 : 1;
+	}
+	if (i < argv->n && strcmp(argv->word[i], "--") == 0)
+		i++;
+	const char *slash = i < argv->n ? strrchr(argv->word[i], '/') : NULL;
+	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
+}
+
 _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd)
 {
 	size_t n = s->conf->listen.n;
@@ -343,11 +388,12 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, in
 	self.limits = (struct limits_worker){.limits = s->cohort->limits, .counters = s->counters, .slot = slot};
 	self.ready_fd = ready_fd;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
+	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
 	self.banner_len = s->conf->banner != NULL ? strlen(s->conf->banner) : 0;
 	if (listeners == NULL)
 		give_up("start", strerror(ENOMEM));
 	for (size_t i = 0; i < n; i++) {
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf->listen.word[i]);
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
 		if (e == NULL)
 			give_up(s->conf->listen.word[i], "is not open");
 		listeners[i] = e->listener;
@@ -357,6 +403,10 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, in
 	set_signals();
 	keep_own(listeners, (int)n);
 	open_null(0);
+	if (v->in_background) {
+		open_null(1);
+		open_null(2);
+	}
 	set_stderr();
 	set_limits();
 	set_environment();

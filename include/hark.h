@@ -306,6 +306,7 @@ struct hark_conn_stats {
 	uint64_t bytes_out; /* handed to the kernel */
 	int64_t opened_ns;  /* hark_now() when it was accepted, dialed or made */
 	int64_t deadline_ns; /* what hark_deadline() or the service's lifetime set; HARK_FOREVER: none */
+	int64_t idle_ns;     /* what hark_idle_timeout() or the service's idle time-out set; 0: none */
 };
 
 void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
@@ -330,8 +331,10 @@ int hark_converse(struct hark_conn *c);
  * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT, -ECANCELED. */
 int hark_wait_fd(int fd, int directions, int64_t deadline);
 
-/* Tells the server how the box judges its own end, in waitpid(2)'s form: HARK_EVENT_CLOSE carries it. 0 by default. */
-void hark_outcome(struct hark_conn *c, int status);
+/* Tells the server how the box judges its own end: HARK_EVENT_CLOSE carries it. pid: the process that served in the box's
+ * place; 0: none. status: in waitpid(2)'s form, 0 by default; or a -errno: the connection has failed, that is the event's
+ * error, and the server ends it by hark_abort() instead of hark_close(): its peer sees no end in order. */
+void hark_outcome(struct hark_conn *c, pid_t pid, int status);
 
 /* ---- serve ----------------------------------------------------------------------------------- */
 
@@ -369,8 +372,8 @@ struct hark_event {
 	enum hark_event_kind kind;
 	struct hark_conn *conn; /* OPEN, CLOSE, REFUSED */
 	int error;
-	pid_t pid;
-	int status;             /* WORKER_DOWN; CLOSE: what hark_outcome() told */
+	pid_t pid;              /* WORKER_UP, WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
+	int status;             /* WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
 };
 
 struct hark_serve_opts {

@@ -234,11 +234,13 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 		.bytes_out = c->bytes_out,
 		.opened_ns = c->opened,
 		.deadline_ns = hark__conn_deadline(c),
+		.idle_ns = hark__conn_idle_ns(c),
 	};
 }
 
-void hark_outcome(struct hark_conn *c, int status)
+void hark_outcome(struct hark_conn *c, pid_t pid, int status)
 {
+	c->pid = pid;
 	c->status = status;
 }
 

@@ -552,6 +552,7 @@ void hark__loop_close(struct hark__loop *l)
 		return;
 	assert(l->current == &l->main && l->n_fibers == 0);
 	hark__overflow_unwatch();
+	hark__loop_unheed(l);
 	hark__source_detach(&l->posted_source);
 	l->engine->ops->close(l->engine);
 	pthread_mutex_lock(&l->posted_lock); /* a post under way still writes to the descriptor */

@@ -68,6 +68,7 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 /* What hark__wait_any() waits for while a drain's grace ends earlier: -ECANCELED then. Set for boxes that are served by the
  * calling thread without a loop; a loop cancels its fibers instead. */
 void hark__wait_served(bool served);
+bool hark__wait_is_served(void);
 
 /* Parks the calling fiber until woken by hark__fiber_wake(). Loop only. 0, -ETIMEDOUT, -ECANCELED. */
 int hark__park(int64_t deadline, const char *doing);

@@ -143,6 +143,10 @@ struct hark__loop {
 	struct hark__queue posted;    /* guarded by posted_lock: waiters other threads woke */
 	struct hark__source posted_source; /* an eventfd */
 	struct hark__waiter posted_waiter;
+	struct hark__source drain[2]; /* heed.c: this process's and its parent's, drain.h */
+	struct hark__waiter drain_waiter;
+	struct hark__timer drain_timer;
+	bool heeds;
 };
 
 /* The thread's loop. initial-exec: one instruction to reach, which dlopen() of the library still can serve from the
@@ -172,6 +176,12 @@ void hark__stack_unshelve(struct hark__fiber *f);
 
 void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void));
 void hark__fiber_init_name(struct hark__fiber *f, const char *name);
+
+/* ---- heed.c */
+
+/* For a loop whose thread serves a box: the loop hears of drains from now on. 0, -ENOMEM. */
+int hark__loop_heed(struct hark__loop *l);
+void hark__loop_unheed(struct hark__loop *l);
 
 /* ---- scope.c */
 

@@ -51,6 +51,11 @@ static int use_loop(struct hark__scope *s)
 		int r = hark__loop_open(NULL, 0, &l);
 		if (r < 0)
 			return r;
+		r = hark__wait_is_served() ? hark__loop_heed(l) : 0;
+		if (r < 0) {
+			hark__loop_close(l);
+			return r;
+		}
 		l->of_scopes = true;
 	}
 	assert(s->loop == NULL || s->loop == hark__loop_current);

@@ -67,8 +67,10 @@ void hark__server_event(struct hark__server *s, struct hark_event e)
 /* Not inlined, as the box's stack below should be small: an idle connection's is put aside whole. */
 static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum hark_event_kind kind, struct hark_conn *c, int err)
 {
+	if (c->status < 0) /* the box's reason tells more than that of the flush after it */
+		err = c->status;
 	hark__server_event(s, (struct hark_event){
-		.kind = kind, .conn = c, .status = c->status, .error = err < 0 ? -err : 0});
+		.kind = kind, .conn = c, .pid = c->pid, .status = c->status > 0 ? c->status : 0, .error = err < 0 ? -err : 0});
 }
 
 void hark__server_opened(struct hark__server *s, struct hark_conn *c)
@@ -85,8 +87,16 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
 	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	hark__server_closed(s, c, hark_flush(c));
-	(void)hark_close(c);
+	hark__server_closed(s, c, c->status < 0 ? 0 : hark_flush(c));
+	hark__server_end(c);
+}
+
+void hark__server_end(struct hark_conn *c)
+{
+	if (c->status < 0)
+		hark_abort(c);
+	else
+		(void)hark_close(c);
 }
 
 static bool backlog_left(const struct hark__server *s)

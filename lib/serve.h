@@ -72,6 +72,9 @@ struct hark__server {
 /* What runs in the connection's own process, thread or fiber: events, box, orderly end. Frees c. */
 void hark__server_run(struct hark__server *s, struct hark_conn *c);
 
+/* Closes what was served, in order or, as hark_outcome() says, not. Frees c. */
+void hark__server_end(struct hark_conn *c);
+
 /* A connection that start() took is over; lent, ticket: its conn's. On the loop's thread. */
 void hark__server_ended(struct hark__server *s, struct hark__gate *lent, int ticket);
 

@@ -40,12 +40,12 @@ static void *thread_main(void *arg)
 	hark__wait_served(true);
 	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	int err = hark_flush(c);
+	int err = c->status < 0 ? 0 : hark_flush(c);
 	pthread_mutex_lock(&t->lock);
 	t->closing = true;
 	pthread_mutex_unlock(&t->lock);
 	hark__server_closed(s, c, err);
-	(void)hark_close(c);
+	hark__server_end(c);
 	hark__loop_post(s->loop, &t->ended);
 	return NULL;
 }

@@ -22,6 +22,11 @@ void hark__wait_served(bool on)
 	served = on;
 }
 
+bool hark__wait_is_served(void)
+{
+	return served;
+}
+
 /* ---- on a loop ------------------------------------------------------------------------------- */
 
 static struct hark__waiter **slot(struct hark__source *s, unsigned direction)

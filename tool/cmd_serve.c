@@ -131,11 +131,13 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 /* inetd's wait hands the socket itself over: whether it is a stream's is then the program's affair. */
 static int check_type(struct serve *s, int i)
 {
-	bool stream = hark_listener_type(s->listeners[i]) == SOCK_STREAM;
+	int type = hark_listener_type(s->listeners[i]);
+	bool stream = type == SOCK_STREAM;
 
-	if (s->args.wait || (stream ? s->box->stream : s->box->datagram))
+	if (s->args.wait || box_takes(s->box, s->box_arg, type))
 		return STATUS_DONE;
-	say(s->verb, "%s: the box %s serves %s alone", s->addresses[i], s->box->name, stream ? "datagrams" : "streams");
+	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->box->name, stream ? "datagrams" : "streams",
+	    s->box->takes != NULL ? " with these arguments" : "");
 	return STATUS_USAGE;
 }
 
@@ -284,12 +286,35 @@ static int run(const struct verb *self, int argc, char *argv[])
 	return status;
 }
 
+#define HELP_INDENT  13
+#define HELP_COLUMNS 110
+
+/* A box's arguments, broken before the one that would be too far to the right. */
+static void list_arguments(FILE *to, const char *words)
+{
+	size_t column = 0;
+	while (*words != '\0') {
+		size_t n = strcspn(words, " ");
+		if (words[0] == '[' && n < strcspn(words, "]")) /* "[--file FILE]" is one */
+			n = strcspn(words, "]") + 1;
+		if (column > 0 && column + 1 + n > HELP_COLUMNS) {
+			fputc('\n', to);
+			column = 0;
+		}
+		column += (size_t)fprintf(to, "%*s%.*s", column == 0 ? HELP_INDENT : 1, "", (int)n, words);
+		words += n + strspn(words + n, " ");
+	}
+	if (column > 0)
+		fputc('\n', to);
+}
+
 static void list_boxes(FILE *to)
 {
 	fputs("\nBoxes:\n", to);
-	for (const struct box *b = boxes; b->name != NULL; b++)
-		fprintf(to, "  %-10s %s\n%s%s%s", b->name, b->summary, b->arguments[0] != '\0' ? "             " : "", b->arguments,
-		        b->arguments[0] != '\0' ? "\n" : "");
+	for (const struct box *b = boxes; b->name != NULL; b++) {
+		fprintf(to, "  %-10s %s\n", b->name, b->summary);
+		list_arguments(to, b->arguments);
+	}
 }
 
 const struct verb verb_serve = {

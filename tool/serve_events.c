@@ -65,6 +65,8 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	if (!s->is_program)
 		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in,
 		         (unsigned long long)stats.bytes_out);
+	if (e->pid != 0)
+		text_add(t, ", pid %d", (int)e->pid);
 	if (e->error != 0)
 		text_add(t, ", %s", hark_strerror(e->error));
 	else if (e->status == 0)

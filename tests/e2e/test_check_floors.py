@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture
 def tree(tmp_path):
     """A copy of what the script looks at, to do wrong in."""
-    for name in ('lib', 'include', 'boxes', 'tool', 'examples'):
+    for name in ('lib', 'include', 'boxes', 'common', 'tool', 'examples'):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / 'scripts').mkdir()
     shutil.copy(ROOT / 'scripts' / 'check-floors', tmp_path / 'scripts')
@@ -36,6 +36,8 @@ def test_the_tree_as_it_is_has_no_breach(tree):
     ('lib/engine.h', '#include "conn.h"', 'lib/engine.h:1: floor 3 includes "conn.h" of floor 4'),
     ('lib/buffer.c', '#include "../boxes/box.h"', 'lib/buffer.c:1: includes "../boxes/box.h"'),
     ('boxes/box.h', '#include "buffer.h"', 'boxes/box.h:1: includes "buffer.h" of lib/'),
+    ('common/text.h', '#include "box.h"', 'common/text.h:1: includes "box.h": common/ sees hark.h alone'),
+    ('boxes/echo.c', '#include "tool.h"', 'boxes/echo.c:1: includes "tool.h": boxes/ sees hark.h and common/ alone'),
     ('examples/meson.build', "executable('x', 'x.c', dependencies: hark_internal_dep)",
      'examples/meson.build:1: reaches inside lib/'),
 ])

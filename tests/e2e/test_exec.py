@@ -240,7 +240,39 @@ def test_a_relative_program_is_found_from_where_the_server_was_started(serve, tm
     assert run_program(server) == b"here\n"
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_standard_input_is_dev_null_by_choice(serve, model):
+    server = serve("--model", model, "tcp://127.0.0.1:0", "exec", "--stdin-null", "sh", "-c", "readlink /proc/self/fd/0; cat; echo end")
+    for _ in range(3):
+        assert run_program(server, b"not for you\n") == b"/dev/null\nend\n"
+
+
+
+def test_a_program_may_be_called_by_another_name(serve):
+    server = serve("tcp://127.0.0.1:0", "exec", "--argv0", "-other name", "sh", "-c", "tr '\\0' '|' </proc/$$/cmdline")
+    assert run_program(server).startswith(b"-other name|-c|")
+
+
 # how it ends
+
+
+def test_the_programs_pid_is_noted(serve):
+    server = serve("-v", "--json", "tcp://127.0.0.1:0", "--", "sh", "-c", "echo $$")
+    pid = int(run_program(server))
+    assert closes(server)[0]["pid"] == pid
+    words = serve("-v", "tcp://127.0.0.1:0", "--", "sh", "-c", "echo $$")
+    pid = int(run_program(words))
+    words.expect(rf"-> tcp://\S+ \S*sh .*, pid {pid}, done$")
+
+
+def test_the_pid_of_a_program_that_could_not_be_started_is_none(serve, tmp_path):
+    script = tmp_path / "service"
+    script.write_text("#!/nowhere\n")
+    script.chmod(0o755)
+    server = serve("--json", "tcp://127.0.0.1:0", "--", str(script))
+    assert run_program(server) == b""
+    end = closes(server)[0]
+    assert end["status"] == 127 and "pid" not in end
 
 
 def test_the_exit_status_is_noted(serve):
@@ -259,6 +291,10 @@ def test_the_exit_status_is_noted(serve):
     ([], "no program"),
     (["--directory", "/nowhere", "true"], "cannot start in /nowhere"),
     (["--directory", "/etc/passwd", "true"], "Not a directory"),
+    (["--term-after", "soon", "true"], '--term-after: "soon" is not a duration'),
+    (["--kill-after=1000000d", "true"], '--kill-after: "1000000d" is too long'),
+    (["--term-after", "4s", "true"], "--kill-after is sooner than --term-after"),
+    (["--argv0"], "--argv0 wants a value"),
 ])
 def test_a_program_that_cannot_run_is_told_at_the_start(run, args, words):
     done = run("serve", "tcp://127.0.0.1:0", "exec", *args)
@@ -320,6 +356,19 @@ def test_a_program_whose_time_is_over_is_asked_to_end_by_sigterm(serve):
     with server.connect() as s:
         assert read_all(s) == b"ready\nasked\n"
     assert closes(server)[0]["status"] == 3
+
+
+@pytest.mark.parametrize("rungs, number, within", [
+    (["--term-after", "0", "--kill-after", "1h"], signal.SIGTERM, 0.9),
+    (["--term-after=0", "--kill-after=0s"], signal.SIGKILL, 0.9),
+])
+def test_the_ladders_steps_are_as_far_apart_as_was_asked_for(serve, rungs, number, within):
+    server = serve("--json", "--lifetime", "100ms", "tcp://127.0.0.1:0", "exec", *rungs, "sleep", "1000")
+    with server.connect() as s:
+        begun = time.monotonic()
+        assert read_all(s) == b""
+        assert time.monotonic() - begun < within  # by default a second would pass before SIGTERM
+    assert closes(server)[0]["signal"] == number
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,7 +1,7 @@
 /* test_limits.c — the limits of a service and of each source, over a clock that the test sets, with sources that it makes up, and with
  * workers that are killed at any moment.
  *
- * limits.c is compiled in here, so that addresses can be made up: a connection of these tests is an endpoint and no more. */
+ * limiter.c is compiled in here, so that addresses can be made up: a connection of these tests is an endpoint and no more. */
 #include "net_support.h"
 
 #include <pthread.h>
@@ -10,7 +10,7 @@
 
 static int peer_of(struct hark_conn *c, struct hark_endpoint *out);
 #define hark_peer_endpoint(c, out) peer_of(c, out)
-#include "../../daemon/limits.c"
+#include "../../daemon/limiter.c"
 #undef hark_peer_endpoint
 
 static const struct hark_endpoint *made_up; /* whom every connection comes from; NULL: as it is */
@@ -195,6 +195,17 @@ static void rates_are_exact_over_time(void **state)
 				fail_msg("row %zu, %d workers: %d, not %d", i, workers, n, wanted);
 			limits_free(b.limits);
 		}
+}
+
+static void tokens_are_not_promised_twice_to_workers_that_ask_at_once(void **state)
+{
+	int said_yes = 0;
+	(void)state;
+	struct bench b = bench_of(&(struct config_service){.rate = {1, HARK_S, 3}});
+	for (int i = 0; i < 8; i++)
+		said_yes += limits_pace(&b.w[i]) == 0;
+	assert_int_equal(said_yes, 3);
+	limits_free(b.limits);
 }
 
 static void pauses_and_refusals_cost_no_token(void **state)
@@ -509,6 +520,23 @@ static int end_of(pid_t pid)
 	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
+static void sums_are_right(const struct limits *l)
+{
+	unsigned conns = 0, reserved = 0;
+	for (int s = 0; s < SLOTS; s++) {
+		conns += l->slots[s].conns;
+		reserved += l->slots[s].reserved;
+	}
+	assert_int_equal(l->conns, conns);
+	assert_int_equal(l->reserved, reserved);
+	for (int i = 0; i < SOURCES; i++) {
+		uint32_t n = 0;
+		for (int s = 0; s < 8; s++)
+			n += l->held[s][i];
+		assert_int_equal(l->sources[i].conns, n);
+	}
+}
+
 /* Sums are right, nothing is held but by the living, and places are all to be had again. */
 static void usable(struct bench *b, unsigned living)
 {
@@ -546,6 +574,7 @@ static void a_worker_killed_in_the_middle_of_any_change_leaves_all_in_order(void
 		if (die_at % 2) { /* another worker is the next to have the lock, or the supervisor */
 			int t = admit_from(&b.w[1], from4(5));
 			assert_true(t > 0);
+			sums_are_right(b.limits);
 			limits_leave(t, &b.w[1]);
 		}
 		limits_forget(b.limits, 3);
@@ -630,8 +659,7 @@ static void *crowd_worker(void *arg)
 			;
 		int t = limits_admit(NULL, w);
 		atomic_fetch_sub(&crowd_now, 1); /* before leave(): its place may be another's at once */
-		if (t >= 0)
-			limits_leave(t, w);
+		limits_leave(t, w);
 	}
 	return NULL;
 }
@@ -641,7 +669,7 @@ static void workers_at_once_never_exceed_and_lose_nothing(void **state)
 	pthread_t threads[8];
 	struct hark_endpoint e = from4(1);
 	(void)state;
-	crowd = bench_of(&(struct config_service){.max_conns = 3, .max_per_source = 2});
+	crowd = bench_of(&(struct config_service){.max_conns = 3, .max_per_source = 3}); /* a refusal would give its place back early */
 	made_up = &e;
 	for (int i = 0; i < 8; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, crowd_worker, &crowd.w[i]), 0);
@@ -649,6 +677,7 @@ static void workers_at_once_never_exceed_and_lose_nothing(void **state)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
 	made_up = NULL;
 	assert_in_range(atomic_load(&crowd_most), 1, 3);
+	assert_int_equal(counters->refused[REFUSED_PER_SOURCE], 0);
 	usable(&crowd, 0);
 	assert_int_equal(counters_now(counters), 0);
 	limits_free(crowd.limits);
@@ -669,6 +698,7 @@ int main(void)
 		cmocka_unit_test(max_conns_is_never_exceeded_by_workers_that_ask_at_once),
 		cmocka_unit_test(a_hold_is_counted_once_for_each_time_it_begins),
 		cmocka_unit_test(rates_are_exact_over_time),
+		cmocka_unit_test(tokens_are_not_promised_twice_to_workers_that_ask_at_once),
 		cmocka_unit_test(pauses_and_refusals_cost_no_token),
 		cmocka_unit_test(a_clock_that_is_behind_anothers_gives_nothing_and_takes_nothing),
 		cmocka_unit_test(over_max_load_connections_wait_until_it_falls),

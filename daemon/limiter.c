@@ -1,4 +1,4 @@
-/* limits.c — places, token buckets and the table of sources, in memory that a service's workers share.
+/* limiter.c — places, token buckets and the table of sources, in memory that a service's workers share.
  *
  * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is killed while it
  * holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the truth: what each slot holds is, and
@@ -12,7 +12,7 @@
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
  * Thread: each worker's loop, and the supervisor's main thread. Owner: the supervisor; its workers inherit the mapping. */
-#include "limits.h"
+#include "limiter.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -519,16 +519,23 @@ void limits_leave(int ticket, void *limits_worker)
 		count_now(w, -1);
 }
 
+/* pthread_mutex_lock() for a bounded time, by a clock that nobody sets. */
+static int lock_in_time(pthread_mutex_t *m)
+{
+	int64_t end = hark_now() + FORGET_NS;
+	int r;
+	while ((r = pthread_mutex_trylock(m)) == EBUSY && hark_now() < end)
+		(void)nanosleep(&(struct timespec){.tv_nsec = HARK_MS}, NULL);
+	return r;
+}
+
 void limits_forget(struct limits *l, int slot)
 {
-	struct timespec until;
 	if (l == NULL || slot < 0 || slot >= SLOTS)
 		return;
 	atomic_store(&l->dead[slot], true);
 	atomic_store(&l->any_dead, true);
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += FORGET_NS / HARK_S;
-	if (locked(l, pthread_mutex_clocklock(&l->lock, CLOCK_MONOTONIC, &until)))
+	if (locked(l, lock_in_time(&l->lock)))
 		unlock(l);
 }
 

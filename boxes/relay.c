@@ -1,0 +1,404 @@
+/* relay.c — joins each connection to another address: xinetd's redirect, and what socat is used for most.
+ *
+ *   relay [--timeout T] [--local ADDRESS] ADDRESS
+ *
+ * ADDRESS is dialed for each connection, its name looked up anew, within T (10 s); --local says from where. TCP and unix
+ * streams are joined to either, datagrams to datagrams; a stream and datagrams cannot be joined.
+ *
+ * Two fibers carry a direction each. One direction's end is passed on as a half-close, and the other goes on. What breaks
+ * one side breaks the other: a peer that gets less than all sees a reset, never an end. The client's deadline covers both
+ * sides, and so does its idle time-out: it is over when neither direction has moved for so long (twice as long at most).
+ *
+ * Datagrams: a peer's first one begins a session, hark_converse(), with a socket of its own on either side, that ends
+ * when nothing has moved for the idle time-out, or for a minute. A unix peer's datagrams have no conversation: each is a
+ * session by itself, or is passed on and done with where the peer has no name to answer to.
+ *
+ * A drain: where nothing moves for a second, the target reads the end of the client's input; where still nothing does, the
+ * connection ends in order. What moves goes on until the grace ends.
+ *
+ * The outcome of a failure is its -errno. Any model: where there is no loop the first fiber makes one. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "options.h"
+#include "table.h"
+
+#define DIAL_NS          (10 * HARK_S)
+#define DATAGRAM_IDLE_NS (60 * HARK_S)
+#define DATAGRAM_MAX     65536  /* bytes: above any UDP payload */
+#define QUIET_NS         HARK_S /* of a drain: nothing has moved for so long, or for a quarter of the grace */
+#define LINGER_NS        (200 * HARK_MS) /* in a drain, closing waits so long for the target's own end */
+#define LOOK_NS          HARK_S /* how soon a drain is seen once the client has ended its input, where nothing tells of one */
+
+struct relay {
+	char *address;
+	char *local; /* NULL: as the kernel chooses */
+	int64_t dial_ns;
+	int type;    /* SOCK_STREAM, SOCK_DGRAM */
+};
+
+/* On the box's stack, as its directions are: it outlives both fibers, because it closes their scopes. */
+struct session {
+	struct hark_conn *client, *target;
+	bool single;      /* the client is one datagram and no conversation */
+	int64_t moved_at; /* hark_now() when either direction last moved */
+	int error;        /* the first -errno that broke it; 0: none */
+	bool over;        /* it ends in order, whatever the fibers' calls say from now on */
+};
+
+struct direction {
+	struct session *s;
+	struct hark_conn *from, *to;
+	struct hark_scope *other; /* the other direction's */
+	bool heeds;               /* ends when a drain begins, and then has drained */
+	bool drained;
+};
+
+/* ---- one direction, a fiber ------------------------------------------------------------------- */
+
+static void end_both(struct direction *d, int error)
+{
+	struct session *s = d->s;
+	bool datagrams = hark_type(d->from) == SOCK_DGRAM;
+	if (s->error == 0 && !s->over) {
+		if (datagrams && error == -ETIMEDOUT) /* how a session ends */
+			s->over = true;
+		else
+			s->error = error;
+	}
+	hark_cancel(d->other);
+}
+
+/* Whether a wait since begun timed out though the other direction goes on. */
+static bool may_wait_longer(const struct direction *d, int64_t begun, ssize_t result)
+{
+	struct hark_conn_stats stats;
+	if (result != -ETIMEDOUT || d->s->moved_at <= begun)
+		return false;
+	hark_conn_stats(d->from, &stats);
+	return hark_now() < stats.deadline_ns;
+}
+
+/* Until there is something to read. 1; 0: the end, or a drain's beginning; -errno. */
+static int await(const struct direction *d)
+{
+	char byte;
+	int64_t begun;
+	ssize_t r;
+	do {
+		begun = hark_now();
+		/* hark_idle() of a target, which no server gave, hears of no drain. */
+		r = d->heeds || d->from == d->s->target ? hark_idle(d->from) : hark_peek(d->from, &byte, 1);
+	} while (may_wait_longer(d, begun, r));
+	return (int)r;
+}
+
+static int carry_bytes(struct direction *d)
+{
+	int r;
+	while ((r = await(d)) > 0) {
+		ssize_t n = hark_pass(d->from, d->to);
+		if (n <= 0)
+			return (int)n;
+		r = hark_flush(d->to); /* a reader on that side would see to it, but may have gone */
+		if (r < 0)
+			return r;
+		d->s->moved_at = hark_now();
+	}
+	return r;
+}
+
+/* Datagrams that could not be sent are lost; others may pass. */
+static bool is_passing(ssize_t error)
+{
+	switch (error) {
+	case -EMSGSIZE: case -ENOBUFS: case -ENOMEM: case -EAGAIN: case -EPERM:
+	case -EHOSTUNREACH: case -ENETUNREACH: case -EHOSTDOWN:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A client that has gone (its port is closed) ends the session, and nothing is amiss. */
+static ssize_t judge(struct direction *d, const struct hark_conn *side, ssize_t r)
+{
+	if (r == -ECONNREFUSED && side == d->s->client)
+		d->s->over = true;
+	return r;
+}
+
+static ssize_t carry_one(struct direction *d, char *buf)
+{
+	ssize_t n;
+	int64_t begun;
+	if (d->heeds || d->from == d->s->target) {
+		n = judge(d, d->from, await(d));
+		if (n <= 0)
+			return n;
+	}
+	do {
+		begun = hark_now();
+		n = hark_read(d->from, buf, DATAGRAM_MAX);
+	} while (may_wait_longer(d, begun, n));
+	if (n < 0)
+		return judge(d, d->from, n);
+	n = hark_write(d->to, buf, (size_t)n);
+	if (n < 0 && !is_passing(n))
+		return judge(d, d->to, n);
+	d->s->moved_at = hark_now();
+	return 1;
+}
+
+static int carry_datagrams(struct direction *d)
+{
+	bool once = d->s->single && d->from == d->s->client;
+	char *buf = malloc(DATAGRAM_MAX);
+	if (buf == NULL)
+		return -ENOMEM;
+	ssize_t r;
+	do
+		r = carry_one(d, buf);
+	while (r > 0 && !once);
+	free(buf);
+	return r < 0 ? (int)r : 0;
+}
+
+static void carry(void *arg)
+{
+	struct direction *d = arg;
+	bool stream = hark_type(d->from) == SOCK_STREAM;
+	int r = stream ? carry_bytes(d) : carry_datagrams(d);
+	d->drained = r == 0 && d->heeds && !d->s->single && hark_drain_deadline() != HARK_FOREVER;
+	if (r == 0 && stream && !d->drained)
+		r = hark_shutdown(d->to, HARK_OUT);
+	if (r < 0 && r != -ENOTCONN) /* that one: a side that was reset, of which its reader tells more */
+		end_both(d, r);
+}
+
+/* ---- the connection --------------------------------------------------------------------------- */
+
+struct pair {
+	struct session s;
+	struct direction up, down;
+	struct hark_scope up_scope, down_scope;
+};
+
+/* A drain is under way, and nothing has moved for a while. true: enough of waiting. */
+static bool step_down(struct pair *p, bool *asked)
+{
+	if (!*asked && hark_type(p->s.client) == SOCK_STREAM) {
+		*asked = true;
+		(void)shutdown(hark_fd(p->s.client), SHUT_RD); /* the client's direction reads the end, and passes it on */
+		return false;
+	}
+	p->s.over = true;
+	hark_idle_timeout(p->s.target, LINGER_NS);
+	return true;
+}
+
+/* Waits for both directions, ending what is quiet in a drain. */
+static int await_both(struct pair *p)
+{
+	bool asked = false;
+	int64_t stepped = 0;
+	for (;;) {
+		int64_t now = hark_now(), end = hark_drain_deadline(), quiet = QUIET_NS;
+		if (end != HARK_FOREVER && (end - now) / 4 < quiet)
+			quiet = end > now ? (end - now) / 4 : 0;
+		int64_t since = stepped > p->s.moved_at ? stepped : p->s.moved_at;
+		int64_t look = end == HARK_FOREVER ? now + LOOK_NS : since + quiet > now ? since + quiet : now;
+		int r = hark_join(&p->up_scope, look);
+		if (r == 0)
+			r = hark_join(&p->down_scope, look);
+		if (r != -ETIMEDOUT)
+			return r;
+		if (end == HARK_FOREVER || p->s.moved_at > since)
+			continue;
+		stepped = hark_now();
+		if (step_down(p, &asked))
+			return 0;
+	}
+}
+
+static int attend(struct pair *p)
+{
+	int r = hark_join(&p->up_scope, HARK_FOREVER); /* a failure of the other direction ends this one too */
+	if (r == 0 && p->up.drained) {
+		p->up.heeds = p->up.drained = false;
+		r = hark_go(&p->up_scope, "relay up", carry, &p->up);
+		if (r == -ECANCELED) /* the other direction has failed meanwhile */
+			r = 0;
+	}
+	return r < 0 ? r : await_both(p);
+}
+
+/* Carries both ways until both have ended or one has failed. 0 or -errno. */
+static int join(struct hark_conn *client, struct hark_conn *target, bool single)
+{
+	struct pair p = {.s = {.client = client, .target = target, .single = single, .moved_at = hark_now()}};
+	p.up = (struct direction){.s = &p.s, .from = client, .to = target, .other = &p.down_scope, .heeds = true};
+	p.down = (struct direction){.s = &p.s, .from = target, .to = client, .other = &p.up_scope};
+	hark_scope_open(&p.up_scope);
+	hark_scope_open(&p.down_scope);
+	int r = hark_go(&p.up_scope, "relay up", carry, &p.up);
+	if (r == 0)
+		r = hark_go(&p.down_scope, "relay down", carry, &p.down);
+	if (r == 0)
+		r = attend(&p);
+	if (r < 0 && p.s.error == 0 && !p.s.over)
+		p.s.error = r;
+	hark_scope_close(&p.down_scope);
+	hark_scope_close(&p.up_scope);
+	return p.s.over ? 0 : p.s.error;
+}
+
+/* A relay that dials itself would do so until the machine has no descriptors left. */
+static bool is_ourselves(struct hark_conn *client, struct hark_conn *target)
+{
+	char asked[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
+	return hark_local(client, asked, sizeof asked) >= 0 && hark_peer(target, got, sizeof got) >= 0 &&
+	       strcmp(asked, got) == 0;
+}
+
+static int dial(const struct relay *x, struct hark_conn *client, struct hark_conn **target)
+{
+	struct hark_conn_stats stats;
+	hark_conn_stats(client, &stats);
+	int64_t deadline = hark_after(x->dial_ns);
+	struct hark_dial_opts opts = {
+		.deadline = deadline < stats.deadline_ns ? deadline : stats.deadline_ns,
+		.local = x->local,
+	};
+	int r = hark_dial(x->address, &opts, target);
+	if (r < 0)
+		return r;
+	if (is_ourselves(client, *target)) {
+		hark_abort(*target);
+		return -ELOOP;
+	}
+	if (stats.idle_ns == 0 && x->type == SOCK_DGRAM)
+		stats.idle_ns = DATAGRAM_IDLE_NS;
+	hark_idle_timeout(client, stats.idle_ns);
+	hark_idle_timeout(*target, stats.idle_ns);
+	hark_deadline(*target, stats.deadline_ns);
+	return 0;
+}
+
+/* One datagram whose sender cannot be answered. */
+static int pass_on(struct hark_conn *client, struct hark_conn *target)
+{
+	struct session s = {.client = client, .target = target, .single = true};
+	struct direction d = {.s = &s, .from = client, .to = target};
+	return carry_datagrams(&d);
+}
+
+void relay_serve(struct hark_conn *c, void *arg)
+{
+	const struct relay *x = arg;
+	struct hark_conn *target;
+	struct hark_endpoint peer;
+	int r = hark_type(c) == x->type ? 0 : -EPROTOTYPE;
+	if (r == 0 && x->type == SOCK_DGRAM)
+		r = hark_converse(c);
+	bool single = r == -EOPNOTSUPP;
+	if (r == -EALREADY) /* the peer's session has got it */
+		return;
+	if (r == 0 || single)
+		r = dial(x, c, &target);
+	if (r < 0) {
+		hark_outcome(c, 0, r);
+		return;
+	}
+	r = single && hark_peer_endpoint(c, &peer) < 0 ? pass_on(c, target) : join(c, target, single);
+	if (r == 0)
+		r = hark_close(target);
+	else
+		hark_abort(target);
+	if (r < 0)
+		hark_outcome(c, 0, r);
+}
+
+/* ---- its arguments ---------------------------------------------------------------------------- */
+
+bool relay_takes(const void *arg, int type)
+{
+	return ((const struct relay *)arg)->type == type;
+}
+
+/* "host", "host:port", ":port", "[::1]:port", a bare IPv6 address: as struct hark_dial_opts takes it. */
+static int check_local(const char *local, struct hark_why *why)
+{
+	static const char *const forms[] = {"tcp://%s:0", "tcp://[%s]:0", "tcp://%s", "tcp://*%s"};
+	for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+		char text[HARK_ADDRESS_MAX];
+		struct hark_address a;
+		int n = snprintf(text, sizeof text, forms[i], local);
+		if (n > 0 && (size_t)n < sizeof text && hark_address_parse(text, &a, NULL) == 0)
+			return 0;
+	}
+	return box_why(why, -EINVAL, "--local: \"%s\" is no address to come from (write HOST, HOST:PORT or :PORT)", local);
+}
+
+static int fill(struct relay *x, int argc, char *const argv[], struct hark_why *why)
+{
+	struct hark_address a;
+	const char *timeout = NULL, *local = NULL;
+	const struct box_option options[] = {{"timeout", NULL, &timeout}, {"local", NULL, &local}, {NULL}};
+	int took = box_options_front(argc, argv, options, why);
+	if (took < 0)
+		return took;
+	if (took == argc)
+		return box_why(why, -EINVAL, "no address to relay to");
+	if (took + 1 < argc)
+		return box_why(why, -EINVAL, "unexpected argument: %s", argv[took + 1]);
+	int r = hark_address_parse(argv[took], &a, why);
+	if (r == 0)
+		r = box_duration("timeout", timeout, &x->dial_ns, why);
+	if (r < 0)
+		return r;
+	if (x->dial_ns == 0)
+		return box_why(why, -EINVAL, "--timeout: no time to dial at all");
+	if (a.scheme == HARK_FD)
+		return box_why(why, -EINVAL, "%s: connections cannot share one descriptor", argv[took]);
+	bool is_unix = a.scheme == HARK_UNIX || a.scheme == HARK_UNIXGRAM;
+	if (local != NULL && is_unix)
+		return box_why(why, -EINVAL, "--local is for tcp and udp, not for %s", argv[took]);
+	if (local != NULL && check_local(local, why) < 0)
+		return -EINVAL;
+	bool datagrams = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
+	x->type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
+	x->address = strdup(argv[took]);
+	x->local = local != NULL ? strdup(local) : NULL;
+	if (x->address == NULL || (local != NULL && x->local == NULL))
+		return box_why(why, -ENOMEM, "out of memory");
+	return 0;
+}
+
+int relay_open(int argc, char *const argv[], void **arg, struct hark_why *why)
+{
+	struct relay *x = calloc(1, sizeof *x);
+	if (x == NULL)
+		return box_why(why, -ENOMEM, "out of memory");
+	x->dial_ns = DIAL_NS;
+	int r = fill(x, argc, argv, why);
+	if (r < 0) {
+		relay_close(x);
+		return r;
+	}
+	*arg = x;
+	return 0;
+}
+
+void relay_close(void *arg)
+{
+	struct relay *x = arg;
+	if (x == NULL)
+		return;
+	free(x->address);
+	free(x->local);
+	free(x);
+}
