@@ -68,9 +68,8 @@ static void set_signals(void)
 	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
 	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
-	(void)sigaction(SIGHUP, &standard, NULL);
-	(void)sigaction(SIGUSR2, &standard, NULL);
-	(void)sigaction(SIGPIPE, &standard, NULL);
+	for (int signal = 1; signal < NSIG; signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
+		(void)sigaction(signal, &standard, NULL);
 	(void)sigaction(SIGTERM, &term, NULL);
 	(void)sigaction(SIGINT, &term, NULL);
 	(void)sigaction(SIGUSR1, &retire, NULL);
