@@ -152,9 +152,9 @@ static void set_place_and_user(void)
 	const struct config_service *c = self.conf;
 	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
 		give_up(c->chroot, strerror(errno));
-	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1) {
+	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
 		bool root = geteuid() == 0;
-		if (root && setgroups(c->n_groups, c->groups) < 0)
+		if ((root || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
 			give_up("setgroups", strerror(errno));
 		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
 			give_up("setgid", strerror(errno));
