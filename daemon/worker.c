@@ -124,9 +124,13 @@ static void open_null(int at)
 static void set_stderr(void)
 {
 	const char *to = self.conf->stderr_to;
-	if (to == NULL || to[0] != '/') {
-		if (to != NULL && strcmp(to, "null") == 0)
-			open_null(2);
+	if (to == NULL || (to[0] != '/' && strcmp(to, "null") != 0))
+		return;
+	int r = log_leave_stderr();
+	if (r < 0)
+		give_up("log", strerror(-r));
+	if (to[0] != '/') {
+		open_null(2);
 		return;
 	}
 	int fd = open(to, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
