@@ -273,7 +273,8 @@ static void closed(const struct hark_event *e)
 static void refused(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct log_connection l = {.pid = getpid(), .bytes_in = -1, .bytes_out = -1, .refused = "limit"};
+	struct log_connection l = {.pid = getpid(), .bytes_in = -1, .bytes_out = -1,
+		.refused = counters_refusal_names[self.limits.refused]}; /* this one: admit() was asked just before */
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
