@@ -22,7 +22,7 @@
 #include "supervisor.h"
 
 /* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct tcp_info's newer half. */
-enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_CLOSING_ = 11 };
+enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
 
 #define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
 
@@ -225,7 +225,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	if (!self.is_exec)
 		return;
 	l->bytes_in = l->bytes_out = -1;
-	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
+	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	    info.tcpi_state != TCP_LISTEN_) { /* wait = yes: what came and went on it is not counted there */
 		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ || info.tcpi_state == TCP_CLOSING_;
 		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended; /* the peer's FIN is numbered, and counted, as a byte */
 		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
