@@ -80,6 +80,7 @@ struct config_service {
 	gid_t gid;                     /* of group or the user's; -1: none */
 	gid_t *groups;                 /* supplementary ones: groups =, else those of the user in the group database */
 	size_t n_groups;
+	bool groups_named;             /* groups = was given, be it none: they hold without a user, too */
 	char *chroot, *directory;      /* absolute; NULL: none */
 	int umask;                     /* -1: as harkd's */
 	int nice;                      /* added to harkd's */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,6 +189,7 @@ int main(int argc, char *argv[])
 	struct arguments a = {0};
 	struct supervisor v = {.parent_fd = -1, .signal_fd = -1, .pid = getpid(), .began = hark_now()};
 	read_arguments(argc, argv, &a);
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
 	v.inetd = a.inetd != NULL;
 	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);
 	v.pid_file = a.pid_file != NULL ? absolute(a.pid_file) : NULL;

@@ -100,10 +100,17 @@ static void append(struct supervisor *v, struct service *s)
 	*at = s;
 }
 
+static bool same_log(const struct config *a, const struct config *b)
+{
+	return strcmp(a->log, b->log) == 0 && strcmp(a->syslog_facility, b->syslog_facility) == 0 && a->log_format == b->log_format &&
+	       a->log_connections == b->log_connections;
+}
+
 static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf, struct reload_result *out)
 {
 	struct service *s = find_service(v, conf->name);
-	if (s != NULL && strcmp(s->conf->text, conf->text) == 0) {
+	/* Workers log by themselves, as it was said when they were forked. */
+	if (s != NULL && strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, e->config)) {
 		out->unchanged++;
 		return;
 	}
