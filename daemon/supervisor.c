@@ -100,8 +100,8 @@ static int timeout_ms(const struct supervisor *v)
 		if (due < at)
 			at = due;
 	}
-	if (!v->told_ready && at > now + READY_NS)
-		at = now + READY_NS;
+	if (!v->told_ready && !v->draining && at > now + READY_NS)
+		at = starting(v) ? now + READY_NS : now; /* nothing to wait for: all are on demand */
 	if (at == HARK_FOREVER)
 		return -1;
 	return at <= now ? 0 : at - now > 3600 * HARK_S ? 3600 * 1000 : (int)((at - now + HARK_MS - 1) / HARK_MS);

@@ -108,6 +108,7 @@ struct supervisor {
 	const char *config_file;
 	bool inetd;              /* config_file is an inetd.conf */
 	const char *pid_file;    /* --pid-file; NULL: the configuration's */
+	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;
 	struct service *services;
