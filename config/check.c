@@ -1,8 +1,10 @@
-/* check.c — what can only be known here and now: whether a service may become its user, enter its directories, and run its program.
+/* check.c — what can only be known here and now: whether a service may become its user, enter its directories, and
+ * run its program.
  *
- * Where another user or root directory is asked for, a forked child becomes that and tries; what it finds comes back through a pipe. It is
- * killed if it has not said so in time (a directory on a file server that is gone). The child calls nothing that allocates or locks: harkd may
- * have threads. A script's interpreter and a program's libraries are not looked at. Main thread. */
+ * Where another user or root directory is asked for, a forked child becomes that and tries; what it finds comes back
+ * through a pipe. It is killed if it has not said so in time (a directory on a file server that is gone). The child
+ * calls nothing that allocates or locks: harkd may have threads. A script's interpreter and a program's libraries
+ * are not looked at. Main thread. */
 #include "inside.h"
 
 #include <errno.h>
@@ -25,7 +27,7 @@ enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM 
 struct report {
 	enum step step; /* where it ended; DONE: all is well */
 	int error;      /* errno */
-	int at;         /* PROGRAM: so many bytes of its path lead to the directory that is in the way; 0: it is the program itself */
+	int at;         /* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program */
 };
 
 /* One service. */

@@ -1,9 +1,10 @@
-/* collide.c — two services, or one twice, on what the kernel takes for the same address: told here with both places, and not by
- * the second one's EADDRINUSE.
+/* collide.c — two services, or one twice, on what the kernel takes for the same address: told here with both places,
+ * and not by the second one's EADDRINUSE.
  *
- * What overlaps: the same protocol and port, and hosts of which one is every address or both are the same, in a family that both
- * have. "*" is both families, unless v6only; so is [::]. Names are compared as names: nothing is looked up but the ports'. A path is
- * one whatever the kind of socket; an abstract name is one for each kind. Port 0 is another one each time. Main thread. */
+ * What overlaps: the same protocol and port, and hosts of which one is every address or both are the same, in a
+ * family that both have. "*" is both families, unless v6only; so is [::]. Names are compared as names: nothing is
+ * looked up but the ports'. A path is one whatever the kind of socket; an abstract name is one for each kind. Port 0
+ * is another one each time. Main thread. */
 #include "inside.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,5 @@
-/* config.c — the ways in and out: hark.conf or a draft becomes a struct config, and is given back. See inside.h for what happens in between. */
+/* config.c — the ways in and out: hark.conf or a draft becomes a struct config, and is given back. See inside.h for
+ * what happens in between. */
 #include "inside.h"
 
 #include <errno.h>

@@ -80,9 +80,18 @@ static void mask(char *text)
 static char *message_text(struct at at, const char *words)
 {
 	char *text;
-	int n = at.file == NULL ? asprintf(&text, "%s", words) : at.line > 0 ? asprintf(&text, "%s:%d: %s", at.file, at.line, words) : asprintf(&text, "%s: %s", at.file, words);
+	int n;
 
-	return n < 0 ? NULL : text;
+	if (at.file == NULL)
+		n = asprintf(&text, "%s", words);
+	else if (at.line == 0)
+		n = asprintf(&text, "%s: %s", at.file, words);
+	else
+		n = asprintf(&text, "%s:%d: %s", at.file, at.line, words);
+	if (n < 0)
+		return NULL;
+	mask(text);
+	return text;
 }
 
 void inside_message(struct whole *w, enum message_kind kind, struct at at, const char *format, ...)
@@ -97,7 +106,6 @@ void inside_message(struct whole *w, enum message_kind kind, struct at at, const
 	va_start(args, format);
 	(void)vsnprintf(words, sizeof words, format, args);
 	va_end(args);
-	mask(words);
 	char *text = message_text(at, words);
 	struct message *more = text != NULL ? inside_room(w, w->messages, w->n_messages, sizeof *more) : NULL;
 	if (more == NULL) {
@@ -106,8 +114,8 @@ void inside_message(struct whole *w, enum message_kind kind, struct at at, const
 		return;
 	}
 	w->messages = more;
-	more[w->n_messages] = (struct message){.text = text, .order = at.order, .number = (unsigned)w->n_messages, .kind = kind};
-	w->n_messages++;
+	unsigned number = (unsigned)w->n_messages++;
+	more[number] = (struct message){.text = text, .order = at.order, .number = number, .kind = kind};
 }
 
 static int compare(const void *a, const void *b)

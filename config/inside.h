@@ -1,12 +1,12 @@
 /* inside.h — what the files of config/ share and nobody else sees.
  *
- * The way of a configuration: read.c (hark.conf, by libinih) or config.c (a draft) makes sections of settings, text with a
- * place. service.c makes a service of each: every setting goes through its key's row in keys.c, whose kind (values.c)
- * reads and prints it; then what belongs together is checked, box and addresses (collide.c) last. Whatever is wrong becomes a
- * message and the reading goes on, so that one pass finds all.
+ * The way of a configuration: read.c (hark.conf, by libinih) or config.c (a draft) makes sections of settings, text
+ * with a place. service.c makes a service of each: every setting goes through its key's row in keys.c, whose kind
+ * (values.c) reads and prints it; then what belongs together is checked, box and addresses (collide.c) last.
+ * Whatever is wrong becomes a message and the reading goes on, so that one pass finds all.
  *
- * Memory: where there is none, whole.no_memory is set and the work goes on as it can; config.c then gives all of it back
- * and returns -ENOMEM. One thread at a time. */
+ * Memory: where there is none, whole.no_memory is set and the work goes on as it can; config.c then gives all of it
+ * back and returns -ENOMEM. One thread at a time. */
 #ifndef CONFIG_INSIDE_H
 #define CONFIG_INSIDE_H
 
@@ -29,7 +29,8 @@
 #define WORDS_BYTES_MAX   16384   /* of one value, as they are: written they are at most three times as long */
 #define GROUPS_MAX        NGROUPS_MAX
 
-/* A place, and when it was come to: what "in the order of the file" means where files include others. file NULL: nowhere. */
+/* A place, and when it was come to: what "in the order of the file" means where files include others. file NULL:
+ * nowhere. */
 struct at {
 	const char *file;
 	int line;
@@ -206,8 +207,8 @@ int users_groups(uid_t uid, gid_t gid, gid_t **groups, size_t *n);
 
 /* ---- words.c ---- */
 
-/* Splits text as exec and env have it: '..', "..", backslash; no shell. Adds to words. NULL, or what is wrong. *comment (may be
- * NULL) becomes true if a word looks like the beginning of a comment. */
+/* Splits text as exec and env have it: '..', "..", backslash; no shell. Adds to words. NULL, or what is wrong.
+ * *comment (may be NULL) becomes true if a word looks like the beginning of a comment. */
 const char *words_split(struct whole *w, const char *text, struct config_words *words, bool *comment);
 
 /* Prints a word so that words_split() makes the same one of it. */

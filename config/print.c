@@ -1,12 +1,12 @@
-/* print.c — the effective configuration as hark.conf text: for hark config, and as the text by which a reload tells whether a
- * service is the same. Any thread. */
+/* print.c — the effective configuration as hark.conf text: for hark config, and as the text by which a reload tells
+ * whether a service is the same. Any thread. */
 #include "inside.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Every key that has a value, in the order of the table. The numbers behind names are in it as a comment: a user who is another one now, or
- * is in another group, makes it another service. */
+/* Every key that has a value, in the order of the table. The numbers behind names are in it as a comment: a user who
+ * is another one now, or is in another group, makes it another service. */
 void print_service(const struct service *s, FILE *to)
 {
 	fprintf(to, "[%s]\n", s->s.name);

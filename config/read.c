@@ -1,9 +1,10 @@
-/* read.c — hark.conf's bytes become sections of settings. The INI is libinih's: it tells section heads, keys and comments.
+/* read.c — hark.conf's bytes become sections of settings. The INI is libinih's: it tells section heads, keys and
+ * comments.
  *
- * How long a line may be in inih, whether " ;" within one begins a comment, whether an indented line continues the one before, whether
- * the handler is told line numbers: all that was chosen by whoever compiled it (Debian's: 200 bytes, what is longer is taken
- * for the next line; yes; yes; no). None of this may depend on a distribution, and a program's arguments must never be cut. So inih reads
- * through reader() below, which
+ * How long a line may be in inih, whether " ;" within one begins a comment, whether an indented line continues the
+ * one before, whether the handler is told line numbers: all that was chosen by whoever compiled it (Debian's: 200
+ * bytes, what is longer is taken for the next line; yes; yes; no). None of this may depend on a distribution, and a
+ * program's arguments must never be cut. So inih reads through reader() below, which
  *
  *   - joins lines that end in a backslash, drops blanks at both ends, a carriage return, and a BOM;
  *   - refuses control characters and lines too long to be meant;
@@ -101,7 +102,8 @@ static bool continues(struct span s)
 	return slashes % 2 == 1;
 }
 
-/* The next line with its continuations, blanks off both ends, is put in text; one that is wrong is empty. False: there is none. */
+/* The next line with its continuations, blanks off both ends, is put in text; one that is wrong is empty. False:
+ * there is none. */
 static bool next_line(struct reader *r)
 {
 	size_t n = 0;
@@ -352,7 +354,8 @@ static int slurp(int fd, char **bytes, size_t *n)
 	}
 }
 
-/* Opens it and says who it is. An included file must be a regular one: a pattern may match a FIFO, which would be waited for. */
+/* Opens it and says who it is. An included file must be a regular one: a pattern may match a FIFO, which would be
+ * waited for. */
 static int open_file(struct reader *r)
 {
 	struct stat st;
@@ -360,7 +363,9 @@ static int open_file(struct reader *r)
 
 	if (fd < 0)
 		return -errno;
-	int err = fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? -EISDIR : r->outer != NULL && !S_ISREG(st.st_mode) ? -EINVAL : 0;
+	int err = fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? -EISDIR : 0;
+	if (err == 0 && r->outer != NULL && !S_ISREG(st.st_mode))
+		err = -EINVAL;
 	if (err < 0) {
 		(void)close(fd);
 		return err;

@@ -1,5 +1,5 @@
-/* service.c — sections become services: each key's value is the service's own, else that of [defaults], else the standard of its
- * row; then what must go together is checked and the box is asked whether it takes its arguments.
+/* service.c — sections become services: each key's value is the service's own, else that of [defaults], else the
+ * standard of its row; then what must go together is checked and the box is asked whether it takes its arguments.
  *
  * Nothing is read twice into one field, so nothing need ever be undone. Main thread, at start and reload. */
 #include "inside.h"
@@ -75,7 +75,8 @@ static void read_value(struct reading *r, const char *value, void *base)
 }
 
 /* Reads what the section has for the key, at its place in at. False: nothing, or it is empty. */
-static bool read_from(const struct reading *as, const struct section *from, const struct config_key *key, void *base, struct at *at)
+static bool read_from(const struct reading *as, const struct section *from, const struct config_key *key, void *base,
+                      struct at *at)
 {
 	bool any = false;
 
@@ -293,11 +294,13 @@ static void try_box(struct whole *w, struct service *s, int what)
 	if (err == -ENOMEM)
 		w->no_memory = true;
 	/* -EINVAL: the arguments are wrong on any system. */
-	inside_message(w, s->s.disabled && err != -EINVAL ? MESSAGE_WARNING : MESSAGE_ERROR, key_at(s->at, what_names[what]), "%s: %s",
-	               what_names[what], why.text[0] != '\0' ? why.text : hark_strerror(err));
+	enum message_kind kind = s->s.disabled && err != -EINVAL ? MESSAGE_WARNING : MESSAGE_ERROR;
+	inside_message(w, kind, key_at(s->at, what_names[what]), "%s: %s", what_names[what],
+	               why.text[0] != '\0' ? why.text : hark_strerror(err));
 }
 
-/* A path of a program that does not begin with '/' is meant from the directory of the file that it stands in: harkd's own may be any. */
+/* A path of a program that does not begin with '/' is meant from the directory of the file that it stands in:
+ * harkd's own may be any. */
 static void make_absolute(struct whole *w, struct service *s)
 {
 	char **program = &s->what[WHAT_EXEC].word[0], *path;

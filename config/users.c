@@ -1,4 +1,5 @@
-/* users.c — users and groups by name, or by number where no name is so. The database may be slow (NSS): main thread, at start. */
+/* users.c — users and groups by name, or by number where no name is so. The database may be slow (NSS): main thread,
+ * at start. */
 #include "inside.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
-/* values.c — the kinds of values that keys have: how each is read, what is said of one that is wrong, and how it is printed so that
- * it is read to the same again.
+/* values.c — the kinds of values that keys have: how each is read, what is said of one that is wrong, and how it is
+ * printed so that it is read to the same again.
  *
- * A kind is a pair of functions over the struct that its key's field is in; ranges and choices are in the key's row. A value is read into a
- * field once, fresh from calloc(3). Any thread. */
+ * A kind is a pair of functions over the struct that its key's field is in; ranges and choices are in the key's row.
+ * A value is read into a field once, fresh from calloc(3). Any thread. */
 #include "inside.h"
 
 #include <assert.h>

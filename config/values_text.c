@@ -1,4 +1,5 @@
-/* values_text.c — kinds of values that are words: lists, programs, addresses, environment, users, groups, the banner. See values.c.
+/* values_text.c — kinds of values that are words: lists, programs, addresses, environment, users, groups, the
+ * banner. See values.c.
  *
  * Main thread: the user database is asked. */
 #include "inside.h"

@@ -1,5 +1,5 @@
-/* words.c — a value taken apart into words, as exec, box and env have them: like a shell's words, but nothing in them is ever
- * expanded, because no shell is started.
+/* words.c — a value taken apart into words, as exec, box and env have them: like a shell's words, but nothing in
+ * them is ever expanded, because no shell is started.
  *
  * The same rules print a word (words_print) and are what draft_quote() writes. Any thread. */
 #include "inside.h"

@@ -45,6 +45,21 @@ static int out_of_memory(const struct verb *v)
 	return STATUS_SYSTEM;
 }
 
+static int check_and_print(const struct verb *v, struct config *c, bool print)
+{
+	int errors = config_check_system(c);
+
+	if (errors < 0)
+		return out_of_memory(v);
+	print_messages(c);
+	if (errors > 0)
+		return STATUS_USAGE;
+	int err = print ? config_print(c, stdout) : 0;
+	if (err < 0)
+		say(v, "standard output: %s", hark_strerror(err));
+	return err < 0 ? STATUS_FAILED : STATUS_DONE;
+}
+
 static int run(const struct verb *self, int argc, char *argv[])
 {
 	struct opts o = {0};
@@ -64,12 +79,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 	}
 	if (config_load(n > 0 ? argv[0] : DEFAULT_FILE, &c) < 0)
 		return out_of_memory(self);
-	int errors = config_check_system(c);
-	print_messages(c);
-	if (errors == 0 && !o.check && config_print(c, stdout) < 0)
-		status = STATUS_FAILED; /* main() says why */
-	else
-		status = errors == 0 ? STATUS_DONE : errors < 0 ? out_of_memory(self) : STATUS_USAGE;
+	status = check_and_print(self, c, !o.check);
 	config_free(c);
 	return status;
 }

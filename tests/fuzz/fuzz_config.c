@@ -1,5 +1,6 @@
-/* fuzz_config.c — any bytes whatever as hark.conf, or, where the first one is odd, as a draft: errors are bounded lines that name their place,
- * and what has no error is printed as text that is read to the same again, twice. Files are never looked for: glob(3) is ours. */
+/* fuzz_config.c — any bytes whatever as hark.conf, or, where the first one is odd, as a draft: errors are bounded
+ * lines that name their place, and what has no error is printed as text that is read to the same again, twice. Files
+ * are never looked for: glob(3) is ours. */
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,7 +108,8 @@ static void as_draft(char *text)
 		}
 		char *value = line;
 		strsep(&value, " ");
-		lines[used++] = (struct draft_line){.kind = DRAFT_SETTING, .key = line, .value = value != NULL ? value : line, .place = place};
+		value = value != NULL ? value : line;
+		lines[used++] = (struct draft_line){.kind = DRAFT_SETTING, .key = line, .value = value, .place = place};
 		sections[d.n - 1].n++;
 	}
 	int r = config_load_draft(&d, &c);

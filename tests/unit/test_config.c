@@ -1,5 +1,5 @@
-/* test_config.c — hark.conf: its grammar, its keys, what is said of what is wrong, what collides, and that what is printed is
- * read to the same again. */
+/* test_config.c — hark.conf: its grammar, its keys, what is said of what is wrong, what collides, and that what is
+ * printed is read to the same again. */
 #include "net_support.h"
 
 #include <grp.h>
