@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "number.h"
@@ -237,6 +238,17 @@ static int take_words(struct exec *x, char *const words[], size_t n, const char 
 	return x->argv == NULL || x->environ == NULL ? -ENOMEM : 0;
 }
 
+/* A chroot may lack it; but a server's own standard input often is that already. Returns a descriptor or -errno. */
+static int open_null(void)
+{
+	struct stat st;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int error = errno;
+	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) /* Linux's devices.txt */
+		fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
+	return fd >= 0 ? fd : -error;
+}
+
 static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *why)
 {
 	const char *directory = NULL, *argv0 = NULL, *term_after = NULL, *kill_after = NULL;
@@ -264,8 +276,8 @@ static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *w
 		               r == -ENOENT && strchr(name, '/') == NULL ? "not found in $PATH" : hark_strerror(r));
 	if (take_words(x, argv + took, (size_t)(argc - took), argv0) < 0)
 		return box_why(why, -ENOMEM, "out of memory");
-	if (stdin_null && (x->input = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
-		return box_why(why, -errno, "cannot open /dev/null: %s", hark_strerror(errno));
+	if (stdin_null && (x->input = open_null()) < 0)
+		return box_why(why, x->input, "cannot open /dev/null: %s", hark_strerror(x->input));
 	return directory != NULL ? check_directory(x, directory, why) : 0;
 }
 

@@ -484,6 +484,20 @@ static void inherit(struct reading *r, struct xinetd_entry *e)
 	}
 }
 
+/* xinetd asks tcp_wrappers' files of every service that does not say NOLIBWRAP. Whether there are rules in them is not looked at: what is
+ * imported may be another machine's. */
+static void tell_of_libwrap(const struct reading *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		const struct xinetd_entry *e = r->entries[i];
+		if (e->listen == NULL || wordlist_has(&e->value[X_FLAGS].words, "NOLIBWRAP"))
+			continue;
+		draft_remark(r->d, NULL, e->place,
+		             "xinetd asks hosts.allow and hosts.deny, hark does not: exec = /usr/sbin/tcpd PROGRAM has rules in them kept");
+		return;
+	}
+}
+
 int draft_read_xinetd(struct draft *d, const char *file)
 {
 	struct reading r = {.d = d};
@@ -494,6 +508,7 @@ int draft_read_xinetd(struct draft *d, const char *file)
 		inherit(&r, r.entries[i]);
 		xinetd_make(d, r.entries, i, &r.defaults);
 	}
+	tell_of_libwrap(&r);
 	for (size_t i = 0; i < r.n; i++) {
 		entry_done(r.entries[i]);
 		free(r.entries[i]);

@@ -378,6 +378,7 @@ static void find_groups(struct whole *w, struct service *s)
 			w->no_memory = true;
 		return;
 	}
+	s->s.groups_named = true;
 	s->s.groups = calloc(names->n, sizeof *s->s.groups);
 	if (s->s.groups == NULL) {
 		w->no_memory = true;

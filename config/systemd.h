@@ -1,4 +1,4 @@
-/* systemd.h — a systemd unit taken apart: read_systemd.c reads it, systemd_service.c makes settings of it. */
+/* systemd.h — a systemd unit taken apart: read_systemd.c reads it, systemd_service.c and systemd_directives.c make settings of it. */
 #ifndef SYSTEMD_H
 #define SYSTEMD_H
 

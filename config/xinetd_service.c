@@ -14,6 +14,8 @@
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +64,20 @@ static void disable(struct making *m, const char *why)
 {
 	if (m->why[0] == '\0')
 		(void)snprintf(m->why, sizeof m->why, "%s", why);
+}
+
+/* What xinetd looks at only if the service is not disabled. */
+__attribute__((format(printf, 3, 4))) static void wrong(const struct making *m, struct config_place place, const char *format, ...)
+{
+	char words[512];
+	va_list args;
+
+	if (m->off)
+		return;
+	va_start(args, format);
+	(void)vsnprintf(words, sizeof words, format, args);
+	va_end(args);
+	draft_error(m->d, place, "%s", words);
 }
 
 /* A value that xinetd cannot read either: it disables the service. */
@@ -170,7 +186,7 @@ static bool make_listen(struct making *m)
 		return false;
 	}
 	if (port == NULL && has(m, X_TYPE, "UNLISTED")) {
-		draft_error(m->d, m->e->place, "service %s: port is missing, which type = UNLISTED needs", m->e->name);
+		wrong(m, m->e->place, "service %.200s: port is missing, which type = UNLISTED needs", m->e->name);
 		return false;
 	}
 	host(m, named, sizeof named);
@@ -207,7 +223,7 @@ static void make_exec(struct making *m)
 	}
 	draft_quote(whole, path, sizeof path);
 	if (named && args->n == 0) {
-		draft_error(m->d, m->e->place, "service %s: flags NAMEINARGS wants the program's name in server_args", m->e->name);
+		wrong(m, m->e->place, "service %.200s: flags NAMEINARGS wants the program's name in server_args", m->e->name);
 		named = false;
 		disable(m, "server_args is missing");
 	}
@@ -244,7 +260,7 @@ static void make_relay(struct making *m)
 	(void)snprintf(text, sizeof text, inet_pton(AF_INET6, to->word[0], &six) == 1 ? "tcp://[%.255s]:%.64s" : "tcp://%.255s:%.64s",
 	               to->word[0], to->word[1]);
 	if (!m->stream || m->wait || has(m, X_FLAGS, "NAMEINARGS")) {
-		draft_error(m->d, at(m, X_REDIRECT), "redirect: of a stream alone, with wait = no and without NAMEINARGS");
+		wrong(m, at(m, X_REDIRECT), "redirect: of a stream alone, with wait = no and without NAMEINARGS");
 		disable(m, "its redirect is one that xinetd refuses");
 	}
 	if (hark_address_parse(text, &a, &why) < 0 || strcmp(to->word[0], "*") == 0) {
@@ -604,13 +620,11 @@ static const char *refused(const struct making *m)
 	return NULL;
 }
 
-/* Says that the service lacks something, unless it is disabled anyway: xinetd does not look at those. */
 static void missing(struct making *m, const char *what)
 {
 	char reason[64];
 
-	if (!m->off)
-		draft_error(m->d, m->e->place, "service %s: %s is missing, so that xinetd does not serve it", m->e->name, what);
+	wrong(m, m->e->place, "service %.200s: %s is missing, so that xinetd does not serve it", m->e->name, what);
 	(void)snprintf(reason, sizeof reason, "%s is missing", what);
 	disable(m, reason);
 }
@@ -664,7 +678,7 @@ static bool make_what(struct making *m)
 		if (is_one_of(m->e->name, known))
 			draft_set(m->d, m->s, at(m, X_TYPE), "box", "%s", m->e->name);
 		else
-			draft_error(m->d, m->e->place, "service %s: type = INTERNAL is not said of it in xinetd", m->e->name);
+			wrong(m, m->e->place, "service %.200s: xinetd has no such service of its own (type = INTERNAL)", m->e->name);
 	} else if (value(m, X_SERVER) == NULL) {
 		missing(m, "server");
 	} else {

@@ -78,7 +78,7 @@ static void workers_json(FILE *to, const struct service *s)
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
 		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}", w == s->workers ? "" : ",", (int)w->pid,
 		              atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed),
-		              w->kill_at != HARK_FOREVER || w->retired != 0 ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
+		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
 	(void)fputs("]", to);
 }
 
@@ -97,13 +97,11 @@ static void listen_json(FILE *to, const struct supervisor *v, const struct servi
 
 static void refusals_json(FILE *to, const struct counters *c)
 {
-	static const char *const refusals[REFUSALS] = {[REFUSED_PER_SOURCE] = "max_per_source",
-		[REFUSED_RATE_PER_SOURCE] = "rate_per_source"};
 	static const char *const holds[HOLDS] = {[HELD_MAX_CONNS] = "max_conns", [HELD_RATE] = "rate", [HELD_LOAD] = "max_load",
 		[HELD_RESOURCES] = "resources"};
 	(void)fputs(",\"refused\":{", to);
 	for (int i = 0; i < REFUSALS; i++)
-		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", refusals[i], (unsigned long long)c->refused[i]);
+		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", counters_refusal_names[i], (unsigned long long)c->refused[i]);
 	(void)fputs("},\"held\":{", to);
 	for (int i = 0; i < HOLDS; i++)
 		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", holds[i], (unsigned long long)c->held[i]);

@@ -475,17 +475,19 @@ int limits_admit(struct hark_conn *c, void *limits_worker)
 	struct limits_worker *w = limits_worker;
 	struct limits *l = w->limits;
 	struct key k;
-	enum counters_refusal why;
+	enum counters_refusal why = REFUSED_PER_SOURCE;
 	int ticket = 0;
 	bool keyed = l != NULL && l->sources != NULL && key_of(l, c, &k);
 	if (l != NULL && lock(l)) {
 		ticket = admit(l, w->slot, keyed ? &k : NULL, &why);
 		unlock(l);
 	}
-	if (ticket >= 0)
+	if (ticket >= 0) {
 		count_now(w, 1);
-	else
-		atomic_fetch_add_explicit(&w->counters->refused[why], 1, memory_order_relaxed);
+		return ticket;
+	}
+	w->refused = why;
+	atomic_fetch_add_explicit(&w->counters->refused[why], 1, memory_order_relaxed);
 	return ticket;
 }
 

@@ -27,6 +27,7 @@ struct limits_worker {
 	struct limits *limits;     /* may be NULL */
 	struct counters *counters;
 	int slot;
+	enum counters_refusal refused; /* why limits_admit() shed the last one that it did */
 };
 
 /* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and a token: limits_admit()

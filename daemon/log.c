@@ -665,6 +665,17 @@ int log_open(const struct config *c, struct hark_why *why)
 	return 0;
 }
 
+int log_leave_stderr(void)
+{
+	if (out.fd != STDERR_FILENO)
+		return 0;
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (fd < 0)
+		return -errno;
+	out.fd = fd;
+	return 0;
+}
+
 int log_fd(void)
 {
 	return out.fd;

@@ -44,6 +44,8 @@ static int load_inetd(const char *file, struct config **out)
 	int r = d != NULL ? draft_read_inetd(d, file) : -ENOMEM;
 	if (r == 0)
 		r = config_load_draft(d, out);
+	if (r >= 0 && config_warn_of_draft(*out, d) < 0)
+		r = -ENOMEM; /* *out has what there was memory for */
 	draft_free(d);
 	return r;
 }
@@ -100,10 +102,17 @@ static void append(struct supervisor *v, struct service *s)
 	*at = s;
 }
 
+static bool same_log(const struct config *a, const struct config *b)
+{
+	return strcmp(a->log, b->log) == 0 && strcmp(a->syslog_facility, b->syslog_facility) == 0 && a->log_format == b->log_format &&
+	       a->log_connections == b->log_connections;
+}
+
 static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf, struct reload_result *out)
 {
 	struct service *s = find_service(v, conf->name);
-	if (s != NULL && strcmp(s->conf->text, conf->text) == 0) {
+	/* Workers log by themselves, as it was said when they were forked. */
+	if (s != NULL && strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, e->config)) {
 		out->unchanged++;
 		return;
 	}
@@ -147,6 +156,8 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 	}
 	if (r == 0 && log_open(c, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
+	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
+		log_event(LOG_LEVEL_WARNING, NULL, "%s", c->warnings[i]);
 	struct epoch *e = r == 0 ? epoch_new(c) : NULL;
 	if (e == NULL) {
 		if (r < 0)

@@ -100,8 +100,8 @@ static int timeout_ms(const struct supervisor *v)
 		if (due < at)
 			at = due;
 	}
-	if (!v->told_ready && at > now + READY_NS)
-		at = now + READY_NS;
+	if (!v->told_ready && !v->draining && at > now + READY_NS)
+		at = starting(v) ? now + READY_NS : now; /* nothing to wait for: all are on demand */
 	if (at == HARK_FOREVER)
 		return -1;
 	return at <= now ? 0 : at - now > 3600 * HARK_S ? 3600 * 1000 : (int)((at - now + HARK_MS - 1) / HARK_MS);
@@ -304,9 +304,10 @@ int supervisor_signals(struct supervisor *v)
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		(void)sigaddset(&set, ours[i]);
 	(void)signal(SIGPIPE, SIG_IGN);
+	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	(void)sigaddset(&set, SIGUSR1); /* nothing to us; but what a worker is sent before it has its handlers must wait */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
-	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return v->signal_fd < 0 ? -errno : 0;
 }
 

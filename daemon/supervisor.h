@@ -75,7 +75,7 @@ struct worker {
 	int64_t kill_at;     /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
 	bool killed;
-	int64_t retired;     /* when it was told to accept no more; 0: it was not */
+	bool retired;        /* it was told to accept no more */
 	struct worker *next;
 };
 
@@ -108,6 +108,7 @@ struct supervisor {
 	const char *config_file;
 	bool inetd;              /* config_file is an inetd.conf */
 	const char *pid_file;    /* --pid-file; NULL: the configuration's */
+	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;
 	struct service *services;

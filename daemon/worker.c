@@ -22,7 +22,7 @@
 #include "supervisor.h"
 
 /* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct tcp_info's newer half. */
-enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_CLOSING_ = 11 };
+enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
 
 #define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
 
@@ -36,7 +36,6 @@ static struct {
 	int ready_fd;
 	bool is_exec;
 	const char *name; /* for the log: the box's, or the program's */
-	volatile sig_atomic_t retired; /* SIGUSR1: accepts no more, ends with its last connection */
 	size_t banner_len;
 } self;
 
@@ -60,7 +59,7 @@ static void on_term(int signal)
 static void on_retire(int signal)
 {
 	(void)signal;
-	self.retired = 1;
+	hark_retire();
 }
 
 static void set_signals(void)
@@ -68,9 +67,8 @@ static void set_signals(void)
 	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
 	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
-	(void)sigaction(SIGHUP, &standard, NULL);
-	(void)sigaction(SIGUSR2, &standard, NULL);
-	(void)sigaction(SIGPIPE, &standard, NULL);
+	for (int signal = 1; signal < NSIG; signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
+		(void)sigaction(signal, &standard, NULL);
 	(void)sigaction(SIGTERM, &term, NULL);
 	(void)sigaction(SIGINT, &term, NULL);
 	(void)sigaction(SIGUSR1, &retire, NULL);
@@ -125,9 +123,13 @@ static void open_null(int at)
 static void set_stderr(void)
 {
 	const char *to = self.conf->stderr_to;
-	if (to == NULL || to[0] != '/') {
-		if (to != NULL && strcmp(to, "null") == 0)
-			open_null(2);
+	if (to == NULL || (to[0] != '/' && strcmp(to, "null") != 0))
+		return;
+	int r = log_leave_stderr();
+	if (r < 0)
+		give_up("log", strerror(-r));
+	if (to[0] != '/') {
+		open_null(2);
 		return;
 	}
 	int fd = open(to, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
@@ -153,9 +155,9 @@ static void set_place_and_user(void)
 	const struct config_service *c = self.conf;
 	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
 		give_up(c->chroot, strerror(errno));
-	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1) {
+	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
 		bool root = geteuid() == 0;
-		if (root && setgroups(c->n_groups, c->groups) < 0)
+		if ((root || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
 			give_up("setgroups", strerror(errno));
 		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
 			give_up("setgid", strerror(errno));
@@ -222,7 +224,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	if (!self.is_exec)
 		return;
 	l->bytes_in = l->bytes_out = -1;
-	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
+	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	    info.tcpi_state != TCP_LISTEN_) { /* wait = yes: what came and went on it is not counted there */
 		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ || info.tcpi_state == TCP_CLOSING_;
 		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended; /* the peer's FIN is numbered, and counted, as a byte */
 		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
@@ -255,7 +258,7 @@ static void add(_Atomic uint64_t *to, int64_t n)
 static void closed(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid > 0 ? e->pid : getpid()};
+	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
 	count_bytes(e->conn, &l);
 	add(&self.counters->closed, 1);
 	add(&self.counters->failed, e->error != 0 || e->status != 0);
@@ -264,13 +267,16 @@ static void closed(const struct hark_event *e)
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
+	if (l.pid == 0)
+		l.pid = getpid();
 	log_connection(&l, &self.counters->log_dropped);
 }
 
 static void refused(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct log_connection l = {.pid = getpid(), .bytes_in = -1, .bytes_out = -1, .refused = "limit"};
+	struct log_connection l = {.pid = getpid(), .bytes_in = -1, .bytes_out = -1,
+		.refused = counters_refusal_names[self.limits.refused]}; /* this one: admit() was asked just before */
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
@@ -311,18 +317,9 @@ static int admit(struct hark_conn *c, void *limits)
 	return ticket;
 }
 
-/* Retired: what waits in the backlog is for those who accept from it after us. */
-static int64_t pace(void *limits)
+static bool paced(const struct config_service *c)
 {
-	return self.retired ? HARK_FOREVER : limits_pace(limits);
-}
-
-/* Between accept and admit nothing else runs in this process, so when none is counted there is none. */
-static void leave(int ticket, void *limits)
-{
-	limits_leave(ticket, limits);
-	if (self.retired && atomic_load_explicit(&self.counters->slots[self.limits.slot].now, memory_order_relaxed) == 0)
-		hark_drain(self.conf->grace_ns);
+	return c->max_conns > 0 || c->rate.events > 0 || c->max_load > 0;
 }
 
 static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
@@ -337,9 +334,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
-		.pace = pace,
+		.pace = paced(c) ? limits_pace : NULL, /* not to look at each datagram for nothing */
 		.admit = admit,
-		.leave = leave,
+		.leave = limits_leave,
 		.limit_arg = &self.limits,
 		.event = on_event,
 		.why = &why,

@@ -52,9 +52,9 @@ struct hark_conn {
 		struct sockaddr_in6 v6;
 		struct sockaddr any;
 	} peer;
+	pid_t pid;               /* hark_outcome() */
 	int64_t read_until;      /* the reader's own, beside the deadline */
-	int status;              /* hark_outcome(): both */
-	pid_t pid;
+	int status;              /* hark_outcome() */
 	int ticket;              /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link;  /* in the server's list */
 	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */

@@ -109,7 +109,7 @@ static bool backlog_left(const struct hark__server *s)
 
 static void finish_if_empty(struct hark__server *s)
 {
-	if (s->draining && s->n_conns == 0 && !backlog_left(s) && !s->done) {
+	if ((s->draining || s->retired) && s->n_conns == 0 && !backlog_left(s) && !s->done) {
 		s->done = true;
 		hark__fiber_wake(s->waiting);
 	}
@@ -125,8 +125,8 @@ static void resume(struct hark__server *s)
 {
 	if (!s->paused)
 		return;
-	s->paused = false;
-	hark__timer_clear(s->loop, &s->retry);
+	s->paused = s->retrying = false;
+	(void)hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
 	open_gates(s);
 }
 
@@ -159,12 +159,12 @@ static void pause_gates(struct hark__server *s, int error, int64_t ns)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_PAUSED, .error = error});
 	}
 	s->paused = true;
-	/* Without the timer (no memory for it) a connection's end opens the gates; with none, nothing else could. */
 	if (ns == HARK_FOREVER && s->n_conns == 0)
 		ns = RETRY_NS;
-	if (ns != HARK_FOREVER && s->retry.node.place == 0 &&
-	    hark__timer_set(s->loop, &s->retry, hark_after(ns)) < 0 && s->n_conns == 0)
-		resume(s);
+	if (ns != HARK_FOREVER && !s->retrying) {
+		s->retrying = true;
+		(void)hark__timer_set(s->loop, &s->retry, hark_after(ns)); /* it is kept: cannot fail */
+	}
 }
 
 static void retry_run(struct hark__waiter *w)
@@ -365,6 +365,10 @@ static void gate_run(struct hark__waiter *w)
 	struct hark__gate *g = hark__container(w, struct hark__gate, waiter);
 	if (g->server->draining)
 		return;
+	if (g->server->retired) {
+		(void)hark__server_may_accept(g->server); /* there was no room for one */
+		return;
+	}
 	if (g->server->opts.wait)
 		hark__gate_lend(g);
 	else if (g->listener->type == SOCK_DGRAM)
@@ -469,8 +473,7 @@ static void tick(struct hark__server *s)
 		return;
 	}
 	int64_t next = now + wait;
-	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
-		hark__loop_wake(s->loop, &s->drain_tick); /* its slot was taken meanwhile: busy is better than deaf */
+	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* it is kept: cannot fail */
 }
 
 static void drain_tick_run(struct hark__waiter *w)
@@ -493,6 +496,22 @@ static void drain_run(struct hark__waiter *w)
 	if (s->model->drain != NULL)
 		s->model->drain(s);
 	tick(s);
+	finish_if_empty(s);
+}
+
+/* What was accepted and found no room yet is still to be served, so that a pause goes on; the sockets go at once. */
+static void retire_run(struct hark__waiter *w)
+{
+	struct hark__server *s = hark__container(w, struct hark__server, retire_waiter);
+	if (s->retired || s->draining || !hark__retired())
+		return;
+	if (hark__retire_upstream_fd() >= 0) /* our own children that accept listen to us */
+		hark_retire();
+	s->retired = true;
+	for (int i = 0; i < s->n_gates; i++)
+		close_gate(&s->gates[i]);
+	if (s->stuck != NULL)
+		hark__loop_wake(s->loop, &s->gates[0].waiter);
 	finish_if_empty(s);
 }
 
@@ -519,9 +538,14 @@ static int watch_drain(struct hark__server *s, int life_fd)
 	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
 	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
 	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
-	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0)
+	if (r2 == 0)
+		r2 = watch_fd(s, &s->retire[0], hark__retire_fd(), &s->retire_waiter);
+	if (r2 == 0)
+		r2 = watch_fd(s, &s->retire[1], hark__retire_upstream_fd(), &s->retire_waiter);
+	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
 		r2 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
+	hark__loop_wake(s->loop, &s->retire_waiter);
 	return r < 0 ? r : r1 < 0 ? r1 : r2;
 }
 
@@ -542,16 +566,18 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	hark__list_init(&s->running);
 	hark__list_init(&s->pending);
 	s->retry_waiter.run = retry_run;
-	s->retry.waiter = &s->retry_waiter;
+	s->retry = (struct hark__timer){.waiter = &s->retry_waiter, .kept = true};
 	s->drain_waiter.run = drain_run;
 	s->drain_tick.run = drain_tick_run;
-	s->drain_timer.waiter = &s->drain_tick;
+	s->drain_timer = (struct hark__timer){.waiter = &s->drain_tick, .kept = true};
 	s->life_waiter.run = life_run;
+	s->retire_waiter.run = retire_run;
 }
 
 static void close_work(struct hark__server *s)
 {
-	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter};
+	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter,
+	                                       &s->retire_waiter};
 	for (int i = 0; i < s->n_gates; i++) {
 		struct hark__gate *g = &s->gates[i];
 		close_gate(g);
@@ -571,12 +597,16 @@ static void close_work(struct hark__server *s)
 		hark__loop_unwake(s->loop, waiters[i]);
 	hark__source_detach(&s->drain[0]);
 	hark__source_detach(&s->drain[1]);
+	hark__source_detach(&s->retire[0]);
+	hark__source_detach(&s->retire[1]);
 	hark__source_detach(&s->life);
 }
 
 static int work_on_loop(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd)
 {
 	init_gates(s, listeners, n);
+	for (int i = 0; i < n && s->opts.wait; i++)
+		hark__gate_prepare(&s->gates[i]);
 	s->waiting = hark__fiber_self();
 	hark_scope_open(&s->scope);
 	int r = watch_drain(s, life_fd);

@@ -16,6 +16,7 @@
 #define BACKOFF_FIRST_NS (100 * HARK_MS)
 #define BACKOFF_MAX_NS   (10 * HARK_S)
 #define LIVED_NS         (10 * HARK_S) /* a worker that lived so long is restarted at once when it dies */
+#define NAP_MS           50            /* between looks, where the supervisor cannot wait for what happens */
 #define KILL_NS          (3 * HARK_S)  /* past the grace's end: it has not even cut its connections */
 
 struct worker {
@@ -26,6 +27,12 @@ struct worker {
 	int64_t backoff; /* 0: at once */
 };
 
+struct nap {
+	struct hark__waiter waiter;
+	struct hark__timer timer;
+	struct hark__fiber *fiber;
+};
+
 struct supervisor {
 	struct hark__server *server;
 	struct hark_listener *const *listeners;
@@ -33,7 +40,8 @@ struct supervisor {
 	struct worker workers[HARK__WORKERS_MAX];
 	int n;
 	int life[2]; /* [0] the workers', [1] ours */
-	struct hark__source drain[2];
+	struct hark__source drain[4]; /* a drain's and a retirement's, here and upstream */
+	bool retired;
 	bool cut;
 };
 
@@ -132,7 +140,7 @@ static int64_t next_look(const struct supervisor *v, int64_t drain_end)
 	int64_t at = drain_end == HARK_FOREVER ? HARK_FOREVER : hark_after(50 * HARK_MS); /* it may be shortened */
 	for (int i = 0; i < v->n; i++) {
 		const struct worker *w = &v->workers[i];
-		if (w->pid == 0 && drain_end == HARK_FOREVER && w->again < at)
+		if (w->pid == 0 && drain_end == HARK_FOREVER && !v->retired && w->again < at)
 			at = w->again;
 		if (w->pid > 0 && w->pidfd.fd < 0)
 			at = hark_after(100 * HARK_MS); /* no descriptor to wait for: look */
@@ -140,18 +148,44 @@ static int64_t next_look(const struct supervisor *v, int64_t drain_end)
 	return at;
 }
 
+static void nap_over(struct hark__waiter *w)
+{
+	hark__fiber_wake(hark__container(w, struct nap, waiter)->fiber);
+}
+
+/* Where no wait can be had, because the fiber is cancelled or the system call fails: a while, whatever comes, and then a look
+ * at everything. Other fibers run meanwhile. */
+static void nap(void)
+{
+	struct hark__loop *l = hark__loop_self();
+	struct nap n = {.waiter.run = nap_over, .timer.waiter = &n.waiter};
+	if (l == NULL) {
+		(void)hark__sys.poll(NULL, 0, NAP_MS);
+		return;
+	}
+	n.fiber = hark__fiber_self();
+	if (hark__timer_set(l, &n.timer, hark_after(NAP_MS * HARK_MS)) < 0)
+		hark__loop_wake(l, &n.waiter); /* no memory: at least the others have their turn */
+	hark__park_firmly("workers");
+	hark__timer_clear(l, &n.timer);
+	hark__loop_unwake(l, &n.waiter);
+}
+
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
-	struct hark__source *s[HARK__WORKERS_MAX + 2];
+	struct hark__source *s[HARK__WORKERS_MAX + 4];
 	int n = 0;
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
 			s[n++] = &v->workers[i].pidfd;
-	for (int i = 0; i < 2 && drain_end == HARK_FOREVER; i++)
-		if (v->drain[i].fd >= 0)
+	for (int i = 0; i < 4 && drain_end == HARK_FOREVER; i++)
+		if (v->drain[i].fd >= 0 && (i < 2 || !v->retired))
 			s[n++] = &v->drain[i];
-	if (hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers") == -ECANCELED)
+	int r = hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers");
+	if (r == -ECANCELED)
 		hark_drain(0);
+	if (r < 0 && r != -ETIMEDOUT)
+		nap();
 	for (int i = 0; i < n; i++)
 		hark__ready_clear(s[i], HARK__IN | HARK__OUT);
 }
@@ -181,11 +215,17 @@ static void supervise(struct supervisor *v)
 		for (int i = 0; i < v->n; i++)
 			if (v->workers[i].pid > 0)
 				(void)reap(v, &v->workers[i]);
-		if (told && running(v) == 0)
+		if (!told && !v->retired && hark__retired()) {
+			v->retired = true;
+			close_listeners(v);
+			if (hark__retire_upstream_fd() >= 0)
+				hark_retire();
+		}
+		if ((told || v->retired) && running(v) == 0)
 			return;
 		if (told && hark_now() >= end + KILL_NS)
 			kill_all(v);
-		if (!told)
+		if (!told && !v->retired)
 			start_due(v);
 		wait_for_news(v, end);
 	}
@@ -203,18 +243,24 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 		return -errno;
 	hark__source_init(&v.drain[0], hark__drain_fd());
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
-	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
-	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
-	for (int i = 0; i < v.n && r == 0; i++)
-		r = start_worker(&v, &v.workers[i]);
+	hark__source_init(&v.drain[2], hark__retire_fd());
+	hark__source_init(&v.drain[3], hark__retire_upstream_fd());
+	for (int i = 0; i < 4; i++)
+		hark__ready_clear(&v.drain[i], HARK__IN | HARK__OUT);
+	for (int i = 0; i < v.n; i++) {
+		int one = start_worker(&v, &v.workers[i]);
+		r = r < 0 ? r : one;
+	}
+	if (running(&v) > 0) /* the others are tried again, with back-off */
+		r = 0;
 	if (r == 0)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
 	else
-		hark_drain(0); /* those that did start end again */
+		hark_drain(0); /* there is nothing to supervise */
 	supervise(&v);
 	(void)hark__sys.close(v.life[0]);
 	(void)hark__sys.close(v.life[1]);
-	hark__source_detach(&v.drain[0]);
-	hark__source_detach(&v.drain[1]);
+	for (int i = 0; i < 4; i++)
+		hark__source_detach(&v.drain[i]);
 	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
 }

@@ -3,7 +3,6 @@
 Ports are the kernel's choice: `listen = tcp://127.0.0.1:0`, and the control socket tells what it became.
 """
 import contextlib
-import json
 import os
 import re
 import signal
@@ -14,104 +13,8 @@ import time
 
 import pytest
 
-from conftest import PATIENCE, Process, read_all, wait_until
-
-HEAD = "[harkd]\ncontrol = {dir}/control\nlog = stderr\n\n"
-
-
-class Harkd(Process):
-    """A running harkd, its configuration file, and what its control socket says."""
-
-    def __init__(self, argv, directory, **more):
-        self.directory = directory
-        self.generations = []
-        super().__init__(argv, **more)
-
-    def ask(self, request):
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(PATIENCE)
-            s.connect(str(self.directory / "control"))
-            s.sendall(request.encode() + b"\n")
-            answer = bytearray()
-            while not answer.endswith(b"\n"):
-                chunk = s.recv(1 << 16)
-                assert chunk, "the control socket was closed without an answer"
-                answer += chunk
-        return json.loads(answer)
-
-    def status(self):
-        return self.ask("status")
-
-    def service(self, name):
-        answer = self.ask(f"status {name}")
-        assert answer["ok"], answer
-        return answer["services"][0]
-
-    def port(self, name, i=0):
-        return int(self.service(name)["listen"][i].rsplit(":", 1)[1])
-
-    def workers(self, name):
-        return [w["pid"] for w in self.service(name)["workers"] if not w["draining"]]
-
-    def connect(self, name, i=0):
-        return socket.create_connection(("127.0.0.1", self.port(name, i)), PATIENCE)
-
-    def configure(self, text):
-        (self.directory / "hark.conf").write_text(HEAD.format(dir=self.directory) + text)
-
-    def upgrade(self):
-        """A new generation, once it serves; ended at teardown."""
-        before = self.status()
-        answer = self.ask("upgrade")
-        assert answer["ok"], answer
-
-        def is_next():
-            with contextlib.suppress(OSError, AssertionError):
-                now = self.status()
-                return now if now["generation"] == before["generation"] + 1 else None
-
-        now = wait_until(is_next)
-        self.generations.append(now["pid"])
-        return now
-
-    def end(self):
-        for pid in self.generations:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        super().end()
-        for pid in self.generations:
-            wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}") or is_zombie(pid))
-
-
-def is_zombie(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-@pytest.fixture
-def harkd(hark, tmp_path):
-    running = []
-
-    def start(text, *args, ready=True, **more):
-        (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + text)
-        process = Harkd([hark + "d", "-c", str(tmp_path / "hark.conf"), *map(str, args)], tmp_path, **more)
-        running.append(process)
-        if ready:
-            wait_until(lambda: "ready: " in process.stderr or process.process.poll() is not None)
-            assert process.process.poll() is None, process.stderr
-        return process
-
-    yield start
-    for process in running:
-        process.end()
-
-
-def service(name, what, *more, listen="tcp://127.0.0.1:0"):
-    return f"[{name}]\nlisten = {listen}\n{what}\n" + "".join(f"{line}\n" for line in more) + "\n"
-
+from conftest import PATIENCE, read_all, wait_until
+from harkd_support import HEAD, harkd, is_zombie, service  # noqa: F401 harkd is a fixture
 
 ECHO = service("echo", "box = echo")
 DAYTIME = service("daytime", "box = daytime")

@@ -1,8 +1,6 @@
 /* test_systemd.c — socket units and their services: what they become, and what harkd cannot do in their place. */
 #include "reader_support.h"
 
-#define UNIT "[Unit]\nDescription=x\n"
-
 static struct draft *read_socket(const char *name)
 {
 	struct draft *d = draft_new();
@@ -197,6 +195,10 @@ static void commands_are_taken_apart_as_systemd_does(void **state)
 	assert_remark(d, "x", "EnvironmentFile=-/etc/default/x: ");
 	assert_setting(d, "x", "disable", NULL);
 	draft_free(d);
+	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=/bin/cat ${OPTIONS}\n");
+	assert_setting(d, "x", "exec", "/bin/cat \"\"");
+	assert_disabled(d, "x", "empty arguments");
+	draft_free(d);
 	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=+/bin/cat\n");
 	assert_disabled(d, "x", "its prefix asks for other rights");
 	draft_free(d);
@@ -281,7 +283,7 @@ static void each_directive_that_is_not_carried_is_one_remark(void **state)
 static void drop_ins_come_after_the_unit_in_order(void **state)
 {
 	(void)state;
-	write_file("x.socket", UNIT "[Socket]\nListenStream=1\nAccept=yes\n");
+	write_file("x.socket", "[Unit]\nDescription=What x is for\nBefore=x@.service\nAfter=network.target\n[Socket]\nListenStream=1\nAccept=yes\n");
 	write_file("x@.service", "[Service]\n" CAT);
 	assert_int_equal(mkdir(path_of("x.socket.d"), 0700), 0);
 	assert_int_equal(mkdir(path_of("x@.service.d"), 0700), 0);
@@ -293,6 +295,9 @@ static void drop_ins_come_after_the_unit_in_order(void **state)
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "tcp://*:2 tcp://*:3");
 	assert_setting(d, "x", "exec", "/bin/cat -u");
+	assert_remark(d, "x", "What x is for");
+	assert_remark(d, "x", "After=network.target: ");
+	assert_int_equal(d->fates[DRAFT_DROPPED], 1); /* that the two belong together needs no word */
 	draft_free(d);
 	(void)remove(path_of("x.socket.d/20.conf"));
 	(void)remove(path_of("x.socket.d/10.conf"));
@@ -320,7 +325,7 @@ static void the_service_is_found_by_name(void **state)
 	write_file("bare.socket", "[Socket]\nListenStream=1\n");
 	write_file("bare.service", "[Service]\nUser=root\n");
 	d = read_socket("bare.socket");
-	assert_remark(d, NULL, "bare.socket: no ExecStart= in bare.service");
+	assert_remark(d, NULL, "bare.socket: no program is started by bare.service");
 	draft_free(d);
 }
 

@@ -202,6 +202,21 @@ static void flags_are_carried_or_remarked(void **state)
 	draft_free(d);
 }
 
+static void rules_of_tcp_wrappers_are_told_of_where_they_hold(void **state)
+{
+	struct draft *d = read_service("");
+	(void)state;
+	assert_remark(d, NULL, "hosts.allow and hosts.deny");
+	assert_int_equal(d->head.n, 1);
+	draft_free(d);
+	d = read_service("flags = NOLIBWRAP\n");
+	assert_int_equal(d->head.n, 0);
+	draft_free(d);
+	d = read_service("disable = yes\n");
+	assert_int_equal(d->head.n, 0);
+	draft_free(d);
+}
+
 static void the_name_may_be_in_the_arguments(void **state)
 {
 	struct draft *d = read_service("flags = NAMEINARGS\nserver_args = in.telnetd -h\n");
@@ -473,6 +488,10 @@ static void what_is_missing_disables_the_service_unless_it_is_disabled(void **st
 	assert_clean(d);
 	assert_setting(d, "telnet", "disable", "yes");
 	draft_free(d);
+	d = read_text("service distcc\n{\ndisable = yes\ntype = UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n");
+	assert_clean(d); /* as distcc's example is */
+	assert_int_equal(d->n, 0);
+	draft_free(d);
 	d = read_text("service no-such-service-here\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n");
 	assert_clean(d);
 	assert_disabled(d, "no-such-service-here", "/etc/services");
@@ -567,6 +586,7 @@ int main(void)
 		cmocka_unit_test(who_is_reached_from_here_alone_listens_on_loopback),
 		cmocka_unit_test(flags_bind_and_v6only_choose_the_address),
 		cmocka_unit_test(flags_are_carried_or_remarked),
+		cmocka_unit_test(rules_of_tcp_wrappers_are_told_of_where_they_hold),
 		cmocka_unit_test(the_name_may_be_in_the_arguments),
 		cmocka_unit_test(a_redirect_is_a_relay),
 		cmocka_unit_test(the_rate_never_disables),
