@@ -131,22 +131,27 @@ static void hang_up(struct supervisor *v)
 	notify("READY=1");
 }
 
+/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and when it is asked for
+ * by a signal then: they have the grace. And then: at once. */
 void supervisor_drain(struct supervisor *v)
 {
-	bool again = v->draining;
+	bool begins = !v->draining, relieved = begins && v->handed_over, again = v->ending;
 	v->draining = true;
-	if (!v->handed_over)
+	v->ending = !relieved;
+	if (!v->handed_over) {
 		notify("STOPPING=1");
+		upgrade_cancel(v);
+	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (v->handed_over && s->state != SERVICE_GONE) {
+		if (relieved && s->state != SERVICE_GONE) {
 			s->state = SERVICE_GONE;
 			service_retire(s);
 		} else if (s->state != SERVICE_GONE)
 			service_remove(v, s);
-		else if (again)
-			service_drain(s, 0);
+		else if (!relieved)
+			service_drain(s, again ? 0 : s->conf->grace_ns);
 	}
-	if (!again)
+	if (begins)
 		sockets_free(&v->sockets, v->handed_over);
 	if (v->handed_over)
 		control_close(v);

@@ -121,7 +121,8 @@ struct supervisor {
 	int64_t began;
 	bool in_background;      /* --daemon: nobody sees our standard error */
 	bool told_ready;
-	bool draining;           /* SIGTERM: ends when the last worker has */
+	bool draining;           /* ends when the last worker has */
+	bool ending;             /* because of SIGTERM, not of an upgrade alone: a second one ends at once */
 	bool failed;             /* an heir that cannot serve */
 	bool handed_over;        /* an upgrade took place: what is left is the next generation's */
 	/* upgrade.c */
@@ -167,6 +168,7 @@ void upgrade_heard(struct supervisor *v);                /* heir_fd or heir_pidf
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
 int upgrade_inherited(const char *key);              /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
+void upgrade_cancel(struct supervisor *v);               /* we are about to end: so is the heir, if there is one */
 void upgrade_tell_ready(struct supervisor *v);
 
 /* control.c */

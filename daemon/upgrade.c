@@ -217,6 +217,15 @@ static void forget_heir(struct supervisor *v)
 	v->heir_deadline = HARK_FOREVER;
 }
 
+void upgrade_cancel(struct supervisor *v)
+{
+	if (v->heir == 0)
+		return;
+	(void)kill(v->heir, SIGTERM); /* it may serve already, and drains then */
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is given up", v->generation + 1);
+	forget_heir(v);
+}
+
 static void heir_failed(struct supervisor *v, const char *how)
 {
 	int status = 0;

@@ -385,6 +385,20 @@ def test_services_on_demand_do_not_keep_harkd_from_being_ready(harkd):
     assert d.status()["uptime_s"] < 0.9 or time.monotonic() - began < 0.9
 
 
+def test_an_address_that_a_reload_removes_is_refused_though_a_connection_of_it_goes_on(harkd):
+    d = harkd(service("echo", "box = echo", listen="tcp://127.0.0.1:0 tcp://127.0.0.2:0"))
+    gone = int(d.service("echo")["listen"][1].rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.2", gone), PATIENCE) as s:
+        s.sendall(b"x")
+        assert s.recv(1) == b"x"
+        d.configure(service("echo", "box = echo"))
+        assert d.ask("reload")["changed"] == 1
+        with pytest.raises(ConnectionError):
+            wait_until(lambda: socket.create_connection(("127.0.0.2", gone), PATIENCE).close())
+        s.sendall(b"y")
+        assert s.recv(1) == b"y"
+
+
 # ---- relay, wait ------------------------------------------------------------------------------------
 
 
