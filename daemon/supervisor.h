@@ -85,6 +85,7 @@ enum service_state {
 	SERVICE_BACKING_OFF,
 	SERVICE_STOPPED,     /* by command: its sockets are closed */
 	SERVICE_GONE,        /* removed by a reload: its last workers drain */
+	SERVICE_DISABLED,    /* for control.c: the configuration has it, the supervisor has not */
 };
 
 struct service {

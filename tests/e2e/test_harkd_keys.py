@@ -486,11 +486,13 @@ def test_wait_programs_get_the_listening_socket(harkd, tmp_path):
 
 def test_disabled_services_are_not_served_and_may_lack_their_program(harkd):
     d = harkd(service("echo", "box = echo") + service("off", "exec = /no/such/program", "user = nobody-at-all", "disable = yes"))
-    assert [s["name"] for s in d.status()["services"]] == ["echo"]
+    assert [(s["name"], s["state"]) for s in d.status()["services"]] == [("echo", "running"), ("off", "disabled")]
+    assert (d.service("off")["state"], d.service("off")["workers"]) == ("disabled", [])
+    assert d.ask("start off") == {"ok": False, "error": "off is disabled: its configuration says so"}
     d.configure(service("echo", "box = echo", "disable = yes") + service("off", "box = daytime", "disable = no"))
     assert d.ask("reload")["removed"] == 1
     assert re.match(rb"\d{4}-", say(d, "off"))
-    assert [s["name"] for s in d.status()["services"] if s["state"] != "draining"] == ["off"]
+    assert {s["name"]: s["state"] for s in d.status()["services"] if s["state"] != "draining"} == {"off": "running", "echo": "disabled"}
 
 
 def test_included_files_and_defaults_are_served(harkd, tmp_path):
