@@ -420,7 +420,7 @@ def test_without_processes_a_service_waits_and_recovers(hark):
     directory = pathlib.Path(tempfile.mkdtemp(prefix="hark-"))
     os.chown(directory, user.uid, user.uid)
     (directory / "hark.conf").write_text(HEAD.format(dir=directory) + service("echo", "box = echo", "model = process") +
-                                         service("other", "box = echo"))
+                                         service("other", "box = echo") + service("upper", "exec = /usr/bin/tr a-z A-Z"))
     d = Harkd([hark + "d", "-c", str(directory / "hark.conf")], directory, HEAD, cwd="/",
               preexec_fn=lambda: (resource.setrlimit(resource.RLIMIT_NPROC, (100, 100)), user.become()))
     try:
@@ -433,6 +433,17 @@ def test_without_processes_a_service_waits_and_recovers(hark):
             wait_until(lambda: d.service("echo")["held"]["resources"] >= 1)
             user.limit_processes(worker, 100)
             assert s.recv(1) == b"x"
+        upper = d.workers("upper")[0]
+        user.limit_processes(upper, 3)  # a program cannot be had: its connection waits
+        with d.connect("upper") as s:
+            s.sendall(b"hello")
+            s.shutdown(socket.SHUT_WR)
+            s.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                s.recv(10)
+            user.limit_processes(upper, 100)
+            s.settimeout(PATIENCE)
+            assert read_all(s) == b"HELLO"
         user.limit_processes(d.pid, 1)  # a worker cannot be had: its service backs off
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: d.service("echo")["state"] == "backing-off")
