@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -422,12 +423,25 @@ void control_run(struct supervisor *v, const struct pollfd *p, int n)
 	}
 }
 
+/* The older generation's, if that is where we want it. -1: it is not. */
+static int inherited(const char *path)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNSPEC};
+	socklen_t len = sizeof at - 1; /* the NUL stays */
+	int fd = upgrade_inherited("control");
+	if (fd >= 0 && (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || strcmp(at.sun_path, path) != 0)) {
+		(void)close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 {
 	char address[HARK_ADDRESS_MAX];
 	struct stat st;
 	struct control *c = calloc(1, sizeof *c);
-	int fd = upgrade_inherited("control");
+	int fd = inherited(path);
 	int len = fd >= 0 ? snprintf(address, sizeof address, "fd:%d", fd) : snprintf(address, sizeof address, "unix:%s", path);
 	int r = c == NULL ? -ENOMEM : len < (int)sizeof address ? 0 : -ENAMETOOLONG;
 	(void)snprintf(why->text, sizeof why->text, "control %s: %s", path, hark_strerror(r));

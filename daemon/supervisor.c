@@ -261,10 +261,11 @@ static void leave_terminal(void)
 
 static void become_ready(struct supervisor *v)
 {
-	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
 	struct hark_why why;
 	v->told_ready = true;
-	if (path != NULL && pid_file_write(path, &why) < 0)
+	if (v->pid_file == NULL && v->epoch->config->pid_file != NULL)
+		v->pid_file = strdup(v->epoch->config->pid_file); /* it stays there, whatever a reload says */
+	if (v->pid_file != NULL && pid_file_write(v->pid_file, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
 	upgrade_tell_ready(v);
 	if (v->in_background)
@@ -322,9 +323,8 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 	own_argv = argv;
 	while (!v->draining || v->services != NULL)
 		turn(v, &t);
-	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
-	if (path != NULL && !v->handed_over)
-		pid_file_remove(path);
+	if (v->pid_file != NULL && !v->handed_over)
+		pid_file_remove(v->pid_file);
 	control_close(v);
 	free(t.fds);
 	free(t.watches);

@@ -108,7 +108,7 @@ struct control;
 struct supervisor {
 	const char *config_file;
 	bool inetd;              /* config_file is an inetd.conf */
-	const char *pid_file;    /* --pid-file; NULL: the configuration's */
+	const char *pid_file;    /* --pid-file; NULL: the configuration's, until we are ready */
 	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;

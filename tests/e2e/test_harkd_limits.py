@@ -460,6 +460,16 @@ def test_without_processes_a_service_waits_and_recovers(hark):
         shutil.rmtree(directory)
 
 
+def test_the_pid_file_of_the_start_is_the_one_that_is_removed(harkd, tmp_path):
+    d = harkd(ECHO, head=HEAD.replace("log =", "pid_file = {dir}/pid\nlog ="))
+    assert int((tmp_path / "pid").read_text()) == d.pid
+    d.head = HEAD.replace("log =", "pid_file = {dir}/other\nlog =")
+    d.configure(ECHO)
+    assert d.ask("reload")["unchanged"] == 1
+    assert d.stop() == 0
+    assert not (tmp_path / "pid").exists() and not (tmp_path / "other").exists()
+
+
 # ---- signals ------------------------------------------------------------------------------------------
 
 
@@ -515,6 +525,20 @@ def test_two_upgrades_at_once_are_one(harkd):
     assert len(re.findall(r"upgrade: generation \d is process", d.stderr)) == 1
     assert d.status()["generation"] == 2 and d.status()["pid"] == pid
     assert ask(port) == b"ping"
+
+
+def test_an_upgrade_moves_the_control_socket_to_where_it_is_configured_now(harkd, tmp_path):
+    d = harkd(ECHO)
+    d.head = HEAD.replace("control\n", "elsewhere\n")
+    d.configure(ECHO)
+    assert d.ask("reload")["unchanged"] == 1
+    assert not (tmp_path / "elsewhere").exists()  # a reload does not
+    assert d.ask("upgrade")["ok"]
+    assert ended(d) == 0
+    now = d.ask("status", at="elsewhere")
+    d.generations.append(now["pid"])
+    assert now["generation"] == 2 and now["services"][0]["state"] == "running"
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o600
 
 
 def test_sigterm_during_an_upgrade_ends_both_generations(harkd):
