@@ -16,7 +16,7 @@
 
 #define READY_NS HARK_S /* between looks at a start-up that lasts */
 
-enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
+enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
 
 struct watch {
 	enum watched what;
@@ -74,11 +74,13 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	t->n = 0;
 	watch(t, v->signal_fd, (struct watch){WATCH_SIGNALS, NULL, NULL});
 	watch(t, v->heir_fd, (struct watch){WATCH_HEIR, NULL, NULL});
+	if (v->generation > 1)
+		watch(t, v->parent_fd, (struct watch){WATCH_ELDER, NULL, NULL}); /* POLLERR, once nobody reads there */
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		watch_service(v, t, s);
 	if (reserve(t, 64) < 0)
 		return;
-	int n = control_poll(v->control, t->fds + t->n, 64);
+	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
 	t->n += (size_t)n;
@@ -200,6 +202,9 @@ static void dispatch(struct supervisor *v, const struct watch *w)
 		return;
 	case WATCH_HEIR:
 		upgrade_heard(v);
+		return;
+	case WATCH_ELDER:
+		upgrade_alone(v);
 		return;
 	case WATCH_CONTROL:
 		return;

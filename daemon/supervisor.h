@@ -116,7 +116,8 @@ struct supervisor {
 	struct control *control;
 	int counters_fd;
 	int signal_fd;
-	int parent_fd;           /* whoever started us learns by it that we are ready, or why not; -1 */
+	int parent_fd;           /* whoever started us learns by it that we are ready, or why not; an older generation also holds the control
+	                          * socket as long as it is open, and two must not answer there. -1 */
 	int generation;          /* 1, and one more with each upgrade */
 	pid_t pid;
 	int64_t began;
@@ -171,6 +172,7 @@ int upgrade_inherited(const char *key);              /* the descriptor that the 
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
 void upgrade_cancel(struct supervisor *v);               /* we are about to end: so is the heir, if there is one */
 void upgrade_tell_ready(struct supervisor *v);
+void upgrade_alone(struct supervisor *v);                /* parent_fd has no reader any more: the older generation has let go */
 
 /* control.c */
 int control_open(struct supervisor *v, const char *path, struct hark_why *why);

@@ -98,10 +98,16 @@ void upgrade_self(struct supervisor *v)
 
 void upgrade_tell_ready(struct supervisor *v)
 {
-	if (v->parent_fd >= 0) {
+	if (v->parent_fd >= 0)
 		(void)!write(v->parent_fd, "", 1);
+	if (v->generation == 1)
+		upgrade_alone(v);
+}
+
+void upgrade_alone(struct supervisor *v)
+{
+	if (v->parent_fd >= 0)
 		(void)close(v->parent_fd);
-	}
 	v->parent_fd = -1;
 }
 

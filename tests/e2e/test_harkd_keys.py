@@ -495,11 +495,11 @@ def test_relay_joins_every_kind_of_socket(harkd, tmp_path):
                 if s.type == socket.SOCK_STREAM:
                     s.shutdown(socket.SHUT_WR)
                     assert read_all(s) == b""
-    with d.connect("to-none") as s:
-        try:
+    try:
+        with d.connect("to-none") as s:
             assert s.recv(1) == b""
-        except ConnectionResetError:
-            pass
+    except ConnectionResetError:
+        pass
     wait_until(lambda: d.service("to-none")["failed"] == 1)
 
 
