@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -133,6 +134,20 @@ static void service_json(FILE *to, const struct supervisor *v, const struct serv
 	(void)fputs("}", to);
 }
 
+/* disable = yes: nothing was ever opened or counted for it. */
+static void disabled_json(FILE *to, const struct supervisor *v, const struct config_service *conf)
+{
+	static struct counters none;
+	const struct service s = {.conf = conf, .state = SERVICE_DISABLED, .counters = &none};
+	service_json(to, v, &s);
+}
+
+static const struct config_service *disabled(const struct supervisor *v, const char *name)
+{
+	const struct config_service *conf = config_find(v->epoch->config, name);
+	return conf != NULL && conf->disabled ? conf : NULL;
+}
+
 static void time_json(FILE *to)
 {
 	struct timespec now;
@@ -154,7 +169,10 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 			return s;
 		nearest_offer(&near, s->conf->name);
 	}
-	(void)snprintf(text, sizeof text, "no such service: %s%s", name, nearest_hint(&near, "", hint, sizeof hint));
+	if (disabled(v, name) != NULL)
+		(void)snprintf(text, sizeof text, "%s is disabled: its configuration says so", name);
+	else
+		(void)snprintf(text, sizeof text, "no such service: %s%s", name, nearest_hint(&near, "", hint, sizeof hint));
 	error_answer(to, text);
 	return NULL;
 }
@@ -162,7 +180,8 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 static void do_status(struct supervisor *v, const char *name, FILE *to)
 {
 	struct service *one = NULL;
-	if (name != NULL && (one = named(v, name, to)) == NULL)
+	const struct config_service *off = name != NULL ? disabled(v, name) : NULL;
+	if (name != NULL && off == NULL && (one = named(v, name, to)) == NULL)
 		return;
 	(void)fputs("{\"ok\":true", to);
 	json_key(to, "version", HARK_VERSION);
@@ -173,11 +192,19 @@ static void do_status(struct supervisor *v, const char *name, FILE *to)
 	(void)fprintf(to, ",\"draining\":%s,\"services\":[", v->draining ? "true" : "false");
 	bool first = true;
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (one != NULL && s != one)
+		if ((one != NULL && s != one) || off != NULL)
 			continue;
 		(void)fputs(first ? "" : ",", to);
 		first = false;
 		service_json(to, v, s);
+	}
+	for (size_t i = 0; i < v->epoch->config->n_services && one == NULL; i++) {
+		const struct config_service *conf = v->epoch->config->services[i];
+		if (!conf->disabled || (off != NULL && conf != off))
+			continue;
+		(void)fputs(first ? "" : ",", to);
+		first = false;
+		disabled_json(to, v, conf);
 	}
 	(void)fputs("]}", to);
 }
@@ -396,12 +423,25 @@ void control_run(struct supervisor *v, const struct pollfd *p, int n)
 	}
 }
 
+/* The older generation's, if that is where we want it. -1: it is not. */
+static int inherited(const char *path)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNSPEC};
+	socklen_t len = sizeof at - 1; /* the NUL stays */
+	int fd = upgrade_inherited("control");
+	if (fd >= 0 && (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || strcmp(at.sun_path, path) != 0)) {
+		(void)close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 {
 	char address[HARK_ADDRESS_MAX];
 	struct stat st;
 	struct control *c = calloc(1, sizeof *c);
-	int fd = upgrade_inherited("control");
+	int fd = inherited(path);
 	int len = fd >= 0 ? snprintf(address, sizeof address, "fd:%d", fd) : snprintf(address, sizeof address, "unix:%s", path);
 	int r = c == NULL ? -ENOMEM : len < (int)sizeof address ? 0 : -ENAMETOOLONG;
 	(void)snprintf(why->text, sizeof why->text, "control %s: %s", path, hark_strerror(r));

@@ -16,7 +16,7 @@
 
 #define READY_NS HARK_S /* between looks at a start-up that lasts */
 
-enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
+enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
 
 struct watch {
 	enum watched what;
@@ -74,11 +74,13 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	t->n = 0;
 	watch(t, v->signal_fd, (struct watch){WATCH_SIGNALS, NULL, NULL});
 	watch(t, v->heir_fd, (struct watch){WATCH_HEIR, NULL, NULL});
+	if (v->generation > 1)
+		watch(t, v->parent_fd, (struct watch){WATCH_ELDER, NULL, NULL}); /* POLLERR, once nobody reads there */
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		watch_service(v, t, s);
 	if (reserve(t, 64) < 0)
 		return;
-	int n = control_poll(v->control, t->fds + t->n, 64);
+	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
 	t->n += (size_t)n;
@@ -131,22 +133,27 @@ static void hang_up(struct supervisor *v)
 	notify("READY=1");
 }
 
+/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and when it is asked for
+ * by a signal then: they have the grace. And then: at once. */
 void supervisor_drain(struct supervisor *v)
 {
-	bool again = v->draining;
+	bool begins = !v->draining, relieved = begins && v->handed_over, again = v->ending;
 	v->draining = true;
-	if (!v->handed_over)
+	v->ending = !relieved;
+	if (!v->handed_over) {
 		notify("STOPPING=1");
+		upgrade_cancel(v);
+	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (v->handed_over && s->state != SERVICE_GONE) {
+		if (relieved && s->state != SERVICE_GONE) {
 			s->state = SERVICE_GONE;
 			service_retire(s);
 		} else if (s->state != SERVICE_GONE)
 			service_remove(v, s);
-		else if (again)
-			service_drain(s, 0);
+		else if (!relieved)
+			service_drain(s, again ? 0 : s->conf->grace_ns);
 	}
-	if (!again)
+	if (begins)
 		sockets_free(&v->sockets, v->handed_over);
 	if (v->handed_over)
 		control_close(v);
@@ -195,6 +202,9 @@ static void dispatch(struct supervisor *v, const struct watch *w)
 		return;
 	case WATCH_HEIR:
 		upgrade_heard(v);
+		return;
+	case WATCH_ELDER:
+		upgrade_alone(v);
 		return;
 	case WATCH_CONTROL:
 		return;
@@ -256,10 +266,11 @@ static void leave_terminal(void)
 
 static void become_ready(struct supervisor *v)
 {
-	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
 	struct hark_why why;
 	v->told_ready = true;
-	if (path != NULL && pid_file_write(path, &why) < 0)
+	if (v->pid_file == NULL && v->epoch->config->pid_file != NULL)
+		v->pid_file = strdup(v->epoch->config->pid_file); /* it stays there, whatever a reload says */
+	if (v->pid_file != NULL && pid_file_write(v->pid_file, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
 	upgrade_tell_ready(v);
 	if (v->in_background)
@@ -317,9 +328,8 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 	own_argv = argv;
 	while (!v->draining || v->services != NULL)
 		turn(v, &t);
-	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
-	if (path != NULL && !v->handed_over)
-		pid_file_remove(path);
+	if (v->pid_file != NULL && !v->handed_over)
+		pid_file_remove(v->pid_file);
 	control_close(v);
 	free(t.fds);
 	free(t.watches);

@@ -98,10 +98,16 @@ void upgrade_self(struct supervisor *v)
 
 void upgrade_tell_ready(struct supervisor *v)
 {
-	if (v->parent_fd >= 0) {
+	if (v->parent_fd >= 0)
 		(void)!write(v->parent_fd, "", 1);
+	if (v->generation == 1)
+		upgrade_alone(v);
+}
+
+void upgrade_alone(struct supervisor *v)
+{
+	if (v->parent_fd >= 0)
 		(void)close(v->parent_fd);
-	}
 	v->parent_fd = -1;
 }
 
@@ -215,6 +221,15 @@ static void forget_heir(struct supervisor *v)
 	v->heir = 0;
 	v->heir_fd = v->heir_pidfd = -1;
 	v->heir_deadline = HARK_FOREVER;
+}
+
+void upgrade_cancel(struct supervisor *v)
+{
+	if (v->heir == 0)
+		return;
+	(void)kill(v->heir, SIGTERM); /* it may serve already, and drains then */
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is given up", v->generation + 1);
+	forget_heir(v);
 }
 
 static void heir_failed(struct supervisor *v, const char *how)
