@@ -5,6 +5,7 @@
 #   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
 #   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
+#   make deb        Debian packages, in build/deb              scripts/test-deb   tries them in a clean system
 
 PREFIX ?= /usr/local
 BUILD ?= build
@@ -43,7 +44,11 @@ install: build
 uninstall:
 	ninja -C $(BUILD) uninstall
 
+# Copies the sources there first: what is in build/ otherwise is neither used nor changed.
+deb:
+	@exec scripts/deb
+
 clean:
 	rm -rf build build-asan build-tsan build-clang build-fuzz
 
-.PHONY: all build run test asan tsan bench fuzz install uninstall clean
+.PHONY: all build run test asan tsan bench fuzz install uninstall deb clean

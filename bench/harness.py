@@ -177,7 +177,7 @@ class Server:
 
     def __init__(self, contender, core, scratch):
         self.contender = contender
-        self.port = free_port() if contender.needs_port else 0
+        self.port = contender.fixed_port or (free_port() if contender.needs_port else 0)
         command = contender.command(self.port, scratch)
         self.log = tempfile.TemporaryFile()
         environment = dict(os.environ, **contender.environment)
@@ -256,13 +256,14 @@ class Server:
 class Contender:
     """Something to measure. `missing` says why it cannot be, if it cannot."""
 
-    def __init__(self, name, command, missing=None, environment=None, needs_port=False, engine=None,
+    def __init__(self, name, command, missing=None, environment=None, needs_port=False, fixed_port=0, engine=None,
                  announces=r"tcp://127\.0\.0\.1:(\d+)"):
         self.name = name
         self.command = command if callable(command) else lambda port, scratch: command
         self.missing = missing
         self.environment = environment or {}
-        self.needs_port = needs_port
+        self.needs_port = needs_port or fixed_port != 0
+        self.fixed_port = fixed_port
         self.engine = engine
         self.announces = announces
 

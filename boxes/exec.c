@@ -18,6 +18,8 @@
  * the server drains, the whole group is asked to end, ever more firmly: end of input at once, SIGTERM --term-after later, and
  * SIGKILL --kill-after (see climb()).
  *
+ * Where there is no room for a process (RLIMIT_NPROC, memory, descriptors) it is tried again for ten seconds.
+ *
  * The outcome is the program's pid and status; 127 or 126 in a shell's manner if it could not be started (not found; anything
  * else). */
 #include "environ.h"
@@ -33,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "number.h"
@@ -45,6 +48,9 @@
 #define DRAIN_STEP_NS (2 * HARK_S)
 /* How long one that was killed may take to be gone, when there is no more time. */
 #define DYING_MS 1000
+/* How long a connection waits for a process that cannot be had, and between tries. */
+#define ROOM_NS      (10 * HARK_S)
+#define ROOM_STEP_NS (100 * HARK_MS)
 
 struct exec {
 	bool stderr_too;
@@ -196,6 +202,26 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 	return r;
 }
 
+/* There is no room for a process now: others give some back. */
+static bool may_pass(int r)
+{
+	return r == -EAGAIN || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
+/* start(), again and again for a while: a connection that waits is better than one that is lost. */
+static int start_patiently(const struct exec *x, struct hark_conn *c, struct spawned *p)
+{
+	struct hark_conn_stats stats;
+	int64_t until = hark_after(ROOM_NS);
+	hark_conn_stats(c, &stats);
+	until = earlier(until, stats.deadline_ns);
+	for (;;) {
+		int r = start(x, c, p);
+		if (!may_pass(r) || hark_now() >= earlier(until, hark_drain_deadline()) || hark_sleep(ROOM_STEP_NS) < 0)
+			return r;
+	}
+}
+
 void exec_serve(struct hark_conn *c, void *arg)
 {
 	const struct exec *x = arg;
@@ -205,7 +231,7 @@ void exec_serve(struct hark_conn *c, void *arg)
 	if (r == -EALREADY)
 		return;
 	if (r == 0)
-		r = start(x, c, &p);
+		r = start_patiently(x, c, &p);
 	if (r < 0) {
 		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
 		return;
@@ -237,6 +263,17 @@ static int take_words(struct exec *x, char *const words[], size_t n, const char 
 	return x->argv == NULL || x->environ == NULL ? -ENOMEM : 0;
 }
 
+/* A chroot may lack it; but a server's own standard input often is that already. Returns a descriptor or -errno. */
+static int open_null(void)
+{
+	struct stat st;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int error = errno;
+	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) /* Linux's devices.txt */
+		fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
+	return fd >= 0 ? fd : -error;
+}
+
 static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *why)
 {
 	const char *directory = NULL, *argv0 = NULL, *term_after = NULL, *kill_after = NULL;
@@ -264,8 +301,8 @@ static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *w
 		               r == -ENOENT && strchr(name, '/') == NULL ? "not found in $PATH" : hark_strerror(r));
 	if (take_words(x, argv + took, (size_t)(argc - took), argv0) < 0)
 		return box_why(why, -ENOMEM, "out of memory");
-	if (stdin_null && (x->input = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
-		return box_why(why, -errno, "cannot open /dev/null: %s", hark_strerror(errno));
+	if (stdin_null && (x->input = open_null()) < 0)
+		return box_why(why, x->input, "cannot open /dev/null: %s", hark_strerror(x->input));
 	return directory != NULL ? check_directory(x, directory, why) : 0;
 }
 

@@ -80,6 +80,7 @@ struct config_service {
 	gid_t gid;                     /* of group or the user's; -1: none */
 	gid_t *groups;                 /* supplementary ones: groups =, else those of the user in the group database */
 	size_t n_groups;
+	bool groups_named;             /* groups = was given, be it none: they hold without a user, too */
 	char *chroot, *directory;      /* absolute; NULL: none */
 	int umask;                     /* -1: as harkd's */
 	int nice;                      /* added to harkd's */
@@ -122,8 +123,11 @@ int config_load(const char *file, struct config **out);
 /* The same from a draft (draft.h): each setting's own place is told in errors. The draft stays the caller's and may be freed at once. */
 int config_load_draft(const struct draft *d, struct config **out);
 
+/* Adds to the warnings what the draft's readers could not carry over, each with its place. 0 or -ENOMEM. */
+int config_warn_of_draft(struct config *c, const struct draft *d);
+
 /* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each service of another user
- * is tried in a forked child that becomes that user). Adds to the errors and returns their number. */
+ * is tried in a forked child that becomes that user). Adds to the errors and returns their number, or -ENOMEM. */
 int config_check_system(struct config *c);
 
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */
@@ -134,6 +138,8 @@ struct config_service *config_find(const struct config *c, const char *name);
 
 void config_free(struct config *c);
 
+struct config_how;
+
 /* One key of hark.conf: the table from which keys are read, checked, printed, completed, and which the man page is tested against. */
 struct config_key {
 	const char *name;
@@ -141,6 +147,7 @@ struct config_key {
 	const char *value;    /* what hark.conf(5) calls it: "DURATION", "yes|no" */
 	const char *standard; /* the default, as it would be written; "" if none */
 	const char *summary;
+	const struct config_how *how; /* config/'s own: how it is read, checked and printed */
 };
 
 /* Ends with a row whose name is NULL. */

@@ -31,6 +31,8 @@ struct draft_section {
 	size_t n;
 };
 
+#define DRAFT_NOT_CARRIED "not carried over: " /* what draft_drop() puts before its words */
+
 /* What a reader made of one directive of its input: for the table of hark import --report. */
 enum draft_fate { DRAFT_CARRIED = 0, DRAFT_DROPPED, DRAFT_FATES };
 
@@ -42,11 +44,15 @@ struct draft {
 	size_t fates[DRAFT_FATES];
 	char **files;  /* names that places point at */
 	size_t n_files;
+	struct draft_section head; /* remarks at the top of the file; its name is NULL */
 	bool broken;
 };
 
 struct draft *draft_new(void); /* NULL: no memory */
 void draft_free(struct draft *d);
+
+/* Memory was short: the draft is not whole. */
+bool draft_broken(const struct draft *d);
 
 /* A copy of file's name that lives as long as the draft. */
 const char *draft_file(struct draft *d, const char *file);

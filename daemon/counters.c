@@ -27,6 +27,9 @@ struct table {
 	struct counters services[COUNTERS_SERVICES_MAX];
 };
 
+const char *const counters_refusal_names[REFUSALS] = {
+	[REFUSED_PER_SOURCE] = "max_per_source", [REFUSED_RATE_PER_SOURCE] = "rate_per_source"};
+
 static_assert(offsetof(struct table, services) % 8 == 0, "counts are aligned");
 static_assert(sizeof(struct table) < 2 * 1024 * 1024, "address space that each worker maps");
 

@@ -20,6 +20,9 @@ enum counters_refusal { /* shed: the connection was closed */
 	REFUSALS,
 };
 
+/* As its key is called. */
+extern const char *const counters_refusal_names[REFUSALS];
+
 enum counters_hold { /* waits in the backlog */
 	HELD_MAX_CONNS = 0,
 	HELD_RATE,

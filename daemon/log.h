@@ -36,6 +36,10 @@ struct log_connection {
 /* dropped: counted up if the line was lost; may be NULL. */
 void log_connection(const struct log_connection *l, _Atomic uint64_t *dropped);
 
+/* Descriptor 2 is about to become another file, that of a service's programs: lines that go to standard error go on to what it is now, by
+ * another descriptor. 0 or -errno. */
+int log_leave_stderr(void);
+
 /* The descriptor in use, or -1: a worker keeps it when it closes all that is not its own. */
 int log_fd(void);
 

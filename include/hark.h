@@ -431,6 +431,12 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
  * Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
+/* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended by itself, in its own
+ * time: nobody is told, nothing idle is ended. What waits in the backlogs is left there, for others that have the sockets open: a
+ * successor. A socket that was lent (serve_opts.wait) is lent no more. A hark_drain() may follow.
+ * Async-signal-safe. */
+void hark_retire(void);
+
 /* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
 int64_t hark_drain_deadline(void);
 

@@ -1,7 +1,7 @@
-/* drain.c — hark_drain(): async-signal-safe, and heard by every worker, thread and child of this process.
+/* drain.c — hark_drain() and hark_retire(): async-signal-safe, and heard by every worker, thread and child of this process.
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
- * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
+ * for everybody who polls it, as long as the drain lasts. Retiring concerns those who accept alone, so it has an eventfd of its own. Each process that serves has a state of its own and looks at
  * the one of the process that forked it as well; so ending one child does not drain its parent.
  *
  * Any thread; hark_drain() also in signal handlers. */
@@ -18,13 +18,14 @@
 
 struct state {
 	_Atomic int64_t until; /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
+	_Atomic bool retired;  /* seq_cst, as until */
 };
 
-static struct state first = {HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
+static struct state first = {HARK_FOREVER, false};      /* before the first serve, so that an early signal is not lost */
 static _Atomic(struct state *) own = &first;
 static struct state *upstream;
-static _Atomic int own_fd = -1;
-static int upstream_fd = -1;
+static _Atomic int own_fd = -1, own_retire_fd = -1;
+static int upstream_fd = -1, upstream_retire_fd = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int serving; /* guarded by lock */
 
@@ -48,6 +49,29 @@ void hark_drain(int64_t grace_ns)
 	shorten(atomic_load(&own), hark_after(grace_ns < 0 ? 0 : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2 : grace_ns));
 	tell(atomic_load(&own_fd));
 	errno = saved;
+}
+
+void hark_retire(void)
+{
+	int saved = errno;
+	atomic_store(&atomic_load(&own)->retired, true);
+	tell(atomic_load(&own_retire_fd));
+	errno = saved;
+}
+
+bool hark__retired(void)
+{
+	return atomic_load(&atomic_load(&own)->retired) || (upstream != NULL && atomic_load(&upstream->retired));
+}
+
+int hark__retire_fd(void)
+{
+	return atomic_load(&own_retire_fd);
+}
+
+int hark__retire_upstream_fd(void)
+{
+	return upstream_retire_fd;
 }
 
 int64_t hark__drain_until(void)
@@ -85,22 +109,35 @@ int hark__drain_upstream_fd(void)
 /* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
 static int renew(struct state *old)
 {
-	int fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int r, fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
 		return -errno;
+	int retire_fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (retire_fd < 0) {
+		r = -errno;
+		goto close_fd;
+	}
 	struct state *s = hark__sys.mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (s == MAP_FAILED) {
-		(void)hark__sys.close(fd);
-		return -ENOMEM;
+		r = -ENOMEM;
+		goto close_retire_fd;
 	}
 	atomic_store(&s->until, HARK_FOREVER);
 	atomic_store(&own, s);
 	atomic_store(&own_fd, fd);
+	atomic_store(&own_retire_fd, retire_fd);
+	if (old != NULL && atomic_load(&old->retired))
+		hark_retire();
 	if (old != NULL && atomic_load(&old->until) != HARK_FOREVER) {
 		shorten(s, atomic_load(&old->until));
 		tell(fd);
 	}
 	return 0;
+close_retire_fd:
+	(void)hark__sys.close(retire_fd);
+close_fd:
+	(void)hark__sys.close(fd);
+	return r;
 }
 
 /* Takes back what the descriptor tells of a drain that is over. With lock. A drain that begins meanwhile is told again. */
@@ -109,8 +146,12 @@ static void untell(void)
 	uint64_t count;
 	while (hark__sys.read(atomic_load(&own_fd), &count, sizeof count) < 0 && errno == EINTR)
 		;
+	while (hark__sys.read(atomic_load(&own_retire_fd), &count, sizeof count) < 0 && errno == EINTR)
+		;
 	if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
 		tell(atomic_load(&own_fd));
+	if (atomic_load(&atomic_load(&own)->retired))
+		tell(atomic_load(&own_retire_fd));
 }
 
 int hark__drain_enter(void)
@@ -133,6 +174,8 @@ void hark__drain_leave(void)
 	if (--serving == 0) {
 		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
 		atomic_store(&first.until, HARK_FOREVER);
+		atomic_store(&atomic_load(&own)->retired, false);
+		atomic_store(&first.retired, false);
 		untell();
 	}
 	pthread_mutex_unlock(&lock);
@@ -141,13 +184,16 @@ void hark__drain_leave(void)
 void hark__drain_forked(void)
 {
 	struct state *parents = atomic_load(&own);
-	int parents_fd = atomic_load(&own_fd);
+	int parents_fd = atomic_load(&own_fd), parents_retire_fd = atomic_load(&own_retire_fd);
 	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
 	serving = 1;
 	if (renew(NULL) < 0)
 		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
-	if (upstream_fd >= 0)
+	if (upstream_fd >= 0) {
 		(void)hark__sys.close(upstream_fd);
+		(void)hark__sys.close(upstream_retire_fd);
+	}
 	upstream = parents;
 	upstream_fd = parents_fd;
+	upstream_retire_fd = parents_retire_fd;
 }

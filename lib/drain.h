@@ -3,6 +3,7 @@
 #define HARK__DRAIN_H
 
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* When the drain's grace ends, here or in the process that forked this one; HARK_FOREVER: none has begun. */
@@ -14,6 +15,11 @@ int hark__drain_poll(struct pollfd p[2]);
 /* The descriptor that becomes, and stays, readable when this process drains; the same of the process that forked it, or -1. */
 int hark__drain_fd(void);
 int hark__drain_upstream_fd(void);
+
+/* The same of hark_retire(): whether it was called here or in the process that forked this one, and what becomes readable then. */
+bool hark__retired(void);
+int hark__retire_fd(void);
+int hark__retire_upstream_fd(void);
 
 /* A serve begins in this process: makes the shared state if there is none. 0 or -errno. And ends: the last one forgets
  * the drain, so that a later serve starts afresh. */

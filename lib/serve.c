@@ -87,7 +87,7 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
 	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	hark__server_closed(s, c, c->status < 0 ? 0 : hark_flush(c));
+	hark__server_closed(s, c, c->status < 0 ? 0 : hark__conn_flush_last(c));
 	hark__server_end(c);
 }
 
@@ -109,7 +109,7 @@ static bool backlog_left(const struct hark__server *s)
 
 static void finish_if_empty(struct hark__server *s)
 {
-	if (s->draining && s->n_conns == 0 && !backlog_left(s) && !s->done) {
+	if ((s->draining || s->retired) && s->n_conns == 0 && !backlog_left(s) && !s->done) {
 		s->done = true;
 		hark__fiber_wake(s->waiting);
 	}
@@ -236,13 +236,18 @@ static int64_t pace(struct hark__server *s)
 	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
 }
 
+static bool something_waits(const struct hark__gate *g)
+{
+	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
+	return hark__sys.poll(&p, 1, 0) != 0;
+}
+
 /* Looks first: a pause where nobody waits would be told, counted, and slow for who comes next. */
 bool hark__gate_paced(struct hark__gate *g)
 {
-	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
 	if (g->server->opts.pace == NULL)
 		return true;
-	if (hark__sys.poll(&p, 1, 0) == 0) {
+	if (!something_waits(g)) {
 		hark__gate_watch(g);
 		return false;
 	}
@@ -301,6 +306,10 @@ static void accept_streams(struct hark__gate *g)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (g->listener->src.fd < 0 || !hark__server_may_accept(s) || !hark__gate_paced(g))
 			return;
+		if (i > 0 && s->opts.pace == NULL && !something_waits(g)) { /* a fifth of what accept(2) costs where nobody does */
+			hark__gate_watch(g);
+			return;
+		}
 		int r = hark__accept_now(g->listener, &c);
 		if (r < 0) {
 			hark__gate_unused(g);
@@ -365,6 +374,10 @@ static void gate_run(struct hark__waiter *w)
 	struct hark__gate *g = hark__container(w, struct hark__gate, waiter);
 	if (g->server->draining)
 		return;
+	if (g->server->retired) {
+		(void)hark__server_may_accept(g->server); /* there was no room for one */
+		return;
+	}
 	if (g->server->opts.wait)
 		hark__gate_lend(g);
 	else if (g->listener->type == SOCK_DGRAM)
@@ -495,6 +508,22 @@ static void drain_run(struct hark__waiter *w)
 	finish_if_empty(s);
 }
 
+/* What was accepted and found no room yet is still to be served, so that a pause goes on; the sockets go at once. */
+static void retire_run(struct hark__waiter *w)
+{
+	struct hark__server *s = hark__container(w, struct hark__server, retire_waiter);
+	if (s->retired || s->draining || !hark__retired())
+		return;
+	if (hark__retire_upstream_fd() >= 0) /* our own children that accept listen to us */
+		hark_retire();
+	s->retired = true;
+	for (int i = 0; i < s->n_gates; i++)
+		close_gate(&s->gates[i]);
+	if (s->stuck != NULL)
+		hark__loop_wake(s->loop, &s->gates[0].waiter);
+	finish_if_empty(s);
+}
+
 /* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. */
 static void life_run(struct hark__waiter *w)
 {
@@ -518,9 +547,14 @@ static int watch_drain(struct hark__server *s, int life_fd)
 	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
 	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
 	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
+	if (r2 == 0)
+		r2 = watch_fd(s, &s->retire[0], hark__retire_fd(), &s->retire_waiter);
+	if (r2 == 0)
+		r2 = watch_fd(s, &s->retire[1], hark__retire_upstream_fd(), &s->retire_waiter);
 	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
 		r2 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
+	hark__loop_wake(s->loop, &s->retire_waiter);
 	return r < 0 ? r : r1 < 0 ? r1 : r2;
 }
 
@@ -546,11 +580,13 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	s->drain_tick.run = drain_tick_run;
 	s->drain_timer = (struct hark__timer){.waiter = &s->drain_tick, .kept = true};
 	s->life_waiter.run = life_run;
+	s->retire_waiter.run = retire_run;
 }
 
 static void close_work(struct hark__server *s)
 {
-	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter};
+	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter,
+	                                       &s->retire_waiter};
 	for (int i = 0; i < s->n_gates; i++) {
 		struct hark__gate *g = &s->gates[i];
 		close_gate(g);
@@ -570,12 +606,16 @@ static void close_work(struct hark__server *s)
 		hark__loop_unwake(s->loop, waiters[i]);
 	hark__source_detach(&s->drain[0]);
 	hark__source_detach(&s->drain[1]);
+	hark__source_detach(&s->retire[0]);
+	hark__source_detach(&s->retire[1]);
 	hark__source_detach(&s->life);
 }
 
 static int work_on_loop(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd)
 {
 	init_gates(s, listeners, n);
+	for (int i = 0; i < n && s->opts.wait; i++)
+		hark__gate_prepare(&s->gates[i]);
 	s->waiting = hark__fiber_self();
 	hark_scope_open(&s->scope);
 	int r = watch_drain(s, life_fd);

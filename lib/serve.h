@@ -53,6 +53,7 @@ struct hark__server {
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool draining, cut, done;
+	bool retired; /* accepts no more; done when the last connection has ended */
 	bool abandoned; /* has returned: what still ends has left already */
 	bool overtime; /* a connection lasted to the end of the grace */
 	struct hark__timer retry;  /* while paused; kept */
@@ -62,6 +63,8 @@ struct hark__server {
 	struct hark__waiter drain_waiter;
 	struct hark__timer drain_timer; /* looks whether the grace has ended, or was shortened */
 	struct hark__waiter drain_tick;
+	struct hark__source retire[2]; /* likewise */
+	struct hark__waiter retire_waiter;
 	struct hark__source life;  /* a worker's: its supervisor holds the other end; -1: none */
 	struct hark__waiter life_waiter;
 	struct hark__fiber *waiting;  /* in hark_serve(): woken when all is over */
@@ -111,6 +114,7 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 
 /* serve_wait.c: lends the gate's socket to a box, and takes it back. */
 void hark__gate_lend(struct hark__gate *g);
+void hark__gate_prepare(struct hark__gate *g); /* before anything comes: see arrival() there */
 void hark__gate_returned(struct hark__gate *g);
 
 #endif

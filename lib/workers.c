@@ -40,7 +40,8 @@ struct supervisor {
 	struct worker workers[HARK__WORKERS_MAX];
 	int n;
 	int life[2]; /* [0] the workers', [1] ours */
-	struct hark__source drain[2];
+	struct hark__source drain[4]; /* a drain's and a retirement's, here and upstream */
+	bool retired;
 	bool cut;
 };
 
@@ -139,7 +140,7 @@ static int64_t next_look(const struct supervisor *v, int64_t drain_end)
 	int64_t at = drain_end == HARK_FOREVER ? HARK_FOREVER : hark_after(50 * HARK_MS); /* it may be shortened */
 	for (int i = 0; i < v->n; i++) {
 		const struct worker *w = &v->workers[i];
-		if (w->pid == 0 && drain_end == HARK_FOREVER && w->again < at)
+		if (w->pid == 0 && drain_end == HARK_FOREVER && !v->retired && w->again < at)
 			at = w->again;
 		if (w->pid > 0 && w->pidfd.fd < 0)
 			at = hark_after(100 * HARK_MS); /* no descriptor to wait for: look */
@@ -172,13 +173,13 @@ static void nap(void)
 
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
-	struct hark__source *s[HARK__WORKERS_MAX + 2];
+	struct hark__source *s[HARK__WORKERS_MAX + 4];
 	int n = 0;
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
 			s[n++] = &v->workers[i].pidfd;
-	for (int i = 0; i < 2 && drain_end == HARK_FOREVER; i++)
-		if (v->drain[i].fd >= 0)
+	for (int i = 0; i < 4 && drain_end == HARK_FOREVER; i++)
+		if (v->drain[i].fd >= 0 && (i < 2 || !v->retired))
 			s[n++] = &v->drain[i];
 	int r = hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers");
 	if (r == -ECANCELED)
@@ -214,11 +215,17 @@ static void supervise(struct supervisor *v)
 		for (int i = 0; i < v->n; i++)
 			if (v->workers[i].pid > 0)
 				(void)reap(v, &v->workers[i]);
-		if (told && running(v) == 0)
+		if (!told && !v->retired && hark__retired()) {
+			v->retired = true;
+			close_listeners(v);
+			if (hark__retire_upstream_fd() >= 0)
+				hark_retire();
+		}
+		if ((told || v->retired) && running(v) == 0)
 			return;
 		if (told && hark_now() >= end + KILL_NS)
 			kill_all(v);
-		if (!told)
+		if (!told && !v->retired)
 			start_due(v);
 		wait_for_news(v, end);
 	}
@@ -236,8 +243,10 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 		return -errno;
 	hark__source_init(&v.drain[0], hark__drain_fd());
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
-	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
-	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
+	hark__source_init(&v.drain[2], hark__retire_fd());
+	hark__source_init(&v.drain[3], hark__retire_upstream_fd());
+	for (int i = 0; i < 4; i++)
+		hark__ready_clear(&v.drain[i], HARK__IN | HARK__OUT);
 	for (int i = 0; i < v.n; i++) {
 		int one = start_worker(&v, &v.workers[i]);
 		r = r < 0 ? r : one;
@@ -251,7 +260,7 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	supervise(&v);
 	(void)hark__sys.close(v.life[0]);
 	(void)hark__sys.close(v.life[1]);
-	hark__source_detach(&v.drain[0]);
-	hark__source_detach(&v.drain[1]);
+	for (int i = 0; i < 4; i++)
+		hark__source_detach(&v.drain[i]);
 	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
 }

@@ -65,7 +65,7 @@ static int take_mode(const struct verb *v, const struct option_row *o, const cha
 	return 0;
 }
 
-/* Puts the value in its place. text is NULL for flags alone. Returns 0 or STATUS_USAGE. */
+/* Puts the value in its place. text is NULL for flags, and for periods that were left out. Returns 0 or STATUS_USAGE. */
 static int option_take(const struct verb *v, const struct option_row *o, const char *text, void *to)
 {
 	void *place = (char *)to + o->at;
@@ -87,6 +87,12 @@ static int option_take(const struct verb *v, const struct option_row *o, const c
 		if ((err = take_number(v, o, text, &n)) == 0)
 			*(size_t *)place = (size_t)n;
 		return err;
+	case OPTION_PERIOD:
+		if (text == NULL) {
+			*(int64_t *)place = o->max;
+			return 0;
+		}
+		return take_duration(v, o, text, place);
 	case OPTION_DURATION:
 		return take_duration(v, o, text, place);
 	case OPTION_MODE:
@@ -143,6 +149,8 @@ static int parse_long(struct cursor *c)
 		}
 		if (equals != NULL)
 			return option_take(c->verb, o, equals + 1, c->to);
+		if (o->kind == OPTION_PERIOD)
+			return option_take(c->verb, o, NULL, c->to);
 		if (c->at == c->argc)
 			return value_missing(c->verb, o);
 		return option_take(c->verb, o, c->argv[c->at++], c->to);
@@ -212,7 +220,7 @@ static void help_row(FILE *to, char letter, const char *name, const char *value,
 	char left[64];
 
 	(void)snprintf(left, sizeof left, "%c%c%s--%s%s%s", letter ? '-' : ' ', letter ? letter : ' ', letter ? ", " : "  ",
-	               name, value != NULL ? " " : "", value != NULL ? value : "");
+	               name, value != NULL && value[0] != '[' ? " " : "", value != NULL ? value : "");
 	fprintf(to, "  %-26s %s\n", left, help);
 }
 

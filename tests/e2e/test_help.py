@@ -8,7 +8,9 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin"]
+VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin", "config", "import"]
+VERBS += ["status", "reload", "stop", "start", "drain", "upgrade"]
+PAGES = dict.fromkeys(["reload", "stop", "start", "drain", "upgrade"], "control")  # of verbs that share a page
 
 
 def help_of(run, verb):
@@ -52,14 +54,14 @@ def test_each_verb_has_help(run, verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_is_in_the_manual_and_nothing_else(run, verb):
-    page = (ROOT / f"man/hark-{verb}.1").read_text()
+    page = (ROOT / f"man/hark-{PAGES.get(verb, verb)}.1").read_text()
     listed = set()
     for line in re.findall(r"^\.It (Fl .*)$", page, re.M):
         listed |= {"--" + name for name in re.findall(r"(?:Fl |, )-([a-z][\w-]+)", line)}
     assert listed == options_of(help_of(run, verb))
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "man").glob("hark*.1")))
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "man").glob("hark*.[158]")))
 def test_the_manual_is_well_formed(page):
     if not shutil.which("mandoc"):
         pytest.skip("mandoc is not installed")

@@ -1,7 +1,7 @@
 /* test_limits.c — the limits of a service and of each source, over a clock that the test sets, with sources that it makes up, and with
  * workers that are killed at any moment.
  *
- * limits.c is compiled in here, so that addresses can be made up: a connection of these tests is an endpoint and no more. */
+ * limiter.c is compiled in here, so that addresses can be made up: a connection of these tests is an endpoint and no more. */
 #include "net_support.h"
 
 #include <pthread.h>
@@ -10,7 +10,7 @@
 
 static int peer_of(struct hark_conn *c, struct hark_endpoint *out);
 #define hark_peer_endpoint(c, out) peer_of(c, out)
-#include "../../daemon/limits.c"
+#include "../../daemon/limiter.c"
 #undef hark_peer_endpoint
 
 static const struct hark_endpoint *made_up; /* whom every connection comes from; NULL: as it is */

@@ -1,4 +1,4 @@
-/* limits.c — places, token buckets and the table of sources, in memory that a service's workers share.
+/* limiter.c — places, token buckets and the table of sources, in memory that a service's workers share.
  *
  * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is killed while it
  * holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the truth: what each slot holds is, and
@@ -12,7 +12,7 @@
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
  * Thread: each worker's loop, and the supervisor's main thread. Owner: the supervisor; its workers inherit the mapping. */
-#include "limits.h"
+#include "limiter.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -475,17 +475,19 @@ int limits_admit(struct hark_conn *c, void *limits_worker)
 	struct limits_worker *w = limits_worker;
 	struct limits *l = w->limits;
 	struct key k;
-	enum counters_refusal why;
+	enum counters_refusal why = REFUSED_PER_SOURCE;
 	int ticket = 0;
 	bool keyed = l != NULL && l->sources != NULL && key_of(l, c, &k);
 	if (l != NULL && lock(l)) {
 		ticket = admit(l, w->slot, keyed ? &k : NULL, &why);
 		unlock(l);
 	}
-	if (ticket >= 0)
+	if (ticket >= 0) {
 		count_now(w, 1);
-	else
-		atomic_fetch_add_explicit(&w->counters->refused[why], 1, memory_order_relaxed);
+		return ticket;
+	}
+	w->refused = why;
+	atomic_fetch_add_explicit(&w->counters->refused[why], 1, memory_order_relaxed);
 	return ticket;
 }
 

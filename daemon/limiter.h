@@ -1,4 +1,4 @@
-/* limits.h — the limits that no box can forget: how many connections at once and how fast, of the service and of each source.
+/* limiter.h — the limits that no box can forget: how many connections at once and how fast, of the service and of each source.
  *
  * Two questions, asked by the worker that accepts (struct hark_serve_opts): limits_pace() before a connection is taken from the backlog (the service's
  * max_conns, rate, max_load: who comes waits), limits_admit() when it is (its source's max_per_source and rate_per_source: it is shed). State
@@ -7,8 +7,8 @@
  *
  * A source is an IPv4 address, an IPv6 prefix, or the uid of a unix peer. The table is bounded; where it is full of sources that are all
  * connected the newcomer is admitted uncounted. */
-#ifndef LIMITS_H
-#define LIMITS_H
+#ifndef LIMITER_H
+#define LIMITER_H
 
 #include <stdint.h>
 
@@ -27,6 +27,7 @@ struct limits_worker {
 	struct limits *limits;     /* may be NULL */
 	struct counters *counters;
 	int slot;
+	enum counters_refusal refused; /* why limits_admit() shed the last one that it did */
 };
 
 /* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and a token: limits_admit()
@@ -44,7 +45,7 @@ void limits_leave(int ticket, void *limits_worker);
 /* The worker of that slot is dead: what it held is given back. Called by the supervisor, before counters_slot_clear(). */
 void limits_forget(struct limits *l, int slot);
 
-/* What limits.c asks of the world; for tests to put their own there, before anything else is called. */
+/* What limiter.c asks of the world; for tests to put their own there, before anything else is called. */
 struct limits_world {
 	int64_t (*now)(void);      /* CLOCK_MONOTONIC */
 	double (*load)(void);      /* the 1 min load average; < 0: not known */

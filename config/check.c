@@ -1,0 +1,243 @@
+/* check.c — what can only be known here and now: whether a service may become its user, enter its directories, and
+ * run its program.
+ *
+ * Where another user or root directory is asked for, a forked child becomes that and tries; what it finds comes back
+ * through a pipe. It is killed if it has not said so in time (a directory on a file server that is gone). The child
+ * calls nothing that allocates or locks: harkd may have threads. A script's interpreter and a program's libraries
+ * are not looked at. Main thread. */
+#include "inside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CHILD_NS (3 * HARK_S)  /* for one service */
+#define ALL_NS   (15 * HARK_S) /* for all of them */
+
+enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM };
+
+/* What is found. */
+struct report {
+	enum step step; /* where it ended; DONE: all is well */
+	int error;      /* errno */
+	int at;         /* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program */
+};
+
+/* One service. */
+struct trial {
+	const struct service *s;
+	const char *program; /* NULL: none, or it was found wanting already */
+	const char *path;    /* $PATH, or what stands for it */
+	bool become;         /* another user or other groups */
+};
+
+/* ---- what the child calls ---- */
+
+static int may_enter(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return errno;
+	if (!S_ISDIR(st.st_mode))
+		return ENOTDIR;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? errno : 0;
+}
+
+/* May the process that we are run it? *at as in struct report. */
+static int may_run(const char *path, int *at)
+{
+	char part[PATH_MAX];
+	struct stat st;
+	size_t n = strlen(path);
+
+	if (n >= sizeof part)
+		return ENAMETOOLONG;
+	memcpy(part, path, n + 1);
+	*at = 0;
+	for (size_t i = 1; i < n; i++) {
+		if (part[i] != '/')
+			continue;
+		part[i] = '\0';
+		if (faccessat(AT_FDCWD, part, X_OK, AT_EACCESS) < 0) {
+			*at = (int)i;
+			return errno;
+		}
+		part[i] = '/';
+	}
+	if (stat(path, &st) < 0)
+		return errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? EISDIR : EACCES;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 ? errno : 0;
+}
+
+/* As execvp(3) looks: a name without '/' in each directory of $PATH. */
+static int may_run_found(const struct trial *t, int *at)
+{
+	char path[PATH_MAX];
+	size_t len = strlen(t->program), n;
+	int worst = ENOENT;
+
+	if (strchr(t->program, '/') != NULL)
+		return may_run(t->program, at);
+	for (const char *dir = t->path;; dir += n + 1) {
+		n = strcspn(dir, ":");
+		if (n > 0 && n + len + 2 <= sizeof path) {
+			memcpy(path, dir, n);
+			path[n] = '/';
+			memcpy(path + n + 1, t->program, len + 1);
+			int err = may_run(path, at);
+			*at = 0; /* of the one of many directories nothing is told */
+			if (err == 0)
+				return 0;
+			worst = err == EACCES ? EACCES : worst;
+		}
+		if (dir[n] == '\0')
+			return worst;
+	}
+}
+
+static void look(const struct trial *t, struct report *r)
+{
+	if (t->s->s.directory != NULL && (r->error = may_enter(t->s->s.directory)) != 0)
+		r->step = STEP_DIRECTORY;
+	else if (t->program != NULL && (r->error = may_run_found(t, &r->at)) != 0)
+		r->step = STEP_PROGRAM;
+}
+
+static void become_and_look(const struct trial *t, struct report *r)
+{
+	const struct config_service *s = &t->s->s;
+
+	if (s->chroot != NULL && (chroot(s->chroot) < 0 || chdir("/") < 0)) {
+		*r = (struct report){STEP_CHROOT, errno, 0};
+		return;
+	}
+	if (t->become) {
+		if (setgroups(s->n_groups, s->groups) < 0 || (s->gid != (gid_t)-1 && setresgid(s->gid, s->gid, s->gid) < 0) ||
+		    (s->uid != (uid_t)-1 && setresuid(s->uid, s->uid, s->uid) < 0)) {
+			*r = (struct report){STEP_USER, errno, 0};
+			return;
+		}
+	}
+	look(t, r);
+}
+
+/* ---- the parent ---- */
+
+static void await_report(int fd, int64_t deadline, struct report *r)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int n;
+
+	do {
+		int64_t left = deadline - hark_now();
+		n = poll(&p, 1, left > 0 ? (int)((left + HARK_MS - 1) / HARK_MS) : 0);
+	} while (n < 0 && errno == EINTR);
+	if (n == 0)
+		*r = (struct report){STEP_USER, ETIMEDOUT, 0};
+	else if (n < 0 || read(fd, r, sizeof *r) != sizeof *r)
+		*r = (struct report){STEP_USER, EIO, 0}; /* it died */
+}
+
+static void try_in_child(const struct trial *t, int64_t deadline, struct report *r)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		*r = (struct report){STEP_USER, errno, 0};
+		return;
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		become_and_look(t, r);
+		ssize_t ignored = write(fds[1], r, sizeof *r); /* the parent notices */
+		_exit(ignored != sizeof *r);
+	}
+	int err = errno;
+	(void)close(fds[1]);
+	if (pid < 0) {
+		*r = (struct report){STEP_USER, err, 0};
+	} else {
+		await_report(fds[0], deadline, r);
+		(void)kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	(void)close(fds[0]);
+}
+
+static void tell(struct whole *w, const struct trial *t, const struct report *r)
+{
+	const struct service *s = t->s;
+	const char *who = s->s.user != NULL ? s->s.user : s->s.group != NULL ? s->s.group : "harkd";
+	const char *why = hark_strerror(r->error);
+	const char *key = s->what[WHAT_EXEC].n > 0 ? "exec" : "box";
+	struct at head = {.file = s->s.place.file, .line = s->s.place.line, .order = s->order};
+
+	switch (r->step) {
+	case STEP_DONE:
+		return;
+	case STEP_CHROOT:
+		return inside_error(w, key_at(s->at, "chroot"), "chroot: cannot enter %s: %s%s", s->s.chroot, why,
+		                    r->error == EPERM ? " (this needs root)" : "");
+	case STEP_USER:
+		if (r->error == ETIMEDOUT)
+			return inside_error(w, head, "[%s] could not be tried: it took too long", s->s.name);
+		key = s->s.user != NULL ? "user" : s->s.group != NULL ? "group" : "groups";
+		return inside_error(w, key_at(s->at, key).file != NULL ? key_at(s->at, key) : head, "%s: cannot become %s: %s%s", key, who,
+		                    why, r->error == EPERM ? " (this needs root)" : "");
+	case STEP_DIRECTORY:
+		return inside_error(w, key_at(s->at, "directory"), "directory: %s cannot enter %s%s%s: %s", who, s->s.directory,
+		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why);
+	case STEP_PROGRAM:
+		return inside_error(w, key_at(s->at, key), "%s: %s cannot run %s%s%s: %s%s%.*s", key, who, t->program,
+		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
+		                    r->at > 0 ? " at " : "", r->at, t->program);
+	}
+}
+
+static bool must_become(const struct service *s)
+{
+	return (s->s.uid != (uid_t)-1 && (s->s.uid != geteuid() || geteuid() == 0)) ||
+	       (s->s.gid != (gid_t)-1 && s->s.gid != getegid()) || s->group_names.n > 0;
+}
+
+static void try_service(struct whole *w, const struct service *s, int64_t deadline)
+{
+	const char *path = service_path(s);
+	struct trial t = {.s = s, .become = must_become(s), .path = path != NULL && path[0] != '\0' ? path : "/bin:/usr/bin"};
+	struct report r = {0};
+
+	if (s->s.disabled || (s->s.user != NULL && s->s.gid == (gid_t)-1))
+		return;
+	if (s->is_exec && !s->program_bad)
+		t.program = service_program(s);
+	if (t.become || s->s.chroot != NULL) {
+		int64_t own = hark_after(CHILD_NS);
+		try_in_child(&t, own < deadline ? own : deadline, &r);
+	} else {
+		look(&t, &r);
+	}
+	tell(w, &t, &r);
+}
+
+int config_check_system(struct config *c)
+{
+	struct whole *w = c->private;
+	int64_t deadline = hark_after(ALL_NS);
+
+	for (size_t i = 0; i < c->n_services && !w->system_checked; i++)
+		try_service(w, (const struct service *)c->services[i], deadline);
+	w->system_checked = true;
+	inside_publish(w);
+	return w->no_memory ? -ENOMEM : (int)c->n_errors;
+}

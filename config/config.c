@@ -1,0 +1,153 @@
+/* config.c — the ways in and out: hark.conf or a draft becomes a struct config, and is given back. See inside.h for
+ * what happens in between. */
+#include "inside.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "draft.h"
+
+static struct whole *whole_new(void)
+{
+	struct whole *w = calloc(1, sizeof *w);
+
+	if (w != NULL)
+		w->c.private = w;
+	return w;
+}
+
+static void free_texts(char **texts, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(texts[i]);
+	free(texts);
+}
+
+/* What only the reading needed. */
+static void free_sections(struct whole *w)
+{
+	for (size_t i = 0; i < w->n_sections; i++) {
+		struct section *s = w->sections[i];
+		for (size_t k = 0; k < s->n; k++)
+			free(s->settings[k].value);
+		free(s->settings);
+		free(s->name);
+		free(s);
+	}
+	free(w->sections);
+	w->sections = NULL;
+	w->n_sections = 0;
+}
+
+void config_free(struct config *c)
+{
+	if (c == NULL)
+		return;
+	struct whole *w = c->private;
+	free_sections(w);
+	for (size_t i = 0; i < c->n_services; i++)
+		service_free((struct service *)c->services[i]);
+	free(c->services);
+	for (size_t i = 0; i < w->n_messages; i++)
+		free(w->messages[i].text);
+	free(w->messages);
+	free_texts(c->errors, c->n_errors);
+	free_texts(c->warnings, c->n_warnings);
+	free_texts(w->files, w->n_files);
+	free(c->control);
+	free(c->pid_file);
+	free(c->log);
+	free(c->syslog_facility);
+	free(w);
+}
+
+static int finish(struct whole *w, struct config **out)
+{
+	if (!w->no_memory)
+		inside_build(w);
+	if (!w->no_memory)
+		inside_collide(w);
+	free_sections(w);
+	inside_publish(w);
+	if (w->no_memory) {
+		config_free(&w->c);
+		return -ENOMEM;
+	}
+	*out = &w->c;
+	return (int)w->c.n_errors;
+}
+
+int config_load(const char *file, struct config **out)
+{
+	struct whole *w = whole_new();
+
+	if (w == NULL)
+		return -ENOMEM;
+	inside_read(w, file);
+	return finish(w, out);
+}
+
+int inside_load_bytes(const char *file, const char *bytes, size_t n, struct config **out)
+{
+	struct whole *w = whole_new();
+
+	if (w == NULL)
+		return -ENOMEM;
+	inside_read_bytes(w, file, bytes, n);
+	return finish(w, out);
+}
+
+static void take_section(struct whole *w, const struct draft_section *from)
+{
+	struct section *s = inside_section(w, from->name, inside_at(w, inside_file(w, from->place.file), from->place.line));
+
+	for (size_t i = 0; i < from->n && s != NULL; i++) {
+		const struct draft_line *l = &from->lines[i];
+		if (l->kind == DRAFT_SETTING)
+			inside_setting(w, s, inside_at(w, inside_file(w, l->place.file), l->place.line), l->key, l->value);
+	}
+}
+
+int config_load_draft(const struct draft *d, struct config **out)
+{
+	struct whole *w = whole_new();
+
+	if (w == NULL || d->broken) {
+		free(w);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < d->n_errors; i++) /* each has its place in it already */
+		inside_message(w, MESSAGE_ERROR, (struct at){0}, "%s", d->errors[i]);
+	for (size_t i = 0; i < d->n; i++)
+		take_section(w, d->sections[i]);
+	return finish(w, out);
+}
+
+static void warn_of_section(struct whole *w, const struct draft_section *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		const struct draft_line *l = &s->lines[i];
+		if (l->kind == DRAFT_REMARK && strncmp(l->value, DRAFT_NOT_CARRIED, strlen(DRAFT_NOT_CARRIED)) == 0)
+			inside_warning(w, inside_at(w, inside_file(w, l->place.file), l->place.line), "%s", l->value);
+	}
+}
+
+int config_warn_of_draft(struct config *c, const struct draft *d)
+{
+	struct whole *w = c->private;
+
+	warn_of_section(w, &d->head);
+	for (size_t i = 0; i < d->n; i++)
+		warn_of_section(w, d->sections[i]);
+	inside_publish(w);
+	return w->no_memory ? -ENOMEM : 0;
+}
+
+struct config_service *config_find(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (strcmp(c->services[i]->name, name) == 0)
+			return c->services[i];
+	return NULL;
+}

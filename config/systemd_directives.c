@@ -1,0 +1,556 @@
+/* systemd_directives.c — the lines of a socket unit and its service that have a setting of their own, or none: one row each in a table.
+ *
+ * A row says how its directive is made: set, dropped with a reason, covered (hark does it anyway, or another file looks at it), or refused, where
+ * dropping it would open the service or give it rights. Functions of their arguments. */
+#include "systemd_making.h"
+
+#include "number.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT_MAX 1000000000 /* what hark.conf takes at most */
+#define WORDS_MAX 1024 /* of one list, but for the program's arguments */
+#define GENTLE    "what it would keep the program from is not kept from it"
+
+/* How a directive is made. l holds; value is l->value. */
+typedef void maker(struct making *m, const struct unit_line *l, const char *key);
+
+struct directive {
+	const char *section, *name;
+	bool list;
+	maker *make;
+	const char *key; /* hark.conf's; or of making_drop() why it is dropped */
+};
+
+void making_disable(struct making *m, const char *why)
+{
+	if (m->why[0] == '\0')
+		(void)snprintf(m->why, sizeof m->why, "%s", why);
+}
+
+/* ---- makers ---- */
+
+/* Hark does it anyway, or it was looked at already. */
+static void covered(struct making *m, const struct unit_line *l, const char *key)
+{
+	(void)l, (void)key;
+	m->d->fates[DRAFT_CARRIED]++;
+}
+
+void making_drop(struct making *m, const struct unit_line *l, const char *why)
+{
+	draft_drop(m->d, m->s, l->place, "%s=%s: %s", l->key, l->value, why);
+}
+
+void making_refuse(struct making *m, const struct unit_line *l, const char *why)
+{
+	char reason[96];
+
+	making_drop(m, l, why);
+	(void)snprintf(reason, sizeof reason, "%.40s= is not carried over", l->key);
+	making_disable(m, reason);
+}
+
+void making_bad(struct making *m, const struct unit_line *l, const char *wanted)
+{
+	draft_error(m->d, l->place, "%s=%.64s: not %s", l->key, l->value, wanted);
+}
+
+char *making_specified(struct making *m, const struct unit_line *l, const struct unit *u)
+{
+	char which, why[64];
+	char *text = systemd_specify(m->d, u, l->value, &which);
+
+	if (text == NULL && which != '\0') {
+		(void)snprintf(why, sizeof why, "%%%c is known to systemd alone", which);
+		making_refuse(m, l, why);
+	}
+	return text;
+}
+
+static void text(struct making *m, const struct unit_line *l, const char *key)
+{
+	bool of_socket = strcmp(l->section, "Socket") == 0;
+	char *value = making_specified(m, l, of_socket ? m->socket : m->service);
+
+	if (value != NULL)
+		draft_set(m->d, m->s, l->place, key, "%s", value);
+	free(value);
+}
+
+static void user(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (m->not_known)
+		making_drop(m, l, "DynamicUser= makes it when the unit starts");
+	else
+		text(m, l, key);
+}
+
+/* Of unix sockets alone. */
+static void of_path(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (m->unix_path)
+		text(m, l, key);
+	else
+		covered(m, l, key);
+}
+
+static void mode(struct making *m, const struct unit_line *l, const char *key)
+{
+	size_t n = strlen(l->value);
+
+	if (n == 0 || n > 4 || strspn(l->value, "01234567") != n || strtol(l->value, NULL, 8) > 07777)
+		making_bad(m, l, "an octal mode");
+	else if (strcmp(key, "socket_mode") == 0 && !m->unix_path)
+		covered(m, l, key);
+	else
+		draft_set(m->d, m->s, l->place, key, "%04lo", strtol(l->value, NULL, 8) & 0777);
+}
+
+/* key NULL: only whether it is right matters, hark does it anyway. */
+static void yes(struct making *m, const struct unit_line *l, const char *key)
+{
+	int on = systemd_yes(l->value);
+
+	if (on < 0)
+		making_bad(m, l, "yes or no");
+	else if (on == 1 && key != NULL)
+		draft_set(m->d, m->s, l->place, key, "yes");
+	else
+		covered(m, l, key);
+}
+
+/* Dropped, but for no, which says nothing. */
+static void unless_no(struct making *m, const struct unit_line *l, const char *why)
+{
+	if (systemd_yes(l->value) == 0)
+		covered(m, l, why);
+	else
+		making_drop(m, l, why);
+}
+
+static void no_delay(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (systemd_yes(l->value) == 0)
+		making_drop(m, l, "TCP_NODELAY is always set");
+	else
+		yes(m, l, key);
+}
+
+static void dynamic_user(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (systemd_yes(l->value) == 0)
+		covered(m, l, key);
+	else
+		making_refuse(m, l, "set user = to one that exists");
+}
+
+static void v6only(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (strcmp(l->value, "ipv6-only") == 0)
+		draft_set(m->d, m->s, l->place, key, "yes");
+	else if (strcmp(l->value, "both") == 0 || strcmp(l->value, "default") == 0)
+		covered(m, l, key);
+	else
+		making_bad(m, l, "default, both or ipv6-only");
+}
+
+static void count(struct making *m, const struct unit_line *l, const char *key)
+{
+	int64_t n;
+
+	if (number_parse(l->value, "", &n) < 0)
+		making_bad(m, l, "a number");
+	else if (!m->accept && strncmp(key, "max_", 4) == 0)
+		making_drop(m, l, "of Accept=yes alone");
+	else if (n > COUNT_MAX || (n == 0 && strcmp(key, "backlog") == 0))
+		covered(m, l, key); /* as many as the system lets */
+	else if (n == 0 && strncmp(key, "max_", 4) == 0)
+		making_refuse(m, l, "nobody could connect");
+	else
+		draft_set(m->d, m->s, l->place, key, "%lld", (long long)n);
+}
+
+static void nice(struct making *m, const struct unit_line *l, const char *key)
+{
+	bool minus = l->value[0] == '-';
+	int64_t n;
+
+	if (number_parse(l->value + (minus || l->value[0] == '+'), "", &n) < 0 || n > 20)
+		making_bad(m, l, "a number from -20 to 19");
+	else
+		draft_set(m->d, m->s, l->place, key, "%s%lld", minus ? "-" : "", (long long)n);
+}
+
+/* The socket or its service: that they belong together needs no word. */
+static bool is_of_pair(const struct making *m, const char *name)
+{
+	return strcmp(name, m->socket->name) == 0 || (m->service != NULL && strcmp(name, m->service->name) == 0);
+}
+
+/* After=, Requires= …: of other units. */
+static void order(struct making *m, const struct unit_line *l, const char *why)
+{
+	const char *from = l->value;
+	bool others = false;
+	char *word;
+
+	while ((word = systemd_cut(m->d, &from, NULL)) != NULL) {
+		others = others || !is_of_pair(m, word);
+		free(word);
+	}
+	if (others)
+		making_drop(m, l, why);
+	else
+		covered(m, l, why);
+}
+
+static void duration(struct making *m, const struct unit_line *l, const char *key)
+{
+	int64_t ns;
+
+	if (systemd_time(l->value, HARK_S, &ns) < 0)
+		making_bad(m, l, "a time");
+	else if (ns == INT64_MAX && strcmp(key, "grace") == 0)
+		making_drop(m, l, "there is no grace without end");
+	else if (strcmp(key, "defer_accept") == 0 && ns > 3600 * HARK_S)
+		draft_set(m->d, m->s, l->place, key, "3600s");
+	else if (ns == INT64_MAX)
+		covered(m, l, key);
+	else
+		draft_set(m->d, m->s, l->place, key, ns % HARK_S == 0 ? "%llds" : "%lldms",
+		          (long long)(ns % HARK_S == 0 ? ns / HARK_S : ns / HARK_MS));
+}
+
+/* One limit of Limit*=: sizes, and for CPU and RTTIME times. */
+static bool limit_value(const char *key, const char *value, size_t len, char out[32])
+{
+	char one[64];
+	int64_t n;
+
+	if (len >= sizeof one)
+		return false;
+	memcpy(one, value, len);
+	one[len] = '\0';
+	if (strcmp(one, "infinity") == 0) {
+		(void)strcpy(out, "unlimited");
+		return true;
+	}
+	if (strcmp(key, "rlimit_cpu") == 0) {
+		if (systemd_time(one, HARK_S, &n) < 0)
+			return false;
+		n = (n + HARK_S - 1) / HARK_S;
+	} else if (strcmp(key, "rlimit_rttime") == 0) {
+		if (systemd_time(one, 1000, &n) < 0)
+			return false;
+		n /= 1000;
+	} else if (strcmp(key, "rlimit_nice") == 0 && (one[0] == '+' || one[0] == '-')) {
+		if (number_parse(one + 1, "", &n) < 0 || n > 20)
+			return false;
+		n = one[0] == '+' ? 20 - n : 20 + n;
+	} else if (systemd_size(one, &n) < 0) {
+		return false;
+	}
+	(void)snprintf(out, 32, "%lld", (long long)n);
+	return true;
+}
+
+static void limit(struct making *m, const struct unit_line *l, const char *key)
+{
+	const char *colon = strchr(l->value, ':');
+	size_t n = colon != NULL ? (size_t)(colon - l->value) : strlen(l->value);
+	char soft[32], hard[32] = "";
+
+	if (!limit_value(key, l->value, n, soft) || (colon != NULL && !limit_value(key, colon + 1, strlen(colon + 1), hard)))
+		making_bad(m, l, "a limit");
+	else
+		draft_set(m->d, m->s, l->place, key, "%s%s%s", soft, colon != NULL ? ":" : "", hard);
+}
+
+static void directory(struct making *m, const struct unit_line *l, const char *key)
+{
+	const char *path = l->value + (l->value[0] == '-');
+
+	if (path[0] != '/')
+		making_drop(m, l, "an absolute path is wanted");
+	else if (path != l->value)
+		making_drop(m, l, "that it may be missing cannot be said");
+	else
+		text(m, l, key);
+}
+
+void making_gather(struct making *m, const struct unit_line *l, struct config_words *words, struct config_place *place)
+{
+	char *value = making_specified(m, l, m->service);
+	const char *from = value;
+	char *word;
+
+	while (value != NULL && words->n < WORDS_MAX && (word = systemd_cut(m->d, &from, NULL)) != NULL) {
+		wordlist_add(m->d, words, word, strlen(word));
+		free(word);
+		if (words->n == WORDS_MAX)
+			draft_error(m->d, l->place, "%s: %d words or more", l->key, WORDS_MAX);
+	}
+	free(value);
+	*place = l->place;
+}
+
+static void groups(struct making *m, const struct unit_line *l, const char *key)
+{
+	(void)key;
+	making_gather(m, l, &m->groups, &m->groups_at);
+}
+
+static void pass_env(struct making *m, const struct unit_line *l, const char *key)
+{
+	(void)key;
+	making_gather(m, l, &m->pass_env, &m->pass_at);
+}
+
+static void stderr_to(struct making *m, const struct unit_line *l, const char *key)
+{
+	static const char *const log[] = {"journal", "journal+console", "syslog", "syslog+console", "kmsg", "kmsg+console", "tty"};
+	const char *value = l->value;
+
+	for (size_t i = 0; i < sizeof log / sizeof log[0]; i++)
+		if (strcmp(log[i], value) == 0)
+			value = "log";
+	if (strcmp(value, "inherit") == 0 || strcmp(value, "socket") == 0)
+		value = m->accept ? "connection" : "log";
+	else if (strchr(value, '%') != NULL)
+		return making_drop(m, l, "neither the connection, a file, nor a log");
+	else if (strncmp(value, "append:/", 8) == 0)
+		value += 7;
+	else if (strncmp(value, "file:/", 6) == 0)
+		value += 5;
+	else if (strcmp(value, "null") != 0 && strcmp(value, "log") != 0)
+		return making_drop(m, l, "neither the connection, a file, nor a log");
+	draft_set(m->d, m->s, l->place, key, "%s", value);
+}
+
+static void stdout_to(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (strcmp(l->value, "socket") == 0 || strcmp(l->value, "inherit") == 0)
+		covered(m, l, key);
+	else
+		making_drop(m, l, "standard output is the connection");
+}
+
+static void service_type(struct making *m, const struct unit_line *l, const char *key)
+{
+	static const char *const fine[] = {"simple", "exec", "idle", "oneshot"};
+
+	for (size_t i = 0; i < sizeof fine / sizeof fine[0]; i++)
+		if (strcmp(fine[i], l->value) == 0)
+			return covered(m, l, key);
+	making_drop(m, l, "the program's first process is the one that counts");
+}
+
+static void kill_mode(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (strcmp(l->value, "control-group") == 0 || strcmp(l->value, "mixed") == 0)
+		covered(m, l, key);
+	else
+		making_drop(m, l, "the program's process group is what is ended");
+}
+
+static void restart(struct making *m, const struct unit_line *l, const char *key)
+{
+	if (strcmp(l->value, "no") == 0)
+		covered(m, l, key);
+	else
+		making_drop(m, l, "a program is started by what comes in");
+}
+
+/* ---- the table ---- */
+
+#define ORDER    "harkd orders nothing; its own unit does"
+#define DURING   "only the program itself is run"
+#define SANDBOX  "harkd has no sandbox yet; " GENTLE
+#define NOT_SET  "the socket's option stays as the system has it"
+
+static const struct directive table[] = {
+	{"Unit", "Description", false, covered, NULL},
+	{"Unit", "Documentation", true, covered, NULL},
+	{"Unit", "After", true, order, ORDER},
+	{"Unit", "Before", true, order, ORDER},
+	{"Unit", "BindsTo", true, order, ORDER},
+	{"Unit", "Conflicts", true, order, ORDER},
+	{"Unit", "DefaultDependencies", false, making_drop, ORDER},
+	{"Unit", "PartOf", true, order, ORDER},
+	{"Unit", "Requires", true, order, ORDER},
+	{"Unit", "RequiresMountsFor", true, making_drop, ORDER},
+	{"Unit", "Wants", true, order, ORDER},
+	{"Unit", "CollectMode", false, covered, NULL},
+	{"Unit", "StartLimitBurst", false, making_drop, "harkd backs off by itself and never gives up"},
+	{"Unit", "StartLimitInterval", false, making_drop, "harkd backs off by itself and never gives up"},
+	{"Unit", "StartLimitIntervalSec", false, making_drop, "harkd backs off by itself and never gives up"},
+	{"Install", "WantedBy", true, covered, NULL},
+	{"Install", "RequiredBy", true, covered, NULL},
+	{"Install", "Also", true, order, ORDER},
+	{"Install", "Alias", true, making_drop, "a section has one name"},
+
+	{"Socket", "Accept", false, covered, NULL},
+	{"Socket", "Service", false, covered, NULL},
+	{"Socket", "ListenStream", true, covered, NULL},
+	{"Socket", "ListenDatagram", true, covered, NULL},
+	{"Socket", "ListenFIFO", true, covered, NULL},
+	{"Socket", "ListenMessageQueue", true, covered, NULL},
+	{"Socket", "ListenNetlink", true, covered, NULL},
+	{"Socket", "ListenSequentialPacket", true, covered, NULL},
+	{"Socket", "ListenSpecial", true, covered, NULL},
+	{"Socket", "ListenUSBFunction", true, covered, NULL},
+	{"Socket", "Backlog", false, count, "backlog"},
+	{"Socket", "BindIPv6Only", false, v6only, "v6only"},
+	{"Socket", "BindToDevice", false, making_refuse, "listen = has addresses, not interfaces"},
+	{"Socket", "Broadcast", false, unless_no, NOT_SET},
+	{"Socket", "DeferAcceptSec", false, duration, "defer_accept"},
+	{"Socket", "DirectoryMode", false, making_drop, "directories of sockets are not made"},
+	{"Socket", "ExecStartPre", true, making_drop, DURING},
+	{"Socket", "ExecStartPost", true, making_drop, DURING},
+	{"Socket", "ExecStopPre", true, making_drop, DURING},
+	{"Socket", "ExecStopPost", true, making_drop, DURING},
+	{"Socket", "FileDescriptorName", false, making_drop, "of sd_listen_fds(3) alone"},
+	{"Socket", "FlushPending", false, unless_no, "what waits in the socket is served"},
+	{"Socket", "FreeBind", false, unless_no, "an address that nobody has yet cannot be listened on"},
+	{"Socket", "IPAddressAllow", true, making_refuse, "hark.conf has no rules of access yet"},
+	{"Socket", "IPAddressDeny", true, making_refuse, "hark.conf has no rules of access yet"},
+	{"Socket", "IPTOS", false, making_drop, NOT_SET},
+	{"Socket", "IPTTL", false, making_drop, NOT_SET},
+	{"Socket", "KeepAlive", false, unless_no, "no SO_KEEPALIVE; idle_timeout = ends connections whose peer is gone"},
+	{"Socket", "KeepAliveIntervalSec", false, making_drop, NOT_SET},
+	{"Socket", "KeepAliveProbes", false, making_drop, NOT_SET},
+	{"Socket", "KeepAliveTimeSec", false, making_drop, NOT_SET},
+	{"Socket", "Mark", false, making_drop, NOT_SET},
+	{"Socket", "MaxConnections", false, count, "max_conns"},
+	{"Socket", "MaxConnectionsPerSource", false, count, "max_per_source"},
+	{"Socket", "NoDelay", false, no_delay, NULL},
+	{"Socket", "PassCredentials", false, unless_no, NOT_SET},
+	{"Socket", "PassPacketInfo", false, unless_no, NOT_SET},
+	{"Socket", "PassSecurity", false, unless_no, NOT_SET},
+	{"Socket", "PipeSize", false, making_drop, "of FIFOs alone"},
+	{"Socket", "PollLimitBurst", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "PollLimitIntervalSec", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "Priority", false, making_drop, NOT_SET},
+	{"Socket", "ReceiveBuffer", false, making_drop, NOT_SET},
+	{"Socket", "RemoveOnStop", false, yes, NULL},
+	{"Socket", "ReusePort", false, yes, "reuseport"},
+	{"Socket", "SendBuffer", false, making_drop, NOT_SET},
+	{"Socket", "SocketGroup", false, of_path, "socket_group"},
+	{"Socket", "SocketMode", false, mode, "socket_mode"},
+	{"Socket", "SocketUser", false, of_path, "socket_user"},
+	{"Socket", "Symlinks", true, making_drop, "one path a socket; listen = takes several"},
+	{"Socket", "TCPCongestion", false, making_drop, NOT_SET},
+	{"Socket", "TimeoutSec", false, making_drop, DURING},
+	{"Socket", "Transparent", false, unless_no, NOT_SET},
+	{"Socket", "TriggerLimitBurst", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "TriggerLimitIntervalSec", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "Writable", false, making_drop, "of special files alone"},
+
+	{"Service", "ExecStart", true, covered, NULL},
+	{"Service", "Environment", true, covered, NULL},
+	{"Service", "StandardInput", false, covered, NULL},
+	{"Service", "StandardOutput", false, stdout_to, NULL},
+	{"Service", "StandardError", false, stderr_to, "stderr"},
+	{"Service", "User", false, user, "user"},
+	{"Service", "Group", false, user, "group"},
+	{"Service", "SupplementaryGroups", true, groups, NULL},
+	{"Service", "DynamicUser", false, dynamic_user, NULL},
+	{"Service", "WorkingDirectory", false, directory, "directory"},
+	{"Service", "RootDirectory", false, directory, "chroot"},
+	{"Service", "UMask", false, mode, "umask"},
+	{"Service", "Nice", false, nice, "nice"},
+	{"Service", "PassEnvironment", true, pass_env, NULL},
+	{"Service", "EnvironmentFile", true, making_drop, "no file of variables is read; env = takes them"},
+	{"Service", "LimitAS", false, limit, "rlimit_as"},
+	{"Service", "LimitCORE", false, limit, "rlimit_core"},
+	{"Service", "LimitCPU", false, limit, "rlimit_cpu"},
+	{"Service", "LimitDATA", false, limit, "rlimit_data"},
+	{"Service", "LimitFSIZE", false, limit, "rlimit_fsize"},
+	{"Service", "LimitLOCKS", false, limit, "rlimit_locks"},
+	{"Service", "LimitMEMLOCK", false, limit, "rlimit_memlock"},
+	{"Service", "LimitMSGQUEUE", false, limit, "rlimit_msgqueue"},
+	{"Service", "LimitNICE", false, limit, "rlimit_nice"},
+	{"Service", "LimitNOFILE", false, limit, "rlimit_nofile"},
+	{"Service", "LimitNPROC", false, limit, "rlimit_nproc"},
+	{"Service", "LimitRSS", false, limit, "rlimit_rss"},
+	{"Service", "LimitRTPRIO", false, limit, "rlimit_rtprio"},
+	{"Service", "LimitRTTIME", false, limit, "rlimit_rttime"},
+	{"Service", "LimitSIGPENDING", false, limit, "rlimit_sigpending"},
+	{"Service", "LimitSTACK", false, limit, "rlimit_stack"},
+	{"Service", "RuntimeMaxSec", false, duration, "lifetime"},
+	{"Service", "TimeoutStopSec", false, duration, "grace"},
+	{"Service", "TimeoutSec", false, duration, "grace"},
+	{"Service", "Type", false, service_type, NULL},
+	{"Service", "KillMode", false, kill_mode, NULL},
+	{"Service", "Restart", false, restart, NULL},
+	{"Service", "RestartSec", false, making_drop, "harkd backs off by itself"},
+	{"Service", "RemainAfterExit", false, unless_no, "a program that ended is gone"},
+	{"Service", "Sockets", true, covered, NULL},
+	{"Service", "ExecStartPre", true, making_drop, DURING},
+	{"Service", "ExecStartPost", true, making_drop, DURING},
+	{"Service", "ExecStop", true, making_drop, DURING},
+	{"Service", "ExecStopPost", true, making_drop, DURING},
+	{"Service", "ExecReload", true, making_drop, DURING},
+	{"Service", "ExecCondition", true, making_refuse, "only the program itself is run"},
+	{"Service", "IPAddressAllow", true, making_refuse, "hark.conf has no rules of access yet"},
+	{"Service", "IPAddressDeny", true, making_refuse, "hark.conf has no rules of access yet"},
+	{"Service", "NonBlocking", false, unless_no, "sockets are passed as they are"},
+	{"Service", "IgnoreSIGPIPE", false, unless_no, "a program has SIGPIPE's default"},
+};
+
+/* Directives that are all dropped for one reason, by how they begin. */
+static const struct {
+	const char *section, *begins, *why;
+} groups_of[] = {
+	{"Unit", "Condition", "harkd asks for no conditions"},
+	{"Unit", "Assert", "harkd asks for no conditions"},
+	{"Service", "Protect", SANDBOX},
+	{"Service", "Private", SANDBOX},
+	{"Service", "Restrict", SANDBOX},
+	{"Service", "SystemCall", SANDBOX},
+	{"Service", "Capability", SANDBOX},
+	{"Service", "AmbientCapabilities", SANDBOX},
+	{"Service", "NoNewPrivileges", SANDBOX},
+	{"Service", "MemoryDenyWriteExecute", SANDBOX},
+	{"Service", "LockPersonality", SANDBOX},
+	{"Service", "ReadOnly", SANDBOX},
+	{"Service", "ReadWrite", SANDBOX},
+	{"Service", "Inaccessible", SANDBOX},
+	{"Service", "Device", SANDBOX},
+};
+
+static const struct directive *find(const struct unit_line *l)
+{
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+		if (strcmp(table[i].name, l->key) == 0 && strcmp(table[i].section, l->section) == 0)
+			return &table[i];
+	return NULL;
+}
+
+/* Nothing in the table: of a group, or one that we do not know. */
+static void other(struct making *m, const struct unit_line *l)
+{
+	for (size_t i = 0; i < sizeof groups_of / sizeof groups_of[0]; i++)
+		if (strcmp(groups_of[i].section, l->section) == 0 && strncmp(l->key, groups_of[i].begins, strlen(groups_of[i].begins)) == 0)
+			return making_drop(m, l, groups_of[i].why);
+	making_drop(m, l, "hark.conf has nothing like it");
+}
+
+void making_lines(struct making *m, const struct unit *u)
+{
+	for (size_t i = 0; i < u->n && !m->d->broken; i++) {
+		const struct unit_line *l = &u->lines[i];
+		const struct directive *d = find(l);
+		if (!unit_holds(u, i, d == NULL || d->list))
+			continue;
+		/* Who wants the service does not matter: it is the socket that is served. */
+		if (u == m->service && strcmp(l->section, "Install") == 0)
+			covered(m, l, NULL);
+		else if (d == NULL)
+			other(m, l);
+		else
+			d->make(m, l, d->key);
+	}
+}

@@ -1,0 +1,45 @@
+/* systemd_making.h — a section of hark.conf being made of a socket unit and its service: what systemd_service.c, which makes address and
+ * program, and systemd_directives.c, which makes all other lines, share. */
+#ifndef SYSTEMD_MAKING_H
+#define SYSTEMD_MAKING_H
+
+#include "systemd.h"
+
+struct making {
+	struct draft *d;
+	struct draft_section *s;
+	const struct unit *socket, *service; /* service NULL: it was not found */
+	struct config_place place;
+	bool accept;    /* a program a connection */
+	bool on_stdin;  /* the program has it as its standard input */
+	bool unix_path; /* one of the addresses is a path */
+	bool not_known; /* its user is systemd's own (DynamicUser=) */
+	struct config_words listen, argv, groups, env, pass_env;
+	struct config_place env_at, pass_at, groups_at;
+	const struct unit_line *shown; /* ExecStart= */
+	size_t bytes;   /* of argv so far */
+	char why[96];   /* why it is disabled; "": it is not */
+};
+
+/* Remembers why the section must be disabled; the first reason is the one that is told. */
+void making_disable(struct making *m, const char *why);
+
+/* "KEY=VALUE: why" is not carried over. */
+void making_drop(struct making *m, const struct unit_line *l, const char *why);
+
+/* The same of what would let in, or give, what was not meant to be: the section is disabled. */
+void making_refuse(struct making *m, const struct unit_line *l, const char *why);
+
+/* The file says something that it cannot: an error. */
+void making_bad(struct making *m, const struct unit_line *l, const char *wanted);
+
+/* The value with its specifiers put in, the caller's to free; NULL: one is not known, as was said. */
+char *making_specified(struct making *m, const struct unit_line *l, const struct unit *u);
+
+/* Adds the words of the value, which is the service's; *place becomes the line's. */
+void making_gather(struct making *m, const struct unit_line *l, struct config_words *words, struct config_place *place);
+
+/* Each line of u that holds, through the table of directives. */
+void making_lines(struct making *m, const struct unit *u);
+
+#endif

@@ -1,0 +1,488 @@
+/* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client. A request longer than a line may be, a client
+ * that does not read its answers, or one too many: it is closed. The socket's mode, 0600, decides who may ask. */
+#include "control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "nearest.h"
+#include "supervisor.h"
+#include "text.h"
+
+#define CLIENTS_MAX 16
+#define REQUEST_MAX 512        /* bytes of a line */
+#define UNREAD_MAX  (4 << 20)  /* bytes of answers that a client may leave unread */
+
+struct client {
+	int fd; /* -1: free */
+	size_t len;
+	char request[REQUEST_MAX];
+	char *out;
+	size_t out_len, out_sent;
+	bool ended; /* it asks no more: closed when it has its answers */
+};
+
+struct control {
+	struct hark_listener *listener;
+	int fd;
+	char *path;
+	dev_t dev;
+	ino_t ino;
+	struct client clients[CLIENTS_MAX];
+};
+
+int control_listener_fd(const struct control *c)
+{
+	return c != NULL ? c->fd : -1;
+}
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
+static void json_string(FILE *to, const char *s)
+{
+	char buf[2048];
+	struct text t = {.buf = buf, .cap = sizeof buf};
+	text_add_json(&t, s, s != NULL ? strlen(s) : 0);
+	(void)fputs(buf, to);
+}
+
+static void json_key(FILE *to, const char *key, const char *value)
+{
+	(void)fprintf(to, ",\"%s\":", key);
+	json_string(to, value);
+}
+
+static void json_count(FILE *to, const char *key, const _Atomic uint64_t *n)
+{
+	(void)fprintf(to, ",\"%s\":%llu", key, (unsigned long long)atomic_load_explicit(n, memory_order_relaxed));
+}
+
+static void error_answer(FILE *to, const char *text)
+{
+	(void)fputs("{\"ok\":false,\"error\":", to);
+	json_string(to, text);
+	(void)fputs("}", to);
+}
+
+static void workers_json(FILE *to, const struct service *s)
+{
+	(void)fputs(",\"workers\":[", to);
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}", w == s->workers ? "" : ",", (int)w->pid,
+		              atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed),
+		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
+	(void)fputs("]", to);
+}
+
+static void listen_json(FILE *to, const struct supervisor *v, const struct service *s)
+{
+	(void)fputs(",\"listen\":[", to);
+	for (size_t i = 0; i < s->conf->listen.n; i++) {
+		char bound[HARK_ADDRESS_MAX];
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
+		bool open = e != NULL && hark_listener_address(e->listener, bound, sizeof bound) > 0;
+		(void)fputs(i > 0 ? "," : "", to);
+		json_string(to, open ? bound : s->conf->listen.word[i]);
+	}
+	(void)fputs("]", to);
+}
+
+static void refusals_json(FILE *to, const struct counters *c)
+{
+	static const char *const holds[HOLDS] = {[HELD_MAX_CONNS] = "max_conns", [HELD_RATE] = "rate", [HELD_LOAD] = "max_load",
+		[HELD_RESOURCES] = "resources"};
+	(void)fputs(",\"refused\":{", to);
+	for (int i = 0; i < REFUSALS; i++)
+		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", counters_refusal_names[i], (unsigned long long)c->refused[i]);
+	(void)fputs("},\"held\":{", to);
+	for (int i = 0; i < HOLDS; i++)
+		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", holds[i], (unsigned long long)c->held[i]);
+	(void)fputs("}", to);
+}
+
+static void service_json(FILE *to, const struct supervisor *v, const struct service *s)
+{
+	const struct counters *c = s->counters;
+	(void)fputs("{\"name\":", to);
+	json_string(to, s->conf->name);
+	json_key(to, "state", service_state_name(s));
+	listen_json(to, v, s);
+	json_key(to, "box", s->conf->argv.word[0]);
+	json_key(to, "model", hark_model_name(s->conf->model));
+	workers_json(to, s);
+	(void)fprintf(to, ",\"now\":%u", counters_now(c));
+	json_count(to, "accepted", &c->accepted);
+	json_count(to, "closed", &c->closed);
+	json_count(to, "failed", &c->failed);
+	json_count(to, "bytes_in", &c->bytes_in);
+	json_count(to, "bytes_out", &c->bytes_out);
+	refusals_json(to, c);
+	json_count(to, "starts", &c->starts);
+	json_count(to, "restarts", &c->restarts);
+	json_count(to, "crashes", &c->crashes);
+	json_count(to, "log_dropped", &c->log_dropped);
+	json_key(to, "error", s->error[0] != '\0' ? s->error : NULL);
+	(void)fputs("}", to);
+}
+
+/* disable = yes: nothing was ever opened or counted for it. */
+static void disabled_json(FILE *to, const struct supervisor *v, const struct config_service *conf)
+{
+	static struct counters none;
+	const struct service s = {.conf = conf, .state = SERVICE_DISABLED, .counters = &none};
+	service_json(to, v, &s);
+}
+
+static const struct config_service *disabled(const struct supervisor *v, const char *name)
+{
+	const struct config_service *conf = config_find(v->epoch->config, name);
+	return conf != NULL && conf->disabled ? conf : NULL;
+}
+
+static void time_json(FILE *to)
+{
+	struct timespec now;
+	struct tm tm;
+	char stamp[32];
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	(void)strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &tm));
+	(void)fprintf(to, ",\"time\":\"%s.%03ldZ\"", stamp, now.tv_nsec / 1000000);
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+static struct service *named(struct supervisor *v, const char *name, FILE *to)
+{
+	struct nearest near = {.word = name};
+	char hint[COUNTERS_NAME_MAX + 32], text[REQUEST_MAX + 128];
+	for (struct service *s = v->services; s != NULL; s = s->next) {
+		if (s->state != SERVICE_GONE && strcmp(s->conf->name, name) == 0)
+			return s;
+		nearest_offer(&near, s->conf->name);
+	}
+	if (disabled(v, name) != NULL)
+		(void)snprintf(text, sizeof text, "%s is disabled: its configuration says so", name);
+	else
+		(void)snprintf(text, sizeof text, "no such service: %s%s", name, nearest_hint(&near, "", hint, sizeof hint));
+	error_answer(to, text);
+	return NULL;
+}
+
+static void do_status(struct supervisor *v, const char *name, FILE *to)
+{
+	struct service *one = NULL;
+	const struct config_service *off = name != NULL ? disabled(v, name) : NULL;
+	if (name != NULL && off == NULL && (one = named(v, name, to)) == NULL)
+		return;
+	(void)fputs("{\"ok\":true", to);
+	json_key(to, "version", HARK_VERSION);
+	(void)fprintf(to, ",\"pid\":%d,\"generation\":%d", (int)v->pid, v->generation);
+	json_key(to, "config", v->config_file);
+	(void)fprintf(to, ",\"uptime_s\":%.3f", (double)(hark_now() - v->began) / 1e9);
+	time_json(to);
+	(void)fprintf(to, ",\"draining\":%s,\"services\":[", v->draining ? "true" : "false");
+	bool first = true;
+	for (struct service *s = v->services; s != NULL; s = s->next) {
+		if ((one != NULL && s != one) || off != NULL)
+			continue;
+		(void)fputs(first ? "" : ",", to);
+		first = false;
+		service_json(to, v, s);
+	}
+	for (size_t i = 0; i < v->epoch->config->n_services && one == NULL; i++) {
+		const struct config_service *conf = v->epoch->config->services[i];
+		if (!conf->disabled || (off != NULL && conf != off))
+			continue;
+		(void)fputs(first ? "" : ",", to);
+		first = false;
+		disabled_json(to, v, conf);
+	}
+	(void)fputs("]}", to);
+}
+
+static void do_reload(struct supervisor *v, FILE *to)
+{
+	struct reload_result r;
+	if (reload(v, &r) == 0) {
+		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
+		          r.changed, r.removed, r.unchanged);
+		(void)fprintf(to, "{\"ok\":true,\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", r.added, r.changed,
+		              r.removed, r.unchanged);
+		return;
+	}
+	log_event(LOG_LEVEL_ERROR, NULL, "reload: nothing was changed: %s", r.text);
+	(void)fputs("{\"ok\":false,\"error\":", to);
+	json_string(to, r.text);
+	(void)fputs(",\"errors\":[", to);
+	for (size_t i = 0; r.failed != NULL && i < r.failed->n_errors; i++) {
+		(void)fputs(i > 0 ? "," : "", to);
+		json_string(to, r.failed->errors[i]);
+	}
+	(void)fputs("]}", to);
+	config_free(r.failed);
+}
+
+static void do_stop(struct supervisor *v, const char *name, FILE *to)
+{
+	struct service *s = named(v, name, to);
+	if (s == NULL)
+		return;
+	service_stop(v, s);
+	(void)fputs("{\"ok\":true}", to);
+}
+
+static void do_start(struct supervisor *v, const char *name, FILE *to)
+{
+	struct hark_why why;
+	struct service *s = named(v, name, to);
+	if (s == NULL)
+		return;
+	if (service_start(v, s, &why) < 0)
+		error_answer(to, why.text);
+	else
+		(void)fputs("{\"ok\":true}", to);
+}
+
+static void do_upgrade(struct supervisor *v, FILE *to)
+{
+	struct hark_why why;
+	if (supervisor_upgrade(v, &why) < 0)
+		error_answer(to, why.text);
+	else
+		(void)fputs("{\"ok\":true}", to);
+}
+
+static void obey(struct supervisor *v, char *line, FILE *to)
+{
+	char *rest = NULL;
+	const char *command = strtok_r(line, " \t\r", &rest), *name = strtok_r(NULL, " \t\r", &rest);
+	if (command == NULL)
+		error_answer(to, "an empty request");
+	else if (strcmp(command, "status") == 0)
+		do_status(v, name, to);
+	else if (v->draining)
+		error_answer(to, "harkd is draining");
+	else if (strcmp(command, "reload") == 0)
+		do_reload(v, to);
+	else if (strcmp(command, "stop") == 0 && name != NULL)
+		do_stop(v, name, to);
+	else if (strcmp(command, "start") == 0 && name != NULL)
+		do_start(v, name, to);
+	else if (strcmp(command, "upgrade") == 0)
+		do_upgrade(v, to);
+	else if (strcmp(command, "drain") == 0) {
+		(void)fputs("{\"ok\":true}", to);
+		supervisor_drain(v);
+	} else
+		error_answer(to, "no such request (status [SERVICE], reload, stop SERVICE, start SERVICE, upgrade, drain)");
+}
+
+/* ---- clients --------------------------------------------------------------------------------- */
+
+static void drop(struct client *c)
+{
+	(void)close(c->fd);
+	free(c->out);
+	*c = (struct client){.fd = -1};
+}
+
+static void send_out(struct client *c)
+{
+	while (c->out_sent < c->out_len) {
+		ssize_t n = send(c->fd, c->out + c->out_sent, c->out_len - c->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			if (errno != EAGAIN)
+				drop(c);
+			return;
+		}
+		c->out_sent += (size_t)n;
+	}
+	free(c->out);
+	c->out = NULL;
+	c->out_len = c->out_sent = 0;
+	if (c->ended)
+		drop(c);
+}
+
+static void answer(struct supervisor *v, struct client *c, char *line)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	if (f == NULL) {
+		drop(c);
+		return;
+	}
+	obey(v, line, f);
+	(void)fputc('\n', f);
+	bool whole = fclose(f) == 0;
+	char *grown = whole && c->out_len + len <= UNREAD_MAX ? realloc(c->out, c->out_len + len) : NULL;
+	if (grown == NULL) {
+		free(text);
+		drop(c);
+		return;
+	}
+	memcpy(grown + c->out_len, text, len);
+	c->out = grown;
+	c->out_len += len;
+	free(text);
+}
+
+/* Answers each whole line that has come. c may be dropped, and the control socket closed by what was asked. */
+static void take_lines(struct supervisor *v, struct client *c)
+{
+	char *end;
+	while (c->fd >= 0 && (end = memchr(c->request, '\n', c->len)) != NULL) {
+		char line[REQUEST_MAX];
+		size_t n = (size_t)(end - c->request);
+		memcpy(line, c->request, n);
+		line[n] = '\0';
+		c->len -= n + 1;
+		memmove(c->request, end + 1, c->len);
+		answer(v, c, line);
+	}
+	if (c->fd >= 0 && c->len == sizeof c->request)
+		drop(c); /* no request is so long */
+}
+
+static void hear(struct supervisor *v, struct client *c)
+{
+	ssize_t n = recv(c->fd, c->request + c->len, sizeof c->request - c->len, MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0) {
+		drop(c);
+		return;
+	}
+	c->ended = n == 0;
+	c->len += (size_t)n;
+	take_lines(v, c);
+	if (c->fd >= 0)
+		send_out(c);
+}
+
+static void welcome(struct control *c)
+{
+	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	for (int i = 0; i < CLIENTS_MAX; i++)
+		if (c->clients[i].fd < 0) {
+			c->clients[i].fd = fd;
+			return;
+		}
+	(void)close(fd);
+}
+
+int control_poll(struct control *c, struct pollfd *p, int room)
+{
+	int n = 0;
+	if (c == NULL)
+		return 0;
+	if (c->fd >= 0 && room > 0)
+		p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
+	for (int i = 0; i < CLIENTS_MAX && n < room; i++)
+		if (c->clients[i].fd >= 0)
+			p[n++] = (struct pollfd){.fd = c->clients[i].fd,
+				.events = (short)((c->clients[i].ended ? 0 : POLLIN) | (c->clients[i].out != NULL ? POLLOUT : 0))};
+	return n;
+}
+
+void control_run(struct supervisor *v, const struct pollfd *p, int n)
+{
+	for (int i = 0; i < n && v->control != NULL; i++) {
+		struct control *c = v->control;
+		if (p[i].revents == 0)
+			continue;
+		if (p[i].fd == c->fd)
+			welcome(c);
+		for (int j = 0; j < CLIENTS_MAX; j++) {
+			struct client *k = &c->clients[j];
+			if (k->fd != p[i].fd)
+				continue;
+			if (k->out != NULL)
+				send_out(k);
+			if (k->fd >= 0 && !k->ended && (p[i].revents & (POLLIN | POLLHUP | POLLERR)))
+				hear(v, k);
+			else if (k->fd >= 0 && (p[i].revents & (POLLHUP | POLLERR)))
+				drop(k);
+			if (v->control != c)
+				return; /* drained or handed over by what was asked */
+		}
+	}
+}
+
+/* The older generation's, if that is where we want it. -1: it is not. */
+static int inherited(const char *path)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNSPEC};
+	socklen_t len = sizeof at - 1; /* the NUL stays */
+	int fd = upgrade_inherited("control");
+	if (fd >= 0 && (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || strcmp(at.sun_path, path) != 0)) {
+		(void)close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+int control_open(struct supervisor *v, const char *path, struct hark_why *why)
+{
+	char address[HARK_ADDRESS_MAX];
+	struct stat st;
+	struct control *c = calloc(1, sizeof *c);
+	int fd = inherited(path);
+	int len = fd >= 0 ? snprintf(address, sizeof address, "fd:%d", fd) : snprintf(address, sizeof address, "unix:%s", path);
+	int r = c == NULL ? -ENOMEM : len < (int)sizeof address ? 0 : -ENAMETOOLONG;
+	(void)snprintf(why->text, sizeof why->text, "control %s: %s", path, hark_strerror(r));
+	if (r == 0)
+		r = hark_listen(address, &(struct hark_listen_opts){.unix_mode = 0600, .why = why}, &c->listener);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	c->path = strdup(path);
+	c->fd = hark_listener_fd(c->listener);
+	if (lstat(path, &st) == 0) {
+		c->dev = st.st_dev;
+		c->ino = st.st_ino;
+	}
+	for (int i = 0; i < CLIENTS_MAX; i++)
+		c->clients[i].fd = -1;
+	v->control = c;
+	return 0;
+}
+
+void control_close(struct supervisor *v)
+{
+	struct control *c = v->control;
+	struct stat st;
+	if (c == NULL)
+		return;
+	for (int i = 0; i < CLIENTS_MAX; i++)
+		if (c->clients[i].fd >= 0) {
+			send_out(&c->clients[i]);
+			if (c->clients[i].fd >= 0)
+				drop(&c->clients[i]);
+		}
+	if (v->handed_over) {
+		(void)close(c->fd); /* the path is the next generation's */
+	} else {
+		hark_listener_close(c->listener);
+		if (c->path != NULL && c->ino != 0 && lstat(c->path, &st) == 0 && st.st_dev == c->dev && st.st_ino == c->ino)
+			(void)unlink(c->path);
+	}
+	free(c->path);
+	free(c);
+	v->control = NULL;
+}

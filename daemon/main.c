@@ -1,0 +1,216 @@
+/* main.c — harkd's command line: what to read, where to run, and what to say when that is not possible.
+ *
+ * The main thread, before the supervisor's loop. Exit codes: 0, 1 failed, 100 usage or configuration, 111 system. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+
+#define CONFIG_DEFAULT "/etc/hark/hark.conf"
+
+enum { STATUS_FAILED = 1, STATUS_USAGE = 100, STATUS_SYSTEM = 111 };
+
+static const char usage[] =
+	"usage: harkd [-c FILE | --inetd FILE] [-t] [--daemon] [--pid-file FILE] [--control PATH]\n"
+	"\n"
+	"Serves what a configuration says: boxes, programs and relays on any addresses.\n"
+	"\n"
+	"  -c, --config FILE    the configuration, hark.conf(5) (" CONFIG_DEFAULT ")\n"
+	"      --inetd FILE     an inetd.conf, as it is, instead\n"
+	"  -t, --test           check the configuration, say what is wrong, and exit\n"
+	"      --foreground     stay in the foreground (so it does without --daemon)\n"
+	"      --daemon         go into the background once everything serves\n"
+	"      --pid-file FILE  write the process number there once everything serves\n"
+	"      --control PATH   the control socket (none: there is none), whatever the configuration says\n"
+	"  -h, --help           this\n"
+	"  -V, --version        the version\n"
+	"\n"
+	"SIGHUP reloads, SIGUSR2 upgrades the binary, SIGTERM drains and ends; see harkd(8).\n"
+	"Exit codes: 0; 1: failed; 100: wrong usage or configuration; 111: the system refused.\n";
+
+struct arguments {
+	const char *config, *inetd, *pid_file, *control;
+	bool test, daemon;
+};
+
+static _Noreturn void bad_usage(const char *what)
+{
+	(void)fprintf(stderr, "harkd: %s\n%s", what, usage);
+	exit(STATUS_USAGE);
+}
+
+static void read_arguments(int argc, char *argv[], struct arguments *a)
+{
+	enum { INETD = 256, FOREGROUND, DAEMON, PID_FILE, CONTROL };
+	static const struct option longs[] = {
+		{"config", required_argument, NULL, 'c'}, {"inetd", required_argument, NULL, INETD}, {"test", no_argument, NULL, 't'},
+		{"foreground", no_argument, NULL, FOREGROUND}, {"daemon", no_argument, NULL, DAEMON},
+		{"pid-file", required_argument, NULL, PID_FILE}, {"control", required_argument, NULL, CONTROL}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'}, {0},
+	};
+	for (int o; (o = getopt_long(argc, argv, "c:thV", longs, NULL)) != -1;) {
+		switch (o) {
+		case 'c': a->config = optarg; break;
+		case INETD: a->inetd = optarg; break;
+		case 't': a->test = true; break;
+		case FOREGROUND: a->daemon = false; break;
+		case DAEMON: a->daemon = true; break;
+		case PID_FILE: a->pid_file = optarg; break;
+		case CONTROL: a->control = optarg; break;
+		case 'h': (void)fputs(usage, stdout); exit(0);
+		case 'V': (void)puts("harkd " HARK_VERSION); exit(0);
+		default: (void)fputs("Try harkd --help.\n", stderr); exit(STATUS_USAGE);
+		}
+	}
+	if (optind < argc)
+		bad_usage("no operands are expected");
+	if (a->config != NULL && a->inetd != NULL)
+		bad_usage("either --config or --inetd, not both");
+}
+
+/* Whatever the working directory becomes later: a reload reads the same file. NULL: it said why. */
+static char *absolute(const char *path)
+{
+	char cwd[PATH_MAX], *out = NULL;
+	if (path[0] == '/')
+		return strdup(path);
+	if (getcwd(cwd, sizeof cwd) == NULL || asprintf(&out, "%s/%s", cwd, path) < 0)
+		(void)fprintf(stderr, "harkd: %s: %s\n", path, strerror(errno));
+	return out;
+}
+
+static int test_only(const struct supervisor *v)
+{
+	struct config *c = NULL;
+	int r = load_config(v, &c);
+	for (size_t i = 0; c != NULL && i < c->n_errors; i++)
+		(void)fprintf(stderr, "harkd: %s\n", c->errors[i]);
+	for (size_t i = 0; c != NULL && i < c->n_warnings; i++)
+		(void)fprintf(stderr, "harkd: warning: %s\n", c->warnings[i]);
+	if (r == 0)
+		(void)printf("%s: %zu services, no mistakes\n", v->config_file, c->n_services);
+	else if (r < 0)
+		(void)fprintf(stderr, "harkd: %s: %s\n", v->config_file, hark_strerror(r));
+	config_free(c);
+	return r == 0 ? 0 : r < 0 ? STATUS_SYSTEM : STATUS_USAGE;
+}
+
+/* ---- the background -------------------------------------------------------------------------- */
+
+/* Goes on in a child without a terminal; the parent stays until the child is ready, or has failed, and ends accordingly. */
+static int into_background(struct supervisor *v)
+{
+	int ready[2], status = 0;
+	char byte = 1;
+	if (pipe2(ready, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		(void)close(ready[0]);
+		(void)setsid();
+		(void)!chdir("/");
+		v->parent_fd = ready[1];
+		return 0;
+	}
+	(void)close(ready[1]);
+	while (read(ready[0], &byte, 1) < 0 && errno == EINTR)
+		;
+	if (waitpid(pid, &status, WNOHANG) == 0) {
+		/* It lives; a pipe that was closed without a word is that of one about to end. */
+		if (byte == '\0')
+			_exit(0);
+		(void)waitpid(pid, &status, 0);
+	}
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_FAILED);
+}
+
+static int open_control(struct supervisor *v)
+{
+	struct hark_why why;
+	const char *path = v->control_path != NULL ? v->control_path : v->epoch->config->control;
+	if (path == NULL || path[0] == '\0' || strcmp(path, "none") == 0 || control_open(v, path, &why) == 0)
+		return 0;
+	log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	return STATUS_SYSTEM;
+}
+
+/* The configuration for the first time. Returns an exit code; 0: go on. */
+static int begin(struct supervisor *v)
+{
+	struct reload_result r;
+	int fd = counters_open(v->counters_fd);
+	if (fd == -EPROTO) /* an older generation counted otherwise: totals begin anew */
+		fd = counters_open(-1);
+	if (fd < 0) {
+		(void)fprintf(stderr, "harkd: counters: %s\n", hark_strerror(fd));
+		return STATUS_SYSTEM;
+	}
+	v->counters_fd = fd;
+	int err = supervisor_signals(v);
+	if (err < 0) {
+		(void)fprintf(stderr, "harkd: signals: %s\n", hark_strerror(err));
+		return STATUS_SYSTEM;
+	}
+	if (reload(v, &r) == 0) {
+		err = open_control(v);
+		upgrade_close_rest();
+		return err;
+	}
+	for (size_t i = 0; r.failed != NULL && i < r.failed->n_errors; i++)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s", r.failed->errors[i]);
+	if (r.failed == NULL || r.failed->n_errors == 0)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s", r.text);
+	err = r.failed != NULL ? STATUS_USAGE : STATUS_SYSTEM;
+	config_free(r.failed);
+	return err;
+}
+
+/* What did start ends again. */
+static void abandon(struct supervisor *v)
+{
+	v->handed_over = v->generation > 1;
+	if (v->epoch == NULL)
+		return;
+	supervisor_drain(v);
+	(void)supervisor_run(v, NULL);
+}
+
+int main(int argc, char *argv[])
+{
+	struct arguments a = {0};
+	struct supervisor v = {.parent_fd = -1, .signal_fd = -1, .pid = getpid(), .began = hark_now()};
+	read_arguments(argc, argv, &a);
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
+	v.inetd = a.inetd != NULL;
+	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);
+	v.pid_file = a.pid_file != NULL ? absolute(a.pid_file) : NULL;
+	v.control_path = a.control == NULL || strcmp(a.control, "none") == 0 ? a.control : absolute(a.control);
+	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL) || (a.control != NULL && v.control_path == NULL))
+		return STATUS_SYSTEM;
+	if (a.test)
+		return test_only(&v);
+	upgrade_self(&v);
+	v.in_background = a.daemon;
+	if (a.daemon && v.generation == 1 && into_background(&v) < 0) {
+		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", strerror(errno));
+		return STATUS_SYSTEM;
+	}
+	v.pid = getpid();
+	int status = begin(&v);
+	if (status != 0) {
+		abandon(&v);
+		return status;
+	}
+	return supervisor_run(&v, argv);
+}

@@ -1,0 +1,412 @@
+/* service.c — one service's life: its workers are started, at boot or when something waits at its sockets; restarted with back-off when they
+ * die; drained when it changes, stops or is idle. Its sockets stay open in the supervisor meanwhile, so that who comes waits and is
+ * served by the next worker.
+ *
+ * The supervisor's thread. A service owns its workers' records; a worker is forgotten only when it was waited for. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+
+#define BACKOFF_FIRST_NS (100 * HARK_MS)
+#define BACKOFF_MAX_NS   (10 * HARK_S)
+#define LIVED_NS         (1 * HARK_S)  /* a worker that lived so long is restarted at once when it dies */
+#define KILL_NS          (5 * HARK_S)  /* past the grace's end: it has not even cut its connections */
+#define SETTLE_NS        (10 * HARK_S) /* a worker that says neither yes nor no is taken for started */
+
+struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
+{
+	(void)v;
+	struct service *s = calloc(1, sizeof *s);
+	if (s == NULL)
+		return NULL;
+	s->counters = counters_of(conf->name);
+	if (s->counters == NULL) {
+		free(s);
+		return NULL;
+	}
+	s->epoch = epoch_hold(e);
+	s->conf = conf;
+	return s;
+}
+
+static void cohort_release(struct cohort *c)
+{
+	if (c == NULL || --c->refs > 0)
+		return;
+	limits_free(c->limits);
+	free(c);
+}
+
+/* Those who are forked from now on share limits of their own. */
+static int new_cohort(struct service *s)
+{
+	struct cohort *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return -ENOMEM;
+	int r = limits_new(s->conf, s->counters, &c->limits);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	c->refs = 1;
+	cohort_release(s->cohort);
+	s->cohort = c;
+	return 0;
+}
+
+void service_forget(struct service *s)
+{
+	cohort_release(s->cohort);
+	epoch_release(s->epoch);
+	free(s);
+}
+
+static void fail(struct service *s, const char *what, const char *why)
+{
+	(void)snprintf(s->error, sizeof s->error, "%.100s: %.150s", what, why);
+	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
+}
+
+/* ---- workers --------------------------------------------------------------------------------- */
+
+unsigned service_workers(const struct service *s)
+{
+	unsigned n = 0;
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		n++;
+	return n;
+}
+
+static unsigned serving(const struct service *s)
+{
+	unsigned n = 0;
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		n += w->kill_at == HARK_FOREVER && !w->retired;
+	return n;
+}
+
+static void forget(struct service *s, struct worker *w)
+{
+	struct worker **at = &s->workers;
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	if (w->pidfd >= 0)
+		(void)close(w->pidfd);
+	if (w->ready_fd >= 0)
+		(void)close(w->ready_fd);
+	limits_forget(w->cohort->limits, w->slot);
+	counters_slot_clear(s->counters, w->slot);
+	cohort_release(w->cohort);
+	free(w);
+}
+
+/* The fork itself. 0 or -errno; w is half filled, its slot taken. */
+static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
+{
+	int ready[2];
+	if (pipe2(ready, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = fork();
+	if (pid == 0)
+		worker_main(v, s, w->slot, ready[1]);
+	int r = pid < 0 ? -errno : 0;
+	(void)close(ready[1]);
+	if (r < 0) {
+		(void)close(ready[0]);
+		return r;
+	}
+	(void)fcntl(ready[0], F_SETFL, O_NONBLOCK);
+	(void)setpgid(pid, 0);
+	w->pid = pid;
+	w->ready_fd = ready[0];
+	w->pidfd = (int)syscall(SYS_pidfd_open, pid, 0); /* -1: it is looked for by the clock, service_due() */
+	atomic_store_explicit(&s->counters->slots[w->slot].pid, pid, memory_order_relaxed);
+	return 0;
+}
+
+static int start_worker(struct supervisor *v, struct service *s)
+{
+	struct worker *w = calloc(1, sizeof *w);
+	if (w == NULL)
+		return -ENOMEM;
+	w->started = hark_now();
+	w->kill_at = HARK_FOREVER;
+	w->pidfd = w->ready_fd = -1;
+	w->slot = counters_slot_take(s->counters);
+	int r = w->slot < 0 ? -EAGAIN : give_birth(v, s, w);
+	if (r < 0) {
+		if (w->slot >= 0)
+			counters_slot_clear(s->counters, w->slot);
+		free(w);
+		return r;
+	}
+	w->cohort = s->cohort;
+	w->cohort->refs++;
+	w->next = s->workers;
+	s->workers = w;
+	atomic_fetch_add_explicit(&s->counters->starts, 1, memory_order_relaxed);
+	return 0;
+}
+
+static void back_off(struct service *s)
+{
+	s->state = SERVICE_BACKING_OFF;
+	s->again = hark_after(s->backoff);
+	s->backoff = s->backoff == 0 ? BACKOFF_FIRST_NS :
+	             s->backoff * 2 < BACKOFF_MAX_NS ? s->backoff * 2 : BACKOFF_MAX_NS;
+}
+
+/* As many workers as there should be. */
+static void fill(struct supervisor *v, struct service *s)
+{
+	int r = s->cohort != NULL ? 0 : new_cohort(s);
+	s->state = SERVICE_RUNNING;
+	s->looked = hark_now();
+	s->looked_accepted = atomic_load_explicit(&s->counters->accepted, memory_order_relaxed);
+	for (unsigned n = serving(s); r == 0 && n < (unsigned)s->conf->workers; n++)
+		r = start_worker(v, s);
+	if (r == 0)
+		return;
+	fail(s, "cannot start a worker", hark_strerror(r));
+	if (s->backoff == 0)
+		s->backoff = BACKOFF_FIRST_NS;
+	back_off(s);
+}
+
+void service_worker_spoke(struct service *s, struct worker *w)
+{
+	char text[sizeof s->error];
+	ssize_t n = read(w->ready_fd, text, sizeof text - 1);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n == 1 && text[0] == '\0') {
+		w->ready = true;
+		s->error[0] = '\0';
+	} else if (n > 0) {
+		text[n] = '\0';
+		fail(s, "a worker cannot start", text);
+	}
+	(void)close(w->ready_fd);
+	w->ready_fd = -1;
+}
+
+static void tell_death(struct service *s, const struct worker *w, const siginfo_t *i)
+{
+	if (i->si_code == CLD_EXITED && i->si_status != 0)
+		(void)snprintf(s->error, sizeof s->error, "worker %d ended with status %d", (int)w->pid, i->si_status);
+	else if (i->si_code == CLD_EXITED)
+		(void)snprintf(s->error, sizeof s->error, "worker %d ended by itself", (int)w->pid);
+	else
+		(void)snprintf(s->error, sizeof s->error, "worker %d was killed by signal %d (%s)", (int)w->pid, i->si_status,
+		               strsignal(i->si_status));
+	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
+}
+
+void service_worker_ended(struct supervisor *v, struct service *s, struct worker *w)
+{
+	siginfo_t info = {0};
+	int r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
+	if ((r == 0 && info.si_pid == 0) || (r < 0 && errno == EINTR))
+		return;
+	if (w->ready_fd >= 0)
+		service_worker_spoke(s, w);
+	bool drained = w->kill_at != HARK_FOREVER || w->retired, ready = w->ready;
+	bool well = r == 0 && info.si_code == CLD_EXITED && info.si_status == 0;
+	bool lived = hark_now() - w->started > LIVED_NS;
+	if (drained && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
+		tell_death(s, w, &info);
+	if (drained && r == 0 && info.si_code == CLD_EXITED && info.si_status == 2)
+		log_event(LOG_LEVEL_NOTICE, s->conf->name, "the grace ended: connections that were still busy have been cut");
+	if (!drained) {
+		atomic_fetch_add_explicit(&s->counters->crashes, 1, memory_order_relaxed);
+		if (ready || s->error[0] == '\0')
+			tell_death(s, w, &info);
+	}
+	forget(s, w);
+	if (drained || s->state == SERVICE_STOPPED || s->state == SERVICE_GONE)
+		return;
+	if (lived)
+		s->backoff = 0;
+	else if (!ready && s->backoff == 0) /* it never served: what is at once again would fail again */
+		s->backoff = BACKOFF_FIRST_NS;
+	atomic_fetch_add_explicit(&s->counters->restarts, 1, memory_order_relaxed);
+	back_off(s);
+	service_look(v, s);
+}
+
+/* ---- states ---------------------------------------------------------------------------------- */
+
+void service_begin(struct supervisor *v, struct service *s)
+{
+	if (s->conf->start == CONFIG_START_DEMAND)
+		s->state = SERVICE_WAITING;
+	else
+		fill(v, s);
+}
+
+void service_demand(struct supervisor *v, struct service *s)
+{
+	if (s->state == SERVICE_WAITING)
+		fill(v, s);
+}
+
+void service_drain(struct service *s, int64_t grace_ns)
+{
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (w->kill_at != HARK_FOREVER && grace_ns > 0)
+			continue; /* has been told */
+		w->kill_at = hark_after(grace_ns + KILL_NS);
+		(void)kill(w->pid, SIGTERM); /* a second one ends at once: worker.c */
+	}
+	cohort_release(s->cohort);
+	s->cohort = NULL;
+}
+
+/* SIGUSR1, and not SIGTERM: what is connected goes on as long as it likes, idle or not; the worker ends with its last one (hark_retire()). */
+void service_retire(struct service *s)
+{
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (w->kill_at != HARK_FOREVER || w->retired)
+			continue;
+		w->retired = true;
+		(void)kill(w->pid, SIGUSR1);
+	}
+	cohort_release(s->cohort);
+	s->cohort = NULL;
+}
+
+void service_stop(struct supervisor *v, struct service *s)
+{
+	if (s->state == SERVICE_STOPPED)
+		return;
+	s->state = SERVICE_STOPPED;
+	service_drain(s, s->conf->grace_ns);
+	for (size_t i = 0; i < s->conf->listen.n; i++)
+		sockets_close(&v->sockets, s->conf, i);
+	log_event(LOG_LEVEL_NOTICE, s->conf->name, "stopped");
+}
+
+int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
+{
+	if (s->state != SERVICE_STOPPED)
+		return 0;
+	for (size_t i = 0; i < s->conf->listen.n; i++) {
+		int r = sockets_open(&v->sockets, s->conf, i, why);
+		if (r < 0) {
+			while (i-- > 0)
+				sockets_close(&v->sockets, s->conf, i);
+			return r;
+		}
+	}
+	s->backoff = 0;
+	service_begin(v, s);
+	log_event(LOG_LEVEL_NOTICE, s->conf->name, "started");
+	return 0;
+}
+
+void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf)
+{
+	bool stopped = s->state == SERVICE_STOPPED;
+	service_retire(s);
+	struct epoch *old = s->epoch;
+	s->epoch = epoch_hold(e);
+	s->conf = conf;
+	epoch_release(old);
+	s->backoff = 0;
+	s->error[0] = '\0';
+	if (!stopped)
+		service_begin(v, s);
+}
+
+void service_remove(struct supervisor *v, struct service *s)
+{
+	(void)v;
+	s->state = SERVICE_GONE;
+	service_drain(s, s->conf->grace_ns);
+}
+
+/* ---- the clock ------------------------------------------------------------------------------- */
+
+static bool ends_when_idle(const struct service *s)
+{
+	return s->state == SERVICE_RUNNING && s->conf->start == CONFIG_START_DEMAND && s->conf->stop_idle_ns > 0;
+}
+
+int64_t service_due(const struct service *s)
+{
+	int64_t at = s->state == SERVICE_BACKING_OFF ? s->again : HARK_FOREVER;
+	if (ends_when_idle(s) && s->looked + s->conf->stop_idle_ns < at)
+		at = s->looked + s->conf->stop_idle_ns;
+	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (w->kill_at < at)
+			at = w->kill_at;
+		if (w->pidfd < 0 && at > hark_after(100 * HARK_MS))
+			at = hark_after(100 * HARK_MS);
+	}
+	return at;
+}
+
+/* Nobody was there since it was looked at: its workers may end. A connection that comes just now waits for the next ones. */
+static void look_idle(struct service *s, int64_t now)
+{
+	uint64_t accepted = atomic_load_explicit(&s->counters->accepted, memory_order_relaxed);
+	if (now < s->looked + s->conf->stop_idle_ns)
+		return;
+	bool idle = accepted == s->looked_accepted && counters_now(s->counters) == 0;
+	s->looked = now;
+	s->looked_accepted = accepted;
+	if (!idle)
+		return;
+	service_retire(s);
+	s->state = SERVICE_WAITING;
+}
+
+void service_look(struct supervisor *v, struct service *s)
+{
+	int64_t now = hark_now();
+	for (struct worker *w = s->workers, *next; w != NULL; w = next) {
+		next = w->next;
+		if (now >= w->kill_at) {
+			log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
+			w->killed = true;
+			w->kill_at = now + HARK_S;
+			(void)kill(-w->pid, SIGKILL);
+			(void)kill(w->pid, SIGKILL);
+		}
+		if (w->pidfd < 0)
+			service_worker_ended(v, s, w);
+	}
+	if (s->state == SERVICE_BACKING_OFF && now >= s->again)
+		fill(v, s);
+	else if (ends_when_idle(s))
+		look_idle(s, now);
+}
+
+bool service_settled(const struct service *s)
+{
+	if (s->state == SERVICE_BACKING_OFF)
+		return true;
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		if (w->ready_fd >= 0 && hark_now() - w->started < SETTLE_NS)
+			return false;
+	return true;
+}
+
+const char *service_state_name(const struct service *s)
+{
+	static const char *const names[] = {
+		[SERVICE_WAITING] = "waiting", [SERVICE_RUNNING] = "running", [SERVICE_BACKING_OFF] = "backing-off",
+		[SERVICE_STOPPED] = "stopped", [SERVICE_GONE] = "draining", [SERVICE_DISABLED] = "disabled",
+	};
+	return s->state == SERVICE_STOPPED && s->workers != NULL ? "draining" : names[s->state];
+}

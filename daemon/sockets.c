@@ -1,0 +1,178 @@
+/* sockets.c — listening sockets by address. A socket is opened once and kept as long as a configuration wants its address: a reload
+ * closes none that it keeps, so nothing that waits in a backlog is lost, and a failed reload closes only what it opened.
+ *
+ * hark_listen() itself adopts what a service manager handed over (LISTEN_FDS). The supervisor's thread. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+
+#define KEY_MAX (HARK_ADDRESS_MAX + 80)
+
+/* Port 0 is another socket for each service, and each time that it says so. */
+static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
+{
+	const char *address = conf->listen.word[i];
+	size_t len = strlen(address);
+	bool any_port = len > 2 && strcmp(address + len - 2, ":0") == 0;
+	(void)snprintf(key, KEY_MAX, any_port ? "%s %s#%zu" : "%s", address, conf->name, i);
+	return key;
+}
+
+static struct socket_entry *find(const struct sockets *s, const char *key)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (strcmp(s->entry[i]->key, key) == 0)
+			return s->entry[i];
+	return NULL;
+}
+
+struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i)
+{
+	char key[KEY_MAX];
+	return find(s, key_of(conf, i, key));
+}
+
+/* NULL: not a unix socket, or an abstract one. */
+static const char *unix_path(const char *address)
+{
+	const char *path = strchr(address, ':');
+	return strncmp(address, "unix", 4) == 0 && path != NULL && path[1] == '/' ? path + 1 : NULL;
+}
+
+/* What of the options can still be changed on a socket that is kept. */
+static void adjust(const struct socket_entry *e, const struct config_service *conf)
+{
+	if (conf->backlog > 0 && hark_listener_type(e->listener) == SOCK_STREAM)
+		(void)listen(hark_listener_fd(e->listener), conf->backlog);
+	if (unix_path(e->key) != NULL && conf->socket_mode >= 0 &&
+	    chmod(unix_path(e->key), (mode_t)conf->socket_mode) < 0)
+		log_event(LOG_LEVEL_WARNING, conf->name, "chmod %s: %s", e->key, strerror(errno));
+}
+
+static int add(struct sockets *s, const char *key, struct hark_listener *l)
+{
+	struct socket_entry **grown = realloc(s->entry, (s->n + 1) * sizeof(struct socket_entry *));
+	if (grown == NULL)
+		return -ENOMEM;
+	s->entry = grown;
+	struct socket_entry *e = calloc(1, sizeof *e);
+	if (e == NULL)
+		return -ENOMEM;
+	e->key = strdup(key);
+	if (e->key == NULL) {
+		free(e);
+		return -ENOMEM;
+	}
+	e->listener = l;
+	struct stat st;
+	if (unix_path(key) != NULL && lstat(unix_path(key), &st) == 0) {
+		e->dev = st.st_dev;
+		e->ino = st.st_ino;
+	}
+	e->wanted = e->fresh = true;
+	s->entry[s->n++] = e;
+	return 0;
+}
+
+int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why)
+{
+	const char *address = conf->listen.word[i];
+	char key[KEY_MAX];
+	struct socket_entry *have = find(s, key_of(conf, i, key));
+	char owner[128] = "";
+	if (have != NULL) {
+		have->wanted = true;
+		adjust(have, conf);
+		return 0;
+	}
+	if (conf->socket_user != NULL || conf->socket_group != NULL)
+		(void)snprintf(owner, sizeof owner, "%s%s%s", conf->socket_user != NULL ? conf->socket_user : "",
+		               conf->socket_group != NULL ? ":" : "", conf->socket_group != NULL ? conf->socket_group : "");
+	const struct hark_listen_opts opts = {
+		.backlog = conf->backlog,
+		.reuseport = conf->reuseport,
+		.v6only = conf->v6only,
+		.defer_accept_s = conf->defer_accept_s,
+		.unix_mode = conf->socket_mode >= 0 ? (mode_t)conf->socket_mode : 0,
+		.unix_owner = owner[0] != '\0' ? owner : NULL,
+		.why = why,
+	};
+	struct hark_listener *l;
+	char handed[24];
+	int fd = upgrade_inherited(key);
+	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
+	why->text[0] = '\0';
+	int r = hark_listen(fd >= 0 ? handed : address, &opts, &l);
+	if (r < 0) {
+		if (why->text[0] == '\0')
+			(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
+		return r;
+	}
+	r = add(s, key, l);
+	if (r < 0) {
+		hark_listener_close(l);
+		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
+	}
+	return r;
+}
+
+void sockets_mark(struct sockets *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		s->entry[i]->wanted = s->entry[i]->fresh = false;
+}
+
+static void drop(struct sockets *s, size_t i)
+{
+	struct socket_entry *e = s->entry[i];
+	struct stat st;
+	hark_listener_close(e->listener);
+	/* One that was handed over is not the listener's to unlink, but ours all the same. */
+	if (e->ino != 0 && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)
+		(void)unlink(unix_path(e->key));
+	free(e->key);
+	free(e);
+	s->entry[i] = s->entry[--s->n];
+}
+
+void sockets_sweep(struct sockets *s)
+{
+	for (size_t i = s->n; i-- > 0;)
+		if (!s->entry[i]->wanted)
+			drop(s, i);
+}
+
+void sockets_undo(struct sockets *s)
+{
+	for (size_t i = s->n; i-- > 0;)
+		if (s->entry[i]->fresh)
+			drop(s, i);
+}
+
+void sockets_close(struct sockets *s, const struct config_service *conf, size_t i)
+{
+	const struct socket_entry *e = sockets_find(s, conf, i);
+	for (size_t k = s->n; k-- > 0;)
+		if (s->entry[k] == e)
+			drop(s, k);
+}
+
+void sockets_free(struct sockets *s, bool leave_paths)
+{
+	while (s->n > 0 && !leave_paths)
+		drop(s, s->n - 1);
+	for (size_t i = 0; i < s->n; i++) { /* descriptors alone: hark_listener_close() would remove the path it made */
+		(void)close(hark_listener_fd(s->entry[i]->listener));
+		free(s->entry[i]->key);
+		free(s->entry[i]);
+	}
+	free(s->entry);
+	*s = (struct sockets){0};
+}

@@ -1,0 +1,337 @@
+/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals, workers' ends, the sockets of services that wait for demand, the
+ * control socket; timers by its time-out. Each thing that happens is handed to the file whose it is.
+ *
+ * A plain poll(2), rebuilt each time: the supervisor wakes when something happens to a service, not for each connection, and so few
+ * descriptors need no more. It never accepts and never reads what a peer sent. One thread. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+
+#define READY_NS HARK_S /* between looks at a start-up that lasts */
+
+enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
+
+struct watch {
+	enum watched what;
+	struct service *service;
+	struct worker *worker;
+};
+
+/* The arrays of one turn, grown as needed. */
+struct turn {
+	struct pollfd *fds;
+	struct watch *watches;
+	size_t n, cap;
+};
+
+static int reserve(struct turn *t, size_t more)
+{
+	if (t->n + more <= t->cap)
+		return 0;
+	size_t cap = (t->n + more) * 2;
+	struct pollfd *fds = realloc(t->fds, cap * sizeof *fds);
+	if (fds != NULL)
+		t->fds = fds;
+	struct watch *watches = realloc(t->watches, cap * sizeof *watches);
+	if (watches != NULL)
+		t->watches = watches;
+	if (fds == NULL || watches == NULL)
+		return -ENOMEM;
+	t->cap = cap;
+	return 0;
+}
+
+static void watch(struct turn *t, int fd, struct watch w)
+{
+	if (fd < 0 || reserve(t, 1) < 0) /* without memory it is looked at again next time */
+		return;
+	t->fds[t->n] = (struct pollfd){.fd = fd, .events = POLLIN};
+	t->watches[t->n++] = w;
+}
+
+static void watch_service(struct supervisor *v, struct turn *t, struct service *s)
+{
+	for (size_t i = 0; s->state == SERVICE_WAITING && !v->draining && i < s->conf->listen.n; i++) {
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
+		if (e != NULL)
+			watch(t, hark_listener_fd(e->listener), (struct watch){WATCH_DEMAND, s, NULL});
+	}
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		watch(t, w->ready_fd, (struct watch){WATCH_READY, s, w});
+		watch(t, w->pidfd, (struct watch){WATCH_END, s, w});
+	}
+}
+
+static void watch_all(struct supervisor *v, struct turn *t)
+{
+	t->n = 0;
+	watch(t, v->signal_fd, (struct watch){WATCH_SIGNALS, NULL, NULL});
+	watch(t, v->heir_fd, (struct watch){WATCH_HEIR, NULL, NULL});
+	if (v->generation > 1)
+		watch(t, v->parent_fd, (struct watch){WATCH_ELDER, NULL, NULL}); /* POLLERR, once nobody reads there */
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		watch_service(v, t, s);
+	if (reserve(t, 64) < 0)
+		return;
+	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
+	for (int i = 0; i < n; i++)
+		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
+	t->n += (size_t)n;
+}
+
+static bool starting(const struct supervisor *v)
+{
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		if (!service_settled(s))
+			return true;
+	return false;
+}
+
+static int timeout_ms(const struct supervisor *v)
+{
+	int64_t at = v->heir_deadline, now = hark_now();
+	for (const struct service *s = v->services; s != NULL; s = s->next) {
+		int64_t due = service_due(s);
+		if (due < at)
+			at = due;
+	}
+	if (!v->told_ready && !v->draining && at > now + READY_NS)
+		at = starting(v) ? now + READY_NS : now; /* nothing to wait for: all are on demand */
+	if (at == HARK_FOREVER)
+		return -1;
+	return at <= now ? 0 : at - now > 3600 * HARK_S ? 3600 * 1000 : (int)((at - now + HARK_MS - 1) / HARK_MS);
+}
+
+/* ---- what happens ---------------------------------------------------------------------------- */
+
+static void log_errors(const struct config *c)
+{
+	for (size_t i = 0; i < c->n_errors; i++)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s", c->errors[i]);
+}
+
+static void hang_up(struct supervisor *v)
+{
+	struct reload_result r;
+	notify("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(hark_now() / 1000));
+	if (reload(v, &r) == 0)
+		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
+		          r.changed, r.removed, r.unchanged);
+	else {
+		if (r.failed != NULL)
+			log_errors(r.failed);
+		log_event(LOG_LEVEL_ERROR, NULL, "reload: nothing was changed: %s", r.text);
+		config_free(r.failed);
+	}
+	notify("READY=1");
+}
+
+/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and when it is asked for
+ * by a signal then: they have the grace. And then: at once. */
+void supervisor_drain(struct supervisor *v)
+{
+	bool begins = !v->draining, relieved = begins && v->handed_over, again = v->ending;
+	v->draining = true;
+	v->ending = !relieved;
+	if (!v->handed_over) {
+		notify("STOPPING=1");
+		upgrade_cancel(v);
+	}
+	for (struct service *s = v->services; s != NULL; s = s->next) {
+		if (relieved && s->state != SERVICE_GONE) {
+			s->state = SERVICE_GONE;
+			service_retire(s);
+		} else if (s->state != SERVICE_GONE)
+			service_remove(v, s);
+		else if (!relieved)
+			service_drain(s, again ? 0 : s->conf->grace_ns);
+	}
+	if (begins)
+		sockets_free(&v->sockets, v->handed_over);
+	if (v->handed_over)
+		control_close(v);
+}
+
+static char *const *own_argv;
+
+int supervisor_upgrade(struct supervisor *v, struct hark_why *why)
+{
+	return upgrade_begin(v, own_argv, why);
+}
+
+static void take_signals(struct supervisor *v)
+{
+	struct signalfd_siginfo i;
+	struct hark_why why;
+	while (read(v->signal_fd, &i, sizeof i) == (ssize_t)sizeof i) {
+		if (i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT)
+			supervisor_drain(v);
+		else if (i.ssi_signo == SIGHUP && !v->draining)
+			hang_up(v);
+		else if (i.ssi_signo == SIGUSR2 && !v->draining && supervisor_upgrade(v, &why) < 0)
+			log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	}
+}
+
+/* An event of this turn may concern what an earlier one of it did away with. */
+static bool alive(const struct supervisor *v, const struct watch *w)
+{
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		if (s == w->service) {
+			if (w->worker == NULL)
+				return true;
+			for (const struct worker *x = s->workers; x != NULL; x = x->next)
+				if (x == w->worker)
+					return true;
+		}
+	return false;
+}
+
+static void dispatch(struct supervisor *v, const struct watch *w)
+{
+	switch (w->what) {
+	case WATCH_SIGNALS:
+		take_signals(v);
+		return;
+	case WATCH_HEIR:
+		upgrade_heard(v);
+		return;
+	case WATCH_ELDER:
+		upgrade_alone(v);
+		return;
+	case WATCH_CONTROL:
+		return;
+	default:
+		break;
+	}
+	if (!alive(v, w))
+		return;
+	if (w->what == WATCH_DEMAND)
+		service_demand(v, w->service);
+	else if (w->what == WATCH_END)
+		service_worker_ended(v, w->service, w->worker);
+	else if (w->worker->ready_fd >= 0)
+		service_worker_spoke(w->service, w->worker);
+}
+
+static bool has_service(const struct supervisor *v, const char *name)
+{
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		if (strcmp(s->conf->name, name) == 0)
+			return true;
+	return false;
+}
+
+/* Services that were removed and whose last worker has ended. */
+static void bury(struct supervisor *v)
+{
+	for (struct service **at = &v->services; *at != NULL;) {
+		struct service *s = *at;
+		if (s->state != SERVICE_GONE || s->workers != NULL) {
+			at = &s->next;
+			continue;
+		}
+		*at = s->next;
+		if (!v->draining && !has_service(v, s->conf->name))
+			counters_drop(s->conf->name);
+		service_forget(s);
+	}
+}
+
+/* Of an upgrade: it is no good if the new generation cannot serve what the old one does. */
+static bool unfit(const struct supervisor *v)
+{
+	for (const struct service *s = v->services; v->generation > 1 && s != NULL; s = s->next)
+		if (s->state == SERVICE_BACKING_OFF)
+			return true;
+	return false;
+}
+
+/* Last, so that what failed until now was seen. */
+static void leave_terminal(void)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; fd >= 0 && i < 3; i++)
+		(void)dup2(fd, i);
+	if (fd > 2)
+		(void)close(fd);
+}
+
+static void become_ready(struct supervisor *v)
+{
+	struct hark_why why;
+	v->told_ready = true;
+	if (v->pid_file == NULL && v->epoch->config->pid_file != NULL)
+		v->pid_file = strdup(v->epoch->config->pid_file); /* it stays there, whatever a reload says */
+	if (v->pid_file != NULL && pid_file_write(v->pid_file, &why) < 0)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	upgrade_tell_ready(v);
+	if (v->in_background)
+		leave_terminal();
+	notify("READY=1\nMAINPID=%d", (int)getpid());
+	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu services of %s", v->epoch->config->n_services, v->config_file);
+}
+
+static void turn(struct supervisor *v, struct turn *t)
+{
+	watch_all(v, t);
+	int n = poll(t->fds, (nfds_t)t->n, timeout_ms(v));
+	if (n < 0 && errno != EINTR) /* EFAULT, EINVAL, ENOMEM: none that lasts, and none to spin on */
+		(void)hark_sleep(100 * HARK_MS);
+	for (size_t i = 0; n > 0 && i < t->n; i++)
+		if (t->fds[i].revents != 0)
+			dispatch(v, &t->watches[i]);
+	if (n > 0)
+		control_run(v, t->fds, (int)t->n);
+	if (v->heir > 0 && hark_now() >= v->heir_deadline)
+		upgrade_heard(v);
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		if (service_due(s) <= hark_now())
+			service_look(v, s);
+	bury(v);
+	if (v->told_ready || v->draining || starting(v))
+		return;
+	if (unfit(v)) {
+		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends", v->generation);
+		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
+		supervisor_drain(v);
+	} else {
+		become_ready(v);
+	}
+}
+
+int supervisor_signals(struct supervisor *v)
+{
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+	sigset_t set;
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+		(void)sigaddset(&set, ours[i]);
+	(void)signal(SIGPIPE, SIG_IGN);
+	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	(void)sigaddset(&set, SIGUSR1); /* nothing to us; but what a worker is sent before it has its handlers must wait */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	return v->signal_fd < 0 ? -errno : 0;
+}
+
+int supervisor_run(struct supervisor *v, char *const argv[])
+{
+	struct turn t = {0};
+	own_argv = argv;
+	while (!v->draining || v->services != NULL)
+		turn(v, &t);
+	if (v->pid_file != NULL && !v->handed_over)
+		pid_file_remove(v->pid_file);
+	control_close(v);
+	free(t.fds);
+	free(t.watches);
+	return v->failed ? 1 : 0;
+}

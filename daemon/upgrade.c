@@ -1,0 +1,261 @@
+/* upgrade.c — a new binary in place of the running one, with nothing lost: the old generation starts the new one with its sockets and its
+ * counters; serves on until the new one says that it is ready; and drains. If the new one ends first, or is not ready in time, the
+ * old one goes on as if nothing had been.
+ *
+ *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control socket's is
+ *                           "control". By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
+ *   HARKD_COUNTERS          the descriptor of the counters
+ *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
+ *   HARKD_GENERATION        its number
+ *
+ * The supervisor's thread. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+
+#define FIRST_FD 3
+
+/* What the older generation handed over; taken[i]: is somebody's now. */
+static struct {
+	char **key;
+	bool *taken;
+	int n;
+} inherited;
+
+/* Where the binary lies; a new one was put in the place of the running one. */
+static char own_path[4096];
+
+static int number_of(const char *name, int none)
+{
+	const char *text = getenv(name);
+	return text != NULL && text[0] >= '0' && text[0] <= '9' ? atoi(text) : none;
+}
+
+static void inherit(void)
+{
+	const char *list = getenv("HARKD_SOCKETS");
+	char *copy = list != NULL ? strdup(list) : NULL;
+	int n = 0;
+	for (const char *at = copy; at != NULL && *at != '\0'; at++)
+		n += *at == '\n';
+	inherited.key = calloc((size_t)n + 1, sizeof(char *));
+	inherited.taken = calloc((size_t)n + 1, sizeof(bool));
+	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL)
+		return;
+	char *rest = NULL;
+	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n; line = strtok_r(NULL, "\n", &rest)) {
+		(void)fcntl(FIRST_FD + inherited.n, F_SETFD, FD_CLOEXEC);
+		inherited.key[inherited.n++] = line;
+	}
+	(void)unsetenv("HARKD_SOCKETS");
+}
+
+int upgrade_inherited(const char *key)
+{
+	for (int i = 0; i < inherited.n; i++)
+		if (!inherited.taken[i] && strcmp(inherited.key[i], key) == 0) {
+			inherited.taken[i] = true;
+			return FIRST_FD + i;
+		}
+	return -1;
+}
+
+void upgrade_close_rest(void)
+{
+	for (int i = 0; i < inherited.n; i++)
+		if (!inherited.taken[i])
+			(void)close(FIRST_FD + i);
+	inherited.n = 0;
+}
+
+void upgrade_self(struct supervisor *v)
+{
+	inherit();
+	ssize_t n = readlink("/proc/self/exe", own_path, sizeof own_path - 1);
+	own_path[n > 0 ? n : 0] = '\0';
+	v->heir_fd = v->heir_pidfd = -1;
+	v->heir_deadline = HARK_FOREVER;
+	v->generation = number_of("HARKD_GENERATION", 1);
+	v->counters_fd = number_of("HARKD_COUNTERS", -1);
+	v->parent_fd = number_of("HARKD_HEIR", v->parent_fd);
+	if (v->counters_fd >= 0)
+		(void)fcntl(v->counters_fd, F_SETFD, FD_CLOEXEC);
+	if (v->parent_fd >= 0)
+		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);
+	(void)unsetenv("HARKD_GENERATION");
+	(void)unsetenv("HARKD_COUNTERS");
+	(void)unsetenv("HARKD_HEIR");
+}
+
+void upgrade_tell_ready(struct supervisor *v)
+{
+	if (v->parent_fd >= 0)
+		(void)!write(v->parent_fd, "", 1);
+	if (v->generation == 1)
+		upgrade_alone(v);
+}
+
+void upgrade_alone(struct supervisor *v)
+{
+	if (v->parent_fd >= 0)
+		(void)close(v->parent_fd);
+	v->parent_fd = -1;
+}
+
+/* Puts copies of fds at FIRST_FD and on, and those of more after them, close-on-exec off. fds must all lie above. 0 or -errno. */
+static int arrange(const int *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (dup2(fds[i], FIRST_FD + i) < 0)
+			return -errno;
+	return syscall(SYS_close_range, (unsigned)(FIRST_FD + n), ~0u, 0) < 0 ? -errno : 0;
+}
+
+static void set_number(const char *name, long value)
+{
+	char text[24];
+	(void)snprintf(text, sizeof text, "%ld", value);
+	(void)setenv(name, text, 1);
+}
+
+/* In the child: sockets first, then the counters, then the pipe. */
+static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, const char *addresses)
+{
+	sigset_t none;
+	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
+		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 2);
+		if (fds[i] < 0)
+			_exit(111);
+	}
+	if (arrange(fds, n_sockets + 2) < 0)
+		_exit(111);
+	(void)setenv("HARKD_SOCKETS", addresses, 1);
+	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
+	set_number("HARKD_COUNTERS", FIRST_FD + n_sockets);
+	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
+	set_number("HARKD_GENERATION", v->generation + 1);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)execv(own_path, argv);
+	_exit(111);
+}
+
+/* Descriptors and their addresses, in one order. What is not a socket comes after them, in room for two. false: no memory. */
+static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses)
+{
+	size_t len = 0;
+	FILE *f = open_memstream(addresses, &len);
+	*fds = calloc(v->sockets.n + 3, sizeof **fds);
+	*n = 0;
+	if (f == NULL || *fds == NULL) {
+		if (f != NULL)
+			(void)fclose(f);
+		return false;
+	}
+	for (size_t i = 0; i < v->sockets.n; i++) {
+		(*fds)[(*n)++] = hark_listener_fd(v->sockets.entry[i]->listener);
+		(void)fprintf(f, "%s\n", v->sockets.entry[i]->key);
+	}
+	if (control_listener_fd(v->control) >= 0) {
+		(*fds)[(*n)++] = control_listener_fd(v->control);
+		(void)fputs("control\n", f);
+	}
+	return fclose(f) == 0;
+}
+
+static int start_heir(struct supervisor *v, char *const argv[], int said[2])
+{
+	int n, *fds = NULL;
+	char *addresses = NULL;
+	pid_t pid = -1;
+	errno = ENOMEM;
+	if (all_sockets(v, &fds, &n, &addresses) && pipe2(said, O_CLOEXEC) == 0) {
+		fds[n] = v->counters_fd;
+		fds[n + 1] = said[1];
+		pid = fork();
+		if (pid == 0)
+			become_heir(v, argv, fds, n, addresses);
+		int error = errno;
+		(void)close(said[1]);
+		if (pid < 0)
+			(void)close(said[0]);
+		errno = error;
+	}
+	int r = pid < 0 ? -errno : (int)pid;
+	free(fds);
+	free(addresses);
+	return r;
+}
+
+int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why)
+{
+	int said[2];
+	int pid = v->heir > 0 ? -EALREADY : start_heir(v, argv, said);
+	if (pid < 0) {
+		(void)snprintf(why->text, sizeof why->text, "upgrade: %s", pid == -EALREADY ? "one is under way" : strerror(-pid));
+		return pid;
+	}
+	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);
+	v->heir = pid;
+	v->heir_fd = said[0];
+	v->heir_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	v->heir_deadline = hark_after(v->epoch->config->upgrade_timeout_ns);
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is process %d", v->generation + 1, pid);
+	return 0;
+}
+
+static void forget_heir(struct supervisor *v)
+{
+	(void)close(v->heir_fd);
+	if (v->heir_pidfd >= 0)
+		(void)close(v->heir_pidfd);
+	v->heir = 0;
+	v->heir_fd = v->heir_pidfd = -1;
+	v->heir_deadline = HARK_FOREVER;
+}
+
+void upgrade_cancel(struct supervisor *v)
+{
+	if (v->heir == 0)
+		return;
+	(void)kill(v->heir, SIGTERM); /* it may serve already, and drains then */
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is given up", v->generation + 1);
+	forget_heir(v);
+}
+
+static void heir_failed(struct supervisor *v, const char *how)
+{
+	int status = 0;
+	(void)kill(v->heir, SIGKILL);
+	(void)waitpid(v->heir, &status, 0);
+	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: generation %d %s: this one goes on", v->generation + 1, how);
+	forget_heir(v);
+}
+
+void upgrade_heard(struct supervisor *v)
+{
+	char byte;
+	if (v->heir == 0)
+		return;
+	ssize_t n = read(v->heir_fd, &byte, 1);
+	if (n == 1) {
+		notify("MAINPID=%d", (int)v->heir);
+		log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d serves, this one drains", v->generation + 1);
+		forget_heir(v);
+		v->handed_over = true;
+		supervisor_drain(v);
+	} else if (n == 0) {
+		heir_failed(v, "ended before it was ready");
+	} else if (hark_now() >= v->heir_deadline) {
+		heir_failed(v, "was not ready in time");
+	}
+}

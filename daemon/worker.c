@@ -1,0 +1,420 @@
+/* worker.c — what a forked worker does: keeps the descriptors that are its own, becomes its service's user in its service's place, and serves.
+ *
+ * In the worker's process alone, forked from the supervisor; it never returns to it. The supervisor's memory is here as a copy, of which
+ * only the service's configuration, its counters and its limits are used. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "supervisor.h"
+
+/* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct tcp_info's newer half. */
+enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
+
+#define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
+
+/* The one service of this process. */
+static struct {
+	const struct config_service *conf;
+	const struct config *config;
+	struct counters *counters;
+	struct limits_worker limits;
+	void *box_arg;
+	int ready_fd;
+	bool is_exec;
+	const char *name; /* for the log: the box's, or the program's */
+	size_t banner_len;
+} self;
+
+static _Noreturn void give_up(const char *what, const char *why)
+{
+	char text[256];
+	int n = snprintf(text, sizeof text, "%s: %s", what, why);
+	(void)!write(self.ready_fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+	_exit(1);
+}
+
+/* ---- becoming the service -------------------------------------------------------------------- */
+
+static void on_term(int signal)
+{
+	static volatile sig_atomic_t times;
+	(void)signal;
+	hark_drain(times++ == 0 ? self.conf->grace_ns : 0);
+}
+
+static void on_retire(int signal)
+{
+	(void)signal;
+	hark_retire();
+}
+
+static void set_signals(void)
+{
+	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
+	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
+	sigset_t none;
+	for (int signal = 1; signal < NSIG; signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
+		(void)sigaction(signal, &standard, NULL);
+	(void)sigaction(SIGTERM, &term, NULL);
+	(void)sigaction(SIGINT, &term, NULL);
+	(void)sigaction(SIGUSR1, &retire, NULL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Other services' sockets, other workers' pidfds, the control socket: nothing of them may be left in a process that peers
+ * talk to. */
+static void close_others(const int *keep, int n)
+{
+	unsigned from = 3;
+	for (int i = 0; i < n; i++) {
+		if (keep[i] < 3 || (i > 0 && keep[i] == keep[i - 1]))
+			continue;
+		if ((unsigned)keep[i] > from)
+			(void)syscall(SYS_close_range, from, (unsigned)keep[i] - 1, 0);
+		from = (unsigned)keep[i] + 1;
+	}
+	(void)syscall(SYS_close_range, from, ~0u, 0);
+}
+
+static void keep_own(struct hark_listener *const *listeners, int n)
+{
+	int *keep = calloc((size_t)n + 2, sizeof *keep);
+	if (keep == NULL)
+		give_up("start", strerror(ENOMEM));
+	for (int i = 0; i < n; i++)
+		keep[i] = hark_listener_fd(listeners[i]);
+	keep[n] = self.ready_fd;
+	keep[n + 1] = log_fd();
+	qsort(keep, (size_t)n + 2, sizeof *keep, by_number);
+	close_others(keep, n + 2);
+	free(keep);
+}
+
+static void open_null(int at)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (fd < 0 || dup2(fd, at) < 0)
+		give_up("/dev/null", strerror(errno));
+	if (fd > 2)
+		(void)close(fd);
+}
+
+/* Programs' standard error. "log" is harkd's own; "connection" the exec box sees to. */
+static void set_stderr(void)
+{
+	const char *to = self.conf->stderr_to;
+	if (to == NULL || (to[0] != '/' && strcmp(to, "null") != 0))
+		return;
+	int r = log_leave_stderr();
+	if (r < 0)
+		give_up("log", strerror(-r));
+	if (to[0] != '/') {
+		open_null(2);
+		return;
+	}
+	int fd = open(to, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	if (fd < 0 || dup2(fd, 2) < 0)
+		give_up(to, strerror(errno));
+	(void)close(fd);
+}
+
+static void set_limits(void)
+{
+	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
+		if ((self.conf->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &self.conf->rlimit[i]) < 0)
+			give_up("setrlimit", strerror(errno));
+	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all there is. */
+	struct rlimit files;
+	if (!self.is_exec && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (self.conf->umask >= 0)
+		(void)umask((mode_t)self.conf->umask);
+	errno = 0;
+	if (self.conf->nice != 0 && nice(self.conf->nice) == -1 && errno != 0)
+		give_up("nice", strerror(errno));
+}
+
+static void set_place_and_user(void)
+{
+	const struct config_service *c = self.conf;
+	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
+		give_up(c->chroot, strerror(errno));
+	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
+		bool root = geteuid() == 0;
+		if ((root || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
+			give_up("setgroups", strerror(errno));
+		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
+			give_up("setgid", strerror(errno));
+		if (c->uid != (uid_t)-1 && setresuid(c->uid, c->uid, c->uid) < 0)
+			give_up("setuid", strerror(errno));
+	}
+	if (c->directory != NULL && chdir(c->directory) < 0)
+		give_up(c->directory, strerror(errno));
+}
+
+/* A supervisor that was killed cannot drain us: we do it ourselves. After the user changed, which would undo it. */
+static void follow_supervisor(pid_t supervisor)
+{
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != supervisor)
+		(void)raise(SIGTERM);
+}
+
+static bool passes(const char *entry)
+{
+	const struct config_words *names = &self.conf->pass_env;
+	size_t len = strcspn(entry, "=");
+	for (size_t i = 0; i < names->n; i++) {
+		const char *name = names->word[i];
+		size_t n = strlen(name);
+		if (n > 0 && name[n - 1] == '*' ? strncmp(entry, name, n - 1) == 0 : n == len && strncmp(entry, name, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Programs get what is configured, not what harkd happened to be started with. */
+static void set_environment(void)
+{
+	size_t n = 0;
+	for (char **e = environ; *e != NULL; e++)
+		if (passes(*e))
+			environ[n++] = *e;
+	environ[n] = NULL;
+	for (size_t i = 0; i < self.conf->env.n; i++)
+		if (putenv(self.conf->env.word[i]) != 0)
+			give_up("env", strerror(errno));
+}
+
+/* ---- serving --------------------------------------------------------------------------------- */
+
+static void serve(struct hark_conn *c, void *arg)
+{
+	if (self.banner_len > 0 && hark_type(c) == SOCK_STREAM)
+		if (hark_write(c, self.conf->banner, self.banner_len) < 0 || hark_flush(c) < 0)
+			return;
+	self.conf->box->serve(c, arg);
+}
+
+/* What a program moved is known to the kernel alone. tcp(7) */
+static void count_bytes(struct hark_conn *c, struct log_connection *l)
+{
+	struct hark_conn_stats stats;
+	struct tcp_info info;
+	socklen_t len = sizeof info;
+	hark_conn_stats(c, &stats);
+	l->bytes_in = (int64_t)stats.bytes_in;
+	l->bytes_out = (int64_t)stats.bytes_out;
+	if (!self.is_exec)
+		return;
+	l->bytes_in = l->bytes_out = -1;
+	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	    info.tcpi_state != TCP_LISTEN_) { /* wait = yes: what came and went on it is not counted there */
+		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ || info.tcpi_state == TCP_CLOSING_;
+		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended; /* the peer's FIN is numbered, and counted, as a byte */
+		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
+	}
+}
+
+static void describe(struct hark_conn *c, struct log_connection *l, char peer[HARK_ADDRESS_MAX], char local[HARK_ADDRESS_MAX])
+{
+	struct hark_conn_stats stats;
+	struct timespec now;
+	peer[0] = local[0] = '\0';
+	(void)hark_peer(c, peer, HARK_ADDRESS_MAX);
+	(void)hark_local(c, local, HARK_ADDRESS_MAX);
+	hark_conn_stats(c, &stats);
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	l->service = self.conf->name;
+	l->box = self.name;
+	l->peer = peer;
+	l->local = local;
+	l->duration_ns = hark_now() - stats.opened_ns;
+	l->opened_realtime_ns = now.tv_sec * HARK_S + now.tv_nsec - l->duration_ns;
+}
+
+static void add(_Atomic uint64_t *to, int64_t n)
+{
+	if (n > 0)
+		atomic_fetch_add_explicit(to, (uint64_t)n, memory_order_relaxed);
+}
+
+static void closed(const struct hark_event *e)
+{
+	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
+	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
+	count_bytes(e->conn, &l);
+	add(&self.counters->closed, 1);
+	add(&self.counters->failed, e->error != 0 || e->status != 0);
+	add(&self.counters->bytes_in, l.bytes_in);
+	add(&self.counters->bytes_out, l.bytes_out);
+	if (!self.config->log_connections)
+		return;
+	describe(e->conn, &l, peer, local);
+	if (l.pid == 0)
+		l.pid = getpid();
+	log_connection(&l, &self.counters->log_dropped);
+}
+
+static void refused(const struct hark_event *e)
+{
+	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
+	struct log_connection l = {.pid = getpid(), .bytes_in = -1, .bytes_out = -1,
+		.refused = counters_refusal_names[self.limits.refused]}; /* this one: admit() was asked just before */
+	if (!self.config->log_connections)
+		return;
+	describe(e->conn, &l, peer, local);
+	log_connection(&l, &self.counters->log_dropped);
+}
+
+static void on_event(const struct hark_event *e, void *arg)
+{
+	(void)arg;
+	switch (e->kind) {
+	case HARK_EVENT_READY:
+		(void)!write(self.ready_fd, "", 1);
+		(void)close(self.ready_fd);
+		self.ready_fd = -1;
+		break;
+	case HARK_EVENT_CLOSE:
+		closed(e);
+		break;
+	case HARK_EVENT_REFUSED:
+		refused(e);
+		break;
+	case HARK_EVENT_PAUSED:
+		if (e->error != 0 && e->error != EBUSY) { /* EBUSY: limits_pace() has counted it */
+			add(&self.counters->held[HELD_RESOURCES], 1);
+			log_event(LOG_LEVEL_WARNING, self.conf->name, "accepting pauses: %s", hark_strerror(e->error));
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+static int admit(struct hark_conn *c, void *limits)
+{
+	int ticket = limits_admit(c, limits);
+	if (ticket >= 0)
+		add(&self.counters->accepted, 1);
+	return ticket;
+}
+
+static bool paced(const struct config_service *c)
+{
+	return c->max_conns > 0 || c->rate.events > 0 || c->max_load > 0;
+}
+
+static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
+{
+	const struct config_service *c = self.conf;
+	struct hark_why why = {""};
+	const struct hark_serve_opts opts = {
+		.model = c->model,
+		.client_first = c->banner == NULL && (c->client_first < 0 ? c->box->client_first : c->client_first > 0),
+		.wait = c->wait,
+		.engine = c->engine,
+		.stack_bytes = c->stack_bytes,
+		.idle_timeout_ns = c->idle_timeout_ns,
+		.lifetime_ns = c->lifetime_ns,
+		.pace = paced(c) ? limits_pace : NULL, /* not to look at each datagram for nothing */
+		.admit = admit,
+		.leave = limits_leave,
+		.limit_arg = &self.limits,
+		.event = on_event,
+		.why = &why,
+	};
+	int r = hark_serve(listeners, n, serve, self.box_arg, &opts);
+	if (r < 0 && r != -ETIMEDOUT)
+		give_up("serve", why.text[0] != '\0' ? why.text : hark_strerror(r));
+	_exit(r == 0 ? 0 : STATUS_CUT);
+}
+
+static void open_box(void)
+{
+	struct hark_why why = {""};
+	const struct config_words *argv = &self.conf->argv;
+	if (self.conf->box->open == NULL)
+		return;
+	int r = self.conf->box->open((int)argv->n - 1, argv->word + 1, &self.box_arg, &why);
+	if (r < 0)
+		give_up(argv->word[0], why.text[0] != '\0' ? why.text : hark_strerror(r));
+}
+
+/* exec's arguments are its options, some with a value (exec.c), and then the program. */
+static const char *program_name(const struct config_words *argv)
+{
+	static const char *const with_value[] = {"--argv0", "--term-after", "--kill-after", "--directory"};
+	size_t i = 1;
+	while (i < argv->n && strncmp(argv->word[i], "--", 2) == 0 && argv->word[i][2] != '\0') {
+		bool value = false;
+		for (size_t k = 0; k < sizeof with_value / sizeof with_value[0]; k++)
+			value = value || strcmp(argv->word[i], with_value[k]) == 0;
+		i += value ? 2 : 1;
+	}
+	if (i < argv->n && strcmp(argv->word[i], "--") == 0)
+		i++;
+	const char *slash = i < argv->n ? strrchr(argv->word[i], '/') : NULL;
+	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
+}
+
+_Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd)
+{
+	size_t n = s->conf->listen.n;
+	struct hark_listener **listeners = calloc(n, sizeof(struct hark_listener *));
+	self.conf = s->conf;
+	self.config = s->epoch->config;
+	self.counters = s->counters;
+	self.limits = (struct limits_worker){.limits = s->cohort->limits, .counters = s->counters, .slot = slot};
+	self.ready_fd = ready_fd;
+	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
+	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
+	self.banner_len = s->conf->banner != NULL ? strlen(s->conf->banner) : 0;
+	if (listeners == NULL)
+		give_up("start", strerror(ENOMEM));
+	for (size_t i = 0; i < n; i++) {
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
+		if (e == NULL)
+			give_up(s->conf->listen.word[i], "is not open");
+		listeners[i] = e->listener;
+	}
+	(void)setpgid(0, 0);
+	(void)prctl(PR_SET_NAME, s->conf->name);
+	set_signals();
+	keep_own(listeners, (int)n);
+	open_null(0);
+	if (v->in_background) {
+		open_null(1);
+		open_null(2);
+	}
+	set_stderr();
+	set_limits();
+	set_environment();
+	set_place_and_user();
+	follow_supervisor(v->pid);
+	open_box();
+	serve_all(listeners, (int)n);
+}

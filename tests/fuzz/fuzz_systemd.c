@@ -1,0 +1,71 @@
+/* fuzz_systemd.c — socket units, their services and drop-ins: whatever they hold, a draft comes of it that can be printed and loaded.
+ *
+ * The input is up to three files, a line "---" between them: x.socket, its service, and a drop-in of x.socket. They lie in memory; links in
+ * a directory of ours, made once, give them the names that the reader looks for. */
+#include "reader_fuzz.h"
+
+#include <sys/stat.h>
+
+#define FILES 3
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static char directory[] = "/tmp/hark-fuzz-systemd-XXXXXX";
+static int files[FILES];
+
+static void name_it(const char *name, int fd)
+{
+	char path[128], target[64];
+
+	(void)snprintf(path, sizeof path, "%s/%s", directory, name);
+	(void)snprintf(target, sizeof target, "/proc/self/fd/%d", fd);
+	must(symlink(target, path) == 0);
+}
+
+static void clean_up(void)
+{
+	static const char *const names[] = {"x.socket.d/a.conf", "x.socket.d", "x.socket", "x.service", "x@.service", ""};
+	char path[128];
+
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		(void)snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+		(void)remove(path);
+	}
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	char path[128], unused[64];
+	(void)argc, (void)argv;
+	must(mkdtemp(directory) != NULL && atexit(clean_up) == 0);
+	for (int i = 0; i < FILES; i++)
+		files[i] = memory_file((const uint8_t *)"", 0, unused);
+	(void)snprintf(path, sizeof path, "%s/x.socket.d", directory);
+	must(mkdir(path, 0700) == 0);
+	name_it("x.socket", files[0]);
+	name_it("x.service", files[1]);
+	name_it("x@.service", files[1]);
+	name_it("x.socket.d/a.conf", files[2]);
+	return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char path[128];
+
+	for (int i = 0; i < FILES; i++) {
+		const uint8_t *end = i < FILES - 1 ? memmem(data, size, "\n---\n", 5) : NULL;
+		size_t n = end != NULL ? (size_t)(end - data) + 1 : size;
+		must(ftruncate(files[i], 0) == 0 && pwrite(files[i], data, n, 0) == (ssize_t)n);
+		size_t gone = end != NULL ? n + 4 : n;
+		data += gone;
+		size -= gone;
+	}
+	struct draft *d = draft_new();
+	(void)snprintf(path, sizeof path, "%s/x.socket", directory);
+	must(d != NULL && draft_read_systemd(d, path) == 0);
+	check_draft(d);
+	draft_free(d);
+	return 0;
+}

@@ -1,0 +1,741 @@
+/* test_log.c — harkd's log: what each destination gets, byte by byte, and that nothing makes it wait.
+ *
+ * Standard error, /dev/log and the journal are played by descriptors of the test's own. While a test has standard error in its hands
+ * nothing is asserted: what fails would be told to nobody. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define HOSTILE "unix:/tmp/a b\n\"]\\\x1b[2J\xff\xc3\xbc=" /* blank, newline, quotes, escape, not UTF-8, UTF-8 */
+
+static char directory[] = "/tmp/hark-log-XXXXXX";
+static int saved_stderr;
+
+static struct log_connection connection(void)
+{
+	return (struct log_connection){
+		.service = "daytime", .box = "daytime", .peer = "tcp://127.0.0.1:4711", .local = "tcp://127.0.0.1:13", .pid = 72,
+		.opened_realtime_ns = INT64_C(1795273200123456789), .duration_ns = 1203000, .bytes_in = 0, .bytes_out = 26,
+	};
+}
+
+/* A path in the test's directory; good until the next but one. */
+static char *in_directory(const char *name)
+{
+	static char paths[2][128];
+	static int turn;
+	char *path = paths[turn++ % 2];
+
+	(void)snprintf(path, sizeof paths[0], "%s/%s", directory, name);
+	return path;
+}
+
+static void open_log(const char *to, enum config_log_format format)
+{
+	struct config c = {.log = (char *)to, .log_format = format, .log_connections = true};
+	struct hark_why why = {""};
+
+	if (log_open(&c, &why) != 0)
+		fail_msg("%s", why.text);
+}
+
+/* Standard error becomes fd until give_back(). */
+static void take_stderr(int fd)
+{
+	saved_stderr = dup(2);
+	assert_true(saved_stderr > 2 && dup2(fd, 2) == 2);
+}
+
+static void give_back(void)
+{
+	(void)dup2(saved_stderr, 2);
+	(void)close(saved_stderr);
+}
+
+/* All that there is to read now. */
+static size_t drain(int fd, char *buf, size_t cap)
+{
+	size_t len = 0;
+
+	while (len < cap - 1 && poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 1) {
+		ssize_t n = read(fd, buf + len, cap - 1 - len);
+		if (n <= 0)
+			break;
+		len += (size_t)n;
+	}
+	buf[len] = '\0';
+	return len;
+}
+
+static char text[1 << 20];
+
+/* What one connection, or where it is NULL one event, makes on standard error. */
+static const char *told(enum config_log_format format, const struct log_connection *c, const char *service, const char *words)
+{
+	int p[2];
+
+	assert_int_equal(pipe(p), 0);
+	take_stderr(p[1]);
+	struct config config = {.log = (char *)"stderr", .log_format = format, .log_connections = true};
+	int err = log_open(&config, NULL);
+	if (c != NULL)
+		log_connection(c, NULL);
+	else
+		log_event(LOG_LEVEL_WARNING, service, "%s", words != NULL ? words : "");
+	give_back();
+	assert_int_equal(err, 0);
+	(void)close(p[1]);
+	(void)drain(p[0], text, sizeof text);
+	(void)close(p[0]);
+	return text;
+}
+
+static void before_log_open_lines_go_to_standard_error(void **state)
+{
+	(void)state;
+	int p[2];
+	assert_int_equal(pipe(p), 0);
+	take_stderr(p[1]);
+	log_event(LOG_LEVEL_ERROR, NULL, "no %s", "sockets");
+	log_event(LOG_LEVEL_NOTICE, "daytime", "worker %d up", 72);
+	give_back();
+	(void)drain(p[0], text, sizeof text);
+	assert_string_equal(text, "harkd: no sockets\nharkd: daytime: worker 72 up\n");
+	assert_int_equal(log_fd(), 2);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static void a_connection_is_a_line_whose_fields_have_their_places(void **state)
+{
+	(void)state;
+	struct log_connection c = connection();
+	assert_string_equal(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
+	                    "2026-11-21T15:00:00.123Z daytime tcp://127.0.0.1:4711 -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms "
+	                    "in 0 out 26 done\n");
+	c.peer = c.local = "";
+	c.bytes_in = c.bytes_out = -1;
+	assert_string_equal(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
+	                    "2026-11-21T15:00:00.123Z daytime - -> - daytime pid 72 1.203 ms in - out - done\n");
+}
+
+static void the_line_ends_with_how_it_ended(void **state)
+{
+	(void)state;
+	static const struct {
+		int error, status;
+		const char *refused, *words, *json;
+	} rows[] = {
+		{0, 0, NULL, " done\n", "\"refused\":null,\"error\":null,\"status\":0}"},
+		{ECONNRESET, 0, NULL, " Connection reset by peer\n", "\"error\":\"Connection reset by peer\",\"status\":0}"},
+		{0, 3 << 8, NULL, " exit status 3\n", "\"error\":null,\"status\":3}"},
+		{0, SIGKILL, NULL, " killed by signal 9 (Killed)\n", "\"error\":null,\"signal\":9}"},
+		{ETIMEDOUT, SIGTERM, NULL, " Connection timed out, killed by signal 15 (Terminated)\n", "\"signal\":15}"},
+		{0, 0, "max_per_source", " refused: max_per_source\n", "\"refused\":\"max_per_source\",\"error\":null"},
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		struct log_connection c = connection();
+		c.error = rows[i].error;
+		c.status = rows[i].status;
+		c.refused = rows[i].refused;
+		assert_non_null(strstr(told(CONFIG_LOG_TEXT, &c, NULL, NULL), rows[i].words));
+		assert_non_null(strstr(told(CONFIG_LOG_JSON, &c, NULL, NULL), rows[i].json));
+	}
+}
+
+static void hostile_values_stay_in_their_field(void **state)
+{
+	(void)state;
+	struct log_connection c = connection();
+	c.peer = HOSTILE;
+	c.box = "/opt/my prog";
+	assert_string_equal(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
+	                    "2026-11-21T15:00:00.123Z daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> "
+	                    "tcp://127.0.0.1:13 /opt/my\\x20prog pid 72 1.203 ms in 0 out 26 done\n");
+	assert_string_equal(told(CONFIG_LOG_TEXT, NULL, "x", "a b\nharkd: forged\r\x1b\xff"),
+	                    "harkd: x: a b\\x0aharkd: forged\\x0d\\x1b\\xff\n");
+}
+
+/* One JSON object; the caller's to release. */
+static json_t *parse(const char *line)
+{
+	json_error_t error;
+	json_t *j = json_loads(line, JSON_REJECT_DUPLICATES, &error);
+
+	if (j == NULL)
+		fail_msg("%s in %s", error.text, line);
+	return j;
+}
+
+static void check_string(json_t *j, const char *key, const char *wanted)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+
+	if (s == NULL || strcmp(s, wanted) != 0)
+		fail_msg("%s is \"%s\", not \"%s\"", key, s != NULL ? s : "(none)", wanted);
+}
+
+static void json_carries_every_value_whole(void **state)
+{
+	(void)state;
+	struct log_connection c = connection();
+	c.peer = HOSTILE;
+	c.bytes_in = -1;
+	json_t *j = parse(told(CONFIG_LOG_JSON, &c, NULL, NULL));
+	assert_true(text[strlen(text) - 1] == '\n' && strchr(text, '\n') == text + strlen(text) - 1);
+	check_string(j, "time", "2026-11-21T15:00:00.123Z");
+	check_string(j, "level", "info");
+	check_string(j, "service", "daytime");
+	check_string(j, "peer", "unix:/tmp/a b\n\"]\\\x1b[2J\xef\xbf\xbd\xc3\xbc=");
+	assert_true(json_real_value(json_object_get(j, "seconds")) == 0.001203);
+	assert_true(json_is_null(json_object_get(j, "bytes_in")));
+	assert_int_equal(json_integer_value(json_object_get(j, "bytes_out")), 26);
+	json_decref(j);
+	j = parse(told(CONFIG_LOG_JSON, NULL, NULL, "say \"no\"\n"));
+	check_string(j, "level", "warning");
+	check_string(j, "message", "say \"no\"\n");
+	assert_true(json_is_null(json_object_get(j, "service")));
+	json_decref(j);
+}
+
+static void a_line_is_bounded_whatever_is_in_it(void **state)
+{
+	(void)state;
+	static char huge[5][20000];
+	for (int seed = 1; seed < 256; seed += 2) {
+		struct log_connection c = connection();
+		for (int i = 0; i < 5; i++)
+			memset(huge[i], seed, sizeof huge[i] - 1);
+		c.peer = huge[0], c.local = huge[1], c.service = huge[2], c.box = huge[3], c.refused = huge[4];
+		for (int format = 0; format < 2; format++) {
+			(void)told((enum config_log_format)format, &c, NULL, NULL);
+			assert_in_range(strlen(text), 100, 4096);
+			assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+			if (format == CONFIG_LOG_JSON)
+				json_decref(parse(text));
+			(void)told((enum config_log_format)format, NULL, huge[0], huge[1]);
+			assert_in_range(strlen(text), 100, 4096);
+			assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+			if (format == CONFIG_LOG_JSON)
+				json_decref(parse(text));
+		}
+	}
+	struct log_connection c = connection();
+	c.peer = huge[0];
+	assert_non_null(strstr(told(CONFIG_LOG_TEXT, &c, NULL, NULL), "... -> tcp://127.0.0.1:13 "));
+}
+
+/* ---- never waiting --------------------------------------------------------------------------- */
+
+/* Logs into standard error = fd until lines are lost, and on; returns how many were lost. A log that waits is ended by alarm(2). */
+static uint64_t overfill(int fd, int lines)
+{
+	_Atomic uint64_t dropped = 0;
+	struct log_connection c = connection();
+	struct config config = {.log = (char *)"stderr", .log_connections = true};
+
+	take_stderr(fd);
+	int err = log_open(&config, NULL);
+	(void)alarm(20);
+	for (int i = 0; i < lines; i++)
+		log_connection(&c, &dropped);
+	(void)alarm(0);
+	give_back();
+	assert_int_equal(err, 0);
+	return dropped;
+}
+
+/* After room was made: the next line says how many were lost, and then itself. */
+static void check_lost_is_told(int write_to, int read_from, uint64_t lost)
+{
+	char wanted[160];
+
+	(void)drain(read_from, text, sizeof text);
+	take_stderr(write_to);
+	log_event(LOG_LEVEL_NOTICE, NULL, "there is room");
+	log_event(LOG_LEVEL_NOTICE, NULL, "again");
+	give_back();
+	(void)drain(read_from, text, sizeof text);
+	(void)snprintf(wanted, sizeof wanted, "harkd: %" PRIu64 " lines were lost\nharkd: there is room\nharkd: again\n", lost);
+	assert_string_equal(text, wanted);
+}
+
+static void a_full_pipe_loses_lines_and_says_so(void **state)
+{
+	(void)state;
+	int p[2];
+	assert_int_equal(pipe(p), 0);
+	uint64_t lost = overfill(p[1], 2000);
+	assert_in_range(lost, 1000, 1999);
+	assert_int_equal(fcntl(p[1], F_GETFL) & O_NONBLOCK, 0); /* others write there too */
+	check_lost_is_told(p[1], p[0], lost);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static void a_full_fifo_loses_lines_and_says_so(void **state)
+{
+	(void)state;
+	const char *path = in_directory("fifo");
+	assert_int_equal(mkfifo(path, 0600), 0);
+	int in = open(path, O_RDONLY | O_NONBLOCK), out = open(path, O_WRONLY);
+	assert_true(in >= 0 && out >= 0);
+	uint64_t lost = overfill(out, 2000);
+	assert_in_range(lost, 1000, 1999);
+	check_lost_is_told(out, in, lost);
+	(void)close(in);
+	(void)close(out);
+}
+
+static void a_full_stream_socket_loses_lines_and_says_so(void **state)
+{
+	(void)state;
+	int p[2];
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, p), 0);
+	uint64_t lost = overfill(p[1], 5000);
+	assert_in_range(lost, 1, 4999);
+	check_lost_is_told(p[1], p[0], lost);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static void a_stopped_terminal_loses_lines_and_says_so(void **state)
+{
+	(void)state;
+	int master, slave;
+	struct termios raw = {.c_cflag = CS8 | CREAD};
+	if (openpty(&master, &slave, NULL, &raw, NULL) != 0) {
+		print_message("skipped: no pseudo-terminal here\n");
+		skip();
+	}
+	uint64_t lost = overfill(slave, 1000);
+	assert_in_range(lost, 1, 999);
+	(void)drain(master, text, sizeof text);
+	take_stderr(slave);
+	log_event(LOG_LEVEL_NOTICE, NULL, "there is room");
+	give_back();
+	char wanted[80];
+	(void)snprintf(wanted, sizeof wanted, "harkd: %" PRIu64 " line%s lost\nharkd: there is room\n", lost, lost == 1 ? " was" : "s were");
+	/* A terminal hands on in the background. */
+	size_t len = 0;
+	while (strstr(text, "there is room\n") == NULL && poll(&(struct pollfd){.fd = master, .events = POLLIN}, 1, 10000) == 1) {
+		ssize_t n = read(master, text + len, sizeof text - 1 - len);
+		assert_true(n > 0);
+		text[len += (size_t)n] = '\0';
+	}
+	assert_non_null(strstr(text, wanted));
+	(void)close(slave);
+	(void)close(master);
+}
+
+static void processes_share_the_count_of_what_was_lost(void **state)
+{
+	(void)state;
+	int p[2], status;
+	assert_int_equal(pipe(p), 0);
+	uint64_t lost = overfill(p[1], 2000);
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)dup2(p[1], 2);
+		for (int i = 0; i < 3; i++)
+			log_event(LOG_LEVEL_NOTICE, NULL, "lost");
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	check_lost_is_told(p[1], p[0], lost + 3);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+/* ---- a file ---------------------------------------------------------------------------------- */
+
+static const char *contents(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+
+	if (n < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	(void)close(fd);
+	text[n] = '\0';
+	return text;
+}
+
+static void a_file_is_appended_to_and_made_anew_after_it_was_moved(void **state)
+{
+	(void)state;
+	char path[128], old[144];
+	struct stat st;
+	(void)snprintf(path, sizeof path, "%s", in_directory("log"));
+	(void)snprintf(old, sizeof old, "%s.1", path);
+	mode_t mask = umask(0);
+	open_log(path, CONFIG_LOG_TEXT);
+	(void)umask(mask);
+	int fd = log_fd();
+	assert_true(fd > 2 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0 && (fcntl(fd, F_GETFL) & O_APPEND) != 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0640);
+	log_event(LOG_LEVEL_NOTICE, "a", "one");
+	assert_int_equal(rename(path, old), 0);
+	log_event(LOG_LEVEL_NOTICE, "a", "two");
+	open_log(path, CONFIG_LOG_TEXT);
+	assert_int_equal(log_fd(), fd);
+	log_event(LOG_LEVEL_NOTICE, "a", "three");
+	(void)contents(old);
+	/* In a file an event has its time as well: 24 bytes and a blank. */
+	assert_true(strlen(text) == 2 * strlen("2026-11-21T15:00:00.123Z harkd: a: one\n") && strstr(text, "Z harkd: a: two\n") != NULL);
+	assert_string_equal(contents(path) + 24, " harkd: a: three\n");
+	open_log("stderr", CONFIG_LOG_TEXT);
+	assert_int_equal(fcntl(fd, F_GETFD), -1); /* closed */
+}
+
+/* A worker that is told to go on: logs a line for each byte, until the end. */
+static void worker(int in, int out, uid_t uid)
+{
+	char c;
+
+	if (uid != 0 && setuid(uid) != 0)
+		_exit(1);
+	while (read(in, &c, 1) == 1) {
+		log_event(LOG_LEVEL_NOTICE, "worker", "line %c", c);
+		if (write(out, &c, 1) != 1)
+			break;
+	}
+	_exit(0);
+}
+
+static void check_worker_after_reload(uid_t uid, bool follows)
+{
+	char path[128], old[144], c;
+	int p[2], status;
+	(void)snprintf(path, sizeof path, "%s%d", in_directory("reload"), (int)uid);
+	(void)snprintf(old, sizeof old, "%s.1", path);
+	open_log(path, CONFIG_LOG_TEXT);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, p), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)close(p[0]);
+		worker(p[1], p[1], uid);
+	}
+	(void)close(p[1]);
+	assert_true(write(p[0], "1", 1) == 1 && read(p[0], &c, 1) == 1);
+	assert_int_equal(rename(path, old), 0);
+	open_log(path, CONFIG_LOG_TEXT);
+	assert_true(write(p[0], "2", 1) == 1 && read(p[0], &c, 1) == 1);
+	(void)close(p[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_non_null(strstr(contents(old), "line 1\n"));
+	assert_non_null(strstr(contents(follows ? path : old), "line 2\n"));
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void a_process_that_runs_already_follows_to_the_new_file(void **state)
+{
+	(void)state;
+	check_worker_after_reload(0, true);
+}
+
+static void one_that_may_not_open_it_keeps_the_old_file(void **state)
+{
+	(void)state;
+	if (getuid() != 0) {
+		print_message("skipped: needs root\n");
+		skip();
+	}
+	check_worker_after_reload(65534, false);
+}
+
+static void a_line_that_was_cut_does_not_run_into_the_next(void **state)
+{
+	(void)state;
+	struct rlimit saved, limit;
+	char path[128];
+	(void)snprintf(path, sizeof path, "%s", in_directory("full"));
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &saved), 0);
+	(void)signal(SIGXFSZ, SIG_IGN);
+	limit = saved;
+	limit.rlim_cur = 60;
+	open_log(path, CONFIG_LOG_TEXT);
+	int err = setrlimit(RLIMIT_FSIZE, &limit);
+	log_event(LOG_LEVEL_NOTICE, NULL, "one");
+	log_event(LOG_LEVEL_NOTICE, NULL, "two is cut");
+	log_event(LOG_LEVEL_NOTICE, NULL, "three is lost");
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &saved), 0);
+	assert_int_equal(err, 0);
+	log_event(LOG_LEVEL_NOTICE, NULL, "four");
+	(void)contents(path);
+	char *lost = strstr(text, "harkd: 2 lines were lost\n");
+	assert_non_null(lost);
+	assert_true(lost - text == 60 + 1 + 25 && text[60] == '\n');
+	assert_non_null(strstr(lost, "harkd: four\n"));
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void what_cannot_be_opened_changes_nothing(void **state)
+{
+	(void)state;
+	struct hark_why why;
+	static const struct {
+		const char *log, *facility, *why;
+		int err;
+	} rows[] = {
+		{"/nonexistent/log", NULL, "log file /nonexistent/log: No such file or directory", -ENOENT},
+		{"sylog", NULL, "log sylog: Invalid argument (stderr, syslog, journal", -EINVAL},
+		{"syslog", "demon", "log facility demon: Invalid argument (daemon,", -EINVAL},
+		{"journal", NULL, "No such file or directory (is the daemon running?)", -ENOENT},
+	};
+	open_log(in_directory("kept"), CONFIG_LOG_JSON);
+	int fd = log_fd();
+	assert_int_equal(setenv("HARKD_JOURNAL_SOCKET", "/nonexistent/journal", 1), 0);
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		struct config c = {.log = (char *)rows[i].log, .syslog_facility = (char *)rows[i].facility};
+		assert_int_equal(log_open(&c, &why), rows[i].err);
+		if (strstr(why.text, rows[i].why) == NULL)
+			fail_msg("\"%s\", not \"%s\"", why.text, rows[i].why);
+		assert_int_equal(log_open(&c, NULL), rows[i].err);
+		assert_int_equal(log_fd(), fd);
+	}
+	log_event(LOG_LEVEL_NOTICE, NULL, "still here");
+	assert_non_null(strstr(contents(in_directory("kept")), "\"message\":\"still here\"}\n"));
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void connections_may_be_left_out(void **state)
+{
+	(void)state;
+	struct config c = {.log = in_directory("few"), .log_connections = false};
+	struct log_connection l = connection();
+	assert_int_equal(log_open(&c, NULL), 0);
+	log_connection(&l, NULL);
+	log_event(LOG_LEVEL_NOTICE, NULL, "an event");
+	assert_string_equal(contents(c.log) + 24, " harkd: an event\n");
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+/* ---- daemons --------------------------------------------------------------------------------- */
+
+/* A daemon's socket, and the environment that leads to it. */
+static int daemon_socket(const char *name, const char *variable)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	const char *path = in_directory(name);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)unlink(path);
+	memcpy(at.sun_path, path, strlen(path) + 1);
+	assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0);
+	assert_int_equal(setenv(variable, path, 1), 0);
+	return fd;
+}
+
+/* The next datagram, NUL-terminated. */
+static const char *next(int fd)
+{
+	assert_int_equal(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
+	ssize_t n = recv(fd, text, sizeof text - 1, 0);
+	assert_true(n >= 0);
+	text[n] = '\0';
+	assert_int_equal(strlen(text), n);
+	return text;
+}
+
+/* What comes after the header, which is checked: <pri>1 TIME HOST harkd PID. */
+static const char *syslog_rest(const char *line, int pri)
+{
+	int got, pid, at = 0, year, month, day, hour, minute, second, us;
+	char host[256];
+
+	if (sscanf(line, "<%d>1 %4d-%2d-%2dT%2d:%2d:%2d.%6dZ %255s harkd %d %n", &got, &year, &month, &day, &hour, &minute, &second,
+	           &us, host, &pid, &at) != 10 || at == 0)
+		fail_msg("no header: %s", line);
+	assert_int_equal(got, pri);
+	assert_int_equal(pid, getpid());
+	return line + at;
+}
+
+static void syslog_gets_rfc_5424(void **state)
+{
+	(void)state;
+	int fd = daemon_socket("devlog", "HARKD_SYSLOG_SOCKET");
+	struct config c = {.log = (char *)"syslog", .syslog_facility = (char *)"local3", .log_connections = true};
+	struct log_connection l = connection();
+	assert_int_equal(log_open(&c, NULL), 0);
+	log_event(LOG_LEVEL_ERROR, NULL, "no\nsockets");
+	assert_string_equal(syslog_rest(next(fd), 19 * 8 + 3), "event - no\\x0asockets");
+	log_event(LOG_LEVEL_WARNING, "x", "dies");
+	assert_string_equal(syslog_rest(next(fd), 19 * 8 + 4), "event [hark@32473 service=\"x\"] x: dies");
+	l.peer = "unix:/a \"b\"]\\\n\xff";
+	l.bytes_in = -1;
+	l.status = SIGSEGV;
+	log_connection(&l, NULL);
+	assert_string_equal(syslog_rest(next(fd), 19 * 8 + 6),
+	                    "connection [hark@32473 service=\"daytime\" box=\"daytime\" peer=\"unix:/a \\\"b\\\"\\]\\\\\\\\x0a\\\\xff\""
+	                    " local=\"tcp://127.0.0.1:13\" pid=\"72\" seconds=\"0.001203\" bytes_out=\"26\" signal=\"11\"] "
+	                    "daytime unix:/a\\x20\"b\"]\\x5c\\x0a\\xff -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms in - out 26 "
+	                    "killed by signal 11 (Segmentation fault)");
+	c.log_format = CONFIG_LOG_JSON;
+	assert_int_equal(log_open(&c, NULL), 0);
+	log_connection(&l, NULL);
+	json_decref(parse(strchr(syslog_rest(next(fd), 19 * 8 + 6), '{')));
+	(void)close(fd);
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void syslog_is_found_again_after_it_was_restarted(void **state)
+{
+	(void)state;
+	int fd = daemon_socket("devlog", "HARKD_SYSLOG_SOCKET");
+	open_log("syslog", CONFIG_LOG_TEXT);
+	int number = log_fd();
+	log_event(LOG_LEVEL_NOTICE, NULL, "before");
+	assert_string_equal(syslog_rest(next(fd), 3 * 8 + 5), "event - before");
+	(void)close(fd);
+	log_event(LOG_LEVEL_NOTICE, NULL, "nobody listens");
+	log_event(LOG_LEVEL_NOTICE, NULL, "nor now");
+	fd = daemon_socket("devlog", "HARKD_SYSLOG_SOCKET");
+	log_event(LOG_LEVEL_NOTICE, NULL, "after");
+	assert_string_equal(syslog_rest(next(fd), 3 * 8 + 4), "event - 2 lines were lost");
+	assert_string_equal(syslog_rest(next(fd), 3 * 8 + 5), "event - after");
+	assert_int_equal(log_fd(), number);
+	(void)close(fd);
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void a_daemon_that_does_not_read_loses_lines(void **state)
+{
+	(void)state;
+	static const char *const kinds[][2] = {{"syslog", "HARKD_SYSLOG_SOCKET"}, {"journal", "HARKD_JOURNAL_SOCKET"}};
+	for (int k = 0; k < 2; k++) {
+		int fd = daemon_socket(kinds[k][0], kinds[k][1]);
+		struct log_connection l = connection();
+		_Atomic uint64_t dropped = 0;
+		char wanted[40];
+		open_log(kinds[k][0], CONFIG_LOG_TEXT);
+		(void)alarm(20);
+		for (int i = 0; i < 5000; i++)
+			log_connection(&l, &dropped);
+		(void)alarm(0);
+		assert_in_range(dropped, 1, 4999);
+		while (poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 1)
+			(void)next(fd);
+		log_event(LOG_LEVEL_NOTICE, NULL, "there is room");
+		(void)snprintf(wanted, sizeof wanted, "%" PRIu64 " lines were lost", dropped);
+		assert_non_null(strstr(next(fd), wanted));
+		assert_non_null(strstr(next(fd), "there is room"));
+		(void)close(fd);
+	}
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void the_journal_gets_a_field_a_line(void **state)
+{
+	(void)state;
+	int fd = daemon_socket("journal", "HARKD_JOURNAL_SOCKET");
+	struct log_connection l = connection();
+	open_log("journal", CONFIG_LOG_TEXT);
+	log_event(LOG_LEVEL_ERROR, "x", "a\nMESSAGE=forged");
+	assert_string_equal(next(fd), "PRIORITY=3\nSYSLOG_IDENTIFIER=harkd\nSYSLOG_FACILITY=3\nHARK_SERVICE=x\n"
+	                              "MESSAGE=x: a\\x0aMESSAGE=forged\n");
+	l.peer = HOSTILE;
+	l.refused = "max_per_source";
+	l.error = EACCES;
+	log_connection(&l, NULL);
+	assert_string_equal(next(fd),
+	                    "PRIORITY=6\nSYSLOG_IDENTIFIER=harkd\nSYSLOG_FACILITY=3\nHARK_SERVICE=daytime\nHARK_BOX=daytime\n"
+	                    "HARK_PEER=unix:/tmp/a b\\x0a\"]\\\\x1b[2J\\xff\\xc3\\xbc=\nHARK_LOCAL=tcp://127.0.0.1:13\nHARK_PID=72\n"
+	                    "HARK_SECONDS=0.001203\nHARK_BYTES_IN=0\nHARK_BYTES_OUT=26\nHARK_REFUSED=max_per_source\n"
+	                    "HARK_ERROR=Permission denied\nHARK_STATUS=0\n"
+	                    "MESSAGE=daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> tcp://127.0.0.1:13 daytime pid 72 "
+	                    "1.203 ms in 0 out 26 refused: max_per_source\n");
+	open_log("journal", CONFIG_LOG_JSON);
+	log_connection(&l, NULL);
+	json_decref(parse(strstr(next(fd), "\nMESSAGE=") + strlen("\nMESSAGE=")));
+	assert_ptr_equal(strchr(strstr(text, "\nMESSAGE=") + 1, '\n'), text + strlen(text) - 1);
+	(void)close(fd);
+	open_log("stderr", CONFIG_LOG_TEXT);
+}
+
+static void errno_is_left_alone(void **state)
+{
+	(void)state;
+	int p[2];
+	struct log_connection l = connection();
+	assert_int_equal(pipe(p), 0);
+	(void)overfill(p[1], 1000);
+	take_stderr(p[1]);
+	errno = 4711;
+	log_event(LOG_LEVEL_NOTICE, NULL, "lost");
+	log_connection(&l, NULL);
+	int left = errno;
+	give_back();
+	assert_int_equal(left, 4711);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static int make_directory(void **state)
+{
+	(void)state;
+	return mkdtemp(directory) == NULL ? -1 : 0;
+}
+
+static int remove_directory(void **state)
+{
+	(void)state;
+	char command[64];
+
+	(void)snprintf(command, sizeof command, "rm -r %s", directory);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(before_log_open_lines_go_to_standard_error),
+		cmocka_unit_test(a_connection_is_a_line_whose_fields_have_their_places),
+		cmocka_unit_test(the_line_ends_with_how_it_ended),
+		cmocka_unit_test(hostile_values_stay_in_their_field),
+		cmocka_unit_test(json_carries_every_value_whole),
+		cmocka_unit_test(a_line_is_bounded_whatever_is_in_it),
+		cmocka_unit_test(a_full_pipe_loses_lines_and_says_so),
+		cmocka_unit_test(a_full_fifo_loses_lines_and_says_so),
+		cmocka_unit_test(a_full_stream_socket_loses_lines_and_says_so),
+		cmocka_unit_test(a_stopped_terminal_loses_lines_and_says_so),
+		cmocka_unit_test(processes_share_the_count_of_what_was_lost),
+		cmocka_unit_test(a_file_is_appended_to_and_made_anew_after_it_was_moved),
+		cmocka_unit_test(a_process_that_runs_already_follows_to_the_new_file),
+		cmocka_unit_test(one_that_may_not_open_it_keeps_the_old_file),
+		cmocka_unit_test(a_line_that_was_cut_does_not_run_into_the_next),
+		cmocka_unit_test(what_cannot_be_opened_changes_nothing),
+		cmocka_unit_test(connections_may_be_left_out),
+		cmocka_unit_test(syslog_gets_rfc_5424),
+		cmocka_unit_test(syslog_is_found_again_after_it_was_restarted),
+		cmocka_unit_test(a_daemon_that_does_not_read_loses_lines),
+		cmocka_unit_test(the_journal_gets_a_field_a_line),
+		cmocka_unit_test(errno_is_left_alone),
+	};
+	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}

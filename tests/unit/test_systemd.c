@@ -1,0 +1,406 @@
+/* test_systemd.c — socket units and their services: what they become, and what harkd cannot do in their place. */
+#include "reader_support.h"
+
+static struct draft *read_socket(const char *name)
+{
+	struct draft *d = draft_new();
+
+	assert_non_null(d);
+	assert_int_equal(draft_read_systemd(d, path_of(name)), 0);
+	return d;
+}
+
+/* x.socket with those lines in [Socket], and the service it wants with those in [Service]. */
+static struct draft *read_pair(const char *socket, const char *service)
+{
+	char text[4096];
+
+	(void)snprintf(text, sizeof text, "[Socket]\n%s", socket);
+	write_file("x.socket", text);
+	(void)snprintf(text, sizeof text, "[Service]\n%s", service);
+	write_file("x@.service", text);
+	write_file("x.service", text);
+	return read_socket("x.socket");
+}
+
+#define ACCEPT "ListenStream=7007\nAccept=yes\n"
+#define CAT    "ExecStart=/bin/cat\nStandardInput=socket\n"
+
+static void a_program_a_connection_is_a_section(void **state)
+{
+	struct draft *d = read_pair(ACCEPT "MaxConnections=30\nMaxConnectionsPerSource=4\nBacklog=100\nDeferAcceptSec=2min\n"
+	                            "ReusePort=true\nNoDelay=1\nKeepAlive=no\n",
+	                            CAT "User=nobody\nGroup=tty\nUMask=0027\nNice=-3\nRuntimeMaxSec=1h 30min\nTimeoutStopSec=1500ms\n"
+	                                "WorkingDirectory=/tmp\nLimitNOFILE=1024:4096\nLimitCORE=infinity\nLimitAS=16M\nLimitCPU=2min\n"
+	                                "LimitNICE=+5\nSupplementaryGroups=tty games\nSupplementaryGroups=audio\n");
+	(void)state;
+	assert_clean(d);
+	assert_setting(d, "x", "listen", "tcp://*:7007");
+	assert_setting(d, "x", "exec", "/bin/cat");
+	assert_setting(d, "x", "wait", NULL);
+	assert_setting(d, "x", "stderr", "connection");
+	assert_setting(d, "x", "max_conns", "30");
+	assert_setting(d, "x", "max_per_source", "4");
+	assert_setting(d, "x", "backlog", "100");
+	assert_setting(d, "x", "defer_accept", "120s");
+	assert_setting(d, "x", "reuseport", "yes");
+	assert_setting(d, "x", "user", "nobody");
+	assert_setting(d, "x", "group", "tty");
+	assert_setting(d, "x", "groups", "tty games audio");
+	assert_setting(d, "x", "umask", "0027");
+	assert_setting(d, "x", "nice", "-3");
+	assert_setting(d, "x", "lifetime", "5400s");
+	assert_setting(d, "x", "grace", "1500ms");
+	assert_setting(d, "x", "directory", "/tmp");
+	assert_setting(d, "x", "rlimit_nofile", "1024:4096");
+	assert_setting(d, "x", "rlimit_core", "unlimited");
+	assert_setting(d, "x", "rlimit_as", "16777216");
+	assert_setting(d, "x", "rlimit_cpu", "120");
+	assert_setting(d, "x", "rlimit_nice", "15");
+	assert_setting(d, "x", "disable", NULL);
+	assert_int_equal(d->fates[DRAFT_DROPPED], 0);
+	assert_loads(d);
+	draft_free(d);
+}
+
+static void a_program_with_the_socket_waits(void **state)
+{
+	struct draft *d = read_pair("ListenDatagram=69\n", CAT);
+	(void)state;
+	assert_clean(d);
+	assert_setting(d, "x", "listen", "udp://*:69");
+	assert_setting(d, "x", "wait", "yes");
+	assert_setting(d, "x", "stderr", NULL);
+	assert_setting(d, "x", "disable", NULL);
+	assert_loads(d);
+	draft_free(d);
+	d = read_pair("ListenStream=7007\nAccept=no\nMaxConnections=3\n", CAT);
+	assert_setting(d, "x", "wait", "yes");
+	assert_remark(d, "x", "MaxConnections=3: ");
+	draft_free(d);
+}
+
+static void a_program_that_takes_descriptors_is_disabled(void **state)
+{
+	struct draft *d = read_pair("ListenStream=7007\n", "ExecStart=/bin/cat\n");
+	(void)state;
+	assert_clean(d);
+	assert_disabled(d, "x", "Accept=no: the program takes its sockets by sd_listen_fds(3)");
+	assert_loads(d);
+	draft_free(d);
+	d = read_pair(ACCEPT, "ExecStart=/bin/cat\n");
+	assert_disabled(d, "x", "Accept=yes without StandardInput=socket");
+	draft_free(d);
+}
+
+static void addresses_are_translated(void **state)
+{
+	static const char *const good[][2] = {
+		{"ListenStream=80\n", "tcp://*:80"},
+		{"ListenStream=80\nBindIPv6Only=ipv6-only\n", "tcp6://*:80"},
+		{"ListenStream=80\nBindIPv6Only=both\n", "tcp://*:80"},
+		{"ListenStream=127.0.0.1:631\n", "tcp://127.0.0.1:631"},
+		{"ListenStream=[::1]:631\n", "tcp://[::1]:631"},
+		{"ListenStream=0.0.0.0:631\n", "tcp://0.0.0.0:631"},
+		{"ListenStream=%t/x y.sock\n", "\"unix:/run/x y.sock\""},
+		{"ListenStream=@abstract\n", "unix:@abstract"},
+		{"ListenStream=80\nListenStream=\nListenStream=81\nListenStream=127.0.0.1:82\n", "tcp://*:81 tcp://127.0.0.1:82"},
+		{"ListenStream=80\nListenStream=vsock::1234\n", "tcp://*:80"},
+	};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		(void)snprintf(text, sizeof text, "%sAccept=yes\n", good[i][0]);
+		struct draft *d = read_pair(text, CAT);
+		assert_clean(d);
+		assert_setting(d, "x", "listen", good[i][1]);
+		assert_loads(d);
+		draft_free(d);
+	}
+	struct draft *d = read_pair("ListenDatagram=/run/x\nListenDatagram=514\n", CAT);
+	assert_setting(d, "x", "listen", "unixgram:/run/x udp://*:514");
+	draft_free(d);
+}
+
+static void unix_sockets_have_their_owner_and_mode(void **state)
+{
+	struct draft *d = read_pair("ListenStream=/run/x\nAccept=yes\nSocketUser=root\nSocketGroup=tty\nSocketMode=0660\n", CAT);
+	(void)state;
+	assert_setting(d, "x", "socket_user", "root");
+	assert_setting(d, "x", "socket_group", "tty");
+	assert_setting(d, "x", "socket_mode", "0660");
+	assert_loads(d);
+	draft_free(d);
+	d = read_pair("ListenStream=/run/x\nAccept=yes\n", CAT);
+	assert_setting(d, "x", "socket_mode", "0666");
+	draft_free(d);
+	d = read_pair(ACCEPT "SocketMode=0600\n", CAT);
+	assert_setting(d, "x", "socket_mode", NULL);
+	assert_loads(d);
+	draft_free(d);
+}
+
+static void what_is_no_socket_is_refused_by_name(void **state)
+{
+	static const char *const others[] = {"ListenFIFO=/run/x", "ListenNetlink=audit 1", "ListenSpecial=/dev/rfkill",
+	                                     "ListenMessageQueue=/x", "ListenSequentialPacket=/run/x", "ListenUSBFunction=/x",
+	                                     "ListenStream=%i/x", "ListenStream=www.example.org:80"};
+	char text[128], name[32];
+	(void)state;
+	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+		(void)snprintf(text, sizeof text, "%s\n", others[i]);
+		(void)snprintf(name, sizeof name, "%.*s", (int)strcspn(others[i], "="), others[i]);
+		write_file("x@.socket", "[Socket]\n");
+		struct draft *d = read_pair(text, CAT);
+		if (strchr(others[i], '%') == NULL || d->n == 0) {
+			assert_int_equal(d->n, 0);
+			assert_remark(d, NULL, name);
+		}
+		draft_free(d);
+	}
+}
+
+static void commands_are_taken_apart_as_systemd_does(void **state)
+{
+	static const char *const commands[][2] = {
+		{"-/bin/cat -u", "/bin/cat -u"},
+		{"/bin/cat 'a b' \"c\\td\" e\\x20f \\x41 'it\\'s'", "/bin/cat \"a b\" \"c\\td\" \"e f\" A \"it's\""},
+		{"/bin/cat %% %p %n", NULL},
+		{"/bin/cat $$HOME a$$b", "/bin/cat $HOME a$b"},
+		{":/bin/cat $A ${A}", "/bin/cat $A ${A}"},
+		{"/bin/cat $A x${A}y \"$A\"", "/bin/cat one two \"xone  twoy\" one two"},
+		{"/bin/cat ''", "/bin/cat \"\""},
+		{"/bin/cat a ; /bin/echo b", "/bin/cat a"},
+		{"/bin/cat a \";\" b", "/bin/cat a \";\" b"},
+		{"/bin/cat \\\n# a comment\n  a \\\n  b", "/bin/cat a b"},
+	};
+	char text[512];
+	(void)state;
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		(void)snprintf(text, sizeof text, "Environment=\"A=one  two\"\nStandardInput=socket\nExecStart=%s\n", commands[i][0]);
+		struct draft *d = read_pair(ACCEPT, text);
+		assert_clean(d);
+		if (commands[i][1] != NULL)
+			assert_setting(d, "x", "exec", commands[i][1]);
+		else
+			assert_disabled(d, "x", "%n is known to systemd alone"); /* of a unit a connection */
+		draft_free(d);
+	}
+	struct draft *d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=@/bin/cat kitten -u\n");
+	assert_setting(d, "x", "box", "exec --argv0 kitten /bin/cat -u");
+	draft_free(d);
+	d = read_pair(ACCEPT, "StandardInput=socket\nEnvironmentFile=-/etc/default/x\nExecStart=/bin/cat -u $OPTIONS\n");
+	assert_setting(d, "x", "exec", "/bin/cat -u");
+	assert_remark(d, "x", "$OPTIONS: not set by Environment=");
+	assert_remark(d, "x", "EnvironmentFile=-/etc/default/x: ");
+	assert_setting(d, "x", "disable", NULL);
+	draft_free(d);
+	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=/bin/cat ${OPTIONS}\n");
+	assert_setting(d, "x", "exec", "/bin/cat \"\"");
+	assert_disabled(d, "x", "empty arguments");
+	draft_free(d);
+	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=+/bin/cat\n");
+	assert_disabled(d, "x", "its prefix asks for other rights");
+	draft_free(d);
+	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=/bin/cat %i\n");
+	assert_disabled(d, "x", "%i is known to systemd alone");
+	draft_free(d);
+}
+
+static void standard_error_goes_where_it_went(void **state)
+{
+	static const char *const ways[][2] = {
+		{"StandardError=journal\n", "log"}, {"StandardError=inherit\n", "connection"}, {"StandardError=socket\n", "connection"},
+		{"StandardError=null\n", "null"},   {"StandardError=append:/var/log/x\n", "/var/log/x"},
+		{"StandardOutput=socket\n", "connection"},
+	};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+		(void)snprintf(text, sizeof text, CAT "%s", ways[i][0]);
+		struct draft *d = read_pair(ACCEPT, text);
+		assert_clean(d);
+		assert_setting(d, "x", "stderr", ways[i][1]);
+		assert_int_equal(d->fates[DRAFT_DROPPED], 0);
+		assert_loads(d);
+		draft_free(d);
+	}
+	struct draft *d = read_pair(ACCEPT, CAT "StandardOutput=journal\n");
+	assert_remark(d, "x", "StandardOutput=journal: ");
+	draft_free(d);
+}
+
+static void the_environment_is_what_the_unit_says(void **state)
+{
+	struct draft *d = read_pair(ACCEPT, CAT "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
+	                                        "Environment=bad-name=1\n");
+	(void)state;
+	assert_setting(d, "x", "env", "A=1 \"B=two words\" C=x");
+	assert_setting(d, "x", "pass_env", "PATH TZ LANG LC_* TERM");
+	assert_remark(d, "x", "bad-name=1: ");
+	assert_loads(d);
+	draft_free(d);
+	d = read_pair(ACCEPT, CAT "Environment=A=1\nEnvironment=\nEnvironment=B=2\n");
+	assert_setting(d, "x", "env", "B=2");
+	draft_free(d);
+}
+
+static void what_would_open_the_service_disables_it(void **state)
+{
+	static const char *const services[] = {"DynamicUser=yes\nUser=x-made-up", "IPAddressDeny=any", "User=%i", "ExecCondition=/bin/false"};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof services / sizeof services[0]; i++) {
+		(void)snprintf(text, sizeof text, CAT "%s\n", services[i]);
+		struct draft *d = read_pair(ACCEPT, text);
+		assert_clean(d);
+		assert_disabled(d, "x", "is not carried over");
+		assert_setting(d, "x", "user", NULL);
+		assert_loads(d);
+		draft_free(d);
+	}
+	struct draft *d = read_pair(ACCEPT "IPAddressAllow=127.0.0.1\n", CAT);
+	assert_disabled(d, "x", "IPAddressAllow=127.0.0.1: ");
+	draft_free(d);
+	d = read_pair(ACCEPT "BindToDevice=eth0\n", CAT);
+	assert_disabled(d, "x", "BindToDevice=eth0: ");
+	draft_free(d);
+}
+
+static void each_directive_that_is_not_carried_is_one_remark(void **state)
+{
+	struct draft *d = read_pair(ACCEPT "TriggerLimitBurst=5\nFreeBind=yes\nFreeBindd=yes\nSymlinks=/a /b\nSymlinks=/c\n",
+	                            CAT "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
+	(void)state;
+	assert_clean(d);
+	assert_int_equal(d->fates[DRAFT_DROPPED], 10);
+	assert_remark(d, "x", "not carried over: FreeBindd=yes: ");
+	assert_remark(d, "x", "not carried over: MemoryMax=1G: ");
+	assert_setting(d, "x", "disable", NULL);
+	draft_free(d);
+}
+
+static void drop_ins_come_after_the_unit_in_order(void **state)
+{
+	(void)state;
+	write_file("x.socket", "[Unit]\nDescription=What x is for\nBefore=x@.service\nAfter=network.target\n[Socket]\nListenStream=1\nAccept=yes\n");
+	write_file("x@.service", "[Service]\n" CAT);
+	assert_int_equal(mkdir(path_of("x.socket.d"), 0700), 0);
+	assert_int_equal(mkdir(path_of("x@.service.d"), 0700), 0);
+	write_file("x.socket.d/20.conf", "[Socket]\nListenStream=3\n");
+	write_file("x.socket.d/10.conf", "[Socket]\nListenStream=\nListenStream=2\n");
+	write_file("x.socket.d/30.conf.off", "[Socket]\nListenStream=4\n");
+	write_file("x@.service.d/a.conf", "[Service]\nExecStart=\nExecStart=/bin/cat -u\n");
+	struct draft *d = read_socket("x.socket");
+	assert_clean(d);
+	assert_setting(d, "x", "listen", "tcp://*:2 tcp://*:3");
+	assert_setting(d, "x", "exec", "/bin/cat -u");
+	assert_remark(d, "x", "What x is for");
+	assert_remark(d, "x", "After=network.target: ");
+	assert_int_equal(d->fates[DRAFT_DROPPED], 1); /* that the two belong together needs no word */
+	draft_free(d);
+	(void)remove(path_of("x.socket.d/20.conf"));
+	(void)remove(path_of("x.socket.d/10.conf"));
+	(void)remove(path_of("x@.service.d/a.conf"));
+}
+
+static void the_service_is_found_by_name(void **state)
+{
+	(void)state;
+	write_file("one.socket", "[Socket]\nListenStream=1\nService=two.service\n");
+	write_file("two.service", "[Service]\n" CAT);
+	struct draft *d = read_socket("one.socket");
+	assert_setting(d, "one", "exec", "/bin/cat");
+	draft_free(d);
+	write_file("many@.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	write_file("many@.service", "[Service]\n" CAT);
+	d = read_socket("many@.socket");
+	assert_setting(d, "many-", "exec", "/bin/cat");
+	draft_free(d);
+	write_file("lone.socket", "[Socket]\nListenStream=1\n");
+	d = read_socket("lone.socket");
+	assert_int_equal(d->n, 0);
+	assert_remark(d, NULL, "lone.socket: its service is not there: lone.service");
+	draft_free(d);
+	write_file("bare.socket", "[Socket]\nListenStream=1\n");
+	write_file("bare.service", "[Service]\nUser=root\n");
+	d = read_socket("bare.socket");
+	assert_remark(d, NULL, "bare.socket: no program is started by bare.service");
+	draft_free(d);
+}
+
+static void mistakes_name_their_line_and_the_rest_is_read(void **state)
+{
+	struct draft *d;
+	(void)state;
+	write_file("w.socket", "before=1\n[Socket]\nListenStream=80\n; comment\n# comment\nnonsense\nAccept=perhaps\nBacklog=many\n[Bad\n=x\n");
+	write_file("w.service", "[Service]\n" CAT "UMask=99\nLimitCORE=much\nRuntimeMaxSec=5 parsecs\nNice=low\n");
+	d = read_socket("w.socket");
+	assert_error(d, "w.socket", 1, "before: before the first section");
+	assert_error(d, "w.socket", 6, "neither [SECTION] nor KEY=VALUE: nonsense");
+	assert_error(d, "w.socket", 7, "Accept=perhaps: not yes or no");
+	assert_error(d, "w.socket", 8, "Backlog=many: not a number");
+	assert_error(d, "w.socket", 9, "neither [SECTION]");
+	assert_error(d, "w.socket", 10, "neither [SECTION]");
+	assert_error(d, "w.service", 4, "UMask=99: not an octal mode");
+	assert_error(d, "w.service", 5, "LimitCORE=much: not a limit");
+	assert_error(d, "w.service", 6, "RuntimeMaxSec=5 parsecs: not a time");
+	assert_error(d, "w.service", 7, "Nice=low: not a number");
+	assert_int_equal(d->n_errors, 10);
+	assert_setting(d, "w", "listen", "tcp://*:80");
+	draft_free(d);
+	d = read_pair(ACCEPT "ListenDatagram=1\n", CAT);
+	assert_error(d, "x.socket", 4, "Accept=yes is of streams alone");
+	draft_free(d);
+	write_file("x.service", "[Service]\n" CAT);
+	d = read_socket("x.service");
+	assert_int_equal(d->n_errors, 1);
+	assert_non_null(strstr(d->errors[0], "should end in .socket"));
+	draft_free(d);
+	d = read_socket("none.socket");
+	assert_int_equal(d->n_errors, 1);
+	assert_non_null(strstr(d->errors[0], "none.socket: No such file or directory"));
+	draft_free(d);
+}
+
+static void a_command_that_grows_without_end_is_cut(void **state)
+{
+	static char text[40000];
+	size_t n;
+	(void)state;
+	n = (size_t)snprintf(text, sizeof text, "[Service]\nStandardInput=socket\nEnvironment=A=");
+	memset(text + n, 'a', 10000);
+	n += 10000;
+	n += (size_t)snprintf(text + n, sizeof text - n, "\nExecStart=/bin/cat ");
+	for (int i = 0; i < 1000; i++)
+		n += (size_t)snprintf(text + n, sizeof text - n, "${A}${A}${A} ");
+	write_file("x@.service", text);
+	write_file("x.socket", "[Socket]\n" ACCEPT);
+	struct draft *d = read_socket("x.socket");
+	assert_int_equal(d->n_errors, 1);
+	assert_non_null(strstr(d->errors[0], "ExecStart: longer than 65536 bytes"));
+	draft_free(d);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_program_a_connection_is_a_section),
+		cmocka_unit_test(a_program_with_the_socket_waits),
+		cmocka_unit_test(a_program_that_takes_descriptors_is_disabled),
+		cmocka_unit_test(addresses_are_translated),
+		cmocka_unit_test(unix_sockets_have_their_owner_and_mode),
+		cmocka_unit_test(what_is_no_socket_is_refused_by_name),
+		cmocka_unit_test(commands_are_taken_apart_as_systemd_does),
+		cmocka_unit_test(standard_error_goes_where_it_went),
+		cmocka_unit_test(the_environment_is_what_the_unit_says),
+		cmocka_unit_test(what_would_open_the_service_disables_it),
+		cmocka_unit_test(each_directive_that_is_not_carried_is_one_remark),
+		cmocka_unit_test(drop_ins_come_after_the_unit_in_order),
+		cmocka_unit_test(the_service_is_found_by_name),
+		cmocka_unit_test(mistakes_name_their_line_and_the_rest_is_read),
+		cmocka_unit_test(a_command_that_grows_without_end_is_cut),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
