@@ -295,7 +295,7 @@ static ssize_t idle_wait(struct hark_conn *c)
 	unsigned events = HARK__IN | (c->served ? HARK__DRAIN : 0);
 	if (on_loop)
 		hark__fiber_idles(true);
-	ssize_t n = c->pipe[0] > 0 ? look(c, events) : hark__conn_fill(c, events, "idle");
+	ssize_t n = c->bulk ? look(c, events) : hark__conn_fill(c, events, "idle");
 	if (on_loop)
 		hark__fiber_idles(false);
 	return n;

@@ -32,7 +32,8 @@ struct hark_conn {
 	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
 	bool served : 1;         /* a server gave it: its waits end with a drain */
 	bool hurried : 1;        /* the reader's: it waits no longer than read_until */
-	bool no_splice : 1;      /* the reader's, as the two below: splice.c */
+	bool bulk : 1;           /* the reader's, as the three below: splice.c. It has a pipe */
+	bool no_splice : 1;
 	uint8_t full_reads : 4;  /* in a row */
 	uint8_t short_moves : 4; /* in a row */
 	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in stream.c */
@@ -45,7 +46,6 @@ struct hark_conn {
 	_Atomic int64_t idle_ns;  /* 0: none. The same */
 
 	struct hark__buffer in, out;
-	int pipe[2];             /* splice.c; 0: none */
 	uint64_t bytes_in, bytes_out;
 
 	int64_t opened;
@@ -62,8 +62,11 @@ struct hark_conn {
 	int status;              /* hark_outcome() */
 	int ticket;              /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link;  /* in the server's list */
-	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */
-	struct hark__timer until;  /* moment without one */
+	union {
+		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
+		int pipe[2];               /* once that is past; if bulk */
+	};
+	struct hark__timer until;
 };
 
 /* A connection over fd, deadline and time-outs off. Takes fd only on success. -ENOMEM. */

@@ -24,11 +24,11 @@
 /* Frees the pipe. */
 void hark__splice_end(struct hark_conn *c)
 {
-	if (c->pipe[0] <= 0)
+	if (!c->bulk)
 		return;
 	(void)hark__sys.close(c->pipe[0]);
 	(void)hark__sys.close(c->pipe[1]);
-	c->pipe[0] = c->pipe[1] = 0;
+	c->bulk = false;
 }
 
 static bool fits(struct hark_conn *c)
@@ -52,17 +52,18 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
 	if (from->full_reads < FULL_READS)
 		return;
 	from->full_reads = 0;
-	if (from->no_splice || from->pipe[0] > 0 || !fits(from) || !fits(to) || hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+	if (from->no_splice || from->bulk || !fits(from) || !fits(to) || hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
 		return; /* without a pipe: a while later again */
 	(void)hark__sys.fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
 	from->pipe[0] = fds[0];
 	from->pipe[1] = fds[1];
+	from->bulk = true;
 	from->short_moves = 0;
 }
 
 bool hark__splice_may(const struct hark_conn *from, struct hark_conn *to)
 {
-	return from->pipe[0] > 0 && hark__buffer_len(&from->in) == 0 && fits(to);
+	return from->bulk && hark__buffer_len(&from->in) == 0 && fits(to);
 }
 
 /* Into the pipe what is there. > 0, 0: the end, -EAGAIN: nothing, and a wait will tell. */
