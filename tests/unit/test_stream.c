@@ -1313,6 +1313,36 @@ static void bulk_ends_in_every_way(void **state)
 	everywhere(bulk_end_body);
 }
 
+#define COPIES 80 /* one in thirty went wrong */
+
+static void copies_body(void)
+{
+	for (int i = 0; i < COPIES; i++) {
+		struct beside wr, rd;
+		struct pair p = tcp_pair(), q = unix_pair();
+		struct chunks w = {.c = p.a, .total = 2 * MB, .seed = (unsigned)i};
+		struct sink s = {.c = q.b, .piece = 9000, .end = 1};
+		hark_idle_timeout(q.b, 5 * HARK_S);
+		beside_start(&wr, write_chunks, &w);
+		beside_start(&rd, drain_pattern, &s);
+		CHECK_INT(hark_copy(p.b, q.a, NULL), 2 * MB);
+		CHECK_INT(hark_shutdown(q.a, HARK_OUT), 0);
+		beside_end(&wr);
+		beside_end(&rd);
+		CHECK_INT(s.end, 0);
+		CHECK_INT(s.got, 2 * MB);
+		pair_drop(&p);
+		pair_drop(&q);
+	}
+}
+
+/* On the io_uring engine it was: see is_unix() there. */
+static void the_end_of_a_unix_stream_behind_much_is_not_missed(void **state)
+{
+	(void)state;
+	assert_int_equal(mode_end(mode_start("uring", copies_body), "uring"), 0);
+}
+
 static void copy_takes_all_and_tells_which_side_failed(void **state)
 {
 	(void)state;
@@ -1649,6 +1679,7 @@ int main(void)
 		cmocka_unit_test(copy_takes_all_and_tells_which_side_failed),
 		cmocka_unit_test(bulk_passes_whole_in_both_directions),
 		cmocka_unit_test(bulk_ends_in_every_way),
+		cmocka_unit_test(the_end_of_a_unix_stream_behind_much_is_not_missed),
 		cmocka_unit_test(urgent_data_does_not_stall_a_reader),
 		cmocka_unit_test(pipes_are_streams_blocking_or_not),
 		cmocka_unit_test(files_are_streams),
