@@ -143,6 +143,12 @@ static void set_limits(void)
 	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
 		if ((self.conf->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &self.conf->rlimit[i]) < 0)
 			give_up("setrlimit", strerror(errno));
+	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all there is. */
+	struct rlimit files;
+	if (!self.is_exec && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	if (self.conf->umask >= 0)
 		(void)umask((mode_t)self.conf->umask);
 	errno = 0;

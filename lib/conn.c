@@ -296,7 +296,7 @@ int hark_shutdown(struct hark_conn *c, int directions)
 {
 	int r = 0;
 	if (directions & HARK_OUT)
-		r = hark_flush(c);
+		r = hark__conn_flush_last(c);
 	if (c->kind == HARK__REPLY)
 		return r;
 	int how = directions == (HARK_IN | HARK_OUT) ? SHUT_RDWR : directions == HARK_OUT ? SHUT_WR : SHUT_RD;
@@ -306,6 +306,8 @@ int hark_shutdown(struct hark_conn *c, int directions)
 }
 
 /* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
+#define LINGER_LOOK_NS HARK_MS /* most peers end when they have read our end: a look a moment later is cheaper than an engine's event */
+
 static void linger(struct hark_conn *c)
 {
 	char dropped[4096];
@@ -317,10 +319,15 @@ static void linger(struct hark_conn *c)
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
 	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
 		hark_idle_timeout(c, quiet);
+	bool looked = hark__loop_self() == NULL;
 	ssize_t n = 1;
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);
-		if (n == -EAGAIN)
+		if (n == -EAGAIN && !looked) {
+			looked = true;
+			n = hark_sleep(LINGER_LOOK_NS) == 0 ? 1 : 0;
+			hark__ready_set(&c->src, HARK__IN); /* perhaps: no engine has been asked */
+		} else if (n == -EAGAIN)
 			n = hark__conn_wait(c, HARK__IN, "end of stream") == 0 ? 1 : 0;
 		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
 			return;
@@ -331,7 +338,7 @@ int hark_close(struct hark_conn *c)
 {
 	if (c == NULL)
 		return 0;
-	int r = hark_flush(c);
+	int r = hark__conn_flush_last(c);
 	if (c->kind == HARK__STREAM && c->src.fd >= 0 && r == 0 && !c->eof)
 		linger(c);
 	hark__conn_free(c);

@@ -36,6 +36,7 @@ struct hark_conn {
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
 	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
+	bool ending;             /* what is flushed now is the last before our end: it leaves together with it. The writer's */
 	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	_Atomic int64_t deadline; /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
 	_Atomic int64_t idle_ns;  /* 0: none. The same */
@@ -100,6 +101,9 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 
 /* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);
+
+/* hark_flush() where the end follows at once: a shutdown or a close, without which the last bytes may stay behind. */
+int hark__conn_flush_last(struct hark_conn *c);
 
 /* The reader's and the writer's role. -ECANCELED: the fiber is cancelled. -EBUSY: another fiber or thread has it. */
 int hark__conn_begin(struct hark_conn *c, atomic_bool *role);

@@ -87,7 +87,7 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
 	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	hark__server_closed(s, c, c->status < 0 ? 0 : hark_flush(c));
+	hark__server_closed(s, c, c->status < 0 ? 0 : hark__conn_flush_last(c));
 	hark__server_end(c);
 }
 
@@ -236,13 +236,18 @@ static int64_t pace(struct hark__server *s)
 	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
 }
 
+static bool something_waits(const struct hark__gate *g)
+{
+	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
+	return hark__sys.poll(&p, 1, 0) != 0;
+}
+
 /* Looks first: a pause where nobody waits would be told, counted, and slow for who comes next. */
 bool hark__gate_paced(struct hark__gate *g)
 {
-	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
 	if (g->server->opts.pace == NULL)
 		return true;
-	if (hark__sys.poll(&p, 1, 0) == 0) {
+	if (!something_waits(g)) {
 		hark__gate_watch(g);
 		return false;
 	}
@@ -301,6 +306,10 @@ static void accept_streams(struct hark__gate *g)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (g->listener->src.fd < 0 || !hark__server_may_accept(s) || !hark__gate_paced(g))
 			return;
+		if (i > 0 && s->opts.pace == NULL && !something_waits(g)) { /* a fifth of what accept(2) costs where nobody does */
+			hark__gate_watch(g);
+			return;
+		}
 		int r = hark__accept_now(g->listener, &c);
 		if (r < 0) {
 			hark__gate_unused(g);

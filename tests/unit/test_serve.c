@@ -5,6 +5,7 @@
 #include "modes.h"
 
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -955,6 +956,33 @@ static void takes_one(struct hark_conn *c, void *arg)
 	CHECK_INT(sendto(hark_fd(c), buf, (size_t)n, 0, (struct sockaddr *)&from, len), n);
 }
 
+static void says_and_ends(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_write(c, "last words", 10), 10);
+}
+
+/* One segment for the last bytes and the end, not two: what the client received is that and the handshake's. */
+static void the_last_bytes_and_the_end_travel_together(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
+		struct plan p = {.box = says_and_ends, .opts = {.model = (enum hark_model)m}, .grace_ns = HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		char c;
+		client_hears(fd, "last words");
+		assert_int_equal(read(fd, &c, 1), 0);
+		struct tcp_info info = {0};
+		socklen_t len = sizeof info;
+		assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+		assert_int_equal(info.tcpi_segs_in, 2);
+		(void)close(fd);
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
 static void refused_in_time(const struct server *s)
 {
 	for (int64_t end = hark_after(LONG_MS * HARK_MS); hark_now() < end; (void)poll(NULL, 0, 5)) {
@@ -1417,6 +1445,7 @@ int main(void)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
+		cmocka_unit_test(the_last_bytes_and_the_end_travel_together),
 		cmocka_unit_test(a_retired_server_accepts_no_more_and_ends_with_its_last_connection),
 		cmocka_unit_test(a_retired_server_without_connections_ends_at_once_and_a_drain_may_follow),
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
