@@ -189,7 +189,9 @@ static void abandon(struct supervisor *v)
 int main(int argc, char *argv[])
 {
 	struct arguments a = {0};
-	struct supervisor v = {.parent_fd = -1, .signal_fd = -1, .pid = getpid(), .began = hark_now()};
+	static struct supervisor v = {.parent_fd = -1, .signal_fd = -1}; /* what it holds is held until the process ends */
+	v.pid = getpid();
+	v.began = hark_now();
 	read_arguments(argc, argv, &a);
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
 	v.inetd = a.inetd != NULL;
@@ -206,7 +208,7 @@ int main(int argc, char *argv[])
 		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", strerror(errno));
 		return STATUS_SYSTEM;
 	}
-	v.pid = getpid();
+	v.pid = getpid(); /* another one, in the background */
 	int status = begin(&v);
 	if (status != 0) {
 		abandon(&v);
