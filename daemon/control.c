@@ -479,6 +479,7 @@ void control_close(struct supervisor *v)
 		__attribute__((used)) static struct hark_listener *left;
 		(void)close(c->fd); /* the path is the next generation's, and hark_listener_close() would remove it */
 		left = c->listener;
+		(void)left;
 	} else {
 		hark_listener_close(c->listener);
 		if (c->path != NULL && c->ino != 0 && lstat(c->path, &st) == 0 && st.st_dev == c->dev && st.st_ino == c->ino)

@@ -166,7 +166,8 @@ void sockets_close(struct sockets *s, const struct config_service *conf, size_t 
 
 void sockets_free(struct sockets *s, bool leave_paths)
 {
-	__attribute__((used)) static struct sockets left; /* until the process ends, which is soon: hark_listener_close() would remove the paths that it made */
+	/* Until the process ends, which is soon: hark_listener_close() would remove the paths that it made. */
+	__attribute__((used)) static struct sockets left;
 	while (s->n > 0 && !leave_paths)
 		drop(s, s->n - 1);
 	for (size_t i = 0; i < s->n; i++)
@@ -176,4 +177,5 @@ void sockets_free(struct sockets *s, bool leave_paths)
 	else
 		free(s->entry);
 	*s = (struct sockets){0};
+	(void)left;
 }
