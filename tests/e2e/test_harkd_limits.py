@@ -370,8 +370,12 @@ def test_a_full_disk_loses_lines_and_nothing_else(harkd, to):
     with open("/dev/full", "w") as full:
         more = {"preexec_fn": lambda: os.dup2(full.fileno(), 2)} if to == "stderr" else {}
         d = harkd(ECHO, head=head, ready=False, **more)
-    wait_until(lambda: (d.directory / "control").exists())
-    wait_until(lambda: d.service("echo")["state"] == "running")
+
+    def is_running():
+        with contextlib.suppress(OSError):
+            return d.service("echo")["state"] == "running"
+
+    wait_until(is_running)
     for _ in range(5):
         assert ask(d.port("echo")) == b"ping"
     wait_until(lambda: d.service("echo")["log_dropped"] == 5)
