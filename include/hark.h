@@ -265,11 +265,12 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
 /* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte, without a
  * buffer of the caller's and mostly without copying. May suspend. Returns the count; 0 at the end of from; -EOPNOTSUPP
- * for datagrams. After a failure of to what was read is lost. */
+ * for datagrams. After a failure of to what was read is lost. Much at a time, between sockets, is spliced; for that, as for
+ * hark_sendfile(), their O_NONBLOCK is set. */
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to);
 
 /* Copies from one connection to another until from's end, flushing as it goes.
- * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). */
+ * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). Splices as hark_pass(). */
 int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed);
 
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */

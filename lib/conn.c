@@ -71,6 +71,7 @@ void hark__conn_free(struct hark_conn *c)
 	hark__reply_free(c->reply); /* first: nobody hands datagrams to a closed socket */
 	if (c->src.fd >= 0)
 		(void)hark__sys.close(c->src.fd);
+	hark__splice_end(c);
 	hark__buffer_release(&c->in);
 	hark__buffer_release(&c->out);
 	free(c);
@@ -261,12 +262,40 @@ static ssize_t idle_draining(struct hark_conn *c)
 	return n == -ETIMEDOUT || n == -ECANCELED ? 0 : n;
 }
 
+/* As hark__conn_fill(), but leaves what is there to hark_pass(), which is about to splice it. */
+static ssize_t look(struct hark_conn *c, unsigned events)
+{
+	char byte;
+	for (;;) {
+		ssize_t n = -1;
+		int r = hark__conn_expired(c);
+		if (r < 0)
+			return r;
+		errno = EAGAIN;
+		if (hark__ready(&c->src) & HARK__IN)
+			n = hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+		if (n == 0)
+			c->eof = true;
+		if (n >= 0)
+			return n;
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -errno;
+		hark__ready_clear(&c->src, HARK__IN);
+		r = hark__conn_wait_in(c, events, "idle");
+		if (r < 0)
+			return r;
+	}
+}
+
 static ssize_t idle_wait(struct hark_conn *c)
 {
 	bool on_loop = hark__loop_self() != NULL;
+	unsigned events = HARK__IN | (c->served ? HARK__DRAIN : 0);
 	if (on_loop)
 		hark__fiber_idles(true);
-	ssize_t n = hark__conn_fill(c, HARK__IN | (c->served ? HARK__DRAIN : 0), "idle");
+	ssize_t n = c->bulk ? look(c, events) : hark__conn_fill(c, events, "idle");
 	if (on_loop)
 		hark__fiber_idles(false);
 	return n;
