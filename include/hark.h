@@ -429,6 +429,11 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
  * Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
+/* Every hark_serve() of this process and its workers accepts no more and closes its sockets at once: for a process whose successor
+ * accepts from the same ones. What is connected goes on as long as it likes, idle or not; with the last connection's end
+ * hark_serve() returns 0. hark_drain() may follow. Async-signal-safe. */
+void hark_retire(void);
+
 /* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
 int64_t hark_drain_deadline(void);
 

@@ -1,8 +1,9 @@
-/* drain.c — hark_drain(): async-signal-safe, and heard by every worker, thread and child of this process.
+/* drain.c — hark_drain() and hark_retire(): async-signal-safe, and heard by every worker, thread and child of this process.
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
  * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
- * the one of the process that forked it as well; so ending one child does not drain its parent.
+ * the one of the process that forked it as well; so ending one child does not drain its parent. Retiring is told by an eventfd of its own:
+ * it concerns those alone who accept, and who waits for a drain must not be woken by it.
  *
  * Any thread; hark_drain() also in signal handlers. */
 #include "drain.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -18,13 +20,14 @@
 
 struct state {
 	_Atomic int64_t until; /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
+	atomic_bool retired;   /* seq_cst, likewise */
 };
 
-static struct state first = {HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
+static struct state first = {.until = HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
 static _Atomic(struct state *) own = &first;
 static struct state *upstream;
-static _Atomic int own_fd = -1;
-static int upstream_fd = -1;
+static _Atomic int own_fd = -1, own_retire_fd = -1;
+static int upstream_fd = -1, upstream_retire_fd = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int serving; /* guarded by lock */
 
@@ -48,6 +51,32 @@ void hark_drain(int64_t grace_ns)
 	shorten(atomic_load(&own), hark_after(grace_ns < 0 ? 0 : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2 : grace_ns));
 	tell(atomic_load(&own_fd));
 	errno = saved;
+}
+
+void hark_retire(void)
+{
+	int saved = errno;
+	atomic_store(&atomic_load(&own)->retired, true);
+	tell(atomic_load(&own_retire_fd));
+	errno = saved;
+}
+
+bool hark__retired(void)
+{
+	return atomic_load(&atomic_load(&own)->retired) || (upstream != NULL && atomic_load(&upstream->retired));
+}
+
+/* Made when it is first asked for: a child that serves one connection needs none. */
+int hark__retire_fd(void)
+{
+	if (atomic_load(&own_retire_fd) < 0)
+		atomic_store(&own_retire_fd, hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	return atomic_load(&own_retire_fd) < 0 ? -errno : atomic_load(&own_retire_fd);
+}
+
+int hark__retire_upstream_fd(void)
+{
+	return upstream_retire_fd;
 }
 
 int64_t hark__drain_until(void)
@@ -100,17 +129,27 @@ static int renew(struct state *old)
 		shorten(s, atomic_load(&old->until));
 		tell(fd);
 	}
+	if (old != NULL && atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
+		atomic_store(&s->retired, true);
 	return 0;
 }
 
-/* Takes back what the descriptor tells of a drain that is over. With lock. A drain that begins meanwhile is told again. */
-static void untell(void)
+static void empty(int fd)
 {
 	uint64_t count;
-	while (hark__sys.read(atomic_load(&own_fd), &count, sizeof count) < 0 && errno == EINTR)
+	while (fd >= 0 && hark__sys.read(fd, &count, sizeof count) < 0 && errno == EINTR)
 		;
+}
+
+/* Takes back what the descriptors tell of a drain that is over. With lock. A drain that begins meanwhile is told again. */
+static void untell(void)
+{
+	empty(atomic_load(&own_fd));
+	empty(atomic_load(&own_retire_fd));
 	if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
 		tell(atomic_load(&own_fd));
+	if (atomic_load(&atomic_load(&own)->retired))
+		tell(atomic_load(&own_retire_fd));
 }
 
 int hark__drain_enter(void)
@@ -133,6 +172,8 @@ void hark__drain_leave(void)
 	if (--serving == 0) {
 		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
 		atomic_store(&first.until, HARK_FOREVER);
+		atomic_store(&atomic_load(&own)->retired, false);
+		atomic_store(&first.retired, false);
 		untell();
 	}
 	pthread_mutex_unlock(&lock);
@@ -148,6 +189,9 @@ void hark__drain_forked(void)
 		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
 	if (upstream_fd >= 0)
 		(void)hark__sys.close(upstream_fd);
+	if (upstream_retire_fd >= 0)
+		(void)hark__sys.close(upstream_retire_fd);
 	upstream = parents;
 	upstream_fd = parents_fd;
+	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);
 }

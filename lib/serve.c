@@ -5,7 +5,8 @@
  * backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them again. The caller's own limits
  * (opts.pace, admit, leave) are asked here alone, so that they hold under every model.
  *
- * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends.
+ * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends. Who retires
+ * closes them at once, as others accept there, and serves what it has to its end.
  *
  * Thread: the loop's. The server lives on the heap, owned by hark_serve(). */
 #include "serve.h"
@@ -109,7 +110,7 @@ static bool backlog_left(const struct hark__server *s)
 
 static void finish_if_empty(struct hark__server *s)
 {
-	if (s->draining && s->n_conns == 0 && !backlog_left(s) && !s->done) {
+	if ((s->draining || s->retired) && s->n_conns == 0 && !backlog_left(s) && !s->done) {
 		s->done = true;
 		hark__fiber_wake(s->waiting);
 	}
@@ -221,10 +222,16 @@ static bool start_stuck(struct hark__server *s)
 	return c == NULL || hark__server_start(s, c);
 }
 
+static void retire(struct hark__server *s);
+
 bool hark__server_may_accept(struct hark__server *s)
 {
 	if (s->paused || !start_stuck(s))
 		return false;
+	if (hark__retired()) { /* a model that accepts one after the other would hear of it later */
+		retire(s);
+		return false;
+	}
 	if (!full(s))
 		return true;
 	pause_gates(s, 0, HARK_FOREVER);
@@ -365,7 +372,9 @@ static void gate_run(struct hark__waiter *w)
 	struct hark__gate *g = hark__container(w, struct hark__gate, waiter);
 	if (g->server->draining)
 		return;
-	if (g->server->opts.wait)
+	if (g->server->retired)
+		(void)hark__server_may_accept(g->server); /* for what is stuck */
+	else if (g->server->opts.wait)
 		hark__gate_lend(g);
 	else if (g->listener->type == SOCK_DGRAM)
 		receive_datagrams(g);
@@ -448,6 +457,41 @@ static void close_gate(struct hark__gate *g)
 	g->listener->src.fd = -1;
 }
 
+/* ---- retiring -------------------------------------------------------------------------------- */
+
+/* Neither the socket nor the mailbox's copy of it stays open; replies that are under way keep what they need of that. */
+static void retire_gate(struct hark__gate *g)
+{
+	close_gate(g);
+	if (g->mailbox == NULL)
+		return;
+	hark__loop_unwake(g->server->loop, &g->sender);
+	hark__mailbox_gather(g->mailbox, false);
+	hark__mailbox_send(g->mailbox);
+	hark__mailbox_close(g->mailbox);
+	g->mailbox = NULL;
+}
+
+static void retire(struct hark__server *s)
+{
+	if (s->draining)
+		return;
+	if (!s->retired) {
+		s->retired = true;
+		for (int i = 0; i < s->n_gates; i++)
+			retire_gate(&s->gates[i]);
+	}
+	finish_if_empty(s);
+}
+
+static void retire_run(struct hark__waiter *w)
+{
+	if (hark__retired())
+		retire(hark__container(w, struct hark__server, retire_waiter));
+}
+
+/* ---- the clock of a drain -------------------------------------------------------------------- */
+
 static void tick(struct hark__server *s)
 {
 	int64_t now = hark_now(), end = hark__drain_until();
@@ -525,6 +569,15 @@ static int watch_drain(struct hark__server *s, int life_fd)
 	return r < 0 ? r : r1 < 0 ? r1 : r2;
 }
 
+static int watch_retire(struct hark__server *s)
+{
+	int fd = hark__retire_fd();
+	int r = fd < 0 ? fd : watch_fd(s, &s->retire[0], fd, &s->retire_waiter);
+	int r1 = watch_fd(s, &s->retire[1], hark__retire_upstream_fd(), &s->retire_waiter);
+	hark__loop_wake(s->loop, &s->retire_waiter);
+	return r < 0 ? r : r1;
+}
+
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
 static void init_gates(struct hark__server *s, struct hark_listener *const listeners[], int n)
@@ -547,11 +600,15 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	s->drain_tick.run = drain_tick_run;
 	s->drain_timer.waiter = &s->drain_tick;
 	s->life_waiter.run = life_run;
+	s->retire_waiter.run = retire_run;
+	hark__source_init(&s->retire[0], -1);
+	hark__source_init(&s->retire[1], -1);
 }
 
 static void close_work(struct hark__server *s)
 {
-	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter};
+	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter,
+		&s->retire_waiter};
 	for (int i = 0; i < s->n_gates; i++) {
 		struct hark__gate *g = &s->gates[i];
 		close_gate(g);
@@ -571,6 +628,8 @@ static void close_work(struct hark__server *s)
 		hark__loop_unwake(s->loop, waiters[i]);
 	hark__source_detach(&s->drain[0]);
 	hark__source_detach(&s->drain[1]);
+	hark__source_detach(&s->retire[0]);
+	hark__source_detach(&s->retire[1]);
 	hark__source_detach(&s->life);
 }
 
@@ -580,6 +639,8 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 	s->waiting = hark__fiber_self();
 	hark_scope_open(&s->scope);
 	int r = watch_drain(s, life_fd);
+	if (r == 0)
+		r = watch_retire(s);
 	if (r == 0) {
 		open_gates(s);
 		if (life_fd < 0)

@@ -52,6 +52,7 @@ struct hark__server {
 	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
+	bool retired; /* the gates are closed, and what is connected goes on */
 	bool draining, cut, done;
 	bool abandoned; /* has returned: what still ends has left already */
 	bool overtime; /* a connection lasted to the end of the grace */
@@ -61,6 +62,8 @@ struct hark__server {
 	struct hark__waiter drain_waiter;
 	struct hark__timer drain_timer; /* looks whether the grace has ended, or was shortened */
 	struct hark__waiter drain_tick;
+	struct hark__source retire[2]; /* likewise */
+	struct hark__waiter retire_waiter;
 	struct hark__source life;  /* a worker's: its supervisor holds the other end; -1: none */
 	struct hark__waiter life_waiter;
 	struct hark__fiber *waiting;  /* in hark_serve(): woken when all is over */

@@ -34,6 +34,8 @@ struct supervisor {
 	int n;
 	int life[2]; /* [0] the workers', [1] ours */
 	struct hark__source drain[2];
+	struct hark__source retire;
+	bool retired;
 	bool cut;
 };
 
@@ -132,7 +134,7 @@ static int64_t next_look(const struct supervisor *v, int64_t drain_end)
 	int64_t at = drain_end == HARK_FOREVER ? HARK_FOREVER : hark_after(50 * HARK_MS); /* it may be shortened */
 	for (int i = 0; i < v->n; i++) {
 		const struct worker *w = &v->workers[i];
-		if (w->pid == 0 && drain_end == HARK_FOREVER && w->again < at)
+		if (w->pid == 0 && drain_end == HARK_FOREVER && !v->retired && w->again < at)
 			at = w->again;
 		if (w->pid > 0 && w->pidfd.fd < 0)
 			at = hark_after(100 * HARK_MS); /* no descriptor to wait for: look */
@@ -142,7 +144,7 @@ static int64_t next_look(const struct supervisor *v, int64_t drain_end)
 
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
-	struct hark__source *s[HARK__WORKERS_MAX + 2];
+	struct hark__source *s[HARK__WORKERS_MAX + 3];
 	int n = 0;
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
@@ -150,6 +152,8 @@ static void wait_for_news(struct supervisor *v, int64_t drain_end)
 	for (int i = 0; i < 2 && drain_end == HARK_FOREVER; i++)
 		if (v->drain[i].fd >= 0)
 			s[n++] = &v->drain[i];
+	if (!v->retired)
+		s[n++] = &v->retire;
 	if (hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers") == -ECANCELED)
 		hark_drain(0);
 	for (int i = 0; i < n; i++)
@@ -178,14 +182,18 @@ static void supervise(struct supervisor *v)
 			if (hark__drain_upstream_fd() >= 0)
 				hark_drain(end - hark_now()); /* the workers listen to us */
 		}
+		if (!v->retired && hark__retired()) { /* the workers have heard of it themselves */
+			v->retired = true;
+			close_listeners(v);
+		}
 		for (int i = 0; i < v->n; i++)
 			if (v->workers[i].pid > 0)
 				(void)reap(v, &v->workers[i]);
-		if (told && running(v) == 0)
+		if ((told || v->retired) && running(v) == 0)
 			return;
 		if (told && hark_now() >= end + KILL_NS)
 			kill_all(v);
-		if (!told)
+		if (!told && !v->retired)
 			start_due(v);
 		wait_for_news(v, end);
 	}
@@ -201,13 +209,16 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
 	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
 		return -errno;
+	r = hark__retire_fd();
+	hark__source_init(&v.retire, r);
+	hark__ready_clear(&v.retire, HARK__IN | HARK__OUT);
 	hark__source_init(&v.drain[0], hark__drain_fd());
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
 	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
 	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
-	for (int i = 0; i < v.n && r == 0; i++)
+	for (int i = 0; i < v.n && r >= 0; i++)
 		r = start_worker(&v, &v.workers[i]);
-	if (r == 0)
+	if (r >= 0)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
 	else
 		hark_drain(0); /* those that did start end again */
@@ -216,5 +227,6 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	(void)hark__sys.close(v.life[1]);
 	hark__source_detach(&v.drain[0]);
 	hark__source_detach(&v.drain[1]);
+	hark__source_detach(&v.retire);
 	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
 }

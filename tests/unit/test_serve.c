@@ -16,7 +16,7 @@ struct plan {
 	const char *address; /* NULL: tcp://127.0.0.1:0 */
 	hark_box *box;
 	struct hark_serve_opts opts;
-	int64_t grace_ns;              /* of SIGTERM's drain; SIGUSR1's is 0 */
+	int64_t grace_ns;              /* of SIGTERM's drain; SIGUSR1's is 0. SIGHUP retires */
 	void (*prepare)(void);         /* in the server, before it serves; may be NULL */
 	void (*after)(void);           /* and when it has; may be NULL */
 };
@@ -33,6 +33,12 @@ static int events_out;
 static void on_term(int sig)
 {
 	hark_drain(sig == SIGTERM ? grace : 0);
+}
+
+static void on_hangup(int sig)
+{
+	(void)sig;
+	hark_retire();
 }
 
 static void tell_event(const struct hark_event *e, void *arg)
@@ -56,6 +62,7 @@ static _Noreturn void be_server(const struct plan *p, struct hark_listener *l)
 	(void)signal(SIGSEGV, SIG_DFL);
 	(void)signal(SIGTERM, on_term);
 	(void)signal(SIGUSR1, on_term);
+	(void)signal(SIGHUP, on_hangup);
 	if (p->prepare != NULL)
 		p->prepare();
 	o.event = tell_event;
@@ -489,6 +496,82 @@ static void a_drain_ends_the_idle_and_lets_the_busy_finish(void **state)
 		}
 }
 
+/* Nobody listens there any more: the sockets are closed. */
+static void await_refusal(const struct server *s)
+{
+	for (;;) {
+		int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
+		int r = s->at.type == SOCK_STREAM ? connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) :
+		                                    bind(fd, (const struct sockaddr *)&s->at.addr, s->at.len);
+		int err = errno;
+		(void)close(fd);
+		if (s->at.type == SOCK_STREAM ? r < 0 && err == ECONNREFUSED : r == 0)
+			return;
+		(void)poll(NULL, 0, 5); /* bounded by alarm(2) */
+	}
+}
+
+static void who_retires_accepts_no_more_and_serves_what_it_has(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+	(void)state;
+	(void)alarm(60 * SLOWER);
+	for (int workers = 1; workers <= 2; workers++)
+		for (size_t m = 0; m < 4; m++) {
+			struct plan p = {.box = lines, .opts = {.model = models[m], .workers = workers}, .grace_ns = 10 * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_says(fd, "one\n");
+			client_hears(fd, "one\n");
+			assert_int_equal(kill(s.pid, SIGHUP), 0);
+			if (models[m] != HARK_MODEL_INLINE) /* there the box that runs has to end first */
+				await_refusal(&s);
+			client_says(fd, "two\n"); /* though it was idle */
+			client_hears(fd, "two\n");
+			(void)close(fd);
+			assert_int_equal(server_end(&s), 0);
+			await_refusal(&s);
+		}
+	(void)alarm(0);
+}
+
+static void who_retires_with_nobody_there_ends(void **state)
+{
+	static void (*const when[])(void) = {NULL, hark_retire};
+	(void)state;
+	(void)alarm(60 * SLOWER);
+	for (int workers = 1; workers <= 2; workers++)
+		for (int before = 0; before < 2; before++) /* even before it served */
+			for (int udp = 0; udp < 2; udp++) {
+				struct plan p = {.box = lines, .opts = {.workers = workers}, .prepare = when[before],
+					.address = udp ? "udp://127.0.0.1:0" : NULL};
+				struct server s = server_start(&p);
+				assert_true(server_ready(&s));
+				if (!before)
+					assert_int_equal(kill(s.pid, SIGHUP), 0);
+				assert_int_equal(server_end(&s), 0);
+				await_refusal(&s);
+			}
+	(void)alarm(0);
+}
+
+static void who_retires_can_still_be_drained(void **state)
+{
+	struct plan p = {.box = lines, .grace_ns = 10 * HARK_S};
+	struct server s = server_start(&p);
+	(void)state;
+	assert_true(server_ready(&s));
+	int idle = client(&s);
+	client_says(idle, "one\n");
+	client_hears(idle, "one\n");
+	assert_int_equal(kill(s.pid, SIGHUP), 0);
+	await_refusal(&s);
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	client_hears_the_end(idle);
+	assert_int_equal(server_end(&s), 0);
+}
+
 static void a_drain_serves_what_waited_in_the_backlog(void **state)
 {
 	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
@@ -902,7 +985,7 @@ static void ticks(void *arg)
 static void beside_body(void)
 {
 	struct besides b = {.rc = 1};
-	mode_kept = 1; /* a drain's own */
+	mode_kept = 2; /* a drain's own, and for retiring */
 	struct hark_scope serving;
 	for (int round = 0; round < 2; round++) { /* a drain that is over does not end the next one */
 		CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
@@ -940,7 +1023,7 @@ static void a_server_is_a_fiber_beside_others(void **state)
 static void cancelled_body(void)
 {
 	struct besides b = {.rc = 1};
-	mode_kept = 1; /* a drain's own */
+	mode_kept = 2; /* a drain's own, and for retiring */
 	struct hark_conn *c;
 	char buf[8];
 	CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
@@ -992,6 +1075,9 @@ int main(void)
 		cmocka_unit_test(errors_of_accept_lose_no_connection),
 		cmocka_unit_test(a_connection_that_there_was_no_process_or_thread_for_is_served_later),
 		cmocka_unit_test(a_drain_ends_the_idle_and_lets_the_busy_finish),
+		cmocka_unit_test(who_retires_accepts_no_more_and_serves_what_it_has),
+		cmocka_unit_test(who_retires_with_nobody_there_ends),
+		cmocka_unit_test(who_retires_can_still_be_drained),
 		cmocka_unit_test(a_drain_serves_what_waited_in_the_backlog),
 		cmocka_unit_test(a_drain_out_of_descriptors_serves_the_backlog_too),
 		cmocka_unit_test(the_end_of_the_grace_cuts_what_is_left),
