@@ -20,7 +20,6 @@
 #define BACKOFF_MAX_NS   (10 * HARK_S)
 #define LIVED_NS         (1 * HARK_S)  /* a worker that lived so long is restarted at once when it dies */
 #define KILL_NS          (5 * HARK_S)  /* past the grace's end: it has not even cut its connections */
-#define EMPTY_NS         (100 * HARK_MS) /* after it was retired: a connection that it was just taking is counted by then */
 #define SETTLE_NS        (10 * HARK_S) /* a worker that says neither yes nor no is taken for started */
 
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
@@ -91,7 +90,7 @@ static unsigned serving(const struct service *s)
 {
 	unsigned n = 0;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		n += w->kill_at == HARK_FOREVER && w->retired == 0;
+		n += w->kill_at == HARK_FOREVER && !w->retired;
 	return n;
 }
 
@@ -221,7 +220,7 @@ void service_worker_ended(struct supervisor *v, struct service *s, struct worker
 		return;
 	if (w->ready_fd >= 0)
 		service_worker_spoke(s, w);
-	bool drained = w->kill_at != HARK_FOREVER || w->retired != 0, ready = w->ready;
+	bool drained = w->kill_at != HARK_FOREVER || w->retired, ready = w->ready;
 	bool well = r == 0 && info.si_code == CLD_EXITED && info.si_status == 0;
 	bool lived = hark_now() - w->started > LIVED_NS;
 	if (drained && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
@@ -273,7 +272,7 @@ void service_drain(struct service *s, int64_t grace_ns)
 	s->cohort = NULL;
 }
 
-/* SIGUSR1, and not SIGTERM: what is connected goes on as long as it likes, idle or not. Wait services have no connections: those drain. */
+/* SIGUSR1, and not SIGTERM: it closes its sockets and ends with its last connection, which may go on as long as it likes, idle or not. Wait services have no connections: those drain. */
 void service_retire(struct service *s)
 {
 	if (s->conf->wait) {
@@ -281,9 +280,9 @@ void service_retire(struct service *s)
 		return;
 	}
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
-		if (w->kill_at != HARK_FOREVER || w->retired != 0)
+		if (w->kill_at != HARK_FOREVER || w->retired)
 			continue;
-		w->retired = hark_now();
+		w->retired = true;
 		(void)kill(w->pid, SIGUSR1);
 	}
 	cohort_release(s->cohort);
@@ -347,11 +346,6 @@ static bool ends_when_idle(const struct service *s)
 	return s->state == SERVICE_RUNNING && s->conf->start == CONFIG_START_DEMAND && s->conf->stop_idle_ns > 0;
 }
 
-static bool empty(const struct service *s, const struct worker *w)
-{
-	return atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed) == 0;
-}
-
 int64_t service_due(const struct service *s)
 {
 	int64_t at = s->state == SERVICE_BACKING_OFF ? s->again : HARK_FOREVER;
@@ -360,8 +354,6 @@ int64_t service_due(const struct service *s)
 	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at < at)
 			at = w->kill_at;
-		if (w->retired != 0 && w->kill_at == HARK_FOREVER && w->retired + EMPTY_NS < at && empty(s, w))
-			at = w->retired + EMPTY_NS;
 		if (w->pidfd < 0 && at > hark_after(100 * HARK_MS))
 			at = hark_after(100 * HARK_MS);
 	}
@@ -388,10 +380,6 @@ void service_look(struct supervisor *v, struct service *s)
 	int64_t now = hark_now();
 	for (struct worker *w = s->workers, *next; w != NULL; w = next) {
 		next = w->next;
-		if (w->retired != 0 && w->kill_at == HARK_FOREVER && now >= w->retired + EMPTY_NS && empty(s, w)) {
-			w->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
-			(void)kill(w->pid, SIGTERM); /* it had none from the beginning; else it ends by itself: worker.c */
-		}
 		if (now >= w->kill_at) {
 			log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
 			w->killed = true;

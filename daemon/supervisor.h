@@ -75,7 +75,7 @@ struct worker {
 	int64_t kill_at;     /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
 	bool killed;
-	int64_t retired;     /* when it was told to accept no more; 0: it was not */
+	bool retired;        /* told to accept no more */
 	struct worker *next;
 };
 

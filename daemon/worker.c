@@ -36,7 +36,6 @@ static struct {
 	int ready_fd;
 	bool is_exec;
 	const char *name; /* for the log: the box's, or the program's */
-	volatile sig_atomic_t retired; /* SIGUSR1: accepts no more, ends with its last connection */
 	size_t banner_len;
 } self;
 
@@ -60,7 +59,7 @@ static void on_term(int signal)
 static void on_retire(int signal)
 {
 	(void)signal;
-	self.retired = 1;
+	hark_retire();
 }
 
 static void set_signals(void)
@@ -316,20 +315,6 @@ static int admit(struct hark_conn *c, void *limits)
 	return ticket;
 }
 
-/* Retired: what waits in the backlog is for those who accept from it after us. */
-static int64_t pace(void *limits)
-{
-	return self.retired ? HARK_FOREVER : limits_pace(limits);
-}
-
-/* Between accept and admit nothing else runs in this process, so when none is counted there is none. */
-static void leave(int ticket, void *limits)
-{
-	limits_leave(ticket, limits);
-	if (self.retired && atomic_load_explicit(&self.counters->slots[self.limits.slot].now, memory_order_relaxed) == 0)
-		hark_drain(self.conf->grace_ns);
-}
-
 static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 {
 	const struct config_service *c = self.conf;
@@ -342,9 +327,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
-		.pace = pace,
+		.pace = limits_pace,
 		.admit = admit,
-		.leave = leave,
+		.leave = limits_leave,
 		.limit_arg = &self.limits,
 		.event = on_event,
 		.why = &why,
