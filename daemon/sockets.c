@@ -3,6 +3,7 @@
  *
  * hark_listen() itself adopts what a service manager handed over (LISTEN_FDS). The supervisor's thread. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,9 +47,20 @@ static const char *unix_path(const char *address)
 	return strncmp(address, "unix", 4) == 0 && path != NULL && path[1] == '/' ? path + 1 : NULL;
 }
 
+/* O_NONBLOCK belongs to the socket, whoever has it. A program that was given it (wait) has it without, and goes on with it while a new
+ * generation takes it over; workers that share one must not wait in accept(2) for what another one took. */
+static void set_nonblock(const struct hark_listener *l, const struct config_service *conf, int flags_before)
+{
+	int fd = hark_listener_fd(l), flags = fcntl(fd, F_GETFL);
+	int wanted = !conf->wait ? flags | O_NONBLOCK : flags_before >= 0 ? flags_before : flags;
+	if (flags >= 0 && wanted != flags && hark_listener_type(l) == SOCK_STREAM)
+		(void)fcntl(fd, F_SETFL, wanted);
+}
+
 /* What of the options can still be changed on a socket that is kept. */
 static void adjust(const struct socket_entry *e, const struct config_service *conf)
 {
+	set_nonblock(e->listener, conf, -1);
 	if (conf->backlog > 0 && hark_listener_type(e->listener) == SOCK_STREAM)
 		(void)listen(hark_listener_fd(e->listener), conf->backlog);
 	if (unix_path(e->key) != NULL && conf->socket_mode >= 0 &&
@@ -106,7 +118,7 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 	};
 	struct hark_listener *l;
 	char handed[24];
-	int fd = upgrade_inherited(key);
+	int fd = upgrade_inherited(key), flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
 	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
 	why->text[0] = '\0';
 	int r = hark_listen(fd >= 0 ? handed : address, &opts, &l);
@@ -115,6 +127,7 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 			(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
 		return r;
 	}
+	set_nonblock(l, conf, flags);
 	r = add(s, key, l);
 	if (r < 0) {
 		hark_listener_close(l);
