@@ -14,7 +14,9 @@
 #include "log.h"
 #include "supervisor.h"
 
-#define KEY_MAX (HARK_ADDRESS_MAX + 80)
+#define KEY_MAX    (HARK_ADDRESS_MAX + 80)
+#define LINGER_NS  (500 * HARK_MS) /* after it was closed here a worker that was told to may still have it */
+#define LOOK_NS    (5 * HARK_MS)
 
 /* Port 0 is another socket for each service, and each time that it says so. */
 static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
@@ -93,6 +95,18 @@ static int add(struct sockets *s, const char *key, struct hark_listener *l)
 	return 0;
 }
 
+/* An address that was given up just now and is wanted again: `hark stop`, `hark start`. */
+static int listen_patiently(const struct sockets *s, const char *address, const struct hark_listen_opts *o, struct hark_listener **out)
+{
+	for (;;) {
+		o->why->text[0] = '\0';
+		int r = hark_listen(address, o, out);
+		if (r != -EADDRINUSE || s->dropped == 0 || hark_now() >= s->dropped + LINGER_NS)
+			return r;
+		(void)hark_sleep(LOOK_NS);
+	}
+}
+
 int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why)
 {
 	const char *address = conf->listen.word[i];
@@ -120,8 +134,7 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 	char handed[24];
 	int fd = upgrade_inherited(key), flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
 	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
-	why->text[0] = '\0';
-	int r = hark_listen(fd >= 0 ? handed : address, &opts, &l);
+	int r = listen_patiently(s, fd >= 0 ? handed : address, &opts, &l);
 	if (r < 0) {
 		if (why->text[0] == '\0')
 			(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
@@ -146,6 +159,7 @@ static void drop(struct sockets *s, size_t i)
 {
 	struct socket_entry *e = s->entry[i];
 	struct stat st;
+	s->dropped = hark_now();
 	hark_listener_close(e->listener);
 	/* One that was handed over is not the listener's to unlink, but ours all the same. */
 	if (e->ino != 0 && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)

@@ -45,6 +45,7 @@ struct socket_entry {
 struct sockets {
 	struct socket_entry **entry;
 	size_t n;
+	int64_t dropped; /* when one was last closed; 0: never */
 };
 
 /* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. 0 or -errno with why. */
