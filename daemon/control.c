@@ -77,7 +77,7 @@ static void workers_json(FILE *to, const struct service *s)
 	(void)fputs(",\"workers\":[", to);
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
 		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}", w == s->workers ? "" : ",", (int)w->pid,
-		              atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed),
+		              worker_now(s, w),
 		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
 	(void)fputs("]", to);
 }

@@ -11,7 +11,7 @@
 #include <sys/types.h>
 
 #define COUNTERS_SERVICES_MAX 1024
-#define COUNTERS_SLOTS        128 /* workers of a service at once, draining ones included */
+#define COUNTERS_SLOTS        128 /* workers of a service whose connections are counted at once, draining ones included */
 #define COUNTERS_NAME_MAX     64
 
 enum counters_refusal { /* shed: the connection was closed */

@@ -94,6 +94,36 @@ static unsigned serving(const struct service *s)
 	return n;
 }
 
+/* Those who live on after reloads, for what is still connected, may have all slots of the counters, those of the older generation too: one that
+ * has none serves all the same. In a cohort there are no more than serve at once. */
+static int take_slots(struct service *s, struct worker *w)
+{
+	w->cohort = s->cohort;
+	w->cohort->refs++;
+	w->counter = counters_slot_take(s->counters);
+	for (w->slot = 0; w->slot < LIMITS_SLOTS; w->slot++)
+		if (!w->cohort->used[w->slot]) {
+			w->cohort->used[w->slot] = true;
+			return 0;
+		}
+	return -EAGAIN;
+}
+
+static void leave_slots(struct service *s, struct worker *w)
+{
+	if (w->slot < LIMITS_SLOTS) {
+		limits_forget(w->cohort->limits, w->slot);
+		w->cohort->used[w->slot] = false;
+	}
+	counters_slot_clear(s->counters, w->counter);
+	cohort_release(w->cohort);
+}
+
+uint32_t worker_now(const struct service *s, const struct worker *w)
+{
+	return w->counter < 0 ? 0 : atomic_load_explicit(&s->counters->slots[w->counter].now, memory_order_relaxed);
+}
+
 static void forget(struct service *s, struct worker *w)
 {
 	struct worker **at = &s->workers;
@@ -104,13 +134,11 @@ static void forget(struct service *s, struct worker *w)
 		(void)close(w->pidfd);
 	if (w->ready_fd >= 0)
 		(void)close(w->ready_fd);
-	limits_forget(w->cohort->limits, w->slot);
-	counters_slot_clear(s->counters, w->slot);
-	cohort_release(w->cohort);
+	leave_slots(s, w);
 	free(w);
 }
 
-/* The fork itself. 0 or -errno; w is half filled, its slot taken. */
+/* The fork itself. 0 or -errno; w is half filled, its slots taken. */
 static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 {
 	int ready[2];
@@ -118,7 +146,7 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 		return -errno;
 	pid_t pid = fork();
 	if (pid == 0)
-		worker_main(v, s, w->slot, ready[1]);
+		worker_main(v, s, w, ready[1]);
 	int r = pid < 0 ? -errno : 0;
 	(void)close(ready[1]);
 	if (r < 0) {
@@ -130,7 +158,8 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 	w->pid = pid;
 	w->ready_fd = ready[0];
 	w->pidfd = (int)syscall(SYS_pidfd_open, pid, 0); /* -1: it is looked for by the clock, service_due() */
-	atomic_store_explicit(&s->counters->slots[w->slot].pid, pid, memory_order_relaxed);
+	if (w->counter >= 0)
+		atomic_store_explicit(&s->counters->slots[w->counter].pid, pid, memory_order_relaxed);
 	return 0;
 }
 
@@ -142,16 +171,14 @@ static int start_worker(struct supervisor *v, struct service *s)
 	w->started = hark_now();
 	w->kill_at = HARK_FOREVER;
 	w->pidfd = w->ready_fd = -1;
-	w->slot = counters_slot_take(s->counters);
-	int r = w->slot < 0 ? -EAGAIN : give_birth(v, s, w);
+	int r = take_slots(s, w);
+	if (r == 0)
+		r = give_birth(v, s, w);
 	if (r < 0) {
-		if (w->slot >= 0)
-			counters_slot_clear(s->counters, w->slot);
+		leave_slots(s, w);
 		free(w);
 		return r;
 	}
-	w->cohort = s->cohort;
-	w->cohort->refs++;
 	w->next = s->workers;
 	s->workers = w;
 	atomic_fetch_add_explicit(&s->counters->starts, 1, memory_order_relaxed);

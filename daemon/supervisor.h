@@ -63,6 +63,7 @@ void sockets_free(struct sockets *s, bool leave_paths);
 /* The limits that the workers forked together share. */
 struct cohort {
 	struct limits *limits;
+	bool used[LIMITS_SLOTS]; /* a worker's each */
 	unsigned refs;
 };
 
@@ -70,8 +71,9 @@ struct worker {
 	pid_t pid;
 	int pidfd;
 	int ready_fd;        /* it writes "" when it serves, or why it cannot; -1: it has */
-	int slot;            /* in the service's counters */
 	struct cohort *cohort;
+	int slot;            /* in the cohort's limits */
+	int counter;         /* its slot in the service's counters; -1: old workers have them all, so it serves without */
 	int64_t started;
 	int64_t kill_at;     /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
@@ -144,13 +146,14 @@ void service_worker_ended(struct supervisor *v, struct service *s, struct worker
 void service_worker_spoke(struct service *s, struct worker *w);   /* its ready_fd is readable */
 int64_t service_due(const struct service *s);                     /* when service_look() is next needed */
 void service_look(struct supervisor *v, struct service *s);       /* timers */
+uint32_t worker_now(const struct service *s, const struct worker *w); /* connections that it serves, as far as it is counted */
 unsigned service_workers(const struct service *s);                /* alive, draining ones included */
 const char *service_state_name(const struct service *s);
 bool service_settled(const struct service *s);                    /* ready, or failed: start-up need not wait for it */
 void service_forget(struct service *s);
 
 /* worker.c: in the forked child; does not return. ready_fd: see struct worker. */
-_Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd);
+_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd);
 
 /* reload.c: reads the configuration and changes what differs. out may be NULL. Returns the number of errors; 0: done. */
 struct reload_result {

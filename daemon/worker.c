@@ -368,14 +368,15 @@ static const char *program_name(const struct config_words *argv)
 	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
 }
 
-_Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd)
+_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd)
 {
 	size_t n = s->conf->listen.n;
 	struct hark_listener **listeners = calloc(n, sizeof(struct hark_listener *));
 	self.conf = s->conf;
 	self.config = s->epoch->config;
 	self.counters = s->counters;
-	self.limits = (struct limits_worker){.limits = s->cohort->limits, .counters = s->counters, .slot = slot};
+	self.limits = (struct limits_worker){.limits = w->cohort->limits, .counters = s->counters, .slot = w->slot,
+		.now = w->counter >= 0 ? &s->counters->slots[w->counter].now : NULL};
 	self.ready_fd = ready_fd;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
 	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
