@@ -86,6 +86,18 @@ static char *absolute(const char *path)
 	return out;
 }
 
+/* What is opened next must not get one of these numbers: messages would be written to it, and workers make others of them. */
+static bool fill_standard_descriptors(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		(void)close(fd);
+	return fd >= 0;
+}
+
 static int test_only(const struct supervisor *v)
 {
 	struct config *c = NULL;
@@ -188,6 +200,10 @@ int main(int argc, char *argv[])
 {
 	struct arguments a = {0};
 	struct supervisor v = {.parent_fd = -1, .signal_fd = -1, .pid = getpid(), .began = hark_now()};
+	if (!fill_standard_descriptors()) {
+		(void)fprintf(stderr, "harkd: /dev/null: %s\n", strerror(errno));
+		return STATUS_SYSTEM;
+	}
 	read_arguments(argc, argv, &a);
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
 	v.inetd = a.inetd != NULL;
