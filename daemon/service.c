@@ -287,23 +287,34 @@ void service_demand(struct supervisor *v, struct service *s)
 		fill(v, s);
 }
 
-void service_drain(struct service *s, int64_t grace_ns)
+void service_drain(struct service *s)
 {
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
-		if (w->kill_at != HARK_FOREVER && grace_ns > 0)
+		if (w->kill_at != HARK_FOREVER)
 			continue; /* has been told */
-		w->kill_at = hark_after(grace_ns + KILL_NS);
-		(void)kill(w->pid, SIGTERM); /* a second one ends at once: worker.c */
+		w->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
+		(void)kill(w->pid, SIGTERM);
 	}
 	cohort_release(s->cohort);
 	s->cohort = NULL;
+}
+
+void service_hurry(struct service *s)
+{
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (w->kill_at == HARK_FOREVER) /* it was retired */
+			continue;
+		w->kill_at = hark_after(KILL_NS);
+		(void)kill(w->pid, SIGTERM); /* a second one ends at once: worker.c */
+	}
+	service_drain(s);
 }
 
 /* SIGUSR1, and not SIGTERM: it closes its sockets and ends with its last connection, which may go on as long as it likes, idle or not. Wait services have no connections: those drain. */
 void service_retire(struct service *s)
 {
 	if (s->conf->wait) {
-		service_drain(s, s->conf->grace_ns);
+		service_drain(s);
 		return;
 	}
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
@@ -321,7 +332,7 @@ void service_stop(struct supervisor *v, struct service *s)
 	if (s->state == SERVICE_STOPPED)
 		return;
 	s->state = SERVICE_STOPPED;
-	service_drain(s, s->conf->grace_ns);
+	service_drain(s);
 	for (size_t i = 0; i < s->conf->listen.n; i++)
 		sockets_close(&v->sockets, s->conf, i);
 	log_event(LOG_LEVEL_NOTICE, s->conf->name, "stopped");
@@ -363,7 +374,7 @@ void service_remove(struct supervisor *v, struct service *s)
 {
 	(void)v;
 	s->state = SERVICE_GONE;
-	service_drain(s, s->conf->grace_ns);
+	service_drain(s);
 }
 
 /* ---- the clock ------------------------------------------------------------------------------- */

@@ -144,7 +144,7 @@ void supervisor_drain(struct supervisor *v)
 		} else if (s->state != SERVICE_GONE)
 			service_remove(v, s);
 		else if (again)
-			service_drain(s, 0);
+			service_hurry(s);
 	}
 	if (!again)
 		sockets_free(&v->sockets, v->handed_over);

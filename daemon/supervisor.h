@@ -135,7 +135,8 @@ struct supervisor {
 /* service.c */
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf);
 void service_begin(struct supervisor *v, struct service *s);      /* opens nothing: its sockets are open. Starts it, or waits for demand */
-void service_drain(struct service *s, int64_t grace_ns);          /* its workers finish and end */
+void service_drain(struct service *s);                            /* its workers finish and end, within its grace */
+void service_hurry(struct service *s);                            /* those that drain end now, those that were retired drain */
 void service_retire(struct service *s);                           /* they accept no more, and end when their last connection has */
 void service_stop(struct supervisor *v, struct service *s);
 int service_start(struct supervisor *v, struct service *s, struct hark_why *why);

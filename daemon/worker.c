@@ -34,6 +34,7 @@ static struct {
 	struct limits_worker limits;
 	void *box_arg;
 	int ready_fd;
+	pid_t supervisor;
 	bool is_exec;
 	const char *name; /* for the log: the box's, or the program's */
 	size_t banner_len;
@@ -49,11 +50,15 @@ static _Noreturn void give_up(const char *what, const char *why)
 
 /* ---- becoming the service -------------------------------------------------------------------- */
 
-static void on_term(int signal)
+/* The supervisor's second one ends at once. A service manager's comes beside the supervisor's, and the kernel's, for a supervisor that has
+ * died, after it: those mean no more than the first. */
+static void on_term(int signal, siginfo_t *info, void *context)
 {
-	static volatile sig_atomic_t times;
+	static volatile sig_atomic_t told;
 	(void)signal;
-	hark_drain(times++ == 0 ? self.conf->grace_ns : 0);
+	(void)context;
+	bool again = info->si_pid == self.supervisor && getppid() == self.supervisor && told++ > 0;
+	hark_drain(again ? 0 : self.conf->grace_ns);
 }
 
 static void on_retire(int signal)
@@ -65,7 +70,7 @@ static void on_retire(int signal)
 static void set_signals(void)
 {
 	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
-	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
+	struct sigaction term = {.sa_sigaction = on_term, .sa_flags = SA_RESTART | SA_SIGINFO}, standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
 	for (int signal = 1; signal < NSIG; signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
 		(void)sigaction(signal, &standard, NULL);
@@ -169,10 +174,10 @@ static void set_place_and_user(void)
 }
 
 /* A supervisor that was killed cannot drain us: we do it ourselves. After the user changed, which would undo it. */
-static void follow_supervisor(pid_t supervisor)
+static void follow_supervisor(void)
 {
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (getppid() != supervisor)
+	if (getppid() != self.supervisor)
 		(void)raise(SIGTERM);
 }
 
@@ -378,6 +383,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	self.limits = (struct limits_worker){.limits = w->cohort->limits, .counters = s->counters, .slot = w->slot,
 		.now = w->counter >= 0 ? &s->counters->slots[w->counter].now : NULL};
 	self.ready_fd = ready_fd;
+	self.supervisor = v->pid;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
 	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
 	self.banner_len = s->conf->banner != NULL ? strlen(s->conf->banner) : 0;
@@ -402,7 +408,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	set_limits();
 	set_environment();
 	set_place_and_user();
-	follow_supervisor(v->pid);
+	follow_supervisor();
 	open_box();
 	serve_all(listeners, (int)n);
 }
