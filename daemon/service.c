@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -130,8 +129,6 @@ static void forget(struct service *s, struct worker *w)
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
-	if (w->pidfd >= 0)
-		(void)close(w->pidfd);
 	if (w->ready_fd >= 0)
 		(void)close(w->ready_fd);
 	leave_slots(s, w);
@@ -157,7 +154,6 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 	(void)setpgid(pid, 0);
 	w->pid = pid;
 	w->ready_fd = ready[0];
-	w->pidfd = (int)syscall(SYS_pidfd_open, pid, 0); /* -1: it is looked for by the clock, service_due() */
 	if (w->counter >= 0)
 		atomic_store_explicit(&s->counters->slots[w->counter].pid, pid, memory_order_relaxed);
 	return 0;
@@ -170,7 +166,7 @@ static int start_worker(struct supervisor *v, struct service *s)
 		return -ENOMEM;
 	w->started = hark_now();
 	w->kill_at = HARK_FOREVER;
-	w->pidfd = w->ready_fd = -1;
+	w->ready_fd = -1;
 	int r = take_slots(s, w);
 	if (r == 0)
 		r = give_birth(v, s, w);
@@ -239,7 +235,7 @@ static void tell_death(struct service *s, const struct worker *w, const siginfo_
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 
-void service_worker_ended(struct supervisor *v, struct service *s, struct worker *w)
+void service_worker_ended(struct service *s, struct worker *w)
 {
 	siginfo_t info = {0};
 	int r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
@@ -267,8 +263,7 @@ void service_worker_ended(struct supervisor *v, struct service *s, struct worker
 	else if (!ready && s->backoff == 0) /* it never served: what is at once again would fail again */
 		s->backoff = BACKOFF_FIRST_NS;
 	atomic_fetch_add_explicit(&s->counters->restarts, 1, memory_order_relaxed);
-	back_off(s);
-	service_look(v, s);
+	back_off(s); /* service_look() is next, in this turn: s->again may be now */
 }
 
 /* ---- states ---------------------------------------------------------------------------------- */
@@ -392,8 +387,6 @@ int64_t service_due(const struct service *s)
 	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at < at)
 			at = w->kill_at;
-		if (w->pidfd < 0 && at > hark_after(100 * HARK_MS))
-			at = hark_after(100 * HARK_MS);
 	}
 	return at;
 }
@@ -416,17 +409,14 @@ static void look_idle(struct service *s, int64_t now)
 void service_look(struct supervisor *v, struct service *s)
 {
 	int64_t now = hark_now();
-	for (struct worker *w = s->workers, *next; w != NULL; w = next) {
-		next = w->next;
-		if (now >= w->kill_at) {
-			log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
-			w->killed = true;
-			w->kill_at = now + HARK_S;
-			(void)kill(-w->pid, SIGKILL);
-			(void)kill(w->pid, SIGKILL);
-		}
-		if (w->pidfd < 0)
-			service_worker_ended(v, s, w);
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (now < w->kill_at)
+			continue;
+		log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
+		w->killed = true;
+		w->kill_at = now + HARK_S;
+		(void)kill(-w->pid, SIGKILL);
+		(void)kill(w->pid, SIGKILL);
 	}
 	if (s->state == SERVICE_BACKING_OFF && now >= s->again)
 		fill(v, s);
@@ -439,8 +429,8 @@ bool service_settled(const struct service *s)
 	if (s->state == SERVICE_BACKING_OFF)
 		return true;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		if (w->ready_fd >= 0 && hark_now() - w->started < SETTLE_NS)
-			return false;
+		if (!w->ready && w->kill_at == HARK_FOREVER && !w->retired && hark_now() - w->started < SETTLE_NS)
+			return false; /* one that said why it cannot start is about to end, and then the service backs off */
 	return true;
 }
 

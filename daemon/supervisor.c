@@ -1,14 +1,18 @@
-/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals, workers' ends, the sockets of services that wait for demand, the
+/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals (workers' ends among them), the sockets of services that wait for demand, the
  * control socket; timers by its time-out. Each thing that happens is handed to the file whose it is.
  *
  * A plain poll(2), rebuilt each time: the supervisor wakes when something happens to a service, not for each connection, and so few
- * descriptors need no more. It never accepts and never reads what a peer sent. One thread. */
+ * descriptors need no more. It never accepts and never reads what a peer sent.
+ *
+ * Ends are told by SIGCHLD and not by a pidfd each: some are of processes that nobody here started, and must be waited for all the same
+ * (process 1 of a container; generations that ended before an older one). One thread. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -16,7 +20,7 @@
 
 #define READY_NS HARK_S /* between looks at a start-up that lasts */
 
-enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
+enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_DEMAND, WATCH_READY, WATCH_CONTROL };
 
 struct watch {
 	enum watched what;
@@ -63,10 +67,8 @@ static void watch_service(struct supervisor *v, struct turn *t, struct service *
 		if (e != NULL)
 			watch(t, hark_listener_fd(e->listener), (struct watch){WATCH_DEMAND, s, NULL});
 	}
-	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
 		watch(t, w->ready_fd, (struct watch){WATCH_READY, s, w});
-		watch(t, w->pidfd, (struct watch){WATCH_END, s, w});
-	}
 }
 
 static void watch_all(struct supervisor *v, struct turn *t)
@@ -159,6 +161,32 @@ int supervisor_upgrade(struct supervisor *v, struct hark_why *why)
 	return upgrade_begin(v, own_argv, why);
 }
 
+static struct worker *worker_of(const struct supervisor *v, pid_t pid, struct service **of)
+{
+	for (*of = v->services; *of != NULL; *of = (*of)->next)
+		for (struct worker *w = (*of)->workers; w != NULL; w = w->next)
+			if (w->pid == pid)
+				return w;
+	return NULL;
+}
+
+static void reap(struct supervisor *v)
+{
+	for (;;) {
+		siginfo_t i = {0};
+		struct service *s;
+		if (waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == 0)
+			return;
+		struct worker *w = worker_of(v, i.si_pid, &s);
+		if (w != NULL)
+			service_worker_ended(s, w);
+		else if (v->heir > 0 && i.si_pid == v->heir)
+			upgrade_ended(v);
+		else
+			(void)waitpid(i.si_pid, NULL, WNOHANG);
+	}
+}
+
 static void take_signals(struct supervisor *v)
 {
 	struct signalfd_siginfo i;
@@ -166,6 +194,8 @@ static void take_signals(struct supervisor *v)
 	while (read(v->signal_fd, &i, sizeof i) == (ssize_t)sizeof i) {
 		if (i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT)
 			supervisor_drain(v);
+		else if (i.ssi_signo == SIGCHLD)
+			reap(v);
 		else if (i.ssi_signo == SIGHUP && !v->draining)
 			hang_up(v);
 		else if (i.ssi_signo == SIGUSR2 && !v->draining && supervisor_upgrade(v, &why) < 0)
@@ -205,8 +235,6 @@ static void dispatch(struct supervisor *v, const struct watch *w)
 		return;
 	if (w->what == WATCH_DEMAND)
 		service_demand(v, w->service);
-	else if (w->what == WATCH_END)
-		service_worker_ended(v, w->service, w->worker);
 	else if (w->worker->ready_fd >= 0)
 		service_worker_spoke(w->service, w->worker);
 }
@@ -298,7 +326,7 @@ static void turn(struct supervisor *v, struct turn *t)
 
 int supervisor_signals(struct supervisor *v)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD, SIGUSR1}; /* the last one is not meant for us, and must do no harm */
 	sigset_t set;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)

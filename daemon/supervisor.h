@@ -69,7 +69,6 @@ struct cohort {
 
 struct worker {
 	pid_t pid;
-	int pidfd;
 	int ready_fd;        /* it writes "" when it serves, or why it cannot; -1: it has */
 	struct cohort *cohort;
 	int slot;            /* in the cohort's limits */
@@ -128,7 +127,7 @@ struct supervisor {
 	bool handed_over;        /* an upgrade took place: what is left is the next generation's */
 	/* upgrade.c */
 	pid_t heir;              /* the next generation, not ready yet; 0: none */
-	int heir_fd, heir_pidfd;
+	int heir_fd;
 	int64_t heir_deadline;
 };
 
@@ -143,7 +142,7 @@ int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
 void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf);
 void service_remove(struct supervisor *v, struct service *s);
 void service_demand(struct supervisor *v, struct service *s);     /* something waits at one of its sockets */
-void service_worker_ended(struct supervisor *v, struct service *s, struct worker *w);
+void service_worker_ended(struct service *s, struct worker *w);    /* waits for it: it must have ended */
 void service_worker_spoke(struct service *s, struct worker *w);   /* its ready_fd is readable */
 int64_t service_due(const struct service *s);                     /* when service_look() is next needed */
 void service_look(struct supervisor *v, struct service *s);       /* timers */
@@ -167,7 +166,8 @@ int load_config(const struct supervisor *v, struct config **out); /* config_load
 
 /* upgrade.c */
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
-void upgrade_heard(struct supervisor *v);                /* heir_fd or heir_pidfd is readable, or heir_deadline is over */
+void upgrade_heard(struct supervisor *v);                /* heir_fd is readable, or heir_deadline is over */
+void upgrade_ended(struct supervisor *v);                /* the heir's process has ended */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
 int upgrade_inherited(const char *key);              /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */

@@ -82,7 +82,7 @@ void upgrade_self(struct supervisor *v)
 	inherit();
 	ssize_t n = readlink("/proc/self/exe", own_path, sizeof own_path - 1);
 	own_path[n > 0 ? n : 0] = '\0';
-	v->heir_fd = v->heir_pidfd = -1;
+	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
 	v->counters_fd = number_of("HARKD_COUNTERS", -1);
@@ -201,7 +201,6 @@ int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why
 	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);
 	v->heir = pid;
 	v->heir_fd = said[0];
-	v->heir_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	v->heir_deadline = hark_after(v->epoch->config->upgrade_timeout_ns);
 	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is process %d", v->generation + 1, pid);
 	return 0;
@@ -210,18 +209,21 @@ int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why
 static void forget_heir(struct supervisor *v)
 {
 	(void)close(v->heir_fd);
-	if (v->heir_pidfd >= 0)
-		(void)close(v->heir_pidfd);
 	v->heir = 0;
-	v->heir_fd = v->heir_pidfd = -1;
+	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
+}
+
+static void end_heir(struct supervisor *v)
+{
+	(void)kill(v->heir, SIGKILL);
+	while (waitpid(v->heir, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 static void heir_failed(struct supervisor *v, const char *how)
 {
-	int status = 0;
-	(void)kill(v->heir, SIGKILL);
-	(void)waitpid(v->heir, &status, 0);
+	end_heir(v);
 	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: generation %d %s: this one goes on", v->generation + 1, how);
 	forget_heir(v);
 }
@@ -243,4 +245,10 @@ void upgrade_heard(struct supervisor *v)
 	} else if (hark_now() >= v->heir_deadline) {
 		heir_failed(v, "was not ready in time");
 	}
+}
+
+/* Even if it said that it was ready. Its pipe may still be open: in a worker that it was just forking. */
+void upgrade_ended(struct supervisor *v)
+{
+	heir_failed(v, "ended before it was ready");
 }

@@ -86,7 +86,7 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* Other services' sockets, other workers' pidfds, the control socket: nothing of them may be left in a process that peers
+/* Other services' sockets, other workers' pipes, the control socket: nothing of them may be left in a process that peers
  * talk to. */
 static void close_others(const int *keep, int n)
 {

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import time
 
@@ -426,32 +425,6 @@ def test_sigusr1_does_no_harm(harkd):
     assert d.ask("reload")["ok"]
     with d.connect("echo") as s:
         ping(s)
-
-
-def deny(number):
-    """Has the kernel refuse a system call to this process and its children: EPERM."""
-    import ctypes
-    arch = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[os.uname().machine]
-    filters = [(0x20, 0, 0, 4), (0x15, 0, 3, arch), (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | 1), (0x06, 0, 0, 0x7FFF0000)]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *f) for f in filters))
-    prog = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(filters), ctypes.addressof(code)))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, 2, ctypes.addressof(prog), 0, 0) == 0  # PR_SET_SECCOMP, a filter
-
-
-def test_workers_are_restarted_and_drained_where_there_are_no_pidfds(harkd):
-    d = harkd(service("echo", "box = echo", "workers = 3"), preexec_fn=lambda: deny(434))
-    before = d.workers("echo")
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(d.workers("echo")) == 3 and not set(before) & set(d.workers("echo")), 5)
-    with d.connect("echo") as s:
-        ping(s)
-    d.configure(service("echo", "box = echo", "workers = 2"))
-    assert d.ask("reload")["ok"]
-    wait_until(lambda: len(d.service("echo")["workers"]) == 2, 5)
-    assert d.stop() == 0, d.stderr
 
 
 def children(pid):
