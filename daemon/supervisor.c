@@ -282,13 +282,32 @@ static void leave_terminal(void)
 		(void)close(fd);
 }
 
-static void become_ready(struct supervisor *v)
+static void remove_pid_file(struct supervisor *v)
+{
+	if (v->pid_written != NULL)
+		pid_file_remove(v->pid_written);
+	free(v->pid_written);
+	v->pid_written = NULL;
+}
+
+void supervisor_pid_file(struct supervisor *v)
 {
 	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
 	struct hark_why why;
-	v->told_ready = true;
-	if (path != NULL && pid_file_write(path, &why) < 0)
+	if (v->pid_written != NULL && (path == NULL || strcmp(path, v->pid_written) != 0))
+		remove_pid_file(v);
+	if (path == NULL)
+		return;
+	if (pid_file_write(path, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	else if (v->pid_written == NULL)
+		v->pid_written = strdup(path);
+}
+
+static void become_ready(struct supervisor *v)
+{
+	v->told_ready = true;
+	supervisor_pid_file(v);
 	upgrade_tell_ready(v);
 	if (v->in_background)
 		leave_terminal();
@@ -344,9 +363,8 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 	own_argv = argv;
 	while (!v->draining || v->services != NULL)
 		turn(v, &t);
-	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
-	if (path != NULL && !v->handed_over)
-		pid_file_remove(path);
+	if (!v->handed_over)
+		remove_pid_file(v);
 	control_close(v);
 	free(t.fds);
 	free(t.watches);

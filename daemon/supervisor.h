@@ -110,6 +110,7 @@ struct supervisor {
 	const char *config_file;
 	bool inetd;              /* config_file is an inetd.conf */
 	const char *pid_file;    /* --pid-file; NULL: the configuration's */
+	char *pid_written;       /* where our number stands; NULL: nowhere */
 	struct epoch *epoch;
 	struct sockets sockets;
 	struct service *services;
@@ -185,6 +186,7 @@ int supervisor_signals(struct supervisor *v); /* before the first worker is fork
 int supervisor_run(struct supervisor *v, char *const argv[]);
 void supervisor_drain(struct supervisor *v);
 int supervisor_upgrade(struct supervisor *v, struct hark_why *why);
+void supervisor_pid_file(struct supervisor *v); /* writes it, where it is wanted now */
 
 /* notify.c: sd_notify(3) and the pid file. */
 void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -226,6 +226,8 @@ static void heir_failed(struct supervisor *v, const char *how)
 	end_heir(v);
 	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: generation %d %s: this one goes on", v->generation + 1, how);
 	forget_heir(v);
+	if (v->told_ready)
+		supervisor_pid_file(v); /* it may have got as far as to write its own number */
 }
 
 void upgrade_heard(struct supervisor *v)
