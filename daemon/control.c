@@ -182,9 +182,19 @@ static void do_status(struct supervisor *v, const char *name, FILE *to)
 	(void)fputs("]}", to);
 }
 
+/* What is changed now the new generation would not know of. */
+static bool under_way(const struct supervisor *v, FILE *to)
+{
+	if (v->heir > 0)
+		error_answer(to, "an upgrade is under way");
+	return v->heir > 0;
+}
+
 static void do_reload(struct supervisor *v, FILE *to)
 {
 	struct reload_result r;
+	if (under_way(v, to))
+		return;
 	if (reload(v, &r) == 0) {
 		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
 		          r.changed, r.removed, r.unchanged);
@@ -207,7 +217,7 @@ static void do_reload(struct supervisor *v, FILE *to)
 static void do_stop(struct supervisor *v, const char *name, FILE *to)
 {
 	struct service *s = named(v, name, to);
-	if (s == NULL)
+	if (s == NULL || under_way(v, to))
 		return;
 	service_stop(v, s);
 	(void)fputs("{\"ok\":true}", to);
@@ -217,7 +227,7 @@ static void do_start(struct supervisor *v, const char *name, FILE *to)
 {
 	struct hark_why why;
 	struct service *s = named(v, name, to);
-	if (s == NULL)
+	if (s == NULL || under_way(v, to))
 		return;
 	if (service_start(v, s, &why) < 0)
 		error_answer(to, why.text);

@@ -75,6 +75,23 @@ static void read_arguments(int argc, char *argv[], struct arguments *a)
 		bad_usage("either --config or --inetd, not both");
 }
 
+/* The same for an upgrade: paths that were relative are not, and the directory may have become another. */
+static char *const *upgrade_arguments(const struct supervisor *v, const struct arguments *a, char *name)
+{
+	static char *argv[8];
+	int n = 0;
+	argv[n++] = name;
+	argv[n++] = (char *)(v->inetd ? "--inetd" : "--config"); /* execv(3) writes to none of them */
+	argv[n++] = (char *)v->config_file;
+	if (a->daemon)
+		argv[n++] = (char *)"--daemon";
+	if (v->pid_file != NULL) {
+		argv[n++] = (char *)"--pid-file";
+		argv[n++] = (char *)v->pid_file;
+	}
+	return argv;
+}
+
 /* Whatever the working directory becomes later: a reload reads the same file. NULL: it said why. */
 static char *absolute(const char *path)
 {
@@ -225,5 +242,5 @@ int main(int argc, char *argv[])
 		abandon(&v);
 		return status;
 	}
-	return supervisor_run(&v, argv);
+	return supervisor_run(&v, upgrade_arguments(&v, &a, argv[0]));
 }

@@ -80,7 +80,8 @@ static void watch_all(struct supervisor *v, struct turn *t)
 		watch_service(v, t, s);
 	if (reserve(t, 64) < 0)
 		return;
-	int n = control_poll(v->control, t->fds + t->n, 64);
+	/* Until it is ready a new generation leaves the control socket to the older one: it may yet fail. */
+	int n = v->generation == 1 || v->told_ready ? control_poll(v->control, t->fds + t->n, 64) : 0;
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
 	t->n += (size_t)n;
@@ -120,6 +121,11 @@ static void log_errors(const struct config *c)
 static void hang_up(struct supervisor *v)
 {
 	struct reload_result r;
+	if (v->heir > 0) { /* it may have read the file already, and what we opened now it would not have */
+		v->reload_due = true;
+		log_event(LOG_LEVEL_NOTICE, NULL, "reload: put off until the upgrade has come about, or has failed");
+		return;
+	}
 	notify("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(hark_now() / 1000));
 	if (reload(v, &r) == 0)
 		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
@@ -137,6 +143,7 @@ void supervisor_drain(struct supervisor *v)
 {
 	bool again = v->draining;
 	v->draining = true;
+	upgrade_abandon(v);
 	if (!v->handed_over)
 		notify("STOPPING=1");
 	for (struct service *s = v->services; s != NULL; s = s->next) {

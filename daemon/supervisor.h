@@ -130,6 +130,7 @@ struct supervisor {
 	pid_t heir;              /* the next generation, not ready yet; 0: none */
 	int heir_fd;
 	int64_t heir_deadline;
+	bool reload_due;         /* SIGHUP came meanwhile: it is for whoever serves in the end */
 };
 
 /* service.c */
@@ -169,6 +170,7 @@ int load_config(const struct supervisor *v, struct config **out); /* config_load
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
 void upgrade_heard(struct supervisor *v);                /* heir_fd is readable, or heir_deadline is over */
 void upgrade_ended(struct supervisor *v);                /* the heir's process has ended */
+void upgrade_abandon(struct supervisor *v);              /* ends the heir, if there is one */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
 int upgrade_inherited(const char *key);              /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */

@@ -11,10 +11,13 @@
  * The supervisor's thread. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,7 +35,7 @@ static struct {
 } inherited;
 
 /* Where the binary lies; a new one was put in the place of the running one. */
-static char own_path[4096];
+static char own_path[PATH_MAX];
 
 static int number_of(const char *name, int none)
 {
@@ -77,11 +80,34 @@ void upgrade_close_rest(void)
 	inherited.n = 0;
 }
 
+static bool same_file(const char *a, const char *b)
+{
+	struct stat s, t;
+	return stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+/* As we were called, so that a symbolic link is followed anew by an upgrade; where that does not lead to us (a script's interpreter, a
+ * descriptor) it is what the kernel says. */
+static void find_own_path(void)
+{
+	const char *called = (const char *)(uintptr_t)getauxval(AT_EXECFN); /* as execve(2) was told: getauxval(3) */
+	char cwd[PATH_MAX];
+	int n = -1;
+	if (called != NULL && called[0] == '/')
+		n = snprintf(own_path, sizeof own_path, "%s", called);
+	else if (called != NULL && getcwd(cwd, sizeof cwd) != NULL)
+		n = snprintf(own_path, sizeof own_path, "%s/%s", cwd, called);
+	if (n > 0 && n < (int)sizeof own_path && strncmp(own_path, "/dev/", 5) != 0 && strncmp(own_path, "/proc/", 6) != 0 &&
+	    same_file(own_path, "/proc/self/exe"))
+		return;
+	ssize_t len = readlink("/proc/self/exe", own_path, sizeof own_path - 1);
+	own_path[len > 0 ? len : 0] = '\0';
+}
+
 void upgrade_self(struct supervisor *v)
 {
 	inherit();
-	ssize_t n = readlink("/proc/self/exe", own_path, sizeof own_path - 1);
-	own_path[n > 0 ? n : 0] = '\0';
+	find_own_path();
 	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
@@ -121,10 +147,10 @@ static void set_number(const char *name, long value)
 	(void)setenv(name, text, 1);
 }
 
-/* In the child: sockets first, then the counters, then the pipe. */
+/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked: one that comes before the new binary has
+ * blocked them itself would kill it. */
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, const char *addresses)
 {
-	sigset_t none;
 	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
 		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 2);
 		if (fds[i] < 0)
@@ -137,8 +163,6 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	set_number("HARKD_COUNTERS", FIRST_FD + n_sockets);
 	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
-	(void)sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)execv(own_path, argv);
 	_exit(111);
 }
@@ -192,10 +216,17 @@ static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why)
 {
-	int said[2];
-	int pid = v->heir > 0 ? -EALREADY : start_heir(v, argv, said);
+	int said[2], pid = -EPERM;
+	const char *reason = NULL;
+	if (v->heir > 0)
+		reason = "one is under way";
+	else if (getpid() == 1)
+		reason = "process 1 cannot be replaced: the container would end with it";
+	else
+		pid = access(own_path, X_OK) < 0 ? -errno : start_heir(v, argv, said);
 	if (pid < 0) {
-		(void)snprintf(why->text, sizeof why->text, "upgrade: %s", pid == -EALREADY ? "one is under way" : strerror(-pid));
+		(void)snprintf(why->text, sizeof why->text, "upgrade: %.180s: %s", reason != NULL ? "refused" : own_path,
+		               reason != NULL ? reason : strerror(-pid));
 		return pid;
 	}
 	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);
@@ -226,6 +257,9 @@ static void heir_failed(struct supervisor *v, const char *how)
 	end_heir(v);
 	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: generation %d %s: this one goes on", v->generation + 1, how);
 	forget_heir(v);
+	if (v->reload_due)
+		(void)kill(getpid(), SIGHUP);
+	v->reload_due = false;
 	if (v->told_ready)
 		supervisor_pid_file(v); /* it may have got as far as to write its own number */
 }
@@ -239,6 +273,8 @@ void upgrade_heard(struct supervisor *v)
 	if (n == 1) {
 		notify("MAINPID=%d", (int)v->heir);
 		log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d serves, this one drains", v->generation + 1);
+		if (v->reload_due)
+			(void)kill(v->heir, SIGHUP);
 		forget_heir(v);
 		v->handed_over = true;
 		supervisor_drain(v);
@@ -247,6 +283,14 @@ void upgrade_heard(struct supervisor *v)
 	} else if (hark_now() >= v->heir_deadline) {
 		heir_failed(v, "was not ready in time");
 	}
+}
+
+void upgrade_abandon(struct supervisor *v)
+{
+	if (v->heir == 0)
+		return;
+	end_heir(v);
+	forget_heir(v);
 }
 
 /* Even if it said that it was ready. Its pipe may still be open: in a worker that it was just forking. */
