@@ -209,6 +209,16 @@ static void set_environment(void)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
+/* wait: no connection, so no limit is asked and nothing counted; but a service is not idle while a program has its socket. */
+static void serve_lent(struct hark_conn *c, void *arg)
+{
+	if (self.limits.now != NULL)
+		atomic_fetch_add_explicit(self.limits.now, 1, memory_order_relaxed);
+	self.conf->box->serve(c, arg);
+	if (self.limits.now != NULL)
+		atomic_fetch_sub_explicit(self.limits.now, 1, memory_order_relaxed);
+}
+
 static void serve(struct hark_conn *c, void *arg)
 {
 	if (self.banner_len > 0 && hark_type(c) == SOCK_STREAM)
@@ -339,7 +349,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.event = on_event,
 		.why = &why,
 	};
-	int r = hark_serve(listeners, n, serve, self.box_arg, &opts);
+	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_arg, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", why.text[0] != '\0' ? why.text : hark_strerror(r));
 	_exit(r == 0 ? 0 : STATUS_CUT);
