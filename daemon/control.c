@@ -411,7 +411,8 @@ int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 	char address[HARK_ADDRESS_MAX];
 	struct stat st;
 	struct control *c = calloc(1, sizeof *c);
-	int fd = upgrade_inherited("control");
+	bool managed;
+	int fd = upgrade_inherited("control", &managed);
 	int len = fd >= 0 ? snprintf(address, sizeof address, "fd:%d", fd) : snprintf(address, sizeof address, "unix:%s", path);
 	int r = c == NULL ? -ENOMEM : len < (int)sizeof address ? 0 : -ENAMETOOLONG;
 	(void)snprintf(why->text, sizeof why->text, "control %s: %s", path, hark_strerror(r));

@@ -17,6 +17,7 @@
 #define KEY_MAX    (HARK_ADDRESS_MAX + 80)
 #define LINGER_NS  (500 * HARK_MS) /* after it was closed here a worker that was told to may still have it */
 #define LOOK_NS    (5 * HARK_MS)
+#define FIRST_HANDED 3             /* SD_LISTEN_FDS_START */
 
 /* Port 0 is another socket for each service, and each time that it says so. */
 static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
@@ -59,18 +60,45 @@ static void set_nonblock(const struct hark_listener *l, const struct config_serv
 		(void)fcntl(fd, F_SETFL, wanted);
 }
 
+/* The path may be something else by now, where the directory is not root's alone: only what was bound gets a mode. */
+static void set_mode(const struct socket_entry *e, const struct config_service *conf)
+{
+	char self[32];
+	struct stat st;
+	int fd = open(unix_path(e->key), O_PATH | O_NOFOLLOW | O_CLOEXEC), r = 0;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		r = -errno;
+	else if (st.st_dev != e->dev || st.st_ino != e->ino)
+		r = -ESTALE;
+	else if ((st.st_mode & 07777) != (mode_t)conf->socket_mode) {
+		(void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd); /* fchmod(2) takes no O_PATH */
+		r = chmod(self, (mode_t)conf->socket_mode) < 0 ? -errno : 0;
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	if (r < 0)
+		log_event(LOG_LEVEL_WARNING, conf->name, "socket_mode of %s: %s", e->key,
+		          r == -ESTALE ? "the path is not what was bound there" : strerror(-r));
+}
+
 /* What of the options can still be changed on a socket that is kept. */
 static void adjust(const struct socket_entry *e, const struct config_service *conf)
 {
 	set_nonblock(e->listener, conf, -1);
 	if (conf->backlog > 0 && hark_listener_type(e->listener) == SOCK_STREAM)
 		(void)listen(hark_listener_fd(e->listener), conf->backlog);
-	if (unix_path(e->key) != NULL && conf->socket_mode >= 0 &&
-	    chmod(unix_path(e->key), (mode_t)conf->socket_mode) < 0)
-		log_event(LOG_LEVEL_WARNING, conf->name, "chmod %s: %s", e->key, strerror(errno));
+	if (unix_path(e->key) != NULL && conf->socket_mode >= 0 && !e->managed)
+		set_mode(e, conf);
 }
 
-static int add(struct sockets *s, const char *key, struct hark_listener *l)
+/* By whoever started us: sd_listen_fds(3) */
+static bool is_handed(const struct hark_listener *l)
+{
+	int fd = hark_listener_fd(l);
+	return fd >= FIRST_HANDED && fd < FIRST_HANDED + hark_listen_fds();
+}
+
+static int add(struct sockets *s, const char *key, struct hark_listener *l, bool managed)
 {
 	struct socket_entry **grown = realloc(s->entry, (s->n + 1) * sizeof(struct socket_entry *));
 	if (grown == NULL)
@@ -85,6 +113,7 @@ static int add(struct sockets *s, const char *key, struct hark_listener *l)
 		return -ENOMEM;
 	}
 	e->listener = l;
+	e->managed = managed;
 	struct stat st;
 	if (unix_path(key) != NULL && lstat(unix_path(key), &st) == 0) {
 		e->dev = st.st_dev;
@@ -132,7 +161,8 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 	};
 	struct hark_listener *l;
 	char handed[24];
-	int fd = upgrade_inherited(key), flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
+	bool managed = false;
+	int fd = upgrade_inherited(key, &managed), flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
 	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
 	int r = listen_patiently(s, fd >= 0 ? handed : address, &opts, &l);
 	if (r < 0) {
@@ -141,7 +171,7 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 		return r;
 	}
 	set_nonblock(l, conf, flags);
-	r = add(s, key, l);
+	r = add(s, key, l, managed || is_handed(l));
 	if (r < 0) {
 		hark_listener_close(l);
 		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
@@ -161,8 +191,8 @@ static void drop(struct sockets *s, size_t i)
 	struct stat st;
 	s->dropped = hark_now();
 	hark_listener_close(e->listener);
-	/* One that was handed over is not the listener's to unlink, but ours all the same. */
-	if (e->ino != 0 && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)
+	/* What an older generation made is not the listener's to unlink, but ours all the same. */
+	if (e->ino != 0 && !e->managed && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)
 		(void)unlink(unix_path(e->key));
 	free(e->key);
 	free(e);

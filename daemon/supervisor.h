@@ -38,7 +38,8 @@ struct socket_entry {
 	struct hark_listener *listener;
 	bool wanted;   /* reload: by the new configuration */
 	bool fresh;    /* reload: opened for it, closed again if it fails */
-	dev_t dev;     /* a unix path's, as it was bound: what is removed in the end must be that */
+	bool managed;  /* a service manager's: its path stays when we end */
+	dev_t dev;     /* a unix path's, as it was bound: what is changed, and removed in the end, must be that */
 	ino_t ino;     /* 0: no path */
 };
 
@@ -172,7 +173,7 @@ void upgrade_heard(struct supervisor *v);                /* heir_fd is readable,
 void upgrade_ended(struct supervisor *v);                /* the heir's process has ended */
 void upgrade_abandon(struct supervisor *v);              /* ends the heir, if there is one */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
-int upgrade_inherited(const char *key);              /* the descriptor that the older generation had for it, once; -1 */
+int upgrade_inherited(const char *key, bool *managed);   /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
 

@@ -3,7 +3,7 @@
  * old one goes on as if nothing had been.
  *
  *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control socket's is
- *                           "control". By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
+ *                           "control"; "-" before it: its path is a service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
  *   HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
@@ -62,13 +62,17 @@ static void inherit(void)
 	(void)unsetenv("HARKD_SOCKETS");
 }
 
-int upgrade_inherited(const char *key)
+int upgrade_inherited(const char *key, bool *managed)
 {
-	for (int i = 0; i < inherited.n; i++)
-		if (!inherited.taken[i] && strcmp(inherited.key[i], key) == 0) {
-			inherited.taken[i] = true;
-			return FIRST_FD + i;
-		}
+	for (int i = 0; i < inherited.n; i++) {
+		const char *line = inherited.key[i];
+		bool is_managed = line[0] == '-';
+		if (inherited.taken[i] || strcmp(line + is_managed, key) != 0)
+			continue;
+		inherited.taken[i] = true;
+		*managed = is_managed;
+		return FIRST_FD + i;
+	}
 	return -1;
 }
 
@@ -181,7 +185,7 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 	}
 	for (size_t i = 0; i < v->sockets.n; i++) {
 		(*fds)[(*n)++] = hark_listener_fd(v->sockets.entry[i]->listener);
-		(void)fprintf(f, "%s\n", v->sockets.entry[i]->key);
+		(void)fprintf(f, "%s%s\n", v->sockets.entry[i]->managed ? "-" : "", v->sockets.entry[i]->key);
 	}
 	if (control_listener_fd(v->control) >= 0) {
 		(*fds)[(*n)++] = control_listener_fd(v->control);

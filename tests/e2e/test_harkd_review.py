@@ -517,10 +517,11 @@ def test_the_path_of_a_service_managers_socket_stays(hark, tmp_path):
                     ping(s)
                 if not d.generations:
                     d.upgrade()
-            assert d.wait() == 0
+            os.kill(d.generations[0], signal.SIGTERM)
+            wait_until(lambda: gone(d.generations[0]))
+            assert path.exists()
         finally:
             d.end()
-        assert path.exists()
 
 
 # ---- the control socket ---------------------------------------------------------------------------
