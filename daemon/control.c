@@ -20,6 +20,7 @@
 #define CLIENTS_MAX 16
 #define REQUEST_MAX 512        /* bytes of a line */
 #define UNREAD_MAX  (4 << 20)  /* bytes of answers that a client may leave unread */
+#define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
 
 struct client {
 	int fd; /* -1: free */
@@ -36,6 +37,7 @@ struct control {
 	char *path;
 	dev_t dev;
 	ino_t ino;
+	int64_t again; /* when to look for clients; 0: now */
 	struct client clients[CLIENTS_MAX];
 };
 
@@ -46,12 +48,16 @@ int control_listener_fd(const struct control *c)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+#define JSON_BYTE_MAX 6 /* \u00ff */
+
 static void json_string(FILE *to, const char *s)
 {
-	char buf[2048];
-	struct text t = {.buf = buf, .cap = sizeof buf};
-	text_add_json(&t, s, s != NULL ? strlen(s) : 0);
-	(void)fputs(buf, to);
+	size_t n = s != NULL ? strlen(s) : 0, cap = n * JSON_BYTE_MAX + sizeof "\"null\"";
+	struct text t = {.buf = malloc(cap), .cap = cap};
+	if (t.buf != NULL)
+		text_add_json(&t, s, n);
+	(void)fputs(t.buf != NULL ? t.buf : "null", to);
+	free(t.buf);
 }
 
 static void json_key(FILE *to, const char *key, const char *value)
@@ -358,8 +364,11 @@ static void hear(struct supervisor *v, struct client *c)
 static void welcome(struct control *c)
 {
 	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			c->again = hark_after(DEAF_NS);
 		return;
+	}
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		if (c->clients[i].fd < 0) {
 			c->clients[i].fd = fd;
@@ -368,12 +377,19 @@ static void welcome(struct control *c)
 	(void)close(fd);
 }
 
+int64_t control_due(const struct control *c)
+{
+	return c != NULL && c->again != 0 ? c->again : HARK_FOREVER;
+}
+
 int control_poll(struct control *c, struct pollfd *p, int room)
 {
 	int n = 0;
 	if (c == NULL)
 		return 0;
-	if (c->fd >= 0 && room > 0)
+	if (c->again != 0 && hark_now() >= c->again)
+		c->again = 0;
+	if (c->again == 0 && room > 0)
 		p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
 	for (int i = 0; i < CLIENTS_MAX && n < room; i++)
 		if (c->clients[i].fd >= 0)

@@ -33,6 +33,7 @@ struct turn {
 	struct pollfd *fds;
 	struct watch *watches;
 	size_t n, cap;
+	size_t control; /* the control socket's begin here */
 };
 
 static int reserve(struct turn *t, size_t more)
@@ -78,6 +79,7 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	watch(t, v->heir_fd, (struct watch){WATCH_HEIR, NULL, NULL});
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		watch_service(v, t, s);
+	t->control = t->n;
 	if (reserve(t, 64) < 0)
 		return;
 	/* Until it is ready a new generation leaves the control socket to the older one: it may yet fail. */
@@ -98,6 +100,8 @@ static bool starting(const struct supervisor *v)
 static int timeout_ms(const struct supervisor *v)
 {
 	int64_t at = v->heir_deadline, now = hark_now();
+	if (control_due(v->control) < at)
+		at = control_due(v->control);
 	for (const struct service *s = v->services; s != NULL; s = s->next) {
 		int64_t due = service_due(s);
 		if (due < at)
@@ -332,7 +336,7 @@ static void turn(struct supervisor *v, struct turn *t)
 		if (t->fds[i].revents != 0)
 			dispatch(v, &t->watches[i]);
 	if (n > 0)
-		control_run(v, t->fds, (int)t->n);
+		control_run(v, t->fds + t->control, (int)(t->n - t->control));
 	if (v->heir > 0 && hark_now() >= v->heir_deadline)
 		upgrade_heard(v);
 	for (struct service *s = v->services; s != NULL; s = s->next)

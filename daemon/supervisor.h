@@ -180,6 +180,7 @@ void upgrade_tell_ready(struct supervisor *v);
 /* control.c */
 int control_open(struct supervisor *v, const char *path, struct hark_why *why);
 int control_poll(struct control *c, struct pollfd *p, int room); /* fills p; returns how many */
+int64_t control_due(const struct control *c);             /* when control_poll() is next needed */
 void control_run(struct supervisor *v, const struct pollfd *p, int n);
 void control_close(struct supervisor *v);
 int control_listener_fd(const struct control *c);
