@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "config.h"
@@ -121,6 +122,7 @@ struct supervisor {
 	int parent_fd;           /* whoever started us learns by it that we are ready, or why not; -1 */
 	int generation;          /* 1, and one more with each upgrade */
 	pid_t pid;
+	struct rlimit nofile;    /* RLIMIT_NOFILE as it was: workers and the next generation get that, ours is as high as may be */
 	int64_t began;
 	bool in_background;      /* --daemon: nobody sees our standard error */
 	bool told_ready;

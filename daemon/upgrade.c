@@ -7,6 +7,7 @@
  *   HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
+ *   HARKD_NOFILE            RLIMIT_NOFILE, the soft one, as the first one found it
  *
  * The supervisor's thread. */
 #include <errno.h>
@@ -41,6 +42,16 @@ static int number_of(const char *name, int none)
 {
 	const char *text = getenv(name);
 	return text != NULL && text[0] >= '0' && text[0] <= '9' ? atoi(text) : none;
+}
+
+/* A few descriptors a service: the usual soft limit, which is for programs that select(2), would be the limit of services. */
+static void raise_descriptors(struct supervisor *v)
+{
+	if (getrlimit(RLIMIT_NOFILE, &v->nofile) < 0)
+		return;
+	(void)setrlimit(RLIMIT_NOFILE, &(struct rlimit){v->nofile.rlim_max, v->nofile.rlim_max});
+	v->nofile.rlim_cur = (rlim_t)number_of("HARKD_NOFILE", (int)v->nofile.rlim_cur);
+	(void)unsetenv("HARKD_NOFILE");
 }
 
 static void inherit(void)
@@ -112,6 +123,7 @@ void upgrade_self(struct supervisor *v)
 {
 	inherit();
 	find_own_path();
+	raise_descriptors(v);
 	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
@@ -167,6 +179,7 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	set_number("HARKD_COUNTERS", FIRST_FD + n_sockets);
 	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
+	set_number("HARKD_NOFILE", (long)v->nofile.rlim_cur); /* the limit itself stays as we raised it: its sockets are above the other */
 	(void)execv(own_path, argv);
 	_exit(111);
 }

@@ -415,6 +415,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		open_null(2);
 	}
 	set_stderr();
+	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	set_limits();
 	set_environment();
 	set_place_and_user();
