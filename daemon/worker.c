@@ -44,7 +44,10 @@ static _Noreturn void give_up(const char *what, const char *why)
 {
 	char text[256];
 	int n = snprintf(text, sizeof text, "%s: %s", what, why);
-	(void)!write(self.ready_fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+	if (self.ready_fd < 0) /* it has served */
+		log_event(LOG_LEVEL_ERROR, self.conf->name, "%s", text);
+	else
+		(void)!write(self.ready_fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
 	_exit(1);
 }
 
@@ -161,8 +164,9 @@ static void set_place_and_user(void)
 	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
 		give_up(c->chroot, strerror(errno));
 	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
-		bool root = geteuid() == 0;
-		if ((root || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
+		/* Not where it stays who it is: that needs no privilege. */
+		bool another = (c->uid != (uid_t)-1 && c->uid != geteuid()) || (c->gid != (gid_t)-1 && c->gid != getegid());
+		if ((geteuid() == 0 || another || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
 			give_up("setgroups", strerror(errno));
 		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
 			give_up("setgid", strerror(errno));

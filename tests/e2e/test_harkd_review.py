@@ -7,12 +7,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
 
 from conftest import PATIENCE, read_all, wait_until
 from harkd_support import HEAD, Harkd, harkd, is_zombie, service  # noqa: F401 harkd is a fixture
+from test_harkd import Clients, talk_echo
 
 ECHO = service("echo", "box = echo")
 
@@ -133,6 +135,42 @@ def test_a_waiting_program_is_not_idle_while_it_runs(harkd, tmp_path):
     with d.connect("x") as s:
         assert read_all(s) == first
     assert d.service("x")["starts"] == 1
+
+
+@pytest.mark.parametrize("model", ["inline", "process", "thread", "fiber"])
+def test_nobody_is_lost_where_workers_end_when_idle_and_start_on_demand(harkd, model):
+    d = harkd(service("echo", "box = echo", f"model = {model}", "start = demand", "stop_idle = 5ms"))
+    port = d.port("echo")
+    for i in range(150):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
+            ping(s)
+        time.sleep(i % 10 / 1000)  # about when its worker is told to end
+    starts = d.service("echo")
+    assert starts["starts"] > 5 and starts["crashes"] == 0, starts
+    assert d.stop() == 0, d.stderr
+
+
+@pytest.mark.parametrize("model", ["inline", "process", "thread"])
+def test_nobody_is_lost_in_reloads_whatever_the_model(harkd, model):
+    d = harkd(service("echo", "box = echo", f"model = {model}", "workers = 2"))
+    port = d.port("echo")
+    stop = threading.Event()
+    clients = [Clients(port, talk_echo, stop) for _ in range(6)]
+    for c in clients:
+        c.start()
+    for i in range(15):
+        d.configure(service("echo", "box = echo", f"model = {model}", "workers = 2", f"idle_timeout = {i + 1}h"))
+        assert d.ask("reload")["changed"] == 1
+        if i % 5 == 4:
+            d.upgrade()
+        time.sleep(0.03)
+    stop.set()
+    for c in clients:
+        c.join(PATIENCE)
+    assert [f for c in clients for f in c.failures] == []
+    made = sum(c.done for c in clients)
+    counted = wait_until(lambda: (s := d.service("echo"))["closed"] == s["accepted"] and s["now"] == 0 and s)
+    assert (counted["accepted"], counted["failed"]) == (made, 0)
 
 
 # ---- many workers, many reloads ------------------------------------------------------------------
