@@ -109,9 +109,9 @@ struct service {
 struct control;
 
 struct supervisor {
-	const char *config_file;
+	char *config_file;
 	bool inetd;              /* config_file is an inetd.conf */
-	const char *pid_file;    /* --pid-file; NULL: the configuration's */
+	char *pid_file;          /* --pid-file; NULL: the configuration's */
 	char *pid_written;       /* where our number stands; NULL: nowhere */
 	struct epoch *epoch;
 	struct sockets sockets;
@@ -178,6 +178,7 @@ void upgrade_self(struct supervisor *v);                 /* at start: takes over
 int upgrade_inherited(const char *key, bool *managed);   /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
+void upgrade_done(void);
 
 /* control.c */
 int control_open(struct supervisor *v, const char *path, struct hark_why *why);

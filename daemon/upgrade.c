@@ -30,6 +30,7 @@
 
 /* What the older generation handed over; taken[i]: is somebody's now. */
 static struct {
+	char *list; /* the keys lie in it */
 	char **key;
 	bool *taken;
 	int n;
@@ -61,6 +62,7 @@ static void inherit(void)
 	int n = 0;
 	for (const char *at = copy; at != NULL && *at != '\0'; at++)
 		n += *at == '\n';
+	inherited.list = copy;
 	inherited.key = calloc((size_t)n + 1, sizeof(char *));
 	inherited.taken = calloc((size_t)n + 1, sizeof(bool));
 	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL)
@@ -93,6 +95,13 @@ void upgrade_close_rest(void)
 		if (!inherited.taken[i])
 			(void)close(FIRST_FD + i);
 	inherited.n = 0;
+}
+
+void upgrade_done(void)
+{
+	free(inherited.list);
+	free(inherited.key);
+	free(inherited.taken);
 }
 
 static bool same_file(const char *a, const char *b)

@@ -230,7 +230,8 @@ def test_neither_memory_nor_descriptors_grow_with_reloads(harkd):
     before = wait_until(lambda: (n := descriptors()) and n == descriptors() and n)
     memory_after = reload(400)
     wait_until(lambda: descriptors() <= before)  # the last client of the control socket may just be leaving
-    assert memory_after - memory < 256  # kB; 400 configurations would be much more
+    if memory < 10000:  # else a sanitizer keeps what was freed
+        assert memory_after - memory < 256  # kB; 400 configurations would be much more
 
 
 # ---- where it is started from --------------------------------------------------------------------
