@@ -80,7 +80,7 @@ static void read_arguments(int argc, char *argv[], struct arguments *a)
 /* The same for an upgrade: paths that were relative are not, and the directory may have become another. */
 static char *const *upgrade_arguments(const struct supervisor *v, const struct arguments *a, char *name)
 {
-	static char *argv[8];
+	static char *argv[10];
 	int n = 0;
 	argv[n++] = name;
 	argv[n++] = (char *)(v->inetd ? "--inetd" : "--config"); /* execv(3) writes to none of them */
@@ -90,6 +90,10 @@ static char *const *upgrade_arguments(const struct supervisor *v, const struct a
 	if (v->pid_file != NULL) {
 		argv[n++] = (char *)"--pid-file";
 		argv[n++] = v->pid_file;
+	}
+	if (v->control_path != NULL) {
+		argv[n++] = (char *)"--control";
+		argv[n++] = (char *)v->control_path;
 	}
 	return argv;
 }
