@@ -21,6 +21,7 @@
 #define CLIENTS_MAX 16
 #define REQUEST_MAX 512        /* bytes of a line */
 #define UNREAD_MAX  (4 << 20)  /* bytes of answers that a client may leave unread */
+#define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
 
 struct client {
 	int fd; /* -1: free */
@@ -37,6 +38,7 @@ struct control {
 	char *path;
 	dev_t dev;
 	ino_t ino;
+	int64_t again; /* when to look for clients; 0: now */
 	struct client clients[CLIENTS_MAX];
 };
 
@@ -47,12 +49,16 @@ int control_listener_fd(const struct control *c)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+#define JSON_BYTE_MAX 6 /* \u00ff */
+
 static void json_string(FILE *to, const char *s)
 {
-	char buf[2048];
-	struct text t = {.buf = buf, .cap = sizeof buf};
-	text_add_json(&t, s, s != NULL ? strlen(s) : 0);
-	(void)fputs(buf, to);
+	size_t n = s != NULL ? strlen(s) : 0, cap = n * JSON_BYTE_MAX + sizeof "\"null\"";
+	struct text t = {.buf = malloc(cap), .cap = cap};
+	if (t.buf != NULL)
+		text_add_json(&t, s, n);
+	(void)fputs(t.buf != NULL ? t.buf : "null", to);
+	free(t.buf);
 }
 
 static void json_key(FILE *to, const char *key, const char *value)
@@ -78,7 +84,7 @@ static void workers_json(FILE *to, const struct service *s)
 	(void)fputs(",\"workers\":[", to);
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
 		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}", w == s->workers ? "" : ",", (int)w->pid,
-		              atomic_load_explicit(&s->counters->slots[w->slot].now, memory_order_relaxed),
+		              worker_now(s, w),
 		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
 	(void)fputs("]", to);
 }
@@ -209,9 +215,19 @@ static void do_status(struct supervisor *v, const char *name, FILE *to)
 	(void)fputs("]}", to);
 }
 
+/* What is changed now the new generation would not know of. */
+static bool under_way(const struct supervisor *v, FILE *to)
+{
+	if (v->heir > 0)
+		error_answer(to, "an upgrade is under way");
+	return v->heir > 0;
+}
+
 static void do_reload(struct supervisor *v, FILE *to)
 {
 	struct reload_result r;
+	if (under_way(v, to))
+		return;
 	if (reload(v, &r) == 0) {
 		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
 		          r.changed, r.removed, r.unchanged);
@@ -234,7 +250,7 @@ static void do_reload(struct supervisor *v, FILE *to)
 static void do_stop(struct supervisor *v, const char *name, FILE *to)
 {
 	struct service *s = named(v, name, to);
-	if (s == NULL)
+	if (s == NULL || under_way(v, to))
 		return;
 	service_stop(v, s);
 	(void)fputs("{\"ok\":true}", to);
@@ -244,7 +260,7 @@ static void do_start(struct supervisor *v, const char *name, FILE *to)
 {
 	struct hark_why why;
 	struct service *s = named(v, name, to);
-	if (s == NULL)
+	if (s == NULL || under_way(v, to))
 		return;
 	if (service_start(v, s, &why) < 0)
 		error_answer(to, why.text);
@@ -375,8 +391,11 @@ static void hear(struct supervisor *v, struct client *c)
 static void welcome(struct control *c)
 {
 	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			c->again = hark_after(DEAF_NS);
 		return;
+	}
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		if (c->clients[i].fd < 0) {
 			c->clients[i].fd = fd;
@@ -385,12 +404,19 @@ static void welcome(struct control *c)
 	(void)close(fd);
 }
 
+int64_t control_due(const struct control *c)
+{
+	return c != NULL && c->again != 0 ? c->again : HARK_FOREVER;
+}
+
 int control_poll(struct control *c, struct pollfd *p, int room)
 {
 	int n = 0;
 	if (c == NULL)
 		return 0;
-	if (c->fd >= 0 && room > 0)
+	if (c->again != 0 && hark_now() >= c->again)
+		c->again = 0;
+	if (c->again == 0 && room > 0)
 		p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
 	for (int i = 0; i < CLIENTS_MAX && n < room; i++)
 		if (c->clients[i].fd >= 0)
@@ -428,7 +454,8 @@ static int inherited(const char *path)
 {
 	struct sockaddr_un at = {.sun_family = AF_UNSPEC};
 	socklen_t len = sizeof at - 1; /* the NUL stays */
-	int fd = upgrade_inherited("control");
+	bool managed;
+	int fd = upgrade_inherited("control", &managed);
 	if (fd >= 0 && (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || strcmp(at.sun_path, path) != 0)) {
 		(void)close(fd);
 		fd = -1;
@@ -476,7 +503,10 @@ void control_close(struct supervisor *v)
 				drop(&c->clients[i]);
 		}
 	if (v->handed_over) {
-		(void)close(c->fd); /* the path is the next generation's */
+		__attribute__((used)) static struct hark_listener *left;
+		(void)close(c->fd); /* the path is the next generation's, and hark_listener_close() would remove it */
+		left = c->listener;
+		(void)left;
 	} else {
 		hark_listener_close(c->listener);
 		if (c->path != NULL && c->ino != 0 && lstat(c->path, &st) == 0 && st.st_dev == c->dev && st.st_ino == c->ino)

@@ -117,6 +117,9 @@ struct counters *counters_of(const char *name)
 void counters_drop(const char *name)
 {
 	struct counters *c = name[0] != '\0' ? find(name) : NULL;
+	for (int i = 0; c != NULL && i < COUNTERS_SLOTS; i++)
+		if (atomic_load(&c->slots[i].pid) != 0)
+			return;
 	if (c != NULL)
 		c->name[0] = '\0';
 }

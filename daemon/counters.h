@@ -11,7 +11,7 @@
 #include <sys/types.h>
 
 #define COUNTERS_SERVICES_MAX 1024
-#define COUNTERS_SLOTS        128 /* workers of a service at once, draining ones included */
+#define COUNTERS_SLOTS        128 /* workers of a service whose connections are counted at once, draining ones included */
 #define COUNTERS_NAME_MAX     64
 
 enum counters_refusal { /* shed: the connection was closed */
@@ -56,7 +56,8 @@ int counters_open(int fd);
 /* The block of that name, a free one taken if there is none. NULL: all are taken. */
 struct counters *counters_of(const char *name);
 
-/* Gives the block back: a service that is no more. */
+/* Gives the block back: a service that is no more. Not while another generation's workers still count in it: it stays that service's, for good
+ * unless it comes back. */
 void counters_drop(const char *name);
 
 /* A slot for a worker about to be forked; -1: none is free. */

@@ -30,7 +30,7 @@
 
 #define SOURCES        4096 /* entries; a power of two */
 #define PROBES         16   /* places where a source may be */
-#define SLOTS          COUNTERS_SLOTS
+#define SLOTS          LIMITS_SLOTS
 #define WAIT_MAX_NS    HARK_S
 #define WAIT_MIN_NS    HARK_MS
 #define WAIT_USUAL_NS  (10 * HARK_MS) /* at least, where the bucket can gather what comes meanwhile */
@@ -467,7 +467,8 @@ static int admit(struct limits *l, int slot, const struct key *k, enum counters_
 
 static void count_now(const struct limits_worker *w, int n)
 {
-	atomic_fetch_add_explicit(&w->counters->slots[w->slot].now, (uint32_t)n, memory_order_relaxed);
+	if (w->now != NULL)
+		atomic_fetch_add_explicit(w->now, (uint32_t)n, memory_order_relaxed);
 }
 
 int limits_admit(struct hark_conn *c, void *limits_worker)

@@ -16,6 +16,8 @@
 #include "counters.h"
 #include "hark.h"
 
+#define LIMITS_SLOTS 128 /* workers at once that share limits */
+
 struct limits; /* in shared memory; made before the workers are forked */
 
 /* For a service with that configuration. NULL with no limit at all, too: every call takes it. 0, -ENOMEM. */
@@ -26,7 +28,8 @@ void limits_free(struct limits *l);
 struct limits_worker {
 	struct limits *limits;     /* may be NULL */
 	struct counters *counters;
-	int slot;
+	int slot;                  /* in the limits */
+	_Atomic uint32_t *now;     /* in the counters: connections being served; NULL: they are not counted there */
 	enum counters_refusal refused; /* why limits_admit() shed the last one that it did */
 };
 
@@ -36,13 +39,13 @@ struct limits_worker {
 int64_t limits_pace(void *limits_worker);
 
 /* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or -EACCES: shed it. Counts the refusal, and in the
- * worker's slot what is being served now (also with no limits at all). */
+ * worker's now what is being served (also with no limits at all). */
 int limits_admit(struct hark_conn *c, void *limits_worker);
 
 /* struct hark_serve_opts' leave: the connection is over; -1: nothing was taken after limits_pace(). */
 void limits_leave(int ticket, void *limits_worker);
 
-/* The worker of that slot is dead: what it held is given back. Called by the supervisor, before counters_slot_clear(). */
+/* The worker of that slot is dead: what it held is given back. Called by the supervisor. */
 void limits_forget(struct limits *l, int slot);
 
 /* What limiter.c asks of the world; for tests to put their own there, before anything else is called. */

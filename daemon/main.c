@@ -77,6 +77,27 @@ static void read_arguments(int argc, char *argv[], struct arguments *a)
 		bad_usage("either --config or --inetd, not both");
 }
 
+/* The same for an upgrade: paths that were relative are not, and the directory may have become another. */
+static char *const *upgrade_arguments(const struct supervisor *v, const struct arguments *a, char *name)
+{
+	static char *argv[10];
+	int n = 0;
+	argv[n++] = name;
+	argv[n++] = (char *)(v->inetd ? "--inetd" : "--config"); /* execv(3) writes to none of them */
+	argv[n++] = v->config_file;
+	if (a->daemon)
+		argv[n++] = (char *)"--daemon";
+	if (v->pid_file != NULL) {
+		argv[n++] = (char *)"--pid-file";
+		argv[n++] = v->pid_file;
+	}
+	if (v->control_path != NULL) {
+		argv[n++] = (char *)"--control";
+		argv[n++] = (char *)v->control_path;
+	}
+	return argv;
+}
+
 /* Whatever the working directory becomes later: a reload reads the same file. NULL: it said why. */
 static char *absolute(const char *path)
 {
@@ -86,6 +107,18 @@ static char *absolute(const char *path)
 	if (getcwd(cwd, sizeof cwd) == NULL || asprintf(&out, "%s/%s", cwd, path) < 0)
 		(void)fprintf(stderr, "harkd: %s: %s\n", path, strerror(errno));
 	return out;
+}
+
+/* What is opened next must not get one of these numbers: messages would be written to it, and workers make others of them. */
+static bool fill_standard_descriptors(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		(void)close(fd);
+	return fd >= 0;
 }
 
 static int test_only(const struct supervisor *v)
@@ -186,10 +219,26 @@ static void abandon(struct supervisor *v)
 	(void)supervisor_run(v, NULL);
 }
 
+/* So that what a leak checker finds was lost while it ran. What was handed over cannot be taken apart: its paths would go with it. */
+static int end(struct supervisor *v, int status)
+{
+	if (v->handed_over)
+		_exit(status);
+	epoch_release(v->epoch);
+	upgrade_done();
+	free(v->config_file);
+	free(v->pid_file);
+	return status;
+}
+
 int main(int argc, char *argv[])
 {
 	struct arguments a = {0};
 	struct supervisor v = {.parent_fd = -1, .signal_fd = -1, .pid = getpid(), .began = hark_now()};
+	if (!fill_standard_descriptors()) {
+		(void)fprintf(stderr, "harkd: /dev/null: %s\n", strerror(errno));
+		return STATUS_SYSTEM;
+	}
 	read_arguments(argc, argv, &a);
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
 	v.inetd = a.inetd != NULL;
@@ -197,20 +246,20 @@ int main(int argc, char *argv[])
 	v.pid_file = a.pid_file != NULL ? absolute(a.pid_file) : NULL;
 	v.control_path = a.control == NULL || strcmp(a.control, "none") == 0 ? a.control : absolute(a.control);
 	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL) || (a.control != NULL && v.control_path == NULL))
-		return STATUS_SYSTEM;
+		return end(&v, STATUS_SYSTEM);
 	if (a.test)
-		return test_only(&v);
+		return end(&v, test_only(&v));
 	upgrade_self(&v);
 	v.in_background = a.daemon;
 	if (a.daemon && v.generation == 1 && into_background(&v) < 0) {
 		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", strerror(errno));
 		return STATUS_SYSTEM;
 	}
-	v.pid = getpid();
+	v.pid = getpid(); /* another one, in the background */
 	int status = begin(&v);
 	if (status != 0) {
 		abandon(&v);
-		return status;
+		return end(&v, status);
 	}
-	return supervisor_run(&v, argv);
+	return end(&v, supervisor_run(&v, upgrade_arguments(&v, &a, argv[0])));
 }

@@ -37,22 +37,32 @@ void notify(const char *format, ...)
 	(void)close(fd);
 }
 
-/* Written beside and renamed: who reads it sees a whole number, the old or the new one. */
+static int write_number(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return -errno;
+	int r = dprintf(fd, "%d\n", (int)getpid()) < 0 ? -errno : 0;
+	(void)close(fd);
+	return r;
+}
+
+/* Written beside and renamed: who reads it sees a whole number, the old or the new one. What is there beside was left by one that had our
+ * number, or made by somebody who hopes to own what we write to. */
 int pid_file_write(const char *path, struct hark_why *why)
 {
 	char beside[PATH_MAX];
 	int r = snprintf(beside, sizeof beside, "%s.%d", path, (int)getpid()) < (int)sizeof beside ? 0 : -ENAMETOOLONG;
-	int fd = r == 0 ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644) : -1;
-	if (r == 0 && (fd < 0 || dprintf(fd, "%d\n", (int)getpid()) < 0))
-		r = -errno;
-	if (fd >= 0)
-		(void)close(fd);
-	if (r == 0 && rename(beside, path) < 0)
-		r = -errno;
-	if (r < 0) {
+	if (r == 0) {
 		(void)unlink(beside);
-		(void)snprintf(why->text, sizeof why->text, "pid file %s: %s", path, hark_strerror(r));
+		r = write_number(beside);
+		if (r == 0 && rename(beside, path) < 0)
+			r = -errno;
+		if (r < 0)
+			(void)unlink(beside);
 	}
+	if (r < 0)
+		(void)snprintf(why->text, sizeof why->text, "pid file %s: %s", path, hark_strerror(r));
 	return r;
 }
 

@@ -173,6 +173,8 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 	sockets_sweep(&v->sockets);
 	epoch_release(v->epoch);
 	v->epoch = e;
+	if (v->told_ready)
+		supervisor_pid_file(v);
 	return 0;
 }
 

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,23 +93,49 @@ static unsigned serving(const struct service *s)
 	return n;
 }
 
+/* Those who live on after reloads, for what is still connected, may have all slots of the counters, those of the older generation too: one that
+ * has none serves all the same. In a cohort there are no more than serve at once. */
+static int take_slots(struct service *s, struct worker *w)
+{
+	w->cohort = s->cohort;
+	w->cohort->refs++;
+	w->counter = counters_slot_take(s->counters);
+	for (w->slot = 0; w->slot < LIMITS_SLOTS; w->slot++)
+		if (!w->cohort->used[w->slot]) {
+			w->cohort->used[w->slot] = true;
+			return 0;
+		}
+	return -EAGAIN;
+}
+
+static void leave_slots(struct service *s, struct worker *w)
+{
+	if (w->slot < LIMITS_SLOTS) {
+		limits_forget(w->cohort->limits, w->slot);
+		w->cohort->used[w->slot] = false;
+	}
+	counters_slot_clear(s->counters, w->counter);
+	cohort_release(w->cohort);
+}
+
+uint32_t worker_now(const struct service *s, const struct worker *w)
+{
+	return w->counter < 0 ? 0 : atomic_load_explicit(&s->counters->slots[w->counter].now, memory_order_relaxed);
+}
+
 static void forget(struct service *s, struct worker *w)
 {
 	struct worker **at = &s->workers;
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
-	if (w->pidfd >= 0)
-		(void)close(w->pidfd);
 	if (w->ready_fd >= 0)
 		(void)close(w->ready_fd);
-	limits_forget(w->cohort->limits, w->slot);
-	counters_slot_clear(s->counters, w->slot);
-	cohort_release(w->cohort);
+	leave_slots(s, w);
 	free(w);
 }
 
-/* The fork itself. 0 or -errno; w is half filled, its slot taken. */
+/* The fork itself. 0 or -errno; w is half filled, its slots taken. */
 static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 {
 	int ready[2];
@@ -118,7 +143,7 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 		return -errno;
 	pid_t pid = fork();
 	if (pid == 0)
-		worker_main(v, s, w->slot, ready[1]);
+		worker_main(v, s, w, ready[1]);
 	int r = pid < 0 ? -errno : 0;
 	(void)close(ready[1]);
 	if (r < 0) {
@@ -129,8 +154,8 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 	(void)setpgid(pid, 0);
 	w->pid = pid;
 	w->ready_fd = ready[0];
-	w->pidfd = (int)syscall(SYS_pidfd_open, pid, 0); /* -1: it is looked for by the clock, service_due() */
-	atomic_store_explicit(&s->counters->slots[w->slot].pid, pid, memory_order_relaxed);
+	if (w->counter >= 0)
+		atomic_store_explicit(&s->counters->slots[w->counter].pid, pid, memory_order_relaxed);
 	return 0;
 }
 
@@ -141,17 +166,15 @@ static int start_worker(struct supervisor *v, struct service *s)
 		return -ENOMEM;
 	w->started = hark_now();
 	w->kill_at = HARK_FOREVER;
-	w->pidfd = w->ready_fd = -1;
-	w->slot = counters_slot_take(s->counters);
-	int r = w->slot < 0 ? -EAGAIN : give_birth(v, s, w);
+	w->ready_fd = -1;
+	int r = take_slots(s, w);
+	if (r == 0)
+		r = give_birth(v, s, w);
 	if (r < 0) {
-		if (w->slot >= 0)
-			counters_slot_clear(s->counters, w->slot);
+		leave_slots(s, w);
 		free(w);
 		return r;
 	}
-	w->cohort = s->cohort;
-	w->cohort->refs++;
 	w->next = s->workers;
 	s->workers = w;
 	atomic_fetch_add_explicit(&s->counters->starts, 1, memory_order_relaxed);
@@ -212,7 +235,7 @@ static void tell_death(struct service *s, const struct worker *w, const siginfo_
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 
-void service_worker_ended(struct supervisor *v, struct service *s, struct worker *w)
+void service_worker_ended(struct service *s, struct worker *w)
 {
 	siginfo_t info = {0};
 	int r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
@@ -240,8 +263,7 @@ void service_worker_ended(struct supervisor *v, struct service *s, struct worker
 	else if (!ready && s->backoff == 0) /* it never served: what is at once again would fail again */
 		s->backoff = BACKOFF_FIRST_NS;
 	atomic_fetch_add_explicit(&s->counters->restarts, 1, memory_order_relaxed);
-	back_off(s);
-	service_look(v, s);
+	back_off(s); /* service_look() is next, in this turn: s->again may be now */
 }
 
 /* ---- states ---------------------------------------------------------------------------------- */
@@ -260,21 +282,36 @@ void service_demand(struct supervisor *v, struct service *s)
 		fill(v, s);
 }
 
-void service_drain(struct service *s, int64_t grace_ns)
+void service_drain(struct service *s)
 {
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
-		if (w->kill_at != HARK_FOREVER && grace_ns > 0)
+		if (w->kill_at != HARK_FOREVER)
 			continue; /* has been told */
-		w->kill_at = hark_after(grace_ns + KILL_NS);
-		(void)kill(w->pid, SIGTERM); /* a second one ends at once: worker.c */
+		w->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
+		(void)kill(w->pid, SIGTERM);
 	}
 	cohort_release(s->cohort);
 	s->cohort = NULL;
 }
 
-/* SIGUSR1, and not SIGTERM: what is connected goes on as long as it likes, idle or not; the worker ends with its last one (hark_retire()). */
+void service_hurry(struct service *s)
+{
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (w->kill_at == HARK_FOREVER) /* it was retired */
+			continue;
+		w->kill_at = hark_after(KILL_NS);
+		(void)kill(w->pid, SIGTERM); /* a second one ends at once: worker.c */
+	}
+	service_drain(s);
+}
+
+/* SIGUSR1, and not SIGTERM: it closes its sockets and ends with its last connection, which may go on as long as it likes, idle or not. Wait services have no connections: those drain. */
 void service_retire(struct service *s)
 {
+	if (s->conf->wait) {
+		service_drain(s);
+		return;
+	}
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at != HARK_FOREVER || w->retired)
 			continue;
@@ -290,7 +327,7 @@ void service_stop(struct supervisor *v, struct service *s)
 	if (s->state == SERVICE_STOPPED)
 		return;
 	s->state = SERVICE_STOPPED;
-	service_drain(s, s->conf->grace_ns);
+	service_drain(s);
 	for (size_t i = 0; i < s->conf->listen.n; i++)
 		sockets_close(&v->sockets, s->conf, i);
 	log_event(LOG_LEVEL_NOTICE, s->conf->name, "stopped");
@@ -332,7 +369,7 @@ void service_remove(struct supervisor *v, struct service *s)
 {
 	(void)v;
 	s->state = SERVICE_GONE;
-	service_drain(s, s->conf->grace_ns);
+	service_drain(s);
 }
 
 /* ---- the clock ------------------------------------------------------------------------------- */
@@ -350,8 +387,6 @@ int64_t service_due(const struct service *s)
 	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at < at)
 			at = w->kill_at;
-		if (w->pidfd < 0 && at > hark_after(100 * HARK_MS))
-			at = hark_after(100 * HARK_MS);
 	}
 	return at;
 }
@@ -374,17 +409,14 @@ static void look_idle(struct service *s, int64_t now)
 void service_look(struct supervisor *v, struct service *s)
 {
 	int64_t now = hark_now();
-	for (struct worker *w = s->workers, *next; w != NULL; w = next) {
-		next = w->next;
-		if (now >= w->kill_at) {
-			log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
-			w->killed = true;
-			w->kill_at = now + HARK_S;
-			(void)kill(-w->pid, SIGKILL);
-			(void)kill(w->pid, SIGKILL);
-		}
-		if (w->pidfd < 0)
-			service_worker_ended(v, s, w);
+	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+		if (now < w->kill_at)
+			continue;
+		log_event(LOG_LEVEL_WARNING, s->conf->name, "worker %d did not end in time: killed", (int)w->pid);
+		w->killed = true;
+		w->kill_at = now + HARK_S;
+		(void)kill(-w->pid, SIGKILL);
+		(void)kill(w->pid, SIGKILL);
 	}
 	if (s->state == SERVICE_BACKING_OFF && now >= s->again)
 		fill(v, s);
@@ -397,8 +429,8 @@ bool service_settled(const struct service *s)
 	if (s->state == SERVICE_BACKING_OFF)
 		return true;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		if (w->ready_fd >= 0 && hark_now() - w->started < SETTLE_NS)
-			return false;
+		if (!w->ready && w->kill_at == HARK_FOREVER && !w->retired && hark_now() - w->started < SETTLE_NS)
+			return false; /* one that said why it cannot start is about to end, and then the service backs off */
 	return true;
 }
 

@@ -1,14 +1,18 @@
-/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals, workers' ends, the sockets of services that wait for demand, the
+/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals (workers' ends among them), the sockets of services that wait for demand, the
  * control socket; timers by its time-out. Each thing that happens is handed to the file whose it is.
  *
  * A plain poll(2), rebuilt each time: the supervisor wakes when something happens to a service, not for each connection, and so few
- * descriptors need no more. It never accepts and never reads what a peer sent. One thread. */
+ * descriptors need no more. It never accepts and never reads what a peer sent.
+ *
+ * Ends are told by SIGCHLD and not by a pidfd each: some are of processes that nobody here started, and must be waited for all the same
+ * (process 1 of a container; generations that ended before an older one). One thread. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -16,7 +20,7 @@
 
 #define READY_NS HARK_S /* between looks at a start-up that lasts */
 
-enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_END, WATCH_READY, WATCH_CONTROL };
+enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_READY, WATCH_CONTROL };
 
 struct watch {
 	enum watched what;
@@ -29,6 +33,7 @@ struct turn {
 	struct pollfd *fds;
 	struct watch *watches;
 	size_t n, cap;
+	size_t control; /* the control socket's begin here */
 };
 
 static int reserve(struct turn *t, size_t more)
@@ -63,10 +68,8 @@ static void watch_service(struct supervisor *v, struct turn *t, struct service *
 		if (e != NULL)
 			watch(t, hark_listener_fd(e->listener), (struct watch){WATCH_DEMAND, s, NULL});
 	}
-	for (struct worker *w = s->workers; w != NULL; w = w->next) {
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
 		watch(t, w->ready_fd, (struct watch){WATCH_READY, s, w});
-		watch(t, w->pidfd, (struct watch){WATCH_END, s, w});
-	}
 }
 
 static void watch_all(struct supervisor *v, struct turn *t)
@@ -78,8 +81,10 @@ static void watch_all(struct supervisor *v, struct turn *t)
 		watch(t, v->parent_fd, (struct watch){WATCH_ELDER, NULL, NULL}); /* POLLERR, once nobody reads there */
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		watch_service(v, t, s);
+	t->control = t->n;
 	if (reserve(t, 64) < 0)
 		return;
+	/* Until the older one has let go of the control socket a new generation leaves it to that: it may yet fail, and two must not answer. */
 	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
@@ -97,6 +102,8 @@ static bool starting(const struct supervisor *v)
 static int timeout_ms(const struct supervisor *v)
 {
 	int64_t at = v->heir_deadline, now = hark_now();
+	if (control_due(v->control) < at)
+		at = control_due(v->control);
 	for (const struct service *s = v->services; s != NULL; s = s->next) {
 		int64_t due = service_due(s);
 		if (due < at)
@@ -120,6 +127,11 @@ static void log_errors(const struct config *c)
 static void hang_up(struct supervisor *v)
 {
 	struct reload_result r;
+	if (v->heir > 0) { /* it may have read the file already, and what we opened now it would not have */
+		v->reload_due = true;
+		log_event(LOG_LEVEL_NOTICE, NULL, "reload: put off until the upgrade has come about, or has failed");
+		return;
+	}
 	notify("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(hark_now() / 1000));
 	if (reload(v, &r) == 0)
 		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
@@ -141,8 +153,8 @@ void supervisor_drain(struct supervisor *v)
 	v->draining = true;
 	v->ending = !relieved;
 	if (!v->handed_over) {
+		upgrade_abandon(v);
 		notify("STOPPING=1");
-		upgrade_cancel(v);
 	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
 		if (relieved && s->state != SERVICE_GONE) {
@@ -150,8 +162,10 @@ void supervisor_drain(struct supervisor *v)
 			service_retire(s);
 		} else if (s->state != SERVICE_GONE)
 			service_remove(v, s);
+		else if (again)
+			service_hurry(s);
 		else if (!relieved)
-			service_drain(s, again ? 0 : s->conf->grace_ns);
+			service_drain(s);
 	}
 	if (begins)
 		sockets_free(&v->sockets, v->handed_over);
@@ -166,6 +180,32 @@ int supervisor_upgrade(struct supervisor *v, struct hark_why *why)
 	return upgrade_begin(v, own_argv, why);
 }
 
+static struct worker *worker_of(const struct supervisor *v, pid_t pid, struct service **of)
+{
+	for (*of = v->services; *of != NULL; *of = (*of)->next)
+		for (struct worker *w = (*of)->workers; w != NULL; w = w->next)
+			if (w->pid == pid)
+				return w;
+	return NULL;
+}
+
+static void reap(struct supervisor *v)
+{
+	for (;;) {
+		siginfo_t i = {0};
+		struct service *s;
+		if (waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == 0)
+			return;
+		struct worker *w = worker_of(v, i.si_pid, &s);
+		if (w != NULL)
+			service_worker_ended(s, w);
+		else if (v->heir > 0 && i.si_pid == v->heir)
+			upgrade_ended(v);
+		else
+			(void)waitpid(i.si_pid, NULL, WNOHANG);
+	}
+}
+
 static void take_signals(struct supervisor *v)
 {
 	struct signalfd_siginfo i;
@@ -173,6 +213,8 @@ static void take_signals(struct supervisor *v)
 	while (read(v->signal_fd, &i, sizeof i) == (ssize_t)sizeof i) {
 		if (i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT)
 			supervisor_drain(v);
+		else if (i.ssi_signo == SIGCHLD)
+			reap(v);
 		else if (i.ssi_signo == SIGHUP && !v->draining)
 			hang_up(v);
 		else if (i.ssi_signo == SIGUSR2 && !v->draining && supervisor_upgrade(v, &why) < 0)
@@ -215,8 +257,6 @@ static void dispatch(struct supervisor *v, const struct watch *w)
 		return;
 	if (w->what == WATCH_DEMAND)
 		service_demand(v, w->service);
-	else if (w->what == WATCH_END)
-		service_worker_ended(v, w->service, w->worker);
 	else if (w->worker->ready_fd >= 0)
 		service_worker_spoke(w->service, w->worker);
 }
@@ -264,14 +304,32 @@ static void leave_terminal(void)
 		(void)close(fd);
 }
 
+static void remove_pid_file(struct supervisor *v)
+{
+	if (v->pid_written != NULL)
+		pid_file_remove(v->pid_written);
+	free(v->pid_written);
+	v->pid_written = NULL;
+}
+
+void supervisor_pid_file(struct supervisor *v)
+{
+	const char *path = v->pid_file != NULL ? v->pid_file : v->epoch->config->pid_file;
+	struct hark_why why;
+	if (v->pid_written != NULL && (path == NULL || strcmp(path, v->pid_written) != 0))
+		remove_pid_file(v);
+	if (path == NULL)
+		return;
+	if (pid_file_write(path, &why) < 0)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	else if (v->pid_written == NULL)
+		v->pid_written = strdup(path);
+}
+
 static void become_ready(struct supervisor *v)
 {
-	struct hark_why why;
 	v->told_ready = true;
-	if (v->pid_file == NULL && v->epoch->config->pid_file != NULL)
-		v->pid_file = strdup(v->epoch->config->pid_file); /* it stays there, whatever a reload says */
-	if (v->pid_file != NULL && pid_file_write(v->pid_file, &why) < 0)
-		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	supervisor_pid_file(v);
 	upgrade_tell_ready(v);
 	if (v->in_background)
 		leave_terminal();
@@ -289,7 +347,7 @@ static void turn(struct supervisor *v, struct turn *t)
 		if (t->fds[i].revents != 0)
 			dispatch(v, &t->watches[i]);
 	if (n > 0)
-		control_run(v, t->fds, (int)t->n);
+		control_run(v, t->fds + t->control, (int)(t->n - t->control));
 	if (v->heir > 0 && hark_now() >= v->heir_deadline)
 		upgrade_heard(v);
 	for (struct service *s = v->services; s != NULL; s = s->next)
@@ -309,7 +367,7 @@ static void turn(struct supervisor *v, struct turn *t)
 
 int supervisor_signals(struct supervisor *v)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD, SIGUSR1}; /* the last one is not meant for us, and must do no harm */
 	sigset_t set;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
@@ -326,10 +384,14 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 {
 	struct turn t = {0};
 	own_argv = argv;
-	while (!v->draining || v->services != NULL)
+	for (;;) {
+		bury(v); /* also what went without a turn of its own: nothing would wake us for it */
+		if (v->draining && v->services == NULL)
+			break;
 		turn(v, &t);
-	if (v->pid_file != NULL && !v->handed_over)
-		pid_file_remove(v->pid_file);
+	}
+	if (!v->handed_over)
+		remove_pid_file(v);
 	control_close(v);
 	free(t.fds);
 	free(t.watches);

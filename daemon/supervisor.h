@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "config.h"
@@ -38,13 +39,15 @@ struct socket_entry {
 	struct hark_listener *listener;
 	bool wanted;   /* reload: by the new configuration */
 	bool fresh;    /* reload: opened for it, closed again if it fails */
-	dev_t dev;     /* a unix path's, as it was bound: what is removed in the end must be that */
+	bool managed;  /* a service manager's: its path stays when we end */
+	dev_t dev;     /* a unix path's, as it was bound: what is changed, and removed in the end, must be that */
 	ino_t ino;     /* 0: no path */
 };
 
 struct sockets {
 	struct socket_entry **entry;
 	size_t n;
+	int64_t dropped; /* when one was last closed; 0: never */
 };
 
 /* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. 0 or -errno with why. */
@@ -62,15 +65,16 @@ void sockets_free(struct sockets *s, bool leave_paths);
 /* The limits that the workers forked together share. */
 struct cohort {
 	struct limits *limits;
+	bool used[LIMITS_SLOTS]; /* a worker's each */
 	unsigned refs;
 };
 
 struct worker {
 	pid_t pid;
-	int pidfd;
 	int ready_fd;        /* it writes "" when it serves, or why it cannot; -1: it has */
-	int slot;            /* in the service's counters */
 	struct cohort *cohort;
+	int slot;            /* in the cohort's limits */
+	int counter;         /* its slot in the service's counters; -1: old workers have them all, so it serves without */
 	int64_t started;
 	int64_t kill_at;     /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
@@ -106,9 +110,10 @@ struct service {
 struct control;
 
 struct supervisor {
-	const char *config_file;
+	char *config_file;
 	bool inetd;              /* config_file is an inetd.conf */
-	const char *pid_file;    /* --pid-file; NULL: the configuration's, until we are ready */
+	char *pid_file;          /* --pid-file; NULL: the configuration's */
+	char *pid_written;       /* where our number stands; NULL: nowhere */
 	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;
@@ -120,6 +125,7 @@ struct supervisor {
 	                          * socket as long as it is open, and two must not answer there. -1 */
 	int generation;          /* 1, and one more with each upgrade */
 	pid_t pid;
+	struct rlimit nofile;    /* RLIMIT_NOFILE as it was: workers and the next generation get that, ours is as high as may be */
 	int64_t began;
 	bool in_background;      /* --daemon: nobody sees our standard error */
 	bool told_ready;
@@ -129,31 +135,34 @@ struct supervisor {
 	bool handed_over;        /* an upgrade took place: what is left is the next generation's */
 	/* upgrade.c */
 	pid_t heir;              /* the next generation, not ready yet; 0: none */
-	int heir_fd, heir_pidfd;
+	int heir_fd;
 	int64_t heir_deadline;
+	bool reload_due;         /* SIGHUP came meanwhile: it is for whoever serves in the end */
 };
 
 /* service.c */
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf);
 void service_begin(struct supervisor *v, struct service *s);      /* opens nothing: its sockets are open. Starts it, or waits for demand */
-void service_drain(struct service *s, int64_t grace_ns);          /* its workers finish and end */
+void service_drain(struct service *s);                            /* its workers finish and end, within its grace */
+void service_hurry(struct service *s);                            /* those that drain end now, those that were retired drain */
 void service_retire(struct service *s);                           /* they accept no more, and end when their last connection has */
 void service_stop(struct supervisor *v, struct service *s);
 int service_start(struct supervisor *v, struct service *s, struct hark_why *why);
 void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf);
 void service_remove(struct supervisor *v, struct service *s);
 void service_demand(struct supervisor *v, struct service *s);     /* something waits at one of its sockets */
-void service_worker_ended(struct supervisor *v, struct service *s, struct worker *w);
+void service_worker_ended(struct service *s, struct worker *w);    /* waits for it: it must have ended */
 void service_worker_spoke(struct service *s, struct worker *w);   /* its ready_fd is readable */
 int64_t service_due(const struct service *s);                     /* when service_look() is next needed */
 void service_look(struct supervisor *v, struct service *s);       /* timers */
+uint32_t worker_now(const struct service *s, const struct worker *w); /* connections that it serves, as far as it is counted */
 unsigned service_workers(const struct service *s);                /* alive, draining ones included */
 const char *service_state_name(const struct service *s);
 bool service_settled(const struct service *s);                    /* ready, or failed: start-up need not wait for it */
 void service_forget(struct service *s);
 
 /* worker.c: in the forked child; does not return. ready_fd: see struct worker. */
-_Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd);
+_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd);
 
 /* reload.c: reads the configuration and changes what differs. out may be NULL. Returns the number of errors; 0: done. */
 struct reload_result {
@@ -166,17 +175,20 @@ int load_config(const struct supervisor *v, struct config **out); /* config_load
 
 /* upgrade.c */
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
-void upgrade_heard(struct supervisor *v);                /* heir_fd or heir_pidfd is readable, or heir_deadline is over */
+void upgrade_heard(struct supervisor *v);                /* heir_fd is readable, or heir_deadline is over */
+void upgrade_ended(struct supervisor *v);                /* the heir's process has ended */
+void upgrade_abandon(struct supervisor *v);              /* we are about to end: so is the heir, if there is one */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
-int upgrade_inherited(const char *key);              /* the descriptor that the older generation had for it, once; -1 */
+int upgrade_inherited(const char *key, bool *managed);   /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
-void upgrade_cancel(struct supervisor *v);               /* we are about to end: so is the heir, if there is one */
 void upgrade_tell_ready(struct supervisor *v);
+void upgrade_done(void);
 void upgrade_alone(struct supervisor *v);                /* parent_fd has no reader any more: the older generation has let go */
 
 /* control.c */
 int control_open(struct supervisor *v, const char *path, struct hark_why *why);
 int control_poll(struct control *c, struct pollfd *p, int room); /* fills p; returns how many */
+int64_t control_due(const struct control *c);             /* when control_poll() is next needed */
 void control_run(struct supervisor *v, const struct pollfd *p, int n);
 void control_close(struct supervisor *v);
 int control_listener_fd(const struct control *c);
@@ -186,6 +198,7 @@ int supervisor_signals(struct supervisor *v); /* before the first worker is fork
 int supervisor_run(struct supervisor *v, char *const argv[]);
 void supervisor_drain(struct supervisor *v);
 int supervisor_upgrade(struct supervisor *v, struct hark_why *why);
+void supervisor_pid_file(struct supervisor *v); /* writes it, where it is wanted now */
 
 /* notify.c: sd_notify(3) and the pid file. */
 void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));

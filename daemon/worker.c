@@ -34,6 +34,7 @@ static struct {
 	struct limits_worker limits;
 	void *box_arg;
 	int ready_fd;
+	pid_t supervisor;
 	bool is_exec;
 	const char *name; /* for the log: the box's, or the program's */
 	size_t banner_len;
@@ -43,17 +44,24 @@ static _Noreturn void give_up(const char *what, const char *why)
 {
 	char text[256];
 	int n = snprintf(text, sizeof text, "%s: %s", what, why);
-	(void)!write(self.ready_fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+	if (self.ready_fd < 0) /* it has served */
+		log_event(LOG_LEVEL_ERROR, self.conf->name, "%s", text);
+	else
+		(void)!write(self.ready_fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
 	_exit(1);
 }
 
 /* ---- becoming the service -------------------------------------------------------------------- */
 
-static void on_term(int signal)
+/* The supervisor's second one ends at once. A service manager's comes beside the supervisor's, and the kernel's, for a supervisor that has
+ * died, after it: those mean no more than the first. */
+static void on_term(int signal, siginfo_t *info, void *context)
 {
-	static volatile sig_atomic_t times;
+	static volatile sig_atomic_t told;
 	(void)signal;
-	hark_drain(times++ == 0 ? self.conf->grace_ns : 0);
+	(void)context;
+	bool again = info->si_pid == self.supervisor && getppid() == self.supervisor && told++ > 0;
+	hark_drain(again ? 0 : self.conf->grace_ns);
 }
 
 static void on_retire(int signal)
@@ -65,7 +73,7 @@ static void on_retire(int signal)
 static void set_signals(void)
 {
 	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
-	struct sigaction term = {.sa_handler = on_term, .sa_flags = SA_RESTART}, standard = {.sa_handler = SIG_DFL};
+	struct sigaction term = {.sa_sigaction = on_term, .sa_flags = SA_RESTART | SA_SIGINFO}, standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
 	for (int signal = 1; signal < NSIG; signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
 		(void)sigaction(signal, &standard, NULL);
@@ -81,7 +89,7 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* Other services' sockets, other workers' pidfds, the control socket: nothing of them may be left in a process that peers
+/* Other services' sockets, other workers' pipes, the control socket: nothing of them may be left in a process that peers
  * talk to. */
 static void close_others(const int *keep, int n)
 {
@@ -162,8 +170,9 @@ static void set_place_and_user(void)
 	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
 		give_up(c->chroot, strerror(errno));
 	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
-		bool root = geteuid() == 0;
-		if ((root || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
+		/* Not where it stays who it is: that needs no privilege. */
+		bool another = (c->uid != (uid_t)-1 && c->uid != geteuid()) || (c->gid != (gid_t)-1 && c->gid != getegid());
+		if ((geteuid() == 0 || another || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
 			give_up("setgroups", strerror(errno));
 		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
 			give_up("setgid", strerror(errno));
@@ -175,10 +184,10 @@ static void set_place_and_user(void)
 }
 
 /* A supervisor that was killed cannot drain us: we do it ourselves. After the user changed, which would undo it. */
-static void follow_supervisor(pid_t supervisor)
+static void follow_supervisor(void)
 {
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-	if (getppid() != supervisor)
+	if (getppid() != self.supervisor)
 		(void)raise(SIGTERM);
 }
 
@@ -209,6 +218,16 @@ static void set_environment(void)
 }
 
 /* ---- serving --------------------------------------------------------------------------------- */
+
+/* wait: no connection, so no limit is asked and nothing counted; but a service is not idle while a program has its socket. */
+static void serve_lent(struct hark_conn *c, void *arg)
+{
+	if (self.limits.now != NULL)
+		atomic_fetch_add_explicit(self.limits.now, 1, memory_order_relaxed);
+	self.conf->box->serve(c, arg);
+	if (self.limits.now != NULL)
+		atomic_fetch_sub_explicit(self.limits.now, 1, memory_order_relaxed);
+}
 
 static void serve(struct hark_conn *c, void *arg)
 {
@@ -347,7 +366,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.event = on_event,
 		.why = &why,
 	};
-	int r = hark_serve(listeners, n, serve, self.box_arg, &opts);
+	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_arg, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", why.text[0] != '\0' ? why.text : hark_strerror(r));
 	_exit(r == 0 ? 0 : STATUS_CUT);
@@ -381,15 +400,17 @@ static const char *program_name(const struct config_words *argv)
 	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
 }
 
-_Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, int ready_fd)
+_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd)
 {
 	size_t n = s->conf->listen.n;
 	struct hark_listener **listeners = calloc(n, sizeof(struct hark_listener *));
 	self.conf = s->conf;
 	self.config = s->epoch->config;
 	self.counters = s->counters;
-	self.limits = (struct limits_worker){.limits = s->cohort->limits, .counters = s->counters, .slot = slot};
+	self.limits = (struct limits_worker){.limits = w->cohort->limits, .counters = s->counters, .slot = w->slot,
+		.now = w->counter >= 0 ? &s->counters->slots[w->counter].now : NULL};
 	self.ready_fd = ready_fd;
+	self.supervisor = v->pid;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
 	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
 	self.banner_len = s->conf->banner != NULL ? strlen(s->conf->banner) : 0;
@@ -411,10 +432,11 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, int slot, in
 		open_null(2);
 	}
 	set_stderr();
+	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	set_limits();
 	set_environment();
 	set_place_and_user();
-	follow_supervisor(v->pid);
+	follow_supervisor();
 	open_box();
 	serve_all(listeners, (int)n);
 }

@@ -1,8 +1,9 @@
 /* drain.c — hark_drain() and hark_retire(): async-signal-safe, and heard by every worker, thread and child of this process.
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
- * for everybody who polls it, as long as the drain lasts. Retiring concerns those who accept alone, so it has an eventfd of its own. Each process that serves has a state of its own and looks at
- * the one of the process that forked it as well; so ending one child does not drain its parent.
+ * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
+ * the one of the process that forked it as well; so ending one child does not drain its parent. Retiring is told by an eventfd of its own:
+ * it concerns those alone who accept, and who waits for a drain must not be woken by it.
  *
  * Any thread; hark_drain() also in signal handlers. */
 #include "drain.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -18,10 +20,10 @@
 
 struct state {
 	_Atomic int64_t until; /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
-	_Atomic bool retired;  /* seq_cst, as until */
+	atomic_bool retired;   /* seq_cst, likewise */
 };
 
-static struct state first = {HARK_FOREVER, false};      /* before the first serve, so that an early signal is not lost */
+static struct state first = {.until = HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
 static _Atomic(struct state *) own = &first;
 static struct state *upstream;
 static _Atomic int own_fd = -1, own_retire_fd = -1;
@@ -64,9 +66,12 @@ bool hark__retired(void)
 	return atomic_load(&atomic_load(&own)->retired) || (upstream != NULL && atomic_load(&upstream->retired));
 }
 
+/* Made when it is first asked for: a child that serves one connection needs none. */
 int hark__retire_fd(void)
 {
-	return atomic_load(&own_retire_fd);
+	if (atomic_load(&own_retire_fd) < 0)
+		atomic_store(&own_retire_fd, hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	return atomic_load(&own_retire_fd) < 0 ? -errno : atomic_load(&own_retire_fd);
 }
 
 int hark__retire_upstream_fd(void)
@@ -109,45 +114,38 @@ int hark__drain_upstream_fd(void)
 /* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
 static int renew(struct state *old)
 {
-	int r, fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	int retire_fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (retire_fd < 0) {
-		r = -errno;
-		goto close_fd;
-	}
 	struct state *s = hark__sys.mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (s == MAP_FAILED) {
-		r = -ENOMEM;
-		goto close_retire_fd;
+		(void)hark__sys.close(fd);
+		return -ENOMEM;
 	}
 	atomic_store(&s->until, HARK_FOREVER);
 	atomic_store(&own, s);
 	atomic_store(&own_fd, fd);
-	atomic_store(&own_retire_fd, retire_fd);
-	if (old != NULL && atomic_load(&old->retired))
-		hark_retire();
 	if (old != NULL && atomic_load(&old->until) != HARK_FOREVER) {
 		shorten(s, atomic_load(&old->until));
 		tell(fd);
 	}
+	if (old != NULL && atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
+		atomic_store(&s->retired, true);
 	return 0;
-close_retire_fd:
-	(void)hark__sys.close(retire_fd);
-close_fd:
-	(void)hark__sys.close(fd);
-	return r;
 }
 
-/* Takes back what the descriptor tells of a drain that is over. With lock. A drain that begins meanwhile is told again. */
-static void untell(void)
+static void empty(int fd)
 {
 	uint64_t count;
-	while (hark__sys.read(atomic_load(&own_fd), &count, sizeof count) < 0 && errno == EINTR)
+	while (fd >= 0 && hark__sys.read(fd, &count, sizeof count) < 0 && errno == EINTR)
 		;
-	while (hark__sys.read(atomic_load(&own_retire_fd), &count, sizeof count) < 0 && errno == EINTR)
-		;
+}
+
+/* Takes back what the descriptors tell of a drain that is over. With lock. A drain that begins meanwhile is told again. */
+static void untell(void)
+{
+	empty(atomic_load(&own_fd));
+	empty(atomic_load(&own_retire_fd));
 	if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
 		tell(atomic_load(&own_fd));
 	if (atomic_load(&atomic_load(&own)->retired))
@@ -184,16 +182,16 @@ void hark__drain_leave(void)
 void hark__drain_forked(void)
 {
 	struct state *parents = atomic_load(&own);
-	int parents_fd = atomic_load(&own_fd), parents_retire_fd = atomic_load(&own_retire_fd);
+	int parents_fd = atomic_load(&own_fd);
 	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
 	serving = 1;
 	if (renew(NULL) < 0)
 		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
-	if (upstream_fd >= 0) {
+	if (upstream_fd >= 0)
 		(void)hark__sys.close(upstream_fd);
+	if (upstream_retire_fd >= 0)
 		(void)hark__sys.close(upstream_retire_fd);
-	}
 	upstream = parents;
 	upstream_fd = parents_fd;
-	upstream_retire_fd = parents_retire_fd;
+	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);
 }

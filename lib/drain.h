@@ -1,4 +1,4 @@
-/* drain.h — the state of a drain, shared by a process, its workers and their children. Floor 3; see drain.c. */
+/* drain.h — the state of a drain, or of retiring, shared by a process, its workers and their children. Floor 3; see drain.c. */
 #ifndef HARK__DRAIN_H
 #define HARK__DRAIN_H
 
@@ -16,8 +16,10 @@ int hark__drain_poll(struct pollfd p[2]);
 int hark__drain_fd(void);
 int hark__drain_upstream_fd(void);
 
-/* The same of hark_retire(): whether it was called here or in the process that forked this one, and what becomes readable then. */
+/* Whether this process, or the one that forked it, accepts no more. */
 bool hark__retired(void);
+
+/* The descriptor that becomes, and stays, readable when this process retires, or -errno; the same of the process that forked it, or -1. */
 int hark__retire_fd(void);
 int hark__retire_upstream_fd(void);
 

@@ -5,7 +5,8 @@
  * backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them again. The caller's own limits
  * (opts.pace, admit, leave) are asked here alone, so that they hold under every model.
  *
- * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends.
+ * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends. Who retires
+ * closes them at once, as others accept there, and serves what it has to its end.
  *
  * Thread: the loop's. The server lives on the heap, owned by hark_serve(). */
 #include "serve.h"
@@ -221,10 +222,16 @@ static bool start_stuck(struct hark__server *s)
 	return c == NULL || hark__server_start(s, c);
 }
 
+static void retire(struct hark__server *s);
+
 bool hark__server_may_accept(struct hark__server *s)
 {
 	if (s->paused || !start_stuck(s))
 		return false;
+	if (hark__retired()) { /* a model that accepts one after the other would hear of it later */
+		retire(s);
+		return false;
+	}
 	if (!full(s))
 		return true;
 	pause_gates(s, 0, HARK_FOREVER);
@@ -374,11 +381,9 @@ static void gate_run(struct hark__waiter *w)
 	struct hark__gate *g = hark__container(w, struct hark__gate, waiter);
 	if (g->server->draining)
 		return;
-	if (g->server->retired) {
-		(void)hark__server_may_accept(g->server); /* there was no room for one */
-		return;
-	}
-	if (g->server->opts.wait)
+	if (g->server->retired)
+		(void)hark__server_may_accept(g->server); /* for what is stuck */
+	else if (g->server->opts.wait)
 		hark__gate_lend(g);
 	else if (g->listener->type == SOCK_DGRAM)
 		receive_datagrams(g);
@@ -461,6 +466,41 @@ static void close_gate(struct hark__gate *g)
 	g->listener->src.fd = -1;
 }
 
+/* ---- retiring -------------------------------------------------------------------------------- */
+
+/* Neither the socket nor the mailbox's copy of it stays open; replies that are under way keep what they need of that. */
+static void retire_gate(struct hark__gate *g)
+{
+	close_gate(g);
+	if (g->mailbox == NULL)
+		return;
+	hark__loop_unwake(g->server->loop, &g->sender);
+	hark__mailbox_gather(g->mailbox, false);
+	hark__mailbox_send(g->mailbox);
+	hark__mailbox_close(g->mailbox);
+	g->mailbox = NULL;
+}
+
+static void retire(struct hark__server *s)
+{
+	if (s->draining)
+		return;
+	if (!s->retired) {
+		s->retired = true;
+		for (int i = 0; i < s->n_gates; i++)
+			retire_gate(&s->gates[i]);
+	}
+	finish_if_empty(s);
+}
+
+static void retire_run(struct hark__waiter *w)
+{
+	if (hark__retired())
+		retire(hark__container(w, struct hark__server, retire_waiter));
+}
+
+/* ---- the clock of a drain -------------------------------------------------------------------- */
+
 static void tick(struct hark__server *s)
 {
 	int64_t now = hark_now(), end = hark__drain_until();
@@ -508,22 +548,6 @@ static void drain_run(struct hark__waiter *w)
 	finish_if_empty(s);
 }
 
-/* What was accepted and found no room yet is still to be served, so that a pause goes on; the sockets go at once. */
-static void retire_run(struct hark__waiter *w)
-{
-	struct hark__server *s = hark__container(w, struct hark__server, retire_waiter);
-	if (s->retired || s->draining || !hark__retired())
-		return;
-	if (hark__retire_upstream_fd() >= 0) /* our own children that accept listen to us */
-		hark_retire();
-	s->retired = true;
-	for (int i = 0; i < s->n_gates; i++)
-		close_gate(&s->gates[i]);
-	if (s->stuck != NULL)
-		hark__loop_wake(s->loop, &s->gates[0].waiter);
-	finish_if_empty(s);
-}
-
 /* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. */
 static void life_run(struct hark__waiter *w)
 {
@@ -547,15 +571,19 @@ static int watch_drain(struct hark__server *s, int life_fd)
 	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
 	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
 	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
-	if (r2 == 0)
-		r2 = watch_fd(s, &s->retire[0], hark__retire_fd(), &s->retire_waiter);
-	if (r2 == 0)
-		r2 = watch_fd(s, &s->retire[1], hark__retire_upstream_fd(), &s->retire_waiter);
 	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
 		r2 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
-	hark__loop_wake(s->loop, &s->retire_waiter);
 	return r < 0 ? r : r1 < 0 ? r1 : r2;
+}
+
+static int watch_retire(struct hark__server *s)
+{
+	int fd = hark__retire_fd();
+	int r = fd < 0 ? fd : watch_fd(s, &s->retire[0], fd, &s->retire_waiter);
+	int r1 = watch_fd(s, &s->retire[1], hark__retire_upstream_fd(), &s->retire_waiter);
+	hark__loop_wake(s->loop, &s->retire_waiter);
+	return r < 0 ? r : r1;
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
@@ -581,12 +609,14 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	s->drain_timer = (struct hark__timer){.waiter = &s->drain_tick, .kept = true};
 	s->life_waiter.run = life_run;
 	s->retire_waiter.run = retire_run;
+	hark__source_init(&s->retire[0], -1);
+	hark__source_init(&s->retire[1], -1);
 }
 
 static void close_work(struct hark__server *s)
 {
 	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter,
-	                                       &s->retire_waiter};
+		&s->retire_waiter};
 	for (int i = 0; i < s->n_gates; i++) {
 		struct hark__gate *g = &s->gates[i];
 		close_gate(g);
@@ -619,6 +649,8 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 	s->waiting = hark__fiber_self();
 	hark_scope_open(&s->scope);
 	int r = watch_drain(s, life_fd);
+	if (r == 0)
+		r = watch_retire(s);
 	if (r == 0) {
 		open_gates(s);
 		if (life_fd < 0)

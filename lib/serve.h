@@ -52,8 +52,8 @@ struct hark__server {
 	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
 	bool paused;               /* accepts nothing until a connection ends or the timer */
 	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
+	bool retired; /* the gates are closed, and what is connected goes on */
 	bool draining, cut, done;
-	bool retired; /* accepts no more; done when the last connection has ended */
 	bool abandoned; /* has returned: what still ends has left already */
 	bool overtime; /* a connection lasted to the end of the grace */
 	struct hark__timer retry;  /* while paused; kept */

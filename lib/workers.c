@@ -40,7 +40,8 @@ struct supervisor {
 	struct worker workers[HARK__WORKERS_MAX];
 	int n;
 	int life[2]; /* [0] the workers', [1] ours */
-	struct hark__source drain[4]; /* a drain's and a retirement's, here and upstream */
+	struct hark__source drain[2];
+	struct hark__source retire;
 	bool retired;
 	bool cut;
 };
@@ -173,14 +174,16 @@ static void nap(void)
 
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
-	struct hark__source *s[HARK__WORKERS_MAX + 4];
+	struct hark__source *s[HARK__WORKERS_MAX + 3];
 	int n = 0;
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
 			s[n++] = &v->workers[i].pidfd;
-	for (int i = 0; i < 4 && drain_end == HARK_FOREVER; i++)
-		if (v->drain[i].fd >= 0 && (i < 2 || !v->retired))
+	for (int i = 0; i < 2 && drain_end == HARK_FOREVER; i++)
+		if (v->drain[i].fd >= 0)
 			s[n++] = &v->drain[i];
+	if (!v->retired)
+		s[n++] = &v->retire;
 	int r = hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers");
 	if (r == -ECANCELED)
 		hark_drain(0);
@@ -212,15 +215,13 @@ static void supervise(struct supervisor *v)
 			if (hark__drain_upstream_fd() >= 0)
 				hark_drain(end - hark_now()); /* the workers listen to us */
 		}
+		if (!v->retired && hark__retired()) { /* the workers have heard of it themselves */
+			v->retired = true;
+			close_listeners(v);
+		}
 		for (int i = 0; i < v->n; i++)
 			if (v->workers[i].pid > 0)
 				(void)reap(v, &v->workers[i]);
-		if (!told && !v->retired && hark__retired()) {
-			v->retired = true;
-			close_listeners(v);
-			if (hark__retire_upstream_fd() >= 0)
-				hark_retire();
-		}
 		if ((told || v->retired) && running(v) == 0)
 			return;
 		if (told && hark_now() >= end + KILL_NS)
@@ -241,26 +242,28 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
 	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
 		return -errno;
+	r = hark__retire_fd();
+	hark__source_init(&v.retire, r);
+	hark__ready_clear(&v.retire, HARK__IN | HARK__OUT);
 	hark__source_init(&v.drain[0], hark__drain_fd());
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
-	hark__source_init(&v.drain[2], hark__retire_fd());
-	hark__source_init(&v.drain[3], hark__retire_upstream_fd());
-	for (int i = 0; i < 4; i++)
-		hark__ready_clear(&v.drain[i], HARK__IN | HARK__OUT);
+	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
+	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
 	for (int i = 0; i < v.n; i++) {
 		int one = start_worker(&v, &v.workers[i]);
 		r = r < 0 ? r : one;
 	}
 	if (running(&v) > 0) /* the others are tried again, with back-off */
 		r = 0;
-	if (r == 0)
+	if (r >= 0)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
 	else
 		hark_drain(0); /* there is nothing to supervise */
 	supervise(&v);
 	(void)hark__sys.close(v.life[0]);
 	(void)hark__sys.close(v.life[1]);
-	for (int i = 0; i < 4; i++)
-		hark__source_detach(&v.drain[i]);
+	hark__source_detach(&v.drain[0]);
+	hark__source_detach(&v.drain[1]);
+	hark__source_detach(&v.retire);
 	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
 }

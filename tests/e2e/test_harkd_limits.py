@@ -333,7 +333,7 @@ def test_without_descriptors_the_address_that_cannot_be_opened_is_told(harkd, tm
 
 
 def test_services_whose_worker_finds_no_descriptor_back_off_and_others_serve(harkd):
-    d = harkd("".join(service(f"s{i}", "box = echo") for i in range(10)), preexec_fn=limit_descriptors(26))
+    d = harkd("".join(service(f"s{i}", "box = echo") for i in range(10)), preexec_fn=limit_descriptors(18))
     states = {s["name"]: s for s in d.status()["services"]}
     running = [name for name, s in states.items() if s["state"] == "running"]
     waiting = [name for name, s in states.items() if s["state"] == "backing-off"]
@@ -370,8 +370,12 @@ def test_a_full_disk_loses_lines_and_nothing_else(harkd, to):
     with open("/dev/full", "w") as full:
         more = {"preexec_fn": lambda: os.dup2(full.fileno(), 2)} if to == "stderr" else {}
         d = harkd(ECHO, head=head, ready=False, **more)
-    wait_until(lambda: (d.directory / "control").exists())
-    wait_until(lambda: d.service("echo")["state"] == "running")
+
+    def is_running():
+        with contextlib.suppress(OSError):
+            return d.service("echo")["state"] == "running"
+
+    wait_until(is_running)
     for _ in range(5):
         assert ask(d.port("echo")) == b"ping"
     wait_until(lambda: d.service("echo")["log_dropped"] == 5)

@@ -235,7 +235,7 @@ def test_the_target_comes_back(serve, target):
     where = listener.getsockname()
     relay = serve("tcp://127.0.0.1:0", "relay", address_of(listener))
     listener.close()
-    with relay.connect() as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), relay.connect() as client:  # perhaps as soon as it connects
         client.recv(100)
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -293,7 +293,7 @@ def test_a_name_with_two_addresses_is_tried_at_both(serve_with_hosts, target, mo
 def test_a_name_is_looked_up_anew_for_each_connection(serve_with_hosts, target):
     listener = target()
     relay, hosts = serve_with_hosts("127.0.0.8 there\n", "tcp://127.0.0.1:0", "relay", f"there:{listener.getsockname()[1]}")
-    with relay.connect() as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), relay.connect() as client:  # perhaps as soon as it connects
         client.recv(100)
     hosts.write_text("127.0.0.1 there\n")
     with relay.connect() as client, accept(listener) as server:

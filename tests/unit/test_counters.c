@@ -30,6 +30,24 @@ static void a_block_is_found_again_by_its_name(void **state)
 	(void)close(fd);
 }
 
+/* Its workers would go on to count in what is another service's by then. */
+static void a_block_that_a_worker_still_has_is_not_given_away(void **state)
+{
+	(void)state;
+	int fd = counters_open(-1);
+	assert_true(fd >= 0);
+	struct counters *a = counters_of("a");
+	int slot = counters_slot_take(a);
+	assert_true(slot >= 0);
+	counters_drop("a");
+	assert_ptr_not_equal(counters_of("b"), a);
+	assert_ptr_equal(counters_of("a"), a);
+	counters_slot_clear(a, slot);
+	counters_drop("a");
+	assert_ptr_equal(counters_of("c"), a);
+	(void)close(fd);
+}
+
 static void all_blocks_can_be_had_and_no_more(void **state)
 {
 	char name[16];
@@ -127,6 +145,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_block_is_found_again_by_its_name),
+		cmocka_unit_test(a_block_that_a_worker_still_has_is_not_given_away),
 		cmocka_unit_test(all_blocks_can_be_had_and_no_more),
 		cmocka_unit_test(another_generation_goes_on_with_the_counts),
 		cmocka_unit_test(another_layout_is_refused_and_the_table_stays),

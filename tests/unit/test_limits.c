@@ -54,7 +54,7 @@ static struct bench bench_of(const struct config_service *s)
 	memset(counters, 0, sizeof *counters);
 	assert_int_equal(limits_new(s, counters, &b.limits), 0);
 	for (int i = 0; i < 8; i++)
-		b.w[i] = (struct limits_worker){b.limits, counters, i};
+		b.w[i] = (struct limits_worker){.limits = b.limits, .counters = counters, .slot = i, .now = &counters->slots[i].now};
 	return b;
 }
 

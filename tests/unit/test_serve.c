@@ -20,7 +20,7 @@ struct plan {
 	const char *address; /* NULL: tcp://127.0.0.1:0 */
 	hark_box *box;
 	struct hark_serve_opts opts;
-	int64_t grace_ns;              /* of SIGTERM's drain; SIGUSR1's is 0 */
+	int64_t grace_ns;              /* of SIGTERM's drain; SIGUSR1's is 0. SIGHUP retires */
 	void (*prepare)(void);         /* in the server, before it serves; may be NULL */
 	void (*after)(void);           /* and when it has; may be NULL */
 };
@@ -39,7 +39,7 @@ static void on_term(int sig)
 	hark_drain(sig == SIGTERM ? grace : 0);
 }
 
-static void on_retire(int sig)
+static void on_hangup(int sig)
 {
 	(void)sig;
 	hark_retire();
@@ -70,7 +70,7 @@ static _Noreturn void be_server(const struct plan *p, struct hark_listener *l)
 	(void)signal(SIGSEGV, SIG_DFL);
 	(void)signal(SIGTERM, on_term);
 	(void)signal(SIGUSR1, on_term);
-	(void)signal(SIGUSR2, on_retire);
+	(void)signal(SIGHUP, on_hangup);
 	if (p->prepare != NULL)
 		p->prepare();
 	o.event = tell_event;
@@ -628,6 +628,82 @@ static void a_drain_ends_the_idle_and_lets_the_busy_finish(void **state)
 		}
 }
 
+/* Nobody listens there any more: the sockets are closed. */
+static void await_refusal(const struct server *s)
+{
+	for (;;) {
+		int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
+		int r = s->at.type == SOCK_STREAM ? connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) :
+		                                    bind(fd, (const struct sockaddr *)&s->at.addr, s->at.len);
+		int err = errno;
+		(void)close(fd);
+		if (s->at.type == SOCK_STREAM ? r < 0 && err == ECONNREFUSED : r == 0)
+			return;
+		(void)poll(NULL, 0, 5); /* bounded by alarm(2) */
+	}
+}
+
+static void who_retires_accepts_no_more_and_serves_what_it_has(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+	(void)state;
+	(void)alarm(60 * SLOWER);
+	for (int workers = 1; workers <= 2; workers++)
+		for (size_t m = 0; m < 4; m++) {
+			struct plan p = {.box = lines, .opts = {.model = models[m], .workers = workers}, .grace_ns = 10 * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_says(fd, "one\n");
+			client_hears(fd, "one\n");
+			assert_int_equal(kill(s.pid, SIGHUP), 0);
+			if (models[m] != HARK_MODEL_INLINE) /* there the box that runs has to end first */
+				await_refusal(&s);
+			client_says(fd, "two\n"); /* though it was idle */
+			client_hears(fd, "two\n");
+			(void)close(fd);
+			assert_int_equal(server_end(&s), 0);
+			await_refusal(&s);
+		}
+	(void)alarm(0);
+}
+
+static void who_retires_with_nobody_there_ends(void **state)
+{
+	static void (*const when[])(void) = {NULL, hark_retire};
+	(void)state;
+	(void)alarm(60 * SLOWER);
+	for (int workers = 1; workers <= 2; workers++)
+		for (int before = 0; before < 2; before++) /* even before it served */
+			for (int udp = 0; udp < 2; udp++) {
+				struct plan p = {.box = lines, .opts = {.workers = workers}, .prepare = when[before],
+					.address = udp ? "udp://127.0.0.1:0" : NULL};
+				struct server s = server_start(&p);
+				assert_true(server_ready(&s));
+				if (!before)
+					assert_int_equal(kill(s.pid, SIGHUP), 0);
+				assert_int_equal(server_end(&s), 0);
+				await_refusal(&s);
+			}
+	(void)alarm(0);
+}
+
+static void who_retires_can_still_be_drained(void **state)
+{
+	struct plan p = {.box = lines, .grace_ns = 10 * HARK_S};
+	struct server s = server_start(&p);
+	(void)state;
+	assert_true(server_ready(&s));
+	int idle = client(&s);
+	client_says(idle, "one\n");
+	client_hears(idle, "one\n");
+	assert_int_equal(kill(s.pid, SIGHUP), 0);
+	await_refusal(&s);
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	client_hears_the_end(idle);
+	assert_int_equal(server_end(&s), 0);
+}
+
 static void a_drain_serves_what_waited_in_the_backlog(void **state)
 {
 	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
@@ -983,64 +1059,6 @@ static void the_last_bytes_and_the_end_travel_together(void **state)
 	}
 }
 
-static void refused_in_time(const struct server *s)
-{
-	for (int64_t end = hark_after(LONG_MS * HARK_MS); hark_now() < end; (void)poll(NULL, 0, 5)) {
-		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		int r = connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0 ? errno : 0;
-		(void)close(fd);
-		if (r == ECONNREFUSED)
-			return;
-	}
-	fail_msg("it still accepts");
-}
-
-static void a_retired_server_accepts_no_more_and_ends_with_its_last_connection(void **state)
-{
-	(void)state;
-	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++)
-		for (int workers = 1; workers <= 2; workers++) {
-			struct plan p = {.box = echo, .opts = {.model = (enum hark_model)m, .workers = workers, .client_first = workers == 2}};
-			struct server s = server_start(&p);
-			assert_true(server_ready(&s));
-			int idle = client(&s), busy = client(&s);
-			client_says(idle, "one");
-			client_hears(idle, "one");
-			client_says(busy, "two");
-			client_hears(busy, "two");
-			assert_int_equal(kill(s.pid, SIGUSR2), 0);
-			refused_in_time(&s);
-			client_says(idle, "still here");
-			client_hears(idle, "still here");
-			(void)close(idle);
-			client_says(busy, "and I");
-			client_hears(busy, "and I");
-			(void)close(busy);
-			assert_int_equal(server_end(&s), 0);
-		}
-}
-
-static void a_retired_server_without_connections_ends_at_once_and_a_drain_may_follow(void **state)
-{
-	(void)state;
-	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
-		struct plan p = {.box = echo, .opts = {.model = (enum hark_model)m}, .grace_ns = HARK_S};
-		struct server s = server_start(&p);
-		assert_true(server_ready(&s));
-		assert_int_equal(kill(s.pid, SIGUSR2), 0);
-		assert_int_equal(server_end(&s), 0);
-		s = server_start(&p);
-		assert_true(server_ready(&s));
-		int fd = client(&s);
-		client_says(fd, "one");
-		client_hears(fd, "one");
-		assert_int_equal(kill(s.pid, SIGUSR2), 0);
-		assert_int_equal(kill(s.pid, SIGTERM), 0);
-		(void)close(fd);
-		assert_int_equal(server_end(&s), 0);
-	}
-}
-
 /* The kernel stamps what arrives from a moment on after the first socket asked for it, and leaves off after the last (its work queue sees to
  * that): a busy machine may take long. Returns a socket that keeps it at it, once it is. */
 static int stamping(void)
@@ -1152,7 +1170,7 @@ static void ticks(void *arg)
 static void beside_body(void)
 {
 	struct besides b = {.rc = 1};
-	mode_kept = 2; /* a drain's and a retirement's own */
+	mode_kept = 2; /* a drain's own, and for retiring */
 	struct hark_scope serving;
 	for (int round = 0; round < 2; round++) { /* a drain that is over does not end the next one */
 		CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
@@ -1190,7 +1208,7 @@ static void a_server_is_a_fiber_beside_others(void **state)
 static void cancelled_body(void)
 {
 	struct besides b = {.rc = 1};
-	mode_kept = 2; /* a drain's and a retirement's own */
+	mode_kept = 2; /* a drain's own, and for retiring */
 	struct hark_conn *c;
 	char buf[8];
 	CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
@@ -1430,6 +1448,9 @@ int main(void)
 		cmocka_unit_test(without_any_worker_serving_fails),
 		cmocka_unit_test(a_supervisor_whose_poll_fails_supervises_and_does_not_spin),
 		cmocka_unit_test(a_drain_ends_the_idle_and_lets_the_busy_finish),
+		cmocka_unit_test(who_retires_accepts_no_more_and_serves_what_it_has),
+		cmocka_unit_test(who_retires_with_nobody_there_ends),
+		cmocka_unit_test(who_retires_can_still_be_drained),
 		cmocka_unit_test(a_drain_serves_what_waited_in_the_backlog),
 		cmocka_unit_test(a_drain_out_of_descriptors_serves_the_backlog_too),
 		cmocka_unit_test(the_end_of_the_grace_cuts_what_is_left),
@@ -1446,8 +1467,6 @@ int main(void)
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
 		cmocka_unit_test(the_last_bytes_and_the_end_travel_together),
-		cmocka_unit_test(a_retired_server_accepts_no_more_and_ends_with_its_last_connection),
-		cmocka_unit_test(a_retired_server_without_connections_ends_at_once_and_a_drain_may_follow),
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
 		cmocka_unit_test(a_server_is_a_fiber_beside_others),
