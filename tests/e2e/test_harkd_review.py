@@ -142,15 +142,37 @@ def test_a_waiting_program_is_not_idle_while_it_runs(harkd, tmp_path):
 
 @pytest.mark.parametrize("model", ["inline", "process", "thread", "fiber"])
 def test_nobody_is_lost_where_workers_end_when_idle_and_start_on_demand(harkd, model):
-    d = harkd(service("echo", "box = echo", f"model = {model}", "start = demand", "stop_idle = 5ms"))
+    d = harkd(service("echo", "box = echo", f"model = {model}", "start = demand", "stop_idle = 10ms"))
     port = d.port("echo")
     for i in range(150):
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
             ping(s)
-        time.sleep(i % 10 / 1000)  # about when its worker is told to end
+        time.sleep(0.005 + i % 10 * 0.002)  # about when its worker is told to end
     starts = d.service("echo")
     assert starts["starts"] > 5 and starts["crashes"] == 0, starts
     assert d.stop() == 0, d.stderr
+
+
+def test_somebody_who_waits_is_served_however_soon_a_service_counts_as_idle(harkd):
+    d = harkd(service("echo", "box = echo", "start = demand", "stop_idle = 1ns"))
+    for _ in range(20):
+        with d.connect("echo") as s:
+            ping(s)
+    assert d.service("echo")["starts"] <= 25
+
+
+def test_a_rate_is_not_forgotten_while_nobody_is_there(harkd):
+    d = harkd(service("daytime", "box = daytime", "rate = 3/h", "start = demand", "stop_idle = 20ms"))
+    port = d.port("daytime")
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
+            assert read_all(s)
+    wait_until(lambda: d.service("daytime")["state"] == "waiting")
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
+        s.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            s.recv(1)
+    assert d.service("daytime")["accepted"] == 3
 
 
 @pytest.mark.parametrize("model", ["inline", "process", "thread"])
@@ -445,6 +467,22 @@ def test_a_pid_file_that_a_reload_moves_is_moved(harkd, tmp_path):
     assert not (tmp_path / "one").exists()
     assert d.stop() == 0
     assert not (tmp_path / "two").exists()
+
+
+def test_paths_that_the_new_generation_does_not_want_are_removed_by_it(harkd, tmp_path):
+    d = harkd(ECHO + service("gone", "box = echo", listen=f"unix:{tmp_path}/gone") + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept"))
+    d.head = HEAD.replace("control\n", "elsewhere\n")
+    d.configure(ECHO + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept"))  # and no reload
+    d.send(signal.SIGUSR2)
+    d.generations.append(heir_of(d))
+    d.process.wait(PATIENCE)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_socket()) == ["elsewhere", "kept"]
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(tmp_path / "kept"))
+        ping(s)
+    os.kill(d.generations[0], signal.SIGTERM)
+    wait_until(lambda: gone(d.generations[0]))
+    assert not [p for p in tmp_path.iterdir() if p.is_socket()]
 
 
 # ---- signals, deaths, orphans ---------------------------------------------------------------------
