@@ -3,7 +3,7 @@
  * old one goes on as if nothing had been.
  *
  *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control socket's is
- *                           "control"; "-" before it: its path is a service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
+ *                           "control PATH"; "-" before it: its path is a service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
  *   HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
@@ -34,6 +34,7 @@ static struct {
 	char **key;
 	bool *taken;
 	int n;
+	bool closed;
 } inherited;
 
 /* Where the binary lies; a new one was put in the place of the running one. */
@@ -77,7 +78,7 @@ static void inherit(void)
 
 int upgrade_inherited(const char *key, bool *managed)
 {
-	for (int i = 0; i < inherited.n; i++) {
+	for (int i = 0; i < inherited.n && !inherited.closed; i++) {
 		const char *line = inherited.key[i];
 		bool is_managed = line[0] == '-';
 		if (inherited.taken[i] || strcmp(line + is_managed, key) != 0)
@@ -94,7 +95,19 @@ void upgrade_close_rest(void)
 	for (int i = 0; i < inherited.n; i++)
 		if (!inherited.taken[i])
 			(void)close(FIRST_FD + i);
-	inherited.n = 0;
+	inherited.closed = true;
+}
+
+/* Of those that nobody wanted. Only now: until we were ready the older generation might have had to go on with them. */
+static void remove_paths(void)
+{
+	struct stat st;
+	for (int i = 0; i < inherited.n; i++) {
+		const char *address = strstr(inherited.key[i], "unix"); /* behind "control " */
+		const char *path = inherited.taken[i] || inherited.key[i][0] == '-' || address == NULL ? NULL : unix_path(address);
+		if (path != NULL && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+			(void)unlink(path);
+	}
 }
 
 void upgrade_done(void)
@@ -149,6 +162,7 @@ void upgrade_self(struct supervisor *v)
 
 void upgrade_tell_ready(struct supervisor *v)
 {
+	remove_paths();
 	if (v->parent_fd >= 0) {
 		(void)!write(v->parent_fd, "", 1);
 		(void)close(v->parent_fd);
@@ -211,7 +225,7 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 	}
 	if (control_listener_fd(v->control) >= 0) {
 		(*fds)[(*n)++] = control_listener_fd(v->control);
-		(void)fputs("control\n", f);
+		(void)fprintf(f, "%s\n", control_key(v->control));
 	}
 	return fclose(f) == 0;
 }
