@@ -18,6 +18,8 @@
  * the server drains, the whole group is asked to end, ever more firmly: end of input at once, SIGTERM --term-after later, and
  * SIGKILL --kill-after (see climb()).
  *
+ * Where there is no room for a process (RLIMIT_NPROC, memory, descriptors) it is tried again for ten seconds.
+ *
  * The outcome is the program's pid and status; 127 or 126 in a shell's manner if it could not be started (not found; anything
  * else). */
 #include "environ.h"
@@ -46,6 +48,9 @@
 #define DRAIN_STEP_NS (2 * HARK_S)
 /* How long one that was killed may take to be gone, when there is no more time. */
 #define DYING_MS 1000
+/* How long a connection waits for a process that cannot be had, and between tries. */
+#define ROOM_NS      (10 * HARK_S)
+#define ROOM_STEP_NS (100 * HARK_MS)
 
 struct exec {
 	bool stderr_too;
@@ -197,6 +202,26 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 	return r;
 }
 
+/* There is no room for a process now: others give some back. */
+static bool may_pass(int r)
+{
+	return r == -EAGAIN || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
+/* start(), again and again for a while: a connection that waits is better than one that is lost. */
+static int start_patiently(const struct exec *x, struct hark_conn *c, struct spawned *p)
+{
+	struct hark_conn_stats stats;
+	int64_t until = hark_after(ROOM_NS);
+	hark_conn_stats(c, &stats);
+	until = earlier(until, stats.deadline_ns);
+	for (;;) {
+		int r = start(x, c, p);
+		if (!may_pass(r) || hark_now() >= earlier(until, hark_drain_deadline()) || hark_sleep(ROOM_STEP_NS) < 0)
+			return r;
+	}
+}
+
 void exec_serve(struct hark_conn *c, void *arg)
 {
 	const struct exec *x = arg;
@@ -206,7 +231,7 @@ void exec_serve(struct hark_conn *c, void *arg)
 	if (r == -EALREADY)
 		return;
 	if (r == 0)
-		r = start(x, c, &p);
+		r = start_patiently(x, c, &p);
 	if (r < 0) {
 		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
 		return;

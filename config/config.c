@@ -124,6 +124,26 @@ int config_load_draft(const struct draft *d, struct config **out)
 	return finish(w, out);
 }
 
+static void warn_of_section(struct whole *w, const struct draft_section *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		const struct draft_line *l = &s->lines[i];
+		if (l->kind == DRAFT_REMARK && strncmp(l->value, DRAFT_NOT_CARRIED, strlen(DRAFT_NOT_CARRIED)) == 0)
+			inside_warning(w, inside_at(w, inside_file(w, l->place.file), l->place.line), "%s", l->value);
+	}
+}
+
+int config_warn_of_draft(struct config *c, const struct draft *d)
+{
+	struct whole *w = c->private;
+
+	warn_of_section(w, &d->head);
+	for (size_t i = 0; i < d->n; i++)
+		warn_of_section(w, d->sections[i]);
+	inside_publish(w);
+	return w->no_memory ? -ENOMEM : 0;
+}
+
 struct config_service *config_find(const struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_services; i++)

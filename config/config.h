@@ -123,6 +123,9 @@ int config_load(const char *file, struct config **out);
 /* The same from a draft (draft.h): each setting's own place is told in errors. The draft stays the caller's and may be freed at once. */
 int config_load_draft(const struct draft *d, struct config **out);
 
+/* Adds to the warnings what the draft's readers could not carry over, each with its place. 0 or -ENOMEM. */
+int config_warn_of_draft(struct config *c, const struct draft *d);
+
 /* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each service of another user
  * is tried in a forked child that becomes that user). Adds to the errors and returns their number, or -ENOMEM. */
 int config_check_system(struct config *c);

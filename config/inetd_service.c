@@ -326,6 +326,10 @@ static bool judge_internal(struct inetd *r, struct service *s)
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strcmp(names[i], said) == 0 || strcmp(names[i], official) == 0)
 			s->box = names[i];
+	/* "7007 stream tcp nowait root internal echo": more than other inetds take, for ports that services(5) does not know. */
+	for (size_t i = 0; i < sizeof names / sizeof *names && s->box == NULL && s->e->argv.n == 1; i++)
+		if (strcmp(names[i], s->e->argv.word[0]) == 0)
+			s->box = names[i];
 	if (s->box != NULL)
 		return true;
 	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
@@ -571,7 +575,8 @@ static void put_program(struct inetd *r, struct draft_section *to, const struct 
 		draft_remark(r->draft, to, e->place, "hosts.allow and hosts.deny still count: tcpd(8) looks at them and then runs %s",
 		             argv0 != NULL ? argv0 : "nothing");
 	if (e->program[0] != '/')
-		draft_remark(r->draft, to, e->place, "%s is looked for in $PATH; inetd looks in /", e->program);
+		draft_remark(r->draft, to, e->place, "%s is %s; inetd looks in /", e->program,
+		             strchr(e->program, '/') != NULL ? "meant from the directory of its file" : "looked for in $PATH");
 	for (size_t i = 1; i < e->argv.n; i++)
 		if (e->argv.word[i][0] == '#')
 			draft_remark(r->draft, to, e->place, "\"%s\" and what follows are arguments of the program, as in inetd, and no comment",
@@ -587,7 +592,8 @@ static void put_box(struct inetd *r, struct draft_section *to, const struct serv
 
 	draft_set(r->draft, to, s->e->place, "box", "%s", s->box);
 	for (size_t i = 0; i < argv->n; i++)
-		if (strcmp(argv->word[i], "internal") != 0 && strcmp(argv->word[i], last_part(s->e->service)) != 0)
+		if (strcmp(argv->word[i], "internal") != 0 && strcmp(argv->word[i], last_part(s->e->service)) != 0 &&
+		    strcmp(argv->word[i], s->box) != 0)
 			draft_drop(r->draft, to, s->e->place, "argument %s of an internal service", argv->word[i]);
 	if (strcmp(s->box, "daytime") == 0)
 		draft_remark(r->draft, to, s->e->place, "inetd tells local time as ctime(3) has it; hark tells UTC as ISO 8601 has it");

@@ -495,7 +495,7 @@ static void read_rlimit(struct reading *r, const char *value, void *base)
 	struct config_service *s = &((struct service *)base)->s;
 	const struct config_how *how = r->key->how;
 	const char *colon = strchr(value, ':');
-	struct rlimit limit;
+	struct rlimit limit = {0};
 	size_t n = colon != NULL ? (size_t)(colon - value) : strlen(value);
 	bool good = parse_limit(value, n, how->suffixes, &limit.rlim_cur);
 

@@ -146,6 +146,20 @@ static void service_json(FILE *to, const struct supervisor *v, const struct serv
 	(void)fputs("}", to);
 }
 
+/* disable = yes: nothing was ever opened or counted for it. */
+static void disabled_json(FILE *to, const struct supervisor *v, const struct config_service *conf)
+{
+	static struct counters none;
+	const struct service s = {.conf = conf, .state = SERVICE_DISABLED, .counters = &none};
+	service_json(to, v, &s);
+}
+
+static const struct config_service *disabled(const struct supervisor *v, const char *name)
+{
+	const struct config_service *conf = config_find(v->epoch->config, name);
+	return conf != NULL && conf->disabled ? conf : NULL;
+}
+
 static void time_json(FILE *to)
 {
 	struct timespec now;
@@ -167,7 +181,10 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 			return s;
 		nearest_offer(&near, s->conf->name);
 	}
-	(void)snprintf(text, sizeof text, "no such service: %s%s", name, nearest_hint(&near, "", hint, sizeof hint));
+	if (disabled(v, name) != NULL)
+		(void)snprintf(text, sizeof text, "%s is disabled: its configuration says so", name);
+	else
+		(void)snprintf(text, sizeof text, "no such service: %s%s", name, nearest_hint(&near, "", hint, sizeof hint));
 	error_answer(to, text);
 	return NULL;
 }
@@ -175,7 +192,8 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 static void do_status(struct supervisor *v, const char *name, FILE *to)
 {
 	struct service *one = NULL;
-	if (name != NULL && (one = named(v, name, to)) == NULL)
+	const struct config_service *off = name != NULL ? disabled(v, name) : NULL;
+	if (name != NULL && off == NULL && (one = named(v, name, to)) == NULL)
 		return;
 	(void)fputs("{\"ok\":true", to);
 	json_key(to, "version", HARK_VERSION);
@@ -186,11 +204,19 @@ static void do_status(struct supervisor *v, const char *name, FILE *to)
 	(void)fprintf(to, ",\"draining\":%s,\"services\":[", v->draining ? "true" : "false");
 	bool first = true;
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (one != NULL && s != one)
+		if ((one != NULL && s != one) || off != NULL)
 			continue;
 		(void)fputs(first ? "" : ",", to);
 		first = false;
 		service_json(to, v, s);
+	}
+	for (size_t i = 0; i < v->epoch->config->n_services && one == NULL; i++) {
+		const struct config_service *conf = v->epoch->config->services[i];
+		if (!conf->disabled || (off != NULL && conf != off))
+			continue;
+		(void)fputs(first ? "" : ",", to);
+		first = false;
+		disabled_json(to, v, conf);
 	}
 	(void)fputs("]}", to);
 }
@@ -473,7 +499,10 @@ void control_close(struct supervisor *v)
 				drop(&c->clients[i]);
 		}
 	if (v->handed_over) {
-		(void)close(c->fd); /* the path is the next generation's */
+		__attribute__((used)) static struct hark_listener *left;
+		(void)close(c->fd); /* the path is the next generation's, and hark_listener_close() would remove it */
+		left = c->listener;
+		(void)left;
 	} else {
 		hark_listener_close(c->listener);
 		const char *path = unix_path(c->key + strlen(KEY_HEAD));

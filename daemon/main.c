@@ -20,7 +20,7 @@
 enum { STATUS_FAILED = 1, STATUS_USAGE = 100, STATUS_SYSTEM = 111 };
 
 static const char usage[] =
-	"usage: harkd [-c FILE | --inetd FILE] [-t] [--daemon] [--pid-file FILE]\n"
+	"usage: harkd [-c FILE | --inetd FILE] [-t] [--daemon] [--pid-file FILE] [--control PATH]\n"
 	"\n"
 	"Serves what a configuration says: boxes, programs and relays on any addresses.\n"
 	"\n"
@@ -30,6 +30,7 @@ static const char usage[] =
 	"      --foreground     stay in the foreground (so it does without --daemon)\n"
 	"      --daemon         go into the background once everything serves\n"
 	"      --pid-file FILE  write the process number there once everything serves\n"
+	"      --control PATH   the control socket (none: there is none), whatever the configuration says\n"
 	"  -h, --help           this\n"
 	"  -V, --version        the version\n"
 	"\n"
@@ -37,7 +38,7 @@ static const char usage[] =
 	"Exit codes: 0; 1: failed; 100: wrong usage or configuration; 111: the system refused.\n";
 
 struct arguments {
-	const char *config, *inetd, *pid_file;
+	const char *config, *inetd, *pid_file, *control;
 	bool test, daemon;
 };
 
@@ -49,11 +50,11 @@ static _Noreturn void bad_usage(const char *what)
 
 static void read_arguments(int argc, char *argv[], struct arguments *a)
 {
-	enum { INETD = 256, FOREGROUND, DAEMON, PID_FILE };
+	enum { INETD = 256, FOREGROUND, DAEMON, PID_FILE, CONTROL };
 	static const struct option longs[] = {
 		{"config", required_argument, NULL, 'c'}, {"inetd", required_argument, NULL, INETD}, {"test", no_argument, NULL, 't'},
 		{"foreground", no_argument, NULL, FOREGROUND}, {"daemon", no_argument, NULL, DAEMON},
-		{"pid-file", required_argument, NULL, PID_FILE}, {"help", no_argument, NULL, 'h'},
+		{"pid-file", required_argument, NULL, PID_FILE}, {"control", required_argument, NULL, CONTROL}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {0},
 	};
 	for (int o; (o = getopt_long(argc, argv, "c:thV", longs, NULL)) != -1;) {
@@ -64,6 +65,7 @@ static void read_arguments(int argc, char *argv[], struct arguments *a)
 		case FOREGROUND: a->daemon = false; break;
 		case DAEMON: a->daemon = true; break;
 		case PID_FILE: a->pid_file = optarg; break;
+		case CONTROL: a->control = optarg; break;
 		case 'h': (void)fputs(usage, stdout); exit(0);
 		case 'V': (void)puts("harkd " HARK_VERSION); exit(0);
 		default: (void)fputs("Try harkd --help.\n", stderr); exit(STATUS_USAGE);
@@ -78,7 +80,7 @@ static void read_arguments(int argc, char *argv[], struct arguments *a)
 /* The same for an upgrade: paths that were relative are not, and the directory may have become another. */
 static char *const *upgrade_arguments(const struct supervisor *v, const struct arguments *a, char *name)
 {
-	static char *argv[8];
+	static char *argv[9];
 	int n = 0;
 	argv[n++] = name;
 	argv[n++] = (char *)(v->inetd ? "--inetd" : "--config"); /* execv(3) writes to none of them */
@@ -88,6 +90,10 @@ static char *const *upgrade_arguments(const struct supervisor *v, const struct a
 	if (v->pid_file != NULL) {
 		argv[n++] = (char *)"--pid-file";
 		argv[n++] = v->pid_file;
+	}
+	if (v->control_path != NULL) {
+		argv[n++] = (char *)"--control";
+		argv[n++] = (char *)v->control_path;
 	}
 	return argv;
 }
@@ -165,8 +171,8 @@ static int into_background(struct supervisor *v)
 static int open_control(struct supervisor *v)
 {
 	struct hark_why why;
-	const char *path = v->epoch->config->control;
-	if (path == NULL || path[0] == '\0' || control_open(v, path, &why) == 0)
+	const char *path = v->control_path != NULL ? v->control_path : v->epoch->config->control;
+	if (path == NULL || path[0] == '\0' || strcmp(path, "none") == 0 || control_open(v, path, &why) == 0)
 		return 0;
 	log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
 	return STATUS_SYSTEM;
@@ -238,7 +244,8 @@ int main(int argc, char *argv[])
 	v.inetd = a.inetd != NULL;
 	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);
 	v.pid_file = a.pid_file != NULL ? absolute(a.pid_file) : NULL;
-	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL))
+	v.control_path = a.control == NULL || strcmp(a.control, "none") == 0 ? a.control : absolute(a.control);
+	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL) || (a.control != NULL && v.control_path == NULL))
 		return end(&v, STATUS_SYSTEM);
 	if (a.test)
 		return end(&v, test_only(&v));
@@ -248,7 +255,7 @@ int main(int argc, char *argv[])
 		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", strerror(errno));
 		return STATUS_SYSTEM;
 	}
-	v.pid = getpid();
+	v.pid = getpid(); /* another one, in the background */
 	int status = begin(&v);
 	if (status != 0) {
 		abandon(&v);

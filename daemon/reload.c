@@ -44,6 +44,8 @@ static int load_inetd(const char *file, struct config **out)
 	int r = d != NULL ? draft_read_inetd(d, file) : -ENOMEM;
 	if (r == 0)
 		r = config_load_draft(d, out);
+	if (r >= 0 && config_warn_of_draft(*out, d) < 0)
+		r = -ENOMEM; /* *out has what there was memory for */
 	draft_free(d);
 	return r;
 }
@@ -154,6 +156,8 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 	}
 	if (r == 0 && log_open(c, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
+	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
+		log_event(LOG_LEVEL_WARNING, NULL, "%s", c->warnings[i]);
 	struct epoch *e = r == 0 ? epoch_new(c) : NULL;
 	if (e == NULL) {
 		if (r < 0)

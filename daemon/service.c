@@ -460,7 +460,7 @@ const char *service_state_name(const struct service *s)
 {
 	static const char *const names[] = {
 		[SERVICE_WAITING] = "waiting", [SERVICE_RUNNING] = "running", [SERVICE_BACKING_OFF] = "backing-off",
-		[SERVICE_STOPPED] = "stopped", [SERVICE_GONE] = "draining",
+		[SERVICE_STOPPED] = "stopped", [SERVICE_GONE] = "draining", [SERVICE_DISABLED] = "disabled",
 	};
 	return s->state == SERVICE_STOPPED && s->workers != NULL ? "draining" : names[s->state];
 }

@@ -20,7 +20,7 @@
 
 #define READY_NS HARK_S /* between looks at a start-up that lasts */
 
-enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_DEMAND, WATCH_READY, WATCH_CONTROL };
+enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_READY, WATCH_CONTROL };
 
 struct watch {
 	enum watched what;
@@ -77,13 +77,15 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	t->n = 0;
 	watch(t, v->signal_fd, (struct watch){WATCH_SIGNALS, NULL, NULL});
 	watch(t, v->heir_fd, (struct watch){WATCH_HEIR, NULL, NULL});
+	if (v->generation > 1)
+		watch(t, v->parent_fd, (struct watch){WATCH_ELDER, NULL, NULL}); /* POLLERR, once nobody reads there */
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		watch_service(v, t, s);
 	t->control = t->n;
 	if (reserve(t, 64) < 0)
 		return;
-	/* Until it is ready a new generation leaves the control socket to the older one: it may yet fail. */
-	int n = v->generation == 1 || v->told_ready ? control_poll(v->control, t->fds + t->n, 64) : 0;
+	/* Until the older one has let go of the control socket a new generation leaves it to that: it may yet fail, and two must not answer. */
+	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
 	t->n += (size_t)n;
@@ -107,8 +109,8 @@ static int timeout_ms(const struct supervisor *v)
 		if (due < at)
 			at = due;
 	}
-	if (!v->told_ready && at > now + READY_NS)
-		at = now + READY_NS;
+	if (!v->told_ready && !v->draining && at > now + READY_NS)
+		at = starting(v) ? now + READY_NS : now; /* nothing to wait for: all are on demand */
 	if (at == HARK_FOREVER)
 		return -1;
 	return at <= now ? 0 : at - now > 3600 * HARK_S ? 3600 * 1000 : (int)((at - now + HARK_MS - 1) / HARK_MS);
@@ -143,23 +145,29 @@ static void hang_up(struct supervisor *v)
 	notify("READY=1");
 }
 
+/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and when it is asked for
+ * by a signal then: they have the grace. And then: at once. */
 void supervisor_drain(struct supervisor *v)
 {
-	bool again = v->draining;
+	bool begins = !v->draining, relieved = begins && v->handed_over, again = v->ending;
 	v->draining = true;
-	upgrade_abandon(v);
-	if (!v->handed_over)
+	v->ending = !relieved;
+	if (!v->handed_over) {
+		upgrade_abandon(v);
 		notify("STOPPING=1");
+	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (v->handed_over && s->state != SERVICE_GONE) {
+		if (relieved && s->state != SERVICE_GONE) {
 			s->state = SERVICE_GONE;
 			service_retire(s);
 		} else if (s->state != SERVICE_GONE)
 			service_remove(v, s);
 		else if (again)
 			service_hurry(s);
+		else if (!relieved)
+			service_drain(s);
 	}
-	if (!again)
+	if (begins)
 		sockets_free(&v->sockets, v->handed_over);
 	if (v->handed_over)
 		control_close(v);
@@ -236,6 +244,9 @@ static void dispatch(struct supervisor *v, const struct watch *w)
 		return;
 	case WATCH_HEIR:
 		upgrade_heard(v);
+		return;
+	case WATCH_ELDER:
+		upgrade_alone(v);
 		return;
 	case WATCH_CONTROL:
 		return;
@@ -326,6 +337,19 @@ static void become_ready(struct supervisor *v)
 	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu services of %s", v->epoch->config->n_services, v->config_file);
 }
 
+static void look_at_start(struct supervisor *v)
+{
+	if (v->told_ready || v->draining || starting(v))
+		return;
+	if (unfit(v)) {
+		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends", v->generation);
+		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
+		supervisor_drain(v);
+	} else {
+		become_ready(v);
+	}
+}
+
 static void turn(struct supervisor *v, struct turn *t)
 {
 	watch_all(v, t);
@@ -342,29 +366,22 @@ static void turn(struct supervisor *v, struct turn *t)
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (service_due(s) <= hark_now())
 			service_look(v, s);
-	bury(v);
-	if (v->told_ready || v->draining || starting(v))
-		return;
-	if (unfit(v)) {
-		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends", v->generation);
-		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
-		supervisor_drain(v);
-	} else {
-		become_ready(v);
-	}
+	look_at_start(v);
+	bury(v); /* last: nothing would wake us for those who are gone by now */
 }
 
 int supervisor_signals(struct supervisor *v)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD, SIGUSR1}; /* the last one is not meant for us, and must do no harm */
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD,
+		SIGUSR1}; /* the last one is nothing to us, and must do no harm; and a worker that is sent it may not have its handlers yet */
 	sigset_t set;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		(void)sigaddset(&set, ours[i]);
 	(void)signal(SIGPIPE, SIG_IGN);
+	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
-	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return v->signal_fd < 0 ? -errno : 0;
 }
 

@@ -81,7 +81,7 @@ struct worker {
 	int64_t kill_at;     /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
 	bool killed;
-	bool retired;        /* told to accept no more */
+	bool retired;        /* it was told to accept no more */
 	struct worker *next;
 };
 
@@ -91,6 +91,7 @@ enum service_state {
 	SERVICE_BACKING_OFF,
 	SERVICE_STOPPED,     /* by command: its sockets are closed */
 	SERVICE_GONE,        /* removed by a reload: its last workers drain */
+	SERVICE_DISABLED,    /* for control.c: the configuration has it, the supervisor has not */
 };
 
 struct service {
@@ -115,20 +116,23 @@ struct supervisor {
 	bool inetd;              /* config_file is an inetd.conf */
 	char *pid_file;          /* --pid-file; NULL: the configuration's */
 	char *pid_written;       /* where our number stands; NULL: nowhere */
+	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;
 	struct service *services;
 	struct control *control;
 	int counters_fd;
 	int signal_fd;
-	int parent_fd;           /* whoever started us learns by it that we are ready, or why not; -1 */
+	int parent_fd;           /* whoever started us learns by it that we are ready, or why not; an older generation also holds the control
+	                          * socket as long as it is open, and two must not answer there. -1 */
 	int generation;          /* 1, and one more with each upgrade */
 	pid_t pid;
 	struct rlimit nofile;    /* RLIMIT_NOFILE as it was: workers and the next generation get that, ours is as high as may be */
 	int64_t began;
 	bool in_background;      /* --daemon: nobody sees our standard error */
 	bool told_ready;
-	bool draining;           /* SIGTERM: ends when the last worker has */
+	bool draining;           /* ends when the last worker has */
+	bool ending;             /* because of SIGTERM, not of an upgrade alone: a second one ends at once */
 	bool failed;             /* an heir that cannot serve */
 	bool handed_over;        /* an upgrade took place: what is left is the next generation's */
 	/* upgrade.c */
@@ -175,12 +179,13 @@ int load_config(const struct supervisor *v, struct config **out); /* config_load
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
 void upgrade_heard(struct supervisor *v);                /* heir_fd is readable, or heir_deadline is over */
 void upgrade_ended(struct supervisor *v);                /* the heir's process has ended */
-void upgrade_abandon(struct supervisor *v);              /* ends the heir, if there is one */
+void upgrade_abandon(struct supervisor *v);              /* we are about to end: so is the heir, if there is one */
 void upgrade_self(struct supervisor *v);                 /* at start: takes over what the environment says */
 int upgrade_inherited(const char *key, bool *managed);   /* the descriptor that the older generation had for it, once; -1 */
 void upgrade_close_rest(void);                           /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
 void upgrade_done(void);
+void upgrade_alone(struct supervisor *v);                /* parent_fd has no reader any more: the older generation has let go */
 
 /* control.c */
 int control_open(struct supervisor *v, const char *path, struct hark_why *why);

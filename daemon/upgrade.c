@@ -163,10 +163,16 @@ void upgrade_self(struct supervisor *v)
 void upgrade_tell_ready(struct supervisor *v)
 {
 	remove_paths();
-	if (v->parent_fd >= 0) {
+	if (v->parent_fd >= 0)
 		(void)!write(v->parent_fd, "", 1);
+	if (v->generation == 1)
+		upgrade_alone(v);
+}
+
+void upgrade_alone(struct supervisor *v)
+{
+	if (v->parent_fd >= 0)
 		(void)close(v->parent_fd);
-	}
 	v->parent_fd = -1;
 }
 
@@ -186,10 +192,11 @@ static void set_number(const char *name, long value)
 	(void)setenv(name, text, 1);
 }
 
-/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked: one that comes before the new binary has
- * blocked them itself would kill it. */
+/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked, as one that comes before the new binary has
+ * blocked them itself would kill it; but for those that are meant to. */
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, const char *addresses)
 {
+	sigset_t ends;
 	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
 		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 2);
 		if (fds[i] < 0)
@@ -203,6 +210,10 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
 	set_number("HARKD_NOFILE", (long)v->nofile.rlim_cur); /* the limit itself stays as we raised it: its sockets are above the other */
+	(void)sigemptyset(&ends);
+	(void)sigaddset(&ends, SIGTERM);
+	(void)sigaddset(&ends, SIGINT);
+	(void)sigprocmask(SIG_UNBLOCK, &ends, NULL);
 	(void)execv(own_path, argv);
 	_exit(111);
 }
@@ -329,7 +340,8 @@ void upgrade_abandon(struct supervisor *v)
 {
 	if (v->heir == 0)
 		return;
-	end_heir(v);
+	(void)kill(v->heir, SIGTERM); /* it may serve already, and drains then */
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is given up", v->generation + 1);
 	forget_heir(v);
 }
 

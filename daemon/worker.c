@@ -151,6 +151,12 @@ static void set_limits(void)
 	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
 		if ((self.conf->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &self.conf->rlimit[i]) < 0)
 			give_up("setrlimit", strerror(errno));
+	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all there is. */
+	struct rlimit files;
+	if (!self.is_exec && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	if (self.conf->umask >= 0)
 		(void)umask((mode_t)self.conf->umask);
 	errno = 0;
@@ -277,7 +283,7 @@ static void add(_Atomic uint64_t *to, int64_t n)
 static void closed(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid > 0 ? e->pid : getpid()};
+	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
 	count_bytes(e->conn, &l);
 	add(&self.counters->closed, 1);
 	add(&self.counters->failed, e->error != 0 || e->status != 0);
@@ -286,6 +292,8 @@ static void closed(const struct hark_event *e)
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
+	if (l.pid == 0)
+		l.pid = getpid();
 	log_connection(&l, &self.counters->log_dropped);
 }
 
@@ -334,6 +342,11 @@ static int admit(struct hark_conn *c, void *limits)
 	return ticket;
 }
 
+static bool paced(const struct config_service *c)
+{
+	return c->max_conns > 0 || c->rate.events > 0 || c->max_load > 0;
+}
+
 static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 {
 	const struct config_service *c = self.conf;
@@ -346,7 +359,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
-		.pace = limits_pace,
+		.pace = paced(c) ? limits_pace : NULL, /* not to look at each datagram for nothing */
 		.admit = admit,
 		.leave = limits_leave,
 		.limit_arg = &self.limits,

@@ -265,11 +265,12 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
 /* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte, without a
  * buffer of the caller's and mostly without copying. May suspend. Returns the count; 0 at the end of from; -EOPNOTSUPP
- * for datagrams. After a failure of to what was read is lost. */
+ * for datagrams. After a failure of to what was read is lost. Much at a time, between sockets, is spliced; for that, as for
+ * hark_sendfile(), their O_NONBLOCK is set. */
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to);
 
 /* Copies from one connection to another until from's end, flushing as it goes.
- * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). */
+ * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). Splices as hark_pass(). */
 int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed);
 
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */
@@ -356,7 +357,7 @@ const char *hark_model_name(enum hark_model m);
 int hark_model_parse(const char *name);
 
 enum hark_event_kind {
-	HARK_EVENT_READY = 1,   /* every worker accepts from now on */
+	HARK_EVENT_READY = 1,   /* every worker that could be forked accepts from now on */
 	HARK_EVENT_OPEN,        /* conn was accepted */
 	HARK_EVENT_CLOSE,       /* conn's box has returned; conn is closed next. error: 0 or why it was cut */
 	HARK_EVENT_PAUSED,      /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), EBUSY: pace() says
@@ -415,7 +416,8 @@ struct hark_serve_opts {
 };
 
 /* Serves every listener, streams and datagrams alike, until drained. Each datagram is a connection of its own; replies
- * written while a batch is served leave by sendmmsg(2). A worker that dies is restarted, at once at first, then with back-off up to 10 s.
+ * written while a batch is served leave by sendmmsg(2). A worker that dies is restarted, at once at first, then with back-off up to 10 s,
+ * and one that cannot be forked is tried again likewise, as long as any runs at the start.
  * Children are waited for by their own pid alone. Descriptors run out: accepting pauses and resumes, nothing is refused.
  * When a drain begins the listeners' sockets are closed here (after what their backlog held is accepted); the
  * structs stay the caller's to hark_listener_close(). May suspend: on a fiber, others run meanwhile.
@@ -429,9 +431,10 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
  * Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
-/* Every hark_serve() of this process and its workers accepts no more and closes its sockets at once: for a process whose successor
- * accepts from the same ones. What is connected goes on as long as it likes, idle or not; with the last connection's end
- * hark_serve() returns 0. hark_drain() may follow. Async-signal-safe. */
+/* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended by itself, in its own
+ * time: nobody is told, nothing idle is ended. What waits in the backlogs is left there, for others that have the sockets open: a
+ * successor. A socket that was lent (serve_opts.wait) is lent no more. A hark_drain() may follow.
+ * Async-signal-safe. */
 void hark_retire(void);
 
 /* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
@@ -442,7 +445,11 @@ int64_t hark_drain_deadline(void);
  * A fiber is a function with a stack of its own, on the event loop of the thread that started it; it never moves to
  * another thread, and is switched only where a call may suspend. A scope holds fibers: its end waits for them all, so that
  * no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
- * hark_go() makes one for the thread. */
+ * hark_go() makes one for the thread, and in a box that one too hears of drains, and is cut when the grace ends.
+ *
+ * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes that were
+ * open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function there is no loop to
+ * go back to, and the child is aborted (SIGABRT). */
 
 struct hark_scope {
 	void *hark__private[6];

@@ -71,6 +71,7 @@ void hark__conn_free(struct hark_conn *c)
 	hark__reply_free(c->reply); /* first: nobody hands datagrams to a closed socket */
 	if (c->src.fd >= 0)
 		(void)hark__sys.close(c->src.fd);
+	hark__splice_end(c);
 	hark__buffer_release(&c->in);
 	hark__buffer_release(&c->out);
 	free(c);
@@ -261,12 +262,40 @@ static ssize_t idle_draining(struct hark_conn *c)
 	return n == -ETIMEDOUT || n == -ECANCELED ? 0 : n;
 }
 
+/* As hark__conn_fill(), but leaves what is there to hark_pass(), which is about to splice it. */
+static ssize_t look(struct hark_conn *c, unsigned events)
+{
+	char byte;
+	for (;;) {
+		ssize_t n = -1;
+		int r = hark__conn_expired(c);
+		if (r < 0)
+			return r;
+		errno = EAGAIN;
+		if (hark__ready(&c->src) & HARK__IN)
+			n = hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+		if (n == 0)
+			c->eof = true;
+		if (n >= 0)
+			return n;
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -errno;
+		hark__ready_clear(&c->src, HARK__IN);
+		r = hark__conn_wait_in(c, events, "idle");
+		if (r < 0)
+			return r;
+	}
+}
+
 static ssize_t idle_wait(struct hark_conn *c)
 {
 	bool on_loop = hark__loop_self() != NULL;
+	unsigned events = HARK__IN | (c->served ? HARK__DRAIN : 0);
 	if (on_loop)
 		hark__fiber_idles(true);
-	ssize_t n = hark__conn_fill(c, HARK__IN | (c->served ? HARK__DRAIN : 0), "idle");
+	ssize_t n = c->bulk ? look(c, events) : hark__conn_fill(c, events, "idle");
 	if (on_loop)
 		hark__fiber_idles(false);
 	return n;
@@ -296,7 +325,7 @@ int hark_shutdown(struct hark_conn *c, int directions)
 {
 	int r = 0;
 	if (directions & HARK_OUT)
-		r = hark_flush(c);
+		r = hark__conn_flush_last(c);
 	if (c->kind == HARK__REPLY)
 		return r;
 	int how = directions == (HARK_IN | HARK_OUT) ? SHUT_RDWR : directions == HARK_OUT ? SHUT_WR : SHUT_RD;
@@ -306,6 +335,8 @@ int hark_shutdown(struct hark_conn *c, int directions)
 }
 
 /* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
+#define LINGER_LOOK_NS HARK_MS /* most peers end when they have read our end: a look a moment later is cheaper than an engine's event */
+
 static void linger(struct hark_conn *c)
 {
 	char dropped[4096];
@@ -317,10 +348,15 @@ static void linger(struct hark_conn *c)
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
 	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
 		hark_idle_timeout(c, quiet);
+	bool looked = hark__loop_self() == NULL;
 	ssize_t n = 1;
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);
-		if (n == -EAGAIN)
+		if (n == -EAGAIN && !looked) {
+			looked = true;
+			n = hark_sleep(LINGER_LOOK_NS) == 0 ? 1 : 0;
+			hark__ready_set(&c->src, HARK__IN); /* perhaps: no engine has been asked */
+		} else if (n == -EAGAIN)
 			n = hark__conn_wait(c, HARK__IN, "end of stream") == 0 ? 1 : 0;
 		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
 			return;
@@ -331,7 +367,7 @@ int hark_close(struct hark_conn *c)
 {
 	if (c == NULL)
 		return 0;
-	int r = hark_flush(c);
+	int r = hark__conn_flush_last(c);
 	if (c->kind == HARK__STREAM && c->src.fd >= 0 && r == 0 && !c->eof)
 		linger(c);
 	hark__conn_free(c);

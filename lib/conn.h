@@ -32,10 +32,15 @@ struct hark_conn {
 	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
 	bool served : 1;         /* a server gave it: its waits end with a drain */
 	bool hurried : 1;        /* the reader's: it waits no longer than read_until */
+	bool bulk : 1;           /* the reader's, as the three below: splice.c. It has a pipe */
+	bool no_splice : 1;
+	uint8_t full_reads : 4;  /* in a row */
+	uint8_t short_moves : 4; /* in a row */
 	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in stream.c */
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
 	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
+	bool ending;             /* what is flushed now is the last before our end: it leaves together with it. The writer's */
 	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	_Atomic int64_t deadline; /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
 	_Atomic int64_t idle_ns;  /* 0: none. The same */
@@ -52,13 +57,16 @@ struct hark_conn {
 		struct sockaddr_in6 v6;
 		struct sockaddr any;
 	} peer;
+	pid_t pid;               /* hark_outcome() */
 	int64_t read_until;      /* the reader's own, beside the deadline */
-	int status;              /* hark_outcome(): both */
-	pid_t pid;
+	int status;              /* hark_outcome() */
 	int ticket;              /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link;  /* in the server's list */
-	struct hark__waiter first; /* serve_fiber.c: its first byte, or this */
-	struct hark__timer until;  /* moment without one */
+	union {
+		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
+		int pipe[2];               /* once that is past; if bulk */
+	};
+	struct hark__timer until;
 };
 
 /* A connection over fd, deadline and time-outs off. Takes fd only on success. -ENOMEM. */
@@ -95,11 +103,26 @@ int hark__conn_expired(const struct hark_conn *c);
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. (stream.c) */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
+/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended with a
+ * drain's beginning; -errno. */
+int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
+
+/* splice.c. Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing of from is
+ * buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP before anything moved: they
+ * cannot be. With the reader's role of from, the writer's of to, and nothing in to->out. Frees the pipe. */
+void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
+bool hark__splice_may(const struct hark_conn *from, struct hark_conn *to);
+ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
+void hark__splice_end(struct hark_conn *c);
+
 /* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */
 ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing);
 
 /* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);
+
+/* hark_flush() where the end follows at once: a shutdown or a close, without which the last bytes may stay behind. */
+int hark__conn_flush_last(struct hark_conn *c);
 
 /* The reader's and the writer's role. -ECANCELED: the fiber is cancelled. -EBUSY: another fiber or thread has it. */
 int hark__conn_begin(struct hark_conn *c, atomic_bool *role);

@@ -1,7 +1,8 @@
 /* copy.c — bulk data without the caller's hands: files to connections, connections to connections.
  *
  * sendfile(2) moves a file's pages straight to a socket. It has no flag to keep it from waiting, so the socket's O_NONBLOCK is set for
- * it, once; a connection that uses it is its owner's alone by then. Where the kernel cannot, a buffer does. */
+ * it, once; a connection that uses it is its owner's alone by then. Where the kernel cannot, a buffer does. Between sockets
+ * a buffer does until there is much: splice.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -97,12 +98,19 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
 	if (buf == NULL)
 		return -ENOMEM;
 	while (n > 0) {
+		if (hark__splice_may(from, to)) {
+			n = hark_pass(from, to);
+			writing = n < 0 && to->write_error < 0;
+			done += n > 0 ? n : 0;
+			continue;
+		}
 		n = hark_read(from, buf, CHUNK);
 		writing = n > 0;
 		if (n > 0)
 			n = hark_write(to, buf, (size_t)n);
 		if (n > 0) {
 			done += n;
+			hark__splice_note(from, to, n == CHUNK);
 			int r = hark_flush(to); /* the other side may wait for just this */
 			n = r < 0 ? r : n;
 		}

@@ -108,6 +108,13 @@ ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n)
 	return quiet_end(&q, hark__sys.sendfile(out, in, at, n), n);
 }
 
+ssize_t hark__fd_splice(int pipe, int out, size_t n)
+{
+	struct quiet q;
+	quiet_begin(&q);
+	return quiet_end(&q, hark__sys.splice(pipe, NULL, out, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK), n);
+}
+
 int hark__fd_fail(int fd, int rc)
 {
 	if (fd >= 0)

@@ -323,7 +323,10 @@ static void run_timers(struct hark__loop *l)
 	struct hark__heap_node *node;
 	while ((node = hark__heap_least(&l->timers, &at)) != NULL && at <= l->now) {
 		struct hark__timer *t = hark__container(node, struct hark__timer, node);
-		hark__heap_remove(&l->timers, node);
+		if (t->kept)
+			(void)hark__heap_set(&l->timers, node, HARK_FOREVER);
+		else
+			hark__heap_remove(&l->timers, node);
 		if (t->waiter->run == NULL)
 			fiber_timer_due(l, as_fiber(t->waiter));
 		else

@@ -48,6 +48,7 @@ int hark__fair(void);
 /* Timers call t->waiter's run() by queueing it. Setting a set one moves it. */
 struct hark__timer {
 	struct hark__heap_node node;
+	bool kept; /* its place in the heap outlives its moment: once set, it can always be set again. Until cleared */
 	struct hark__waiter *waiter;
 };
 

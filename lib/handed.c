@@ -57,6 +57,13 @@ bool hark__handed_take(int fd)
 	return !atomic_exchange_explicit(&taken[i], true, memory_order_relaxed);
 }
 
+void hark__handed_give_back(int fd)
+{
+	int i = fd - FIRST_FD;
+	if (i >= 0 && i < count())
+		atomic_store_explicit(&taken[i], false, memory_order_relaxed);
+}
+
 static bool is_taken(int i)
 {
 	return atomic_load_explicit(&taken[i], memory_order_relaxed);

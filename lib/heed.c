@@ -53,14 +53,13 @@ static void heed_run(struct hark__waiter *w)
 	if (now >= end)
 		cut(l);
 	int64_t next = now + TICK_NS;
-	if (hark__timer_set(l, &l->drain_timer, next < end || now >= end ? next : end) < 0)
-		hark__loop_wake(l, w); /* its slot was taken meanwhile: busy is better than deaf */
+	(void)hark__timer_set(l, &l->drain_timer, next < end || now >= end ? next : end); /* it is kept: cannot fail */
 }
 
 int hark__loop_heed(struct hark__loop *l)
 {
 	l->drain_waiter.run = heed_run;
-	l->drain_timer.waiter = &l->drain_waiter;
+	l->drain_timer = (struct hark__timer){.waiter = &l->drain_waiter, .kept = true};
 	l->heeds = true;
 	hark__source_init(&l->drain[0], hark__drain_fd());
 	hark__source_init(&l->drain[1], hark__drain_upstream_fd());

@@ -33,7 +33,7 @@ struct making {
 	const struct hark_address *parsed;
 	const struct hark_listen_opts *opts;
 	const char *step; /* what failed, where it was not bind or listen */
-	const char *hint; /* what helps */
+	struct hark__hint hint;
 };
 
 static bool is_wildcard(const struct hark_endpoint *e)
@@ -177,14 +177,14 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 	if (rc < 0)
 		return rc;
 	if (at.type != SOCK_STREAM && at.type != SOCK_DGRAM) {
-		m->hint = "it is a socket of neither streams nor datagrams";
+		m->hint.text = "it is a socket of neither streams nor datagrams";
 		return -EINVAL;
 	}
 	if (at.type == SOCK_STREAM) {
 		if (hark__sys.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0)
 			return -errno;
 		if (!listens) {
-			m->hint = "it is a stream socket that does not listen";
+			m->hint.text = "it is a stream socket that does not listen";
 			return -EINVAL;
 		}
 		rc = hark__fd_nonblock(fd, true);
@@ -196,10 +196,15 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 	if (rc == 0)
 		rc = hark__fd_cloexec(fd);
 	if (rc == 0 && !hark__handed_take(fd)) {
-		m->hint = "it was listened on before in this process";
+		m->hint.text = "it was listened on before in this process";
 		rc = -EBADF;
 	}
-	return rc < 0 ? rc : listener_new(fd, out);
+	if (rc < 0)
+		return rc;
+	rc = listener_new(fd, out);
+	if (rc < 0)
+		hark__handed_give_back(fd);
+	return rc;
 }
 
 static int listen_fd(struct making *m, struct hark_listener **out)
@@ -209,7 +214,7 @@ static int listen_fd(struct making *m, struct hark_listener **out)
 	if (fd < 0)
 		fd = hark__handed_by_name(m->parsed->path);
 	if (fd < 0) {
-		m->hint = "LISTEN_FDNAMES has no such name left for this process";
+		m->hint.text = "LISTEN_FDNAMES has no such name left for this process";
 		return -EBADF;
 	}
 	return adopt(fd, m, out);
@@ -234,10 +239,10 @@ static int listen_at(const struct hark_endpoint at[], int n, struct making *m, s
 /* Says what failed and, where the number alone leaves the reader at a loss, why. */
 static void explain(const struct making *m, int rc, const struct hark_endpoint *at)
 {
-	char hint[128] = "";
+	char hint[sizeof m->hint.room] = "";
 	unsigned port = at != NULL ? hark__endpoint_port(at) : 0;
-	if (m->hint != NULL)
-		(void)snprintf(hint, sizeof hint, "%s", m->hint);
+	if (m->hint.text != NULL)
+		(void)snprintf(hint, sizeof hint, "%s", m->hint.text);
 	else if (rc == -EADDRINUSE && port != 0)
 		(void)snprintf(hint, sizeof hint, "another process %s there: ss %s 'sport = :%u' tells which",
 		               at->type == SOCK_STREAM ? "listens" : "is", at->type == SOCK_STREAM ? "-ltnp" : "-lunp", port);
@@ -266,7 +271,7 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 	}
 	int n = hark__resolve(&a, HARK__TO_LISTEN, at, 2, HARK_FOREVER);
 	if (n < 0) {
-		m.hint = n == -EINVAL ? "no interface here has the scope's name" : NULL;
+		m.hint.text = n == -EINVAL ? "no interface here has the scope's name" : NULL;
 		explain(&m, n, NULL);
 		return n;
 	}

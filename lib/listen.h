@@ -22,11 +22,17 @@ struct hark_listener {
 	struct hark_conn *spare;       /* accept.c: what the next connection accepted becomes; NULL: none yet */
 };
 
+/* What helps, beside an error's number. */
+struct hark__hint {
+	const char *text; /* NULL: nothing more is known. Static, or room */
+	char room[192];
+};
+
 /* listen_unix.c. Binds fd to a unix name; a path that a dead server left is replaced, then mode and owner are set.
  * May suspend shortly, where a path seems to be left. Fills *made with the new path's lstat(2) unless the name is abstract.
- * 0 or -errno; *hint (static text) says more where there is more to say. What was made is removed on failure. */
+ * 0 or -errno; hint says more where there is more to say. What was made is removed on failure. */
 int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
-                    const char **hint);
+                    struct hark__hint *hint);
 
 /* Takes the path of a unix endpoint away if it still is that file. */
 void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino);
@@ -38,5 +44,8 @@ int hark__handed_bound_to(const struct hark_endpoint *at);
 
 /* Marks fd taken. false: it was taken before. A descriptor that was not handed over is never marked. */
 bool hark__handed_take(int fd);
+
+/* Takes the mark back: nothing came of it. */
+void hark__handed_give_back(int fd);
 
 #endif

@@ -35,8 +35,8 @@ static const char *path_of(const struct hark_endpoint *at)
 	return ((const struct sockaddr_un *)&at->addr)->sun_path;
 }
 
-/* A decimal id, or what a look-up of the name gives. */
-static int find_id(const char *name, bool group, unsigned *out)
+/* A decimal id, or what a look-up of the name gives. -EINVAL, with the name in hint. */
+static int find_id(const char *name, bool group, unsigned *out, struct hark__hint *hint)
 {
 	char space[4096], *end;
 	struct passwd user, *found_user = NULL;
@@ -50,31 +50,34 @@ static int find_id(const char *name, bool group, unsigned *out)
 		(void)getgrnam_r(name, &g, space, sizeof space, &found_group);
 	else
 		(void)getpwnam_r(name, &user, space, sizeof space, &found_user);
-	if (found_group == NULL && found_user == NULL)
+	if (found_group == NULL && found_user == NULL) {
+		(void)snprintf(hint->room, sizeof hint->room, "unix_owner: this machine has no %s \"%s\"", group ? "group" : "user", name);
+		hint->text = hint->room;
 		return -EINVAL;
+	}
 	*out = group ? found_group->gr_gid : found_user->pw_uid;
 	return 0;
 }
 
 /* "user", "user:group", ":group". */
-static int parse_owner(const char *text, struct owner *out, const char **hint)
+static int parse_owner(const char *text, struct owner *out, struct hark__hint *hint)
 {
 	char name[128];
 	const char *colon;
 	*out = (struct owner){(uid_t)-1, (gid_t)-1};
 	if (text == NULL)
 		return 0;
-	*hint = "unix_owner names no user or group of this machine";
-	if (snprintf(name, sizeof name, "%s", text) >= (int)sizeof name)
+	if (snprintf(name, sizeof name, "%s", text) >= (int)sizeof name) {
+		hint->text = "unix_owner is longer than any name";
 		return -EINVAL;
+	}
 	colon = strchr(text, ':');
 	if (colon != NULL)
 		name[colon - text] = '\0';
-	if (name[0] != '\0' && find_id(name, false, &out->uid) < 0)
+	if (name[0] != '\0' && find_id(name, false, &out->uid, hint) < 0)
 		return -EINVAL;
-	if (colon != NULL && find_id(colon + 1, true, &out->gid) < 0)
+	if (colon != NULL && find_id(colon + 1, true, &out->gid, hint) < 0)
 		return -EINVAL;
-	*hint = NULL;
 	return 0;
 }
 
@@ -107,38 +110,38 @@ static int probe_twice(const struct hark_endpoint *at)
 }
 
 /* bind(2) found the path taken. 0: it is free now. */
-static int clear_path(const struct hark_endpoint *at, const char **hint)
+static int clear_path(const struct hark_endpoint *at, struct hark__hint *hint)
 {
 	struct stat before, after;
 	const char *path = path_of(at);
 	if (hark__sys.lstat(path, &before) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(before.st_mode)) {
-		*hint = "the path exists and is not a socket: it is not removed";
+		hint->text = "the path exists and is not a socket: it is not removed";
 		return -EADDRINUSE;
 	}
 	int rc = probe_twice(at);
 	if (rc == -EADDRINUSE)
-		*hint = "a live server has this path: ss -xlp tells which";
+		hint->text = "a live server has this path: ss -xlp tells which";
 	else if (rc < 0 && rc != -ECANCELED)
-		*hint = "the path exists, and whether a server lives there cannot be told";
+		hint->text = "the path exists, and whether a server lives there cannot be told";
 	if (rc < 0)
 		return rc;
 	if (hark__sys.lstat(path, &after) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (after.st_dev != before.st_dev || after.st_ino != before.st_ino) {
-		*hint = "another server has just come to this path";
+		hint->text = "another server has just come to this path";
 		return -EADDRINUSE;
 	}
 	if (hark__sys.unlink(path) < 0 && errno != ENOENT) {
 		rc = -errno;
-		*hint = "a dead server left the path, and it cannot be removed";
+		hint->text = "a dead server left the path, and it cannot be removed";
 		return rc;
 	}
 	return 0;
 }
 
-static int bind_clearing(int fd, const struct hark_endpoint *at, const char **hint)
+static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hint *hint)
 {
 	bool abstract = path_of(at)[0] == '\0';
 	int rc = -EADDRINUSE;
@@ -147,7 +150,7 @@ static int bind_clearing(int fd, const struct hark_endpoint *at, const char **hi
 		if (rc != -EADDRINUSE)
 			break;
 		if (abstract) {
-			*hint = "a live server has this name: ss -xlp tells which";
+			hint->text = "a live server has this name: ss -xlp tells which";
 			return rc;
 		}
 		int cleared = clear_path(at, hint);
@@ -155,14 +158,14 @@ static int bind_clearing(int fd, const struct hark_endpoint *at, const char **hi
 			return cleared;
 	}
 	if (rc == -ENOENT)
-		*hint = "there is no such directory";
+		hint->text = "there is no such directory";
 	else if (rc == -EACCES)
-		*hint = "the directory lets this user make nothing";
+		hint->text = "the directory lets this user make nothing";
 	return rc;
 }
 
 int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
-                    const char **hint)
+                    struct hark__hint *hint)
 {
 	struct owner owner;
 	const char *path = path_of(at);
@@ -175,12 +178,12 @@ int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_li
 		return -errno; /* gone, or out of reach: not ours to remove */
 	if (opts->unix_mode != 0 && hark__sys.chmod(path, opts->unix_mode & 07777) < 0) {
 		rc = -errno;
-		*hint = "unix_mode cannot be set";
+		hint->text = "unix_mode cannot be set";
 		goto unlink_path;
 	}
 	if (opts->unix_owner != NULL && hark__sys.chown(path, owner.uid, owner.gid) < 0) {
 		rc = -errno;
-		*hint = "unix_owner cannot be set";
+		hint->text = "unix_owner cannot be set";
 		goto unlink_path;
 	}
 	return 0;

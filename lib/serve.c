@@ -88,7 +88,7 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
 	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	hark__server_closed(s, c, c->status < 0 ? 0 : hark_flush(c));
+	hark__server_closed(s, c, c->status < 0 ? 0 : hark__conn_flush_last(c));
 	hark__server_end(c);
 }
 
@@ -126,8 +126,8 @@ static void resume(struct hark__server *s)
 {
 	if (!s->paused)
 		return;
-	s->paused = false;
-	hark__timer_clear(s->loop, &s->retry);
+	s->paused = s->retrying = false;
+	(void)hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
 	open_gates(s);
 }
 
@@ -160,12 +160,12 @@ static void pause_gates(struct hark__server *s, int error, int64_t ns)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_PAUSED, .error = error});
 	}
 	s->paused = true;
-	/* Without the timer (no memory for it) a connection's end opens the gates; with none, nothing else could. */
 	if (ns == HARK_FOREVER && s->n_conns == 0)
 		ns = RETRY_NS;
-	if (ns != HARK_FOREVER && s->retry.node.place == 0 &&
-	    hark__timer_set(s->loop, &s->retry, hark_after(ns)) < 0 && s->n_conns == 0)
-		resume(s);
+	if (ns != HARK_FOREVER && !s->retrying) {
+		s->retrying = true;
+		(void)hark__timer_set(s->loop, &s->retry, hark_after(ns)); /* it is kept: cannot fail */
+	}
 }
 
 static void retry_run(struct hark__waiter *w)
@@ -243,13 +243,18 @@ static int64_t pace(struct hark__server *s)
 	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
 }
 
+static bool something_waits(const struct hark__gate *g)
+{
+	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
+	return hark__sys.poll(&p, 1, 0) != 0;
+}
+
 /* Looks first: a pause where nobody waits would be told, counted, and slow for who comes next. */
 bool hark__gate_paced(struct hark__gate *g)
 {
-	struct pollfd p = {.fd = g->listener->src.fd, .events = POLLIN};
 	if (g->server->opts.pace == NULL)
 		return true;
-	if (hark__sys.poll(&p, 1, 0) == 0) {
+	if (!something_waits(g)) {
 		hark__gate_watch(g);
 		return false;
 	}
@@ -308,6 +313,10 @@ static void accept_streams(struct hark__gate *g)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (g->listener->src.fd < 0 || !hark__server_may_accept(s) || !hark__gate_paced(g))
 			return;
+		if (i > 0 && s->opts.pace == NULL && !something_waits(g)) { /* a fifth of what accept(2) costs where nobody does */
+			hark__gate_watch(g);
+			return;
+		}
 		int r = hark__accept_now(g->listener, &c);
 		if (r < 0) {
 			hark__gate_unused(g);
@@ -513,8 +522,7 @@ static void tick(struct hark__server *s)
 		return;
 	}
 	int64_t next = now + wait;
-	if (hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end) < 0)
-		hark__loop_wake(s->loop, &s->drain_tick); /* its slot was taken meanwhile: busy is better than deaf */
+	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* it is kept: cannot fail */
 }
 
 static void drain_tick_run(struct hark__waiter *w)
@@ -563,7 +571,7 @@ static int watch_drain(struct hark__server *s, int life_fd)
 	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
 	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
 	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
-	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0)
+	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
 		r2 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
 	return r < 0 ? r : r1 < 0 ? r1 : r2;
@@ -595,10 +603,10 @@ static void init_gates(struct hark__server *s, struct hark_listener *const liste
 	hark__list_init(&s->running);
 	hark__list_init(&s->pending);
 	s->retry_waiter.run = retry_run;
-	s->retry.waiter = &s->retry_waiter;
+	s->retry = (struct hark__timer){.waiter = &s->retry_waiter, .kept = true};
 	s->drain_waiter.run = drain_run;
 	s->drain_tick.run = drain_tick_run;
-	s->drain_timer.waiter = &s->drain_tick;
+	s->drain_timer = (struct hark__timer){.waiter = &s->drain_tick, .kept = true};
 	s->life_waiter.run = life_run;
 	s->retire_waiter.run = retire_run;
 	hark__source_init(&s->retire[0], -1);
@@ -636,6 +644,8 @@ static void close_work(struct hark__server *s)
 static int work_on_loop(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd)
 {
 	init_gates(s, listeners, n);
+	for (int i = 0; i < n && s->opts.wait; i++)
+		hark__gate_prepare(&s->gates[i]);
 	s->waiting = hark__fiber_self();
 	hark_scope_open(&s->scope);
 	int r = watch_drain(s, life_fd);

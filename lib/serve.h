@@ -56,7 +56,8 @@ struct hark__server {
 	bool draining, cut, done;
 	bool abandoned; /* has returned: what still ends has left already */
 	bool overtime; /* a connection lasted to the end of the grace */
-	struct hark__timer retry;  /* while paused */
+	struct hark__timer retry;  /* while paused; kept */
+	bool retrying;             /* it is set */
 	struct hark__waiter retry_waiter;
 	struct hark__source drain[2]; /* this process's and its parent's, drain.h */
 	struct hark__waiter drain_waiter;
@@ -113,6 +114,7 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 
 /* serve_wait.c: lends the gate's socket to a box, and takes it back. */
 void hark__gate_lend(struct hark__gate *g);
+void hark__gate_prepare(struct hark__gate *g); /* before anything comes: see arrival() there */
 void hark__gate_returned(struct hark__gate *g);
 
 #endif

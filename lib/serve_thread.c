@@ -40,7 +40,7 @@ static void *thread_main(void *arg)
 	hark__wait_served(true);
 	hark__server_opened(s, c);
 	s->box(c, s->arg);
-	int err = c->status < 0 ? 0 : hark_flush(c);
+	int err = c->status < 0 ? 0 : hark__conn_flush_last(c);
 	pthread_mutex_lock(&t->lock);
 	t->closing = true;
 	pthread_mutex_unlock(&t->lock);

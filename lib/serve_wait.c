@@ -28,7 +28,7 @@ static uint64_t mix(uint64_t h, const void *data, size_t n) /* FNV-1a */
 }
 
 /* When the datagram that was just looked at arrived, or 0: two that a peer sends one after the other may be the same to the
- * byte. The first call has the kernel keep the times; for one that came before, it makes up the present. socket(7). */
+ * byte. The first call has the kernel keep the times, a moment later; for one that came before, it makes up the present. socket(7). */
 static int64_t arrival(int fd)
 {
 	struct timespec now, t;
@@ -71,6 +71,12 @@ static bool took_something(const struct hark__gate *g, uint64_t after)
 	if (g->listener->type == SOCK_DGRAM)
 		return after != g->before;
 	return after == 0 || after < g->before;
+}
+
+void hark__gate_prepare(struct hark__gate *g)
+{
+	if (g->listener->type == SOCK_DGRAM && g->listener->src.fd >= 0)
+		(void)arrival(g->listener->src.fd);
 }
 
 void hark__gate_lend(struct hark__gate *g)

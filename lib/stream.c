@@ -93,16 +93,19 @@ static ssize_t send_file(struct hark_conn *c, const struct iovec *iov)
 	return done < 0 ? -errno : done;
 }
 
+/* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the kernel), so that both are
+ * one segment, and one wake-up of the peer, instead of two. tcp(7) */
 static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	ssize_t n;
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending ? MSG_MORE : 0);
 	if (c->kind == HARK__FILE)
 		return send_file(c, iov);
 	if (count == 1) {
-		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, flags);
 	} else {
 		struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
-		n = hark__sys.sendmsg(c->src.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = hark__sys.sendmsg(c->src.fd, &m, flags);
 	}
 	return n < 0 ? -errno : n;
 }
@@ -227,8 +230,7 @@ static unsigned flush_before_wait(struct hark_conn *c)
 	return more;
 }
 
-/* One wait of the reader's. -EAGAIN: it ended with a drain's beginning. */
-static int wait_in(struct hark_conn *c, unsigned events, const char *doing)
+int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 {
 	int r = 0;
 	unsigned more = flush_before_wait(c);
@@ -254,7 +256,7 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, const char *d
 			(void)hark__fair(); /* a cancellation is told by the next call: these bytes are not lost */
 		if (n != -EAGAIN)
 			return n;
-		r = wait_in(c, HARK__IN, doing);
+		r = hark__conn_wait_in(c, HARK__IN, doing);
 		if (r < 0)
 			return r;
 	}
@@ -291,7 +293,7 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 			(void)hark__fair();
 		if (n != -EAGAIN || events == 0)
 			return n;
-		int r = wait_in(c, events, doing);
+		int r = hark__conn_wait_in(c, events, doing);
 		if (r < 0)
 			return r;
 	}
@@ -547,6 +549,43 @@ static int pass_buffer(struct hark_conn *from, struct hark_conn *to)
 	return unlock_and_look(to, r);
 }
 
+/* With the reader's role of from. */
+static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
+{
+	ssize_t n = (ssize_t)hark__buffer_len(&from->in);
+	if (n == 0)
+		n = hark__conn_fill(from, HARK__IN, "pass");
+	if (n <= 0)
+		return n;
+	int r = hark__conn_begin(to, &to->writing);
+	if (r == 0) {
+		r = pass_buffer(from, to);
+		hark__splice_note(from, to, n == HARK__BUFFER_BYTES);
+		hark__conn_end(to, &to->writing);
+	}
+	return r < 0 ? r : n;
+}
+
+/* The same. -EOPNOTSUPP before anything has moved: a buffer must do. */
+static ssize_t pass_spliced(struct hark_conn *from, struct hark_conn *to)
+{
+	for (;;) {
+		int r = hark__conn_begin(to, &to->writing); /* not while we wait for something to write */
+		if (r < 0)
+			return r;
+		lock_out(to);
+		r = flush_all(to);
+		unlock_out(to);
+		ssize_t n = r < 0 ? r : hark__splice(from, to);
+		hark__conn_end(to, &to->writing);
+		if (n != -EAGAIN)
+			return n;
+		r = hark__conn_wait_in(from, HARK__IN, "pass");
+		if (r < 0)
+			return r;
+	}
+}
+
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to)
 {
 	if (hark_type(from) == SOCK_DGRAM || hark_type(to) == SOCK_DGRAM)
@@ -554,17 +593,9 @@ ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to)
 	int r = hark__conn_begin(from, &from->reading);
 	if (r < 0)
 		return r;
-	ssize_t n = (ssize_t)hark__buffer_len(&from->in);
-	if (n == 0)
-		n = hark__conn_fill(from, HARK__IN, "pass");
-	if (n > 0) {
-		r = hark__conn_begin(to, &to->writing);
-		if (r == 0) {
-			r = pass_buffer(from, to);
-			hark__conn_end(to, &to->writing);
-		}
-		n = r < 0 ? r : n;
-	}
+	ssize_t n = hark__splice_may(from, to) ? pass_spliced(from, to) : -EOPNOTSUPP;
+	if (n == -EOPNOTSUPP)
+		n = pass_buffered(from, to);
 	hark__conn_end(from, &from->reading);
 	return n;
 }
@@ -598,6 +629,12 @@ ssize_t hark_printf(struct hark_conn *c, const char *format, ...)
 	ssize_t r = hark_vprintf(c, format, args);
 	va_end(args);
 	return r;
+}
+
+int hark__conn_flush_last(struct hark_conn *c)
+{
+	c->ending = true;
+	return hark_flush(c);
 }
 
 int hark_flush(struct hark_conn *c)

@@ -16,6 +16,7 @@
 #define BACKOFF_FIRST_NS (100 * HARK_MS)
 #define BACKOFF_MAX_NS   (10 * HARK_S)
 #define LIVED_NS         (10 * HARK_S) /* a worker that lived so long is restarted at once when it dies */
+#define NAP_MS           50            /* between looks, where the supervisor cannot wait for what happens */
 #define KILL_NS          (3 * HARK_S)  /* past the grace's end: it has not even cut its connections */
 
 struct worker {
@@ -24,6 +25,12 @@ struct worker {
 	int64_t started;
 	int64_t again;   /* when to start it, if it does not run */
 	int64_t backoff; /* 0: at once */
+};
+
+struct nap {
+	struct hark__waiter waiter;
+	struct hark__timer timer;
+	struct hark__fiber *fiber;
 };
 
 struct supervisor {
@@ -142,6 +149,29 @@ static int64_t next_look(const struct supervisor *v, int64_t drain_end)
 	return at;
 }
 
+static void nap_over(struct hark__waiter *w)
+{
+	hark__fiber_wake(hark__container(w, struct nap, waiter)->fiber);
+}
+
+/* Where no wait can be had, because the fiber is cancelled or the system call fails: a while, whatever comes, and then a look
+ * at everything. Other fibers run meanwhile. */
+static void nap(void)
+{
+	struct hark__loop *l = hark__loop_self();
+	struct nap n = {.waiter.run = nap_over, .timer.waiter = &n.waiter};
+	if (l == NULL) {
+		(void)hark__sys.poll(NULL, 0, NAP_MS);
+		return;
+	}
+	n.fiber = hark__fiber_self();
+	if (hark__timer_set(l, &n.timer, hark_after(NAP_MS * HARK_MS)) < 0)
+		hark__loop_wake(l, &n.waiter); /* no memory: at least the others have their turn */
+	hark__park_firmly("workers");
+	hark__timer_clear(l, &n.timer);
+	hark__loop_unwake(l, &n.waiter);
+}
+
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
 	struct hark__source *s[HARK__WORKERS_MAX + 3];
@@ -154,8 +184,11 @@ static void wait_for_news(struct supervisor *v, int64_t drain_end)
 			s[n++] = &v->drain[i];
 	if (!v->retired)
 		s[n++] = &v->retire;
-	if (hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers") == -ECANCELED)
+	int r = hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers");
+	if (r == -ECANCELED)
 		hark_drain(0);
+	if (r < 0 && r != -ETIMEDOUT)
+		nap();
 	for (int i = 0; i < n; i++)
 		hark__ready_clear(s[i], HARK__IN | HARK__OUT);
 }
@@ -216,12 +249,16 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
 	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
 	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
-	for (int i = 0; i < v.n && r >= 0; i++)
-		r = start_worker(&v, &v.workers[i]);
+	for (int i = 0; i < v.n; i++) {
+		int one = start_worker(&v, &v.workers[i]);
+		r = r < 0 ? r : one;
+	}
+	if (running(&v) > 0) /* the others are tried again, with back-off */
+		r = 0;
 	if (r >= 0)
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
 	else
-		hark_drain(0); /* those that did start end again */
+		hark_drain(0); /* there is nothing to supervise */
 	supervise(&v);
 	(void)hark__sys.close(v.life[0]);
 	(void)hark__sys.close(v.life[1]);

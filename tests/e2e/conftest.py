@@ -145,13 +145,13 @@ class Service(Process):
 
 
 def count_addresses(args):
-    """How many of serve's arguments are addresses: they stand before the box, or before --."""
+    """How many of serve's arguments are addresses to listen on: they stand between options and the box, or --."""
     n = 0
     for arg in args:
-        if arg == "--":
-            break
         if ADDRESS.match(arg):
             n += 1
+        elif n > 0:
+            break
     return n
 
 

@@ -27,10 +27,10 @@ class Harkd(Process):
         wait_until(lambda: "ready: " in self.stderr or self.process.poll() is not None)
         assert self.process.poll() is None, self.stderr
 
-    def ask(self, request):
+    def ask(self, request, at="control"):
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(PATIENCE)
-            s.connect(str(self.directory / "control"))
+            s.connect(str(self.directory / at))
             s.sendall(request.encode() + b"\n")
             answer = bytearray()
             while not answer.endswith(b"\n"):

@@ -358,6 +358,19 @@ def test_a_program_whose_time_is_over_is_asked_to_end_by_sigterm(serve):
     assert closes(server)[0]["status"] == 3
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_longest_times_that_can_be_asked_for_end_nothing_early(serve, model):
+    longest = "3650d"
+    server = serve("--json", "--model", model, "--lifetime", longest, "--grace", longest, "tcp://127.0.0.1:0",
+                   "exec", "--term-after", longest, "--kill-after", longest, "sh", "-c", "echo ready; " + POLITE)
+    with server.connect() as s:
+        assert read_line(s) == b"ready\n"
+        server.send(signal.SIGTERM)
+        assert read_all(s) == b"ended in peace\n"
+    assert server.wait() == 0
+    assert closes(server)[0]["status"] == 0
+
+
 @pytest.mark.parametrize("rungs, number, within", [
     (["--term-after", "0", "--kill-after", "1h"], signal.SIGTERM, 0.9),
     (["--term-after=0", "--kill-after=0s"], signal.SIGKILL, 0.9),

@@ -206,6 +206,8 @@ def test_rlimits(harkd):
         "sigpending": ("1000", "Max pending signals", ("1000", "1000")),
         "stack": ("1m:8m", "Max stack size", ("1048576", "8388608")),
     }
+    if "build-asan" in os.environ.get("HARK_BUILD", "") or "build-tsan" in os.environ.get("HARK_BUILD", ""):
+        del wanted["as"], wanted["data"]  # a sanitized worker needs all the address space there is
     d = harkd(service("probe", PROBE, *(f"rlimit_{name} = {value[0]}" for name, value in wanted.items())))
     got = report(d)
     assert {name: got.limit(title) for name, (_, title, _) in wanted.items()} == {name: v[2] for name, v in wanted.items()}
@@ -378,6 +380,103 @@ def test_the_stop_ladder_ends_a_program_that_does_not_listen(harkd):
     d.expect(r"mild .* exit status 3$")
 
 
+def test_services_on_demand_do_not_keep_harkd_from_being_ready(harkd):
+    began = time.monotonic()
+    d = harkd("".join(service(f"echo-{i}", "box = echo", "start = demand") for i in range(20)))
+    assert {s["state"] for s in d.status()["services"]} == {"waiting"}
+    assert d.status()["uptime_s"] < 0.9 or time.monotonic() - began < 0.9
+
+
+def test_an_address_that_a_reload_removes_is_refused_though_a_connection_of_it_goes_on(harkd):
+    d = harkd(service("echo", "box = echo", listen="tcp://127.0.0.1:0 tcp://127.0.0.2:0"))
+    gone = int(d.service("echo")["listen"][1].rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.2", gone), PATIENCE) as s:
+        s.sendall(b"x")
+        assert s.recv(1) == b"x"
+        d.configure(service("echo", "box = echo"))
+        assert d.ask("reload")["changed"] == 1
+        with pytest.raises(ConnectionError):
+            wait_until(lambda: socket.create_connection(("127.0.0.2", gone), PATIENCE).close())
+        s.sendall(b"y")
+        assert s.recv(1) == b"y"
+
+
+@pytest.mark.parametrize("engine", ["epoll", "poll"])
+def test_engine_and_stack(harkd, engine):
+    d = harkd(service("fiber", "box = echo", f"engine = {engine}", "stack = 256k") +
+              service("thread", "box = echo", f"engine = {engine}", "stack = 256k", "model = thread"))
+    with d.connect("fiber") as a, d.connect("thread") as b:
+        for s in (a, b):
+            s.sendall(b"x")
+            assert s.recv(1) == b"x"
+        kinds = [os.readlink(f"/proc/{d.workers('fiber')[0]}/fd/{fd}") for fd in os.listdir(f"/proc/{d.workers('fiber')[0]}/fd")]
+        assert ("anon_inode:[eventpoll]" in kinds) == (engine == "epoll"), kinds
+        maps = open(f"/proc/{d.workers('thread')[0]}/maps").read()
+        sizes = [int(m[2], 16) - int(m[1], 16) for m in re.finditer(r"^(\w+)-(\w+) rw", maps, re.M)]
+        assert 256 * 1024 in sizes
+
+
+def test_reuseport_v6only_and_defer_accept(harkd):
+    with socket.socket() as mine, socket.socket(socket.AF_INET6) as four:
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        mine.bind(("127.0.0.1", 0))
+        port = mine.getsockname()[1]
+        four.bind(("::1", 0))
+        six = four.getsockname()[1]
+        four.close()
+        d = harkd(service("shared", "box = echo", "reuseport = yes", listen=f"tcp://127.0.0.1:{port}") +
+                  service("six", "box = echo", "v6only = yes", listen=f"tcp://[::]:{six}") +
+                  service("deferred", "exec = /bin/echo first", "defer_accept = 30s"))
+    assert say(d, "shared", b"x") == b"x"
+    with socket.create_connection(("::1", six), PATIENCE) as s:
+        s.sendall(b"x")
+        assert s.recv(1) == b"x"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", six), PATIENCE)
+    with d.connect("deferred") as s:
+        s.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            s.recv(1)  # echo speaks first, but is not told of us before we have
+        assert d.service("deferred")["accepted"] == 0
+        s.settimeout(PATIENCE)
+        s.sendall(b"x")
+        assert s.recv(10) == b"first\n"
+
+
+def test_source_prefix_and_max_load(harkd):
+    d = harkd(service("net", "box = echo", "max_per_source = 1", "source_prefix = 24 64") +
+              service("host", "box = echo", "max_per_source = 1") + service("busy", "box = echo", "max_load = 0.00001"))
+
+    def dial_from(source, name):
+        return socket.create_connection(("127.0.0.1", d.port(name)), PATIENCE, (source, 0))
+
+    for name, shares in (("net", True), ("host", False)):
+        with dial_from("127.0.0.2", name) as first:
+            first.sendall(b"1")
+            assert first.recv(1) == b"1"
+            try:
+                with dial_from("127.0.0.3", name) as second:
+                    second.sendall(b"2")
+                    assert (second.recv(1) == b"2") != shares
+            except ConnectionError:
+                assert shares
+            with dial_from("127.0.1.2", name) as third:
+                third.sendall(b"3")
+                assert third.recv(1) == b"3"
+    if os.getloadavg()[0] > 0.01:
+        with d.connect("busy") as s:
+            s.sendall(b"x")
+            wait_until(lambda: d.service("busy")["held"]["max_load"] >= 1)
+            assert d.service("busy")["accepted"] == 0
+
+
+def test_warnings_are_in_the_log_and_do_not_keep_harkd_from_serving(harkd):
+    d = harkd(service("echo", "box = echo", "socket_mode = 600"))
+    assert re.search(r"^harkd: \S+hark\.conf:8: socket_mode: the service listens on no Unix socket$", d.stderr, re.M), d.stderr
+    assert say(d, "echo", b"x") == b"x"
+    d.stop()
+
+
 # ---- relay, wait ------------------------------------------------------------------------------------
 
 
@@ -398,11 +497,11 @@ def test_relay_joins_every_kind_of_socket(harkd, tmp_path):
                 if s.type == socket.SOCK_STREAM:
                     s.shutdown(socket.SHUT_WR)
                     assert read_all(s) == b""
-    with d.connect("to-none") as s:
-        try:
+    try:
+        with d.connect("to-none") as s:
             assert s.recv(1) == b""
-        except ConnectionResetError:
-            pass
+    except ConnectionResetError:
+        pass
     wait_until(lambda: d.service("to-none")["failed"] == 1)
 
 
@@ -465,11 +564,13 @@ def test_wait_programs_get_the_listening_socket(harkd, tmp_path):
 
 def test_disabled_services_are_not_served_and_may_lack_their_program(harkd):
     d = harkd(service("echo", "box = echo") + service("off", "exec = /no/such/program", "user = nobody-at-all", "disable = yes"))
-    assert [s["name"] for s in d.status()["services"]] == ["echo"]
+    assert [(s["name"], s["state"]) for s in d.status()["services"]] == [("echo", "running"), ("off", "disabled")]
+    assert (d.service("off")["state"], d.service("off")["workers"]) == ("disabled", [])
+    assert d.ask("start off") == {"ok": False, "error": "off is disabled: its configuration says so"}
     d.configure(service("echo", "box = echo", "disable = yes") + service("off", "box = daytime", "disable = no"))
     assert d.ask("reload")["removed"] == 1
     assert re.match(rb"\d{4}-", say(d, "off"))
-    assert [s["name"] for s in d.status()["services"] if s["state"] != "draining"] == ["off"]
+    assert {s["name"]: s["state"] for s in d.status()["services"] if s["state"] != "draining"} == {"off": "running", "echo": "disabled"}
 
 
 def test_included_files_and_defaults_are_served(harkd, tmp_path):

@@ -382,13 +382,20 @@ def test_a_background_harkd_with_relative_paths_is_upgraded(hark, tmp_path):
     wait_until(lambda: gone(pid))
 
 
+def test_an_upgrade_has_the_same_control_socket(harkd, tmp_path):
+    d = harkd(ECHO, "--control", tmp_path / "mine", head=HEAD.replace("/control\n", "/unused\n"))
+    (tmp_path / "control").symlink_to(tmp_path / "mine")  # where the tests ask
+    assert d.upgrade()["generation"] == 2
+    assert not (tmp_path / "unused").exists()
+
+
 def test_an_end_during_an_upgrade_is_the_end_of_both(start_own, own_binary, tmp_path):
     d = start_own(service("echo", "box = echo", listen=f"unix:{tmp_path}/sock"))
     replace(own_binary, script="exec sleep 1000")
     assert d.ask("upgrade")["ok"]
     heir = heir_of(d)
     assert d.stop() == 0, d.stderr
-    assert gone(heir)
+    wait_until(lambda: gone(heir))
     assert not (tmp_path / "sock").exists() and not (tmp_path / "control").exists()
 
 
@@ -471,7 +478,7 @@ def test_a_pid_file_that_a_reload_moves_is_moved(harkd, tmp_path):
 
 def test_paths_that_the_new_generation_does_not_want_are_removed_by_it(harkd, tmp_path):
     d = harkd(ECHO + service("gone", "box = echo", listen=f"unix:{tmp_path}/gone") + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept"))
-    d.head = HEAD.replace("control\n", "elsewhere\n")
+    d.head = HEAD.replace("/control\n", "/elsewhere\n")
     d.configure(ECHO + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept"))  # and no reload
     d.send(signal.SIGUSR2)
     d.generations.append(heir_of(d))

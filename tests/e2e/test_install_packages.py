@@ -63,3 +63,8 @@ def test_stale_package_lists_are_mended_by_one_update(system):
 def test_the_measurements_need_their_peers_and_the_tests_do_not(system):
     assert system('test', uid=1000, lacks=['ucspi-tcp', 'golang-go'])[0] == 0
     assert system('bench', uid=1000, lacks=['ucspi-tcp', 'golang-go'])[0] == 1
+
+
+def test_packaging_needs_its_tools_and_the_tests_do_not(system):
+    assert system('test', uid=1000, lacks=['debhelper', 'lintian', 'debootstrap'])[0] == 0
+    assert system('deb', uid=1000, lacks=['debhelper'])[0] == 1

@@ -386,11 +386,44 @@ static void copy_pipe(void)
 	(void)close(out[0]);
 }
 
+#define PASSED_BYTES 150000 /* bytes: fits in a socket's buffer, and is more than it takes to be spliced */
+
+static void pass_much(void)
+{
+	static char zeros[PASSED_BYTES];
+	int in[2], out[2], r = 0;
+	HOLD(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) == 0);
+	HOLD(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, out) == 0);
+	HOLD(send(in[1], zeros, PASSED_BYTES, 0) == PASSED_BYTES && close(in[1]) == 0);
+	struct hark_conn *from = conn_of(in[0]), *to = conn_of(out[0]);
+	int64_t n = 1, passed = 0;
+	if (to != NULL)
+		hark_deadline(to, hark_after(200 * HARK_MS)); /* taken for a pipe it has room for less, and nobody reads yet */
+	while (from != NULL && to != NULL && n > 0 && r == 0) {
+		n = hark_idle(from);
+		if (n > 0)
+			n = hark_pass(from, to);
+		HOLD_VALUE(sensible(n) || n == -ETIMEDOUT, n);
+		if (n > 0)
+			r = hark_flush(to);
+		HOLD_VALUE(sensible(r) || r == -ETIMEDOUT, r);
+		passed += n > 0 ? n : 0;
+	}
+	(void)shutdown(out[1], SHUT_WR);
+	int closed = hark_close(to);
+	HOLD_VALUE(sensible(closed) || closed == -ETIMEDOUT, closed);
+	(void)hark_close(from);
+	size_t got = arrived(out[1]);
+	HOLD_VALUE(got <= PASSED_BYTES && (got == PASSED_BYTES || fault_fired()), got);
+	HOLD_VALUE(n < 0 || r < 0 || closed < 0 || (int64_t)got == passed, got); /* what is lost is told */
+}
+
 static void bulk(void)
 {
 	fault_arm();
 	send_a_file();
 	copy_through();
+	pass_much();
 	copy_pipe();
 }
 

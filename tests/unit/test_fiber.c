@@ -739,6 +739,34 @@ static void a_connection_can_be_handed_to_a_forked_child(void **state)
 	on_engines(fork_reads_body);
 }
 
+static void returns_in_a_child(void *arg)
+{
+	pid_t *pid = arg;
+	*pid = fork();
+	if (*pid == 0)
+		(void)signal(SIGABRT, SIG_DFL);
+}
+
+static void fork_returns_body(void)
+{
+	struct hark_scope s;
+	pid_t pid = -1;
+	int status;
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "returns", returns_in_a_child, &pid), 0);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	CHECK(pid > 0);
+	CHECK_INT(waitpid(pid, &status, 0), pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+static void a_forked_child_that_returns_from_its_fiber_is_aborted(void **state)
+{
+	(void)state;
+	on_engines(fork_returns_body);
+}
+
 static void a_forked_child_can_leave_its_scopes_and_make_a_loop(void **state)
 {
 	(void)state;
@@ -1164,6 +1192,7 @@ int main(void)
 		cmocka_unit_test(each_thread_has_a_loop_of_its_own),
 		cmocka_unit_test(a_fork_goes_on_blocking_and_leaves_the_parents_loop_alone),
 		cmocka_unit_test(a_forked_child_can_leave_its_scopes_and_make_a_loop),
+		cmocka_unit_test(a_forked_child_that_returns_from_its_fiber_is_aborted),
 		cmocka_unit_test(a_connection_can_be_handed_to_a_forked_child),
 		cmocka_unit_test(dump_tells_who_waits_for_what),
 		cmocka_unit_test(a_stack_overflow_names_its_fiber),

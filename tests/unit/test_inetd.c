@@ -394,6 +394,8 @@ static void internal_services_are_boxes(void **state)
 		assert_line(line, names[i], "stderr", NULL);
 	}
 	assert_line("13 stream tcp nowait root internal\n", "port-13", "box", "daytime");
+	assert_line("7013 stream tcp nowait root internal daytime\n", "port-7013", "box", "daytime"); /* by its argument */
+	assert_wrong("7013 stream tcp nowait root internal cat\n", 1, "no internal service has its name");
 	assert_line("sink stream tcp nowait root internal\n", "sink", "box", "discard"); /* an alias in services(5) */
 	struct draft *d = read_text("daytime dgram udp wait root internal\n");
 	assert_remark(d, "daytime", "local time");

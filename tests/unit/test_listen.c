@@ -435,9 +435,11 @@ static void an_unknown_owner_is_told_before_anything_is_made(void **state)
 	(void)state;
 	struct hark_listener *l;
 	static const char *const owners[] = {"no-such-user", ":no-such-group", "0:no-such-group", "99999999999999"};
+	static const char *const told[] = {"no user \"no-such-user\")", "no group \"no-such-group\")", "no group \"no-such-group\")",
+	                                   "no user \"99999999999999\")"};
 	for (size_t i = 0; i < sizeof owners / sizeof *owners; i++) {
 		assert_int_equal(open_at(address, (struct hark_listen_opts){.unix_owner = owners[i]}, &l), -EINVAL);
-		assert_non_null(strstr(why.text, "unix_owner names no user or group"));
+		assert_non_null(strstr(why.text, told[i]));
 		assert_false(exists());
 	}
 }
@@ -805,6 +807,29 @@ static void a_failing_system_call_leaks_nothing(void **state)
 	assert_true(failed > 15); /* the faults do reach the listener */
 }
 
+static void adopt_after_a_failure(void)
+{
+	struct hark_endpoint at;
+	struct hark_listener *l;
+	char text[64];
+	put_at(fcntl(plain_listener("127.0.0.1", 8, &at), F_DUPFD_CLOEXEC, 20), 3);
+	(void)snprintf(text, sizeof text, "tcp://127.0.0.1:%d", port_of(&at));
+	hand_over(1, NULL);
+	fault_install_calloc();
+	fault_countdown = 1;
+	CHECK_INT(open_at("fd:3", (struct hark_listen_opts){0}, &l), -ENOMEM);
+	fault_remove_calloc();
+	CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &l), 0);
+	CHECK_INT(hark_listener_fd(l), 3);
+	hark_listener_close(l);
+}
+
+static void what_could_not_be_adopted_for_want_of_memory_can_be_later(void **state)
+{
+	(void)state;
+	run_in_child(adopt_after_a_failure);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -837,6 +862,7 @@ int main(void)
 		cmocka_unit_test(a_socket_handed_over_is_adopted_by_its_address),
 		cmocka_unit_test(a_star_is_adopted),
 		cmocka_unit_test(sockets_handed_over_are_adopted_by_name),
+		cmocka_unit_test(what_could_not_be_adopted_for_want_of_memory_can_be_later),
 		cmocka_unit_test(what_cannot_be_listened_on_is_told),
 		cmocka_unit_test(an_environment_that_is_not_ours_hands_nothing_over),
 		cmocka_unit_test(our_own_socket_is_not_adopted_from_us),

@@ -4,9 +4,13 @@
  * sockets. Its events come through a pipe, a letter each, so that the tests wait for what happens instead of sleeping. */
 #include "modes.h"
 
+#include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
+#include "heap.h"
 #include "sys.h"
 
 #define CLIENTS 100
@@ -50,6 +54,10 @@ static void tell_event(const struct hark_event *e, void *arg)
 		what = e->error == 0 ? 'p' : 'P';
 	else if (e->kind == HARK_EVENT_RESUMED)
 		what = 'R';
+	else if (e->kind == HARK_EVENT_CLOSE && e->error == ELOOP && e->status == 0)
+		what = 'E';
+	else if (e->kind == HARK_EVENT_CLOSE && e->pid == 4711 && e->status == 7 << 8 && e->error == 0)
+		what = 'i';
 	CHECK_INT(write(events_out, &what, 1), 1);
 }
 
@@ -441,6 +449,130 @@ static void break_starts(void)
 	hark__sys.fork = failing_fork;
 	real_create = hark__sys.pthread_create;
 	hark__sys.pthread_create = failing_create;
+}
+
+#define HEAP_FIRST 64 /* timers that a loop has room for before it asks for more: heap.c */
+
+static void *(*real_realloc)(void *, size_t);
+
+static void *failing_realloc(void *old, size_t n)
+{
+	if (n != 2 * HEAP_FIRST * sizeof(struct hark__heap_slot) || failures_left-- <= 0)
+		return real_realloc(old, n);
+	return NULL;
+}
+
+static void break_growth(void)
+{
+	failures_left = 2; /* for a connection's timer, and for that of the pause that follows */
+	real_realloc = hark__sys.realloc;
+	hark__sys.realloc = failing_realloc;
+}
+
+static void a_pause_for_which_there_is_no_memory_ends_all_the_same(void **state)
+{
+	int fds[HEAP_FIRST + 10];
+	(void)state;
+	struct plan p = {.box = lines, .opts = {.client_first = true, .idle_timeout_ns = 100 * HARK_S}, .grace_ns = 10 * HARK_S,
+	                 .prepare = break_growth};
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	for (int i = 0; i < HEAP_FIRST + 10; i++)
+		fds[i] = client(&s);
+	event_await(&s, 'P');
+	client_says(fds[HEAP_FIRST + 9], "x\n"); /* nobody else's connection ends */
+	client_hears(fds[HEAP_FIRST + 9], "x\n");
+	for (int i = 0; i < HEAP_FIRST + 10; i++)
+		(void)close(fds[i]);
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	assert_int_equal(server_end(&s), 0);
+}
+
+/* ---- workers that cannot be forked ---------------------------------------------------------------- */
+
+static void break_one_fork(void)
+{
+	failures_left = 1;
+	real_fork = hark__sys.fork;
+	hark__sys.fork = failing_fork;
+}
+
+static void break_every_fork(void)
+{
+	break_one_fork();
+	failures_left = 1000;
+}
+
+static void a_worker_that_could_not_be_forked_at_the_start_comes_later(void **state)
+{
+	(void)state;
+	struct plan p = {.box = greets, .opts = {.workers = 2}, .prepare = break_one_fork, .grace_ns = 10 * HARK_S};
+	struct server s = server_start(&p);
+	event_await(&s, 'u');
+	event_await(&s, 'r');
+	event_await(&s, 'u');
+	int fd = client(&s);
+	client_says(fd, "1\n");
+	client_hears(fd, "hi\n1\n");
+	client_hears_the_end(fd);
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	assert_int_equal(server_end(&s), 0);
+}
+
+static void without_any_worker_serving_fails(void **state)
+{
+	(void)state;
+	struct plan p = {.box = greets, .opts = {.workers = 2}, .prepare = break_every_fork};
+	struct server s = server_start(&p);
+	assert_int_equal(server_end(&s), 1);
+}
+
+/* ---- a supervisor that cannot wait ---------------------------------------------------------------- */
+
+static int64_t prepared_at;
+
+static int64_t cpu_ns(void)
+{
+	struct timespec t;
+	CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+	return t.tv_sec * HARK_S + t.tv_nsec;
+}
+
+static int failing_ppoll(struct pollfd *p, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	(void)p;
+	(void)n;
+	(void)timeout;
+	(void)mask;
+	errno = ENOMEM;
+	return -1;
+}
+
+static void break_waiting(void)
+{
+	hark__sys.ppoll = failing_ppoll;
+	prepared_at = hark_now();
+}
+
+static void check_cpu(void)
+{
+	CHECK(hark_now() - prepared_at > 500 * HARK_MS);
+	CHECK(cpu_ns() < 250 * HARK_MS * SLOWER);
+}
+
+static void a_supervisor_whose_poll_fails_supervises_and_does_not_spin(void **state)
+{
+	(void)state;
+	struct plan p = {.box = greets, .opts = {.workers = 2}, .prepare = break_waiting, .after = check_cpu, .grace_ns = 10 * HARK_S};
+	struct server s = server_start(&p);
+	assert_true(server_ready(&s));
+	(void)poll(NULL, 0, 600); /* what it does with this time is the question */
+	int fd = client(&s);
+	client_says(fd, "1\n");
+	client_hears(fd, "hi\n1\n");
+	client_hears_the_end(fd);
+	assert_int_equal(kill(s.pid, SIGTERM), 0);
+	assert_int_equal(server_end(&s), 0);
 }
 
 static void a_connection_that_there_was_no_process_or_thread_for_is_served_later(void **state)
@@ -900,9 +1032,61 @@ static void takes_one(struct hark_conn *c, void *arg)
 	CHECK_INT(sendto(hark_fd(c), buf, (size_t)n, 0, (struct sockaddr *)&from, len), n);
 }
 
+static void says_and_ends(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_write(c, "last words", 10), 10);
+}
+
+/* One segment for the last bytes and the end, not two: what the client received is that and the handshake's. */
+static void the_last_bytes_and_the_end_travel_together(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
+		struct plan p = {.box = says_and_ends, .opts = {.model = (enum hark_model)m}, .grace_ns = HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		char c;
+		client_hears(fd, "last words");
+		assert_int_equal(read(fd, &c, 1), 0);
+		struct tcp_info info = {0};
+		socklen_t len = sizeof info;
+		assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+		assert_int_equal(info.tcpi_segs_in, 2);
+		(void)close(fd);
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
+/* The kernel stamps what arrives from a moment on after the first socket asked for it, and leaves off after the last (its work queue sees to
+ * that): a busy machine may take long. Returns a socket that keeps it at it, once it is. */
+static int stamping(void)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof at;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+	for (int64_t end = hark_after(LONG_MS * HARK_MS); hark_now() < end;) {
+		struct timespec taken, came = {0};
+		char c = 'x';
+		assert_int_equal(sendto(fd, &c, 1, 0, (struct sockaddr *)&at, sizeof at), 1);
+		(void)poll(NULL, 0, 3);
+		(void)clock_gettime(CLOCK_REALTIME, &taken);
+		assert_int_equal(recv(fd, &c, 1, 0), 1);
+		(void)ioctl(fd, SIOCGSTAMPNS, &came); /* the present, if it was not stamped */
+		if (came.tv_sec > 0 && (came.tv_sec < taken.tv_sec || (came.tv_sec == taken.tv_sec && came.tv_nsec < taken.tv_nsec)))
+			return fd;
+	}
+	fail_msg("the kernel stamps no datagrams");
+	return -1;
+}
+
 static void wait_mode_is_not_held_up_by_datagrams_that_look_the_same(void **state)
 {
 	(void)state;
+	int stamps = stamping();
 	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++) {
 		struct plan p = {
 			.address = "udp://127.0.0.1:0",
@@ -924,6 +1108,7 @@ static void wait_mode_is_not_held_up_by_datagrams_that_look_the_same(void **stat
 		(void)close(fd);
 		assert_int_equal(server_stop(&s), 0);
 	}
+	(void)close(stamps);
 }
 
 static void wait_mode_backs_off_where_a_box_takes_nothing(void **state)
@@ -1038,10 +1223,194 @@ static void cancelled_body(void)
 	hark_listener_close(b.l);
 }
 
+static void dawdles(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	(void)hark_printf(c, "hi\n");
+	(void)hark_flush(c);
+	(void)poll(NULL, 0, 700); /* hears of nothing meanwhile */
+}
+
+static void supervises(void *arg)
+{
+	struct besides *b = arg;
+	b->rc = hark_serve(&b->l, 1, dawdles, NULL, &(struct hark_serve_opts){.workers = 2});
+}
+
+static void cancelled_supervisor_body(void)
+{
+	struct besides b = {.rc = 1};
+	mode_kept = 2; /* a drain's and a retirement's own */
+	struct hark_conn *c;
+	struct hark_scope ticking;
+	char buf[8];
+	CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &b.l), 0);
+	CHECK(hark_listener_address(b.l, b.address, sizeof b.address) > 0);
+	hark_scope_open(&ticking);
+	hark_scope_open(&b.scope);
+	CHECK_INT(hark_go(&ticking, "ticks", ticks, &b), 0);
+	CHECK_INT(hark_go(&b.scope, "serves", supervises, &b), 0);
+	CHECK_INT(hark_dial(b.address, NULL, &c), 0);
+	CHECK_INT(hark_readn(c, buf, 3), 3);
+	int64_t began = hark_now(), cpu = cpu_ns();
+	b.ticks = 0;
+	hark_scope_close(&b.scope);
+	CHECK(hark_now() - began > 300 * HARK_MS);
+	CHECK(cpu_ns() - cpu < 150 * HARK_MS * SLOWER);
+	CHECK(b.ticks > 5); /* and others run meanwhile */
+	hark_scope_close(&ticking);
+	CHECK(b.rc == 0 || b.rc == -ETIMEDOUT);
+	hark_abort(c);
+	hark_listener_close(b.l);
+}
+
+static void a_cancelled_supervisor_waits_for_its_workers_and_does_not_spin(void **state)
+{
+	(void)state;
+	on_engines(cancelled_supervisor_body);
+}
+
 static void a_cancelled_server_cuts_its_connections(void **state)
 {
 	(void)state;
 	on_engines(cancelled_body);
+}
+
+/* ---- boxes with fibers of their own ------------------------------------------------------------- */
+
+static void idles(void *arg)
+{
+	CHECK_INT(hark_idle(arg), 0);
+}
+
+static void sleeps(void *arg)
+{
+	CHECK_INT(hark_sleep(1000 * HARK_S), -ECANCELED);
+	*(int *)arg = 1;
+}
+
+static void idles_in_a_fiber(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s;
+	char line[8];
+	(void)arg;
+	hark_scope_open(&s);
+	CHECK_INT(hark_readline(c, line, sizeof line), 2);
+	CHECK_INT(hark_go(&s, "idles", idles, c), 0);
+	CHECK_INT(hark_yield(), 0); /* it waits */
+	CHECK_INT(hark_printf(c, "hello\n"), 6);
+	CHECK_INT(hark_flush(c), 0);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	CHECK_INT(hark_printf(c, "bye\n"), 4);
+}
+
+static void sleeps_in_fibers(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s, inner;
+	int cut = 0;
+	(void)arg;
+	hark_scope_open(&s);
+	hark_scope_open(&inner);
+	CHECK_INT(hark_printf(c, "hello\n"), 6);
+	CHECK_INT(hark_flush(c), 0);
+	CHECK_INT(hark_go(&s, "sleeps", sleeps, &cut), 0);
+	CHECK_INT(hark_go(&inner, "sleeps", sleeps, &cut), 0);
+	CHECK_INT(hark_join(&inner, HARK_FOREVER), -ECANCELED);
+	hark_scope_close(&inner);
+	hark_scope_close(&s);
+	CHECK(cut);
+}
+
+static const enum hark_model models_all[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+
+static void a_boxs_own_fibers_hear_a_drain_begin(void **state)
+{
+	(void)state;
+	for (int workers = 1; workers <= 2; workers++)
+		for (size_t m = 0; m < 4; m++) {
+			struct plan p = {.box = idles_in_a_fiber, .opts = {.model = models_all[m], .workers = workers}, .grace_ns = 20 * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_says(fd, "x\n"); /* it has spoken: a drain does not wait for its first byte */
+			client_hears(fd, "hello\n");
+			assert_int_equal(kill(s.pid, SIGTERM), 0);
+			client_hears(fd, "bye\n");
+			(void)close(fd);
+			assert_int_equal(server_end(&s), 0);
+		}
+}
+
+static void a_boxs_own_fibers_are_cut_when_the_grace_ends(void **state)
+{
+	(void)state;
+	for (size_t m = 0; m < 4; m++)
+		for (int late = 0; late < 2; late++) { /* a grace that is shortened ends then */
+			struct plan p = {.box = sleeps_in_fibers, .opts = {.model = models_all[m]}, .grace_ns = (late ? 100 : 0) * HARK_S};
+			struct server s = server_start(&p);
+			assert_true(server_ready(&s));
+			int fd = client(&s);
+			client_hears(fd, "hello\n");
+			assert_int_equal(kill(s.pid, SIGTERM), 0);
+			if (late) {
+				if (models_all[m] != HARK_MODEL_INLINE) /* that one tells of the drain when its box returns */
+					event_await(&s, '!');
+				assert_int_equal(kill(s.pid, SIGUSR1), 0);
+			}
+			(void)close(fd);
+			assert_int_equal(server_end(&s), 2);
+		}
+}
+
+/* ---- what a box tells of its end ------------------------------------------------------------------ */
+
+static void fails(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_printf(c, "half an answ"), 12);
+	hark_outcome(c, 0, -ELOOP);
+}
+
+static void judges(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_printf(c, "done\n"), 5);
+	hark_outcome(c, 4711, 7 << 8);
+}
+
+static void a_box_that_failed_resets_its_connection_and_the_event_tells_why(void **state)
+{
+	char buf[16];
+	(void)state;
+	for (size_t m = 0; m < 4; m++) {
+		struct plan p = {.box = fails, .opts = {.model = models_all[m]}, .grace_ns = 10 * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		event_await(&s, 'E');
+		assert_int_equal(read(fd, buf, sizeof buf), -1);
+		assert_int_equal(errno, ECONNRESET);
+		(void)close(fd);
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
+static void a_boxs_pid_and_status_are_told(void **state)
+{
+	(void)state;
+	for (size_t m = 0; m < 4; m++) {
+		struct plan p = {.box = judges, .opts = {.model = models_all[m]}, .grace_ns = 10 * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		client_hears(fd, "done\n");
+		client_hears_the_end(fd);
+		event_await(&s, 'i');
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		assert_int_equal(server_end(&s), 0);
+	}
 }
 
 /* ---- what cannot be served ------------------------------------------------------------------------ */
@@ -1074,6 +1443,10 @@ int main(void)
 		cmocka_unit_test(running_out_of_descriptors_pauses_idly_and_serves_all_in_the_end),
 		cmocka_unit_test(errors_of_accept_lose_no_connection),
 		cmocka_unit_test(a_connection_that_there_was_no_process_or_thread_for_is_served_later),
+		cmocka_unit_test(a_pause_for_which_there_is_no_memory_ends_all_the_same),
+		cmocka_unit_test(a_worker_that_could_not_be_forked_at_the_start_comes_later),
+		cmocka_unit_test(without_any_worker_serving_fails),
+		cmocka_unit_test(a_supervisor_whose_poll_fails_supervises_and_does_not_spin),
 		cmocka_unit_test(a_drain_ends_the_idle_and_lets_the_busy_finish),
 		cmocka_unit_test(who_retires_accepts_no_more_and_serves_what_it_has),
 		cmocka_unit_test(who_retires_with_nobody_there_ends),
@@ -1081,6 +1454,10 @@ int main(void)
 		cmocka_unit_test(a_drain_serves_what_waited_in_the_backlog),
 		cmocka_unit_test(a_drain_out_of_descriptors_serves_the_backlog_too),
 		cmocka_unit_test(the_end_of_the_grace_cuts_what_is_left),
+		cmocka_unit_test(a_boxs_own_fibers_hear_a_drain_begin),
+		cmocka_unit_test(a_boxs_own_fibers_are_cut_when_the_grace_ends),
+		cmocka_unit_test(a_box_that_failed_resets_its_connection_and_the_event_tells_why),
+		cmocka_unit_test(a_boxs_pid_and_status_are_told),
 		cmocka_unit_test(a_second_drain_shortens_the_grace),
 		cmocka_unit_test(the_callers_own_children_are_left_to_it),
 		cmocka_unit_test(a_dead_worker_is_replaced),
@@ -1089,10 +1466,12 @@ int main(void)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
+		cmocka_unit_test(the_last_bytes_and_the_end_travel_together),
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
 		cmocka_unit_test(a_server_is_a_fiber_beside_others),
 		cmocka_unit_test(a_cancelled_server_cuts_its_connections),
+		cmocka_unit_test(a_cancelled_supervisor_waits_for_its_workers_and_does_not_spin),
 		cmocka_unit_test(nonsense_is_refused_with_a_reason),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -492,11 +492,13 @@ struct sink {
 static void drain_pattern(void *arg)
 {
 	struct sink *s = arg;
-	static char buf[100000];
+	char *buf = malloc(s->piece); /* its own: a read may let others run once it has its bytes */
+	CHECK(buf != NULL);
 	for (;;) {
 		ssize_t n = hark_read(s->c, buf, s->piece);
 		if (n <= 0) {
 			s->end = n;
+			free(buf);
 			return;
 		}
 		CHECK(pattern_is(buf, s->got, (size_t)n));
@@ -1145,6 +1147,172 @@ static void copy_body(void)
 	pair_drop(&q);
 }
 
+#define BULK (20 * MB)
+
+static void pass_all(void *arg)
+{
+	struct hark_conn **c = arg;
+	ssize_t n;
+	while ((n = hark_idle(c[0])) > 0 && (n = hark_pass(c[0], c[1])) > 0)
+		CHECK_INT(hark_flush(c[1]), 0);
+	CHECK_INT(n, 0);
+	CHECK_INT(hark_shutdown(c[1], HARK_OUT), 0);
+}
+
+static void copy_all(void *arg)
+{
+	struct hark_conn **c = arg;
+	CHECK_INT(hark_copy(c[0], c[1], NULL), BULK);
+	CHECK_INT(hark_shutdown(c[1], HARK_OUT), 0);
+}
+
+static int (*real_pipe2)(int *, int);
+static int pipes_made;
+
+static int counting_pipe2(int *fds, int flags)
+{
+	pipes_made++;
+	return real_pipe2(fds, flags);
+}
+
+static void write_bulk(void *arg)
+{
+	struct chunks *w = arg;
+	char *buf = malloc(MB);
+	CHECK(buf != NULL);
+	for (size_t at = 0, n; at < w->total; at += n) {
+		n = (size_t)rand_r(&w->seed) % MB + 1;
+		if (n > w->total - at)
+			n = w->total - at;
+		pattern_fill(buf, at, n);
+		CHECK_INT(hark_write(w->c, buf, n), (long long)n);
+	}
+	free(buf);
+	CHECK_INT(hark_shutdown(w->c, HARK_OUT), 0);
+}
+
+/* Both ways at once, from p.b to q.a and back; the bytes come whole, and then the end. */
+static void bulk_with(void (*mover)(void *), struct pair p, struct pair q)
+{
+	struct beside wp, wq, rp, rq, there, back;
+	struct chunks w[2] = {{.c = p.a, .total = BULK, .seed = 3}, {.c = q.b, .total = BULK, .seed = 4}};
+	struct sink s[2] = {{.c = q.b, .piece = 90000}, {.c = p.a, .piece = 70001}};
+	struct hark_conn *up[2] = {p.b, q.a}, *down[2] = {q.a, p.b};
+	pipes_made = 0;
+	real_pipe2 = hark__sys.pipe2;
+	hark__sys.pipe2 = counting_pipe2;
+	beside_start(&there, mover, up);
+	beside_start(&back, mover, down);
+	beside_start(&rq, drain_pattern, &s[0]);
+	beside_start(&rp, drain_pattern, &s[1]);
+	beside_start(&wp, write_bulk, &w[0]);
+	beside_start(&wq, write_bulk, &w[1]);
+	beside_end(&wp);
+	beside_end(&wq);
+	beside_end(&there);
+	beside_end(&back);
+	beside_end(&rp);
+	beside_end(&rq);
+	hark__sys.pipe2 = real_pipe2;
+	CHECK_INT(s[0].got, BULK);
+	CHECK_INT(s[1].got, BULK);
+	if (mode_engine == NULL || strcmp(mode_engine, "uring") != 0)
+		CHECK(pipes_made > 0); /* it was spliced indeed */
+	struct hark_conn_stats stats;
+	hark_conn_stats(p.b, &stats);
+	CHECK_INT(stats.bytes_in, BULK);
+	CHECK_INT(stats.bytes_out, BULK);
+	pair_drop(&p);
+	pair_drop(&q);
+}
+
+static void bulk_body(void)
+{
+	bulk_with(copy_all, tcp_pair(), unix_pair());
+	bulk_with(pass_all, tcp_pair(), tcp_pair());
+}
+
+static void bulk_passes_whole_in_both_directions(void **state)
+{
+	(void)state;
+	everywhere(bulk_body);
+}
+
+/* p.b has passed so much to q.a that it is in bulk; nothing is left on the way. */
+static void get_into_bulk(const struct pair *p, const struct pair *q)
+{
+	static char much[MB], got[MB];
+	struct hark_conn *up[2] = {p->b, q->a};
+	for (int round = 0; round < 2; round++) {
+		CHECK_INT(write(hark_fd(p->a), much, 150000) > 0, 1);
+		size_t passed = 0;
+		while (hark_wait_fd(hark_fd(up[0]), HARK_IN, hark_after(20 * HARK_MS)) > 0 || hark_buffered(up[0]) > 0) {
+			ssize_t n = hark_pass(up[0], up[1]);
+			CHECK(n > 0);
+			CHECK_INT(hark_flush(up[1]), 0);
+			passed += (size_t)n;
+			while (passed > 0) {
+				n = hark_read(q->b, got, passed);
+				CHECK(n > 0);
+				passed -= (size_t)n;
+			}
+		}
+	}
+	if (mode_engine == NULL || strcmp(mode_engine, "uring") != 0)
+		CHECK(p->b->bulk);
+}
+
+static void bulk_end_body(void)
+{
+	struct pair p = unix_pair(), q = unix_pair();
+	char byte;
+	get_into_bulk(&p, &q);
+	say(p.a, "x"); /* a little in between */
+	CHECK_INT(hark_idle(p.b), 1);
+	CHECK_INT(hark_idle(p.b), 1);
+	CHECK_INT(hark_pass(p.b, q.a), 1);
+	CHECK_INT(hark_flush(q.a), 0);
+	CHECK_INT(hark_readn(q.b, &byte, 1), 1);
+	say(p.a, "yz"); /* and it can be read by hand */
+	CHECK_INT(hark_idle(p.b), 1);
+	CHECK_INT(hark_readn(p.b, &byte, 1), 1);
+	CHECK_INT(byte, 'y');
+	CHECK_INT(hark_pass(p.b, q.a), 1);
+	CHECK_INT(hark_flush(q.a), 0);
+	CHECK_INT(hark_readn(q.b, &byte, 1), 1);
+	CHECK_INT(byte, 'z');
+	hark_idle_timeout(p.b, 20 * HARK_MS);
+	CHECK_INT(hark_idle(p.b), -ETIMEDOUT);
+	CHECK_INT(hark_pass(p.b, q.a), -ETIMEDOUT);
+	CHECK_INT(hark_shutdown(p.a, HARK_OUT), 0);
+	CHECK_INT(hark_idle(p.b), 0);
+	CHECK_INT(hark_pass(p.b, q.a), 0);
+	pair_drop(&p);
+	pair_drop(&q);
+	p = tcp_pair();
+	q = unix_pair();
+	bool to_failed = false;
+	get_into_bulk(&p, &q);
+	hark_abort(q.b);
+	say(p.a, "x");
+	CHECK_INT(hark_copy(p.b, q.a, &to_failed), -EPIPE);
+	CHECK(to_failed);
+	CHECK_INT(hark_flush(q.a), -EPIPE); /* what is lost stays told */
+	hark_abort(q.a);
+	q = unix_pair();
+	hark_abort(p.a);
+	CHECK_INT(hark_copy(p.b, q.a, &to_failed), -ECONNRESET);
+	CHECK(!to_failed);
+	hark_abort(p.b);
+	pair_drop(&q);
+}
+
+static void bulk_ends_in_every_way(void **state)
+{
+	(void)state;
+	everywhere(bulk_end_body);
+}
+
 static void copy_takes_all_and_tells_which_side_failed(void **state)
 {
 	(void)state;
@@ -1479,6 +1647,8 @@ int main(void)
 		cmocka_unit_test(nothing_stays_behind_when_one_writes_and_another_reads),
 		cmocka_unit_test(sendfile_sends_what_was_asked_between_what_was_written),
 		cmocka_unit_test(copy_takes_all_and_tells_which_side_failed),
+		cmocka_unit_test(bulk_passes_whole_in_both_directions),
+		cmocka_unit_test(bulk_ends_in_every_way),
 		cmocka_unit_test(urgent_data_does_not_stall_a_reader),
 		cmocka_unit_test(pipes_are_streams_blocking_or_not),
 		cmocka_unit_test(files_are_streams),
