@@ -716,6 +716,7 @@ static void many_services_are_read_in_bounded_time_and_number(void **state)
 	(void)state;
 	char *text = malloc(5000 * 64);
 	size_t n = 0;
+	assert_non_null(text);
 	for (int i = 1; i <= 5000; i++)
 		n += (size_t)sprintf(text + n, "%d stream tcp nowait root /bin/x x %d\n", i, i);
 	struct draft *d = read_bytes(text, n);
