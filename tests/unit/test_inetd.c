@@ -717,7 +717,7 @@ static void many_services_are_read_in_bounded_time_and_number(void **state)
 	static char text[5000 * 64];
 	size_t n = 0;
 	for (int i = 1; i <= 5000; i++)
-		n += (size_t)sprintf(text + n, "%d stream tcp nowait root /bin/x x %d\n", i, i);
+		n += (size_t)snprintf(text + n, sizeof text - n, "%d stream tcp nowait root /bin/x x %d\n", i, i);
 	struct draft *d = read_bytes(text, n);
 	assert_int_equal(d->n, 4096);
 	assert_int_equal(d->n_errors, 1);
