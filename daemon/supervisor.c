@@ -389,8 +389,12 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 {
 	struct turn t = {0};
 	own_argv = argv;
-	while (!v->draining || v->services != NULL)
+	for (;;) {
+		bury(v); /* also what went without a turn of its own: nothing would wake us for it */
+		if (v->draining && v->services == NULL)
+			break;
 		turn(v, &t);
+	}
 	if (!v->handed_over)
 		remove_pid_file(v);
 	control_close(v);

@@ -116,7 +116,7 @@ struct supervisor {
 	bool inetd;              /* config_file is an inetd.conf */
 	char *pid_file;          /* --pid-file; NULL: the configuration's */
 	char *pid_written;       /* where our number stands; NULL: nowhere */
-	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
+	char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;
 	struct service *services;

@@ -338,9 +338,18 @@ void upgrade_heard(struct supervisor *v)
 
 void upgrade_abandon(struct supervisor *v)
 {
+	char byte;
 	if (v->heir == 0)
 		return;
 	(void)kill(v->heir, SIGTERM); /* it may serve already, and drains then */
+	bool gone = false;
+	for (int i = 0; i < 50 && !gone; i++) {
+		gone = waitpid(v->heir, NULL, WNOHANG) != 0;
+		if (!gone)
+			(void)poll(NULL, 0, 10);
+	}
+	if (!gone && read(v->heir_fd, &byte, 1) != 1) /* not even our signals reach it yet */
+		end_heir(v);
 	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is given up", v->generation + 1);
 	forget_heir(v);
 }

@@ -333,7 +333,7 @@ def test_without_descriptors_the_address_that_cannot_be_opened_is_told(harkd, tm
 
 
 def test_services_whose_worker_finds_no_descriptor_back_off_and_others_serve(harkd):
-    d = harkd("".join(service(f"s{i}", "box = echo") for i in range(10)), preexec_fn=limit_descriptors(26))
+    d = harkd("".join(service(f"s{i}", "box = echo") for i in range(10)), preexec_fn=limit_descriptors(18))
     states = {s["name"]: s for s in d.status()["services"]}
     running = [name for name, s in states.items() if s["state"] == "running"]
     waiting = [name for name, s in states.items() if s["state"] == "backing-off"]
