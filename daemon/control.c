@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,16 +34,23 @@ struct client {
 struct control {
 	struct hark_listener *listener;
 	int fd;
-	char *path;
+	char *key; /* "control unix:PATH" */
 	dev_t dev;
 	ino_t ino;
 	int64_t again; /* when to look for clients; 0: now */
 	struct client clients[CLIENTS_MAX];
 };
 
+#define KEY_HEAD "control "
+
 int control_listener_fd(const struct control *c)
 {
 	return c != NULL ? c->fd : -1;
+}
+
+const char *control_key(const struct control *c)
+{
+	return c->key;
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -449,36 +455,26 @@ void control_run(struct supervisor *v, const struct pollfd *p, int n)
 	}
 }
 
-/* The older generation's, if that is where we want it. -1: it is not. */
-static int inherited(const char *path)
-{
-	struct sockaddr_un at = {.sun_family = AF_UNSPEC};
-	socklen_t len = sizeof at - 1; /* the NUL stays */
-	bool managed;
-	int fd = upgrade_inherited("control", &managed);
-	if (fd >= 0 && (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || strcmp(at.sun_path, path) != 0)) {
-		(void)close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
 int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 {
-	char address[HARK_ADDRESS_MAX];
+	char handed[24];
 	struct stat st;
 	struct control *c = calloc(1, sizeof *c);
-	int fd = inherited(path);
-	int len = fd >= 0 ? snprintf(address, sizeof address, "fd:%d", fd) : snprintf(address, sizeof address, "unix:%s", path);
-	int r = c == NULL ? -ENOMEM : len < (int)sizeof address ? 0 : -ENAMETOOLONG;
-	(void)snprintf(why->text, sizeof why->text, "control %s: %s", path, hark_strerror(r));
-	if (r == 0)
-		r = hark_listen(address, &(struct hark_listen_opts){.unix_mode = 0600, .why = why}, &c->listener);
+	bool managed;
+	int r = c == NULL || asprintf(&c->key, KEY_HEAD "unix:%s", path) < 0 ? -ENOMEM : 0;
+	(void)snprintf(why->text, sizeof why->text, "control %.200s: %s", path, hark_strerror(r));
+	if (r == 0) {
+		int fd = upgrade_inherited(c->key, &managed);
+		(void)snprintf(handed, sizeof handed, "fd:%d", fd);
+		r = hark_listen(fd >= 0 ? handed : c->key + strlen(KEY_HEAD),
+		                &(struct hark_listen_opts){.unix_mode = 0600, .why = why}, &c->listener);
+	}
 	if (r < 0) {
+		if (c != NULL)
+			free(c->key);
 		free(c);
 		return r;
 	}
-	c->path = strdup(path);
 	c->fd = hark_listener_fd(c->listener);
 	if (lstat(path, &st) == 0) {
 		c->dev = st.st_dev;
@@ -509,10 +505,11 @@ void control_close(struct supervisor *v)
 		(void)left;
 	} else {
 		hark_listener_close(c->listener);
-		if (c->path != NULL && c->ino != 0 && lstat(c->path, &st) == 0 && st.st_dev == c->dev && st.st_ino == c->ino)
-			(void)unlink(c->path);
+		const char *path = unix_path(c->key + strlen(KEY_HEAD));
+		if (path != NULL && c->ino != 0 && lstat(path, &st) == 0 && st.st_dev == c->dev && st.st_ino == c->ino)
+			(void)unlink(path);
 	}
-	free(c->path);
+	free(c->key);
 	free(c);
 	v->control = NULL;
 }

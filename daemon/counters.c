@@ -34,6 +34,7 @@ static_assert(offsetof(struct table, services) % 8 == 0, "counts are aligned");
 static_assert(sizeof(struct table) < 2 * 1024 * 1024, "address space that each worker maps");
 
 static struct table *table;
+static uint32_t high; /* table->high as we know it: what lies there workers can write as well */
 
 static int make(void)
 {
@@ -73,7 +74,8 @@ int counters_open(int fd)
 		t->magic = MAGIC;
 		t->bytes = sizeof *t;
 	}
-	if (r == 0 && (t->magic != MAGIC || t->bytes != sizeof *t || t->high > COUNTERS_SERVICES_MAX)) {
+	uint32_t used = r == 0 ? atomic_load_explicit(&t->high, memory_order_relaxed) : 0;
+	if (r == 0 && (t->magic != MAGIC || t->bytes != sizeof *t || used > COUNTERS_SERVICES_MAX)) {
 		(void)munmap(t, sizeof *t);
 		r = -EPROTO;
 	}
@@ -85,12 +87,13 @@ int counters_open(int fd)
 	if (table != NULL)
 		(void)munmap(table, sizeof *table);
 	table = t;
+	high = used;
 	return fd;
 }
 
 static struct counters *find(const char *name)
 {
-	for (uint32_t i = 0; table != NULL && i < table->high; i++)
+	for (uint32_t i = 0; table != NULL && i < high; i++)
 		if (strncmp(table->services[i].name, name, COUNTERS_NAME_MAX) == 0)
 			return &table->services[i];
 	return NULL;
@@ -105,8 +108,10 @@ struct counters *counters_of(const char *name)
 	if (c != NULL)
 		return c;
 	c = find("");
-	if (c == NULL && table->high < COUNTERS_SERVICES_MAX)
-		c = &table->services[table->high++];
+	if (c == NULL && high < COUNTERS_SERVICES_MAX) {
+		c = &table->services[high++];
+		atomic_store_explicit(&table->high, high, memory_order_relaxed);
+	}
 	if (c == NULL)
 		return NULL;
 	memset(c, 0, sizeof *c);

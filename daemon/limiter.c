@@ -2,8 +2,8 @@
  *
  * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is killed while it
  * holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the truth: what each slot holds is, and
- * whoever gets the lock next adds it up again. limits_forget() marks the slot dead first, so that where the lock cannot be had in time (its
- * holder is stopped) the next one to have it does the rest.
+ * whoever gets the lock next adds it up again. limits_forget() but marks the slot dead, and the next one to have the lock does the rest: the
+ * supervisor, which is root, neither waits for a lock nor follows a pointer (a robust lock is full of them) where a worker can write.
  *
  * The table of sources is hashed with a secret (SipHash-2-4: who can choose addresses must not choose neighbours). A source is looked for in a few
  * places and no more. Entries of connected sources stay. Others give way: those with a full bucket first, as nothing is lost with
@@ -11,7 +11,7 @@
  *
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
- * Thread: each worker's loop, and the supervisor's main thread. Owner: the supervisor; its workers inherit the mapping. */
+ * Thread: each worker's loop; limits_forget() the supervisor's main thread. Owner: the supervisor; its workers inherit the mapping. */
 #include "limiter.h"
 
 #include <assert.h>
@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -36,7 +37,6 @@
 #define WAIT_USUAL_NS  (10 * HARK_MS) /* at least, where the bucket can gather what comes meanwhile */
 #define FULL_NS        (50 * HARK_MS) /* at max_conns: another worker's connection may end, which nobody tells us of */
 #define LOAD_NS        HARK_S         /* between looks at the load */
-#define FORGET_NS      HARK_S         /* that the supervisor waits for the lock */
 #define EPSILON        1e-6           /* of a token: what adding up fractions may have lost */
 
 enum kind { FREE = 0, IPV4, IPV6, UID, NAMED };
@@ -63,18 +63,9 @@ struct slot {
 	int8_t holding; /* 1 + enum counters_hold, since its last answer; 0: it was not held */
 };
 
-struct limits {
+/* What workers share. Pointers and sizes are not in it: a worker that has been taken over must not lead the supervisor anywhere. */
+struct shared {
 	pthread_mutex_t lock;
-	size_t bytes; /* of the mapping */
-
-	/* Constant from limits_new() on. */
-	unsigned max_conns, max_per_source;
-	int v4_bits, v6_bits;
-	struct config_rate rate, rate_per_source;
-	double max_load;
-	uint64_t seed[2];
-	struct source *sources;    /* SOURCES of them, in this mapping; NULL: no limit for a source */
-	uint32_t (*held)[SOURCES]; /* SLOTS of them: a row for each worker, so that rows of none cost no memory */
 
 	/* Guarded by lock; the first two are sums over the slots. */
 	unsigned conns, reserved;
@@ -87,6 +78,19 @@ struct limits {
 	atomic_bool any_dead;
 	_Atomic int64_t load_at;   /* relaxed: who moves it looks */
 	atomic_bool load_high;     /* relaxed */
+};
+
+/* Constant from limits_new() on, and each process's own. */
+struct limits {
+	struct shared *m;
+	size_t bytes; /* of the mapping: m and, behind it, the next two */
+	struct source *sources;    /* SOURCES of them; NULL: no limit for a source */
+	uint32_t (*held)[SOURCES]; /* SLOTS of them: a row for each worker, so that rows of none cost no memory */
+	unsigned max_conns, max_per_source;
+	int v4_bits, v6_bits;
+	struct config_rate rate, rate_per_source;
+	double max_load;
+	uint64_t seed[2];
 };
 
 static_assert((SOURCES & (SOURCES - 1)) == 0, "places are cut out of the hash");
@@ -158,14 +162,14 @@ static void between(void)
 
 static void add_up(struct limits *l)
 {
-	l->conns = l->reserved = 0;
+	l->m->conns = l->m->reserved = 0;
 	for (int i = 0; l->sources != NULL && i < SOURCES; i++)
 		l->sources[i].conns = 0;
 	for (int s = 0; s < SLOTS; s++) {
-		if (!l->used[s])
+		if (!l->m->used[s])
 			continue;
-		l->conns += l->slots[s].conns;
-		l->reserved += l->slots[s].reserved;
+		l->m->conns += l->m->slots[s].conns;
+		l->m->reserved += l->m->slots[s].reserved;
 		for (int i = 0; l->sources != NULL && i < SOURCES; i++)
 			l->sources[i].conns += l->held[s][i];
 	}
@@ -174,40 +178,36 @@ static void add_up(struct limits *l)
 /* Takes back what dead slots hold. Killed in between, it is done again: the marks go last. */
 static void bury(struct limits *l)
 {
-	atomic_store(&l->any_dead, false); /* before the looks: who marks another one meanwhile sets it again */
+	atomic_store(&l->m->any_dead, false); /* before the looks: who marks another one meanwhile sets it again */
 	for (int s = 0; s < SLOTS; s++) {
-		if (!atomic_load(&l->dead[s]))
+		if (!atomic_load(&l->m->dead[s]))
 			continue;
-		if (l->sources != NULL && l->used[s])
+		if (l->sources != NULL && l->m->used[s])
 			memset(l->held[s], 0, sizeof l->held[s]);
-		l->slots[s] = (struct slot){0};
+		l->m->slots[s] = (struct slot){0};
 		between();
-		atomic_store(&l->dead[s], false);
+		atomic_store(&l->m->dead[s], false);
 	}
 	add_up(l);
 }
 
-static bool locked(struct limits *l, int r)
+static bool lock(struct limits *l)
 {
+	int r = pthread_mutex_lock(&l->m->lock);
 	if (r == EOWNERDEAD) {
-		atomic_store(&l->any_dead, true); /* the holder may have been about to bury */
-		(void)pthread_mutex_consistent(&l->lock);
+		atomic_store(&l->m->any_dead, true); /* the holder may have been about to bury */
+		(void)pthread_mutex_consistent(&l->m->lock);
 	} else if (r != 0) {
 		return false;
 	}
-	if (atomic_load(&l->any_dead))
+	if (atomic_load(&l->m->any_dead))
 		bury(l);
 	return true;
 }
 
-static bool lock(struct limits *l)
-{
-	return locked(l, pthread_mutex_lock(&l->lock));
-}
-
 static void unlock(struct limits *l)
 {
-	(void)pthread_mutex_unlock(&l->lock);
+	(void)pthread_mutex_unlock(&l->m->lock);
 }
 
 /* ---- sources --------------------------------------------------------------------------------- */
@@ -345,10 +345,10 @@ static struct source *source_of(struct limits *l, const struct key *k, int64_t n
 
 static struct slot *slot_of(struct limits *l, int slot)
 {
-	if (!l->used[slot])
-		l->used[slot] = true;
+	if (!l->m->used[slot])
+		l->m->used[slot] = true;
 	in_order();
-	return &l->slots[slot];
+	return &l->m->slots[slot];
 }
 
 static void unreserve(struct limits *l, struct slot *s)
@@ -357,7 +357,7 @@ static void unreserve(struct limits *l, struct slot *s)
 		return;
 	s->reserved = false;
 	between();
-	l->reserved--;
+	l->m->reserved--;
 }
 
 static void reserve(struct limits *l, struct slot *s)
@@ -366,34 +366,34 @@ static void reserve(struct limits *l, struct slot *s)
 		return;
 	s->reserved = true;
 	between();
-	l->reserved++;
+	l->m->reserved++;
 }
 
 static bool load_is_high(struct limits *l, int64_t now)
 {
-	int64_t at = atomic_load_explicit(&l->load_at, memory_order_relaxed);
+	int64_t at = atomic_load_explicit(&l->m->load_at, memory_order_relaxed);
 	if (l->max_load <= 0)
 		return false;
-	if (now - at >= LOAD_NS && atomic_compare_exchange_strong(&l->load_at, &at, now))
-		atomic_store_explicit(&l->load_high, limits_world.load() > l->max_load, memory_order_relaxed);
-	return atomic_load_explicit(&l->load_high, memory_order_relaxed);
+	if (now - at >= LOAD_NS && atomic_compare_exchange_strong(&l->m->load_at, &at, now))
+		atomic_store_explicit(&l->m->load_high, limits_world.load() > l->max_load, memory_order_relaxed);
+	return atomic_load_explicit(&l->m->load_high, memory_order_relaxed);
 }
 
 /* 0: go on; else for how long not, and why. What others have reserved is as good as taken. */
 static int64_t hold(struct limits *l, bool high, int64_t now, enum counters_hold *why)
 {
-	double wanted = 1.0 + l->reserved;
+	double wanted = 1.0 + l->m->reserved;
 	*why = HELD_LOAD;
 	if (high)
 		return LOAD_NS;
 	*why = HELD_MAX_CONNS;
-	if (l->max_conns > 0 && l->conns + l->reserved >= l->max_conns)
+	if (l->max_conns > 0 && l->m->conns + l->m->reserved >= l->max_conns)
 		return FULL_NS;
 	*why = HELD_RATE;
 	if (l->rate.events <= 0)
 		return 0;
-	refill(&l->bucket, &l->rate, now);
-	return has(&l->bucket, wanted) ? 0 : wait_for(&l->bucket, &l->rate, wanted);
+	refill(&l->m->bucket, &l->rate, now);
+	return has(&l->m->bucket, wanted) ? 0 : wait_for(&l->m->bucket, &l->rate, wanted);
 }
 
 int64_t limits_pace(void *limits_worker)
@@ -445,12 +445,12 @@ static int take_of_source(struct limits *l, struct source *s, int slot, int64_t 
 static void take_of_service(struct limits *l, struct slot *s, int64_t now)
 {
 	if (l->rate.events > 0) {
-		refill(&l->bucket, &l->rate, now);
-		l->bucket.tokens -= 1;
+		refill(&l->m->bucket, &l->rate, now);
+		l->m->bucket.tokens -= 1;
 	}
 	s->conns++;
 	between();
-	l->conns++;
+	l->m->conns++;
 }
 
 static int admit(struct limits *l, int slot, const struct key *k, enum counters_refusal *why)
@@ -502,7 +502,7 @@ static void leave(struct limits *l, int slot, int ticket)
 	if (s->conns > 0) {
 		s->conns--;
 		between();
-		l->conns--;
+		l->m->conns--;
 	}
 	if (ticket == 0 || l->sources == NULL || ticket > SOURCES || l->held[slot][ticket - 1] == 0)
 		return;
@@ -522,24 +522,12 @@ void limits_leave(int ticket, void *limits_worker)
 		count_now(w, -1);
 }
 
-/* pthread_mutex_lock() for a bounded time, by a clock that nobody sets. */
-static int lock_in_time(pthread_mutex_t *m)
-{
-	int64_t end = hark_now() + FORGET_NS;
-	int r;
-	while ((r = pthread_mutex_trylock(m)) == EBUSY && hark_now() < end)
-		(void)nanosleep(&(struct timespec){.tv_nsec = HARK_MS}, NULL);
-	return r;
-}
-
 void limits_forget(struct limits *l, int slot)
 {
 	if (l == NULL || slot < 0 || slot >= SLOTS)
 		return;
-	atomic_store(&l->dead[slot], true);
-	atomic_store(&l->any_dead, true);
-	if (locked(l, lock_in_time(&l->lock)))
-		unlock(l);
+	atomic_store(&l->m->dead[slot], true);
+	atomic_store(&l->m->any_dead, true);
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
@@ -571,8 +559,8 @@ static void configure(struct limits *l, const struct config_service *s)
 	l->rate = sane(s->rate);
 	l->rate_per_source = sane(s->rate_per_source);
 	l->max_load = s->max_load;
-	l->bucket = (struct bucket){l->rate.burst, limits_world.now()};
-	atomic_store(&l->load_at, -LOAD_NS);
+	l->m->bucket = (struct bucket){l->rate.burst, limits_world.now()};
+	atomic_store(&l->m->load_at, -LOAD_NS);
 }
 
 int limits_new(const struct config_service *s, struct counters *c, struct limits **out)
@@ -583,21 +571,25 @@ int limits_new(const struct config_service *s, struct counters *c, struct limits
 		*out = NULL;
 		return 0;
 	}
-	size_t table = aligned(sizeof(struct limits)), rows = table + aligned(SOURCES * sizeof(struct source));
-	size_t bytes = by_source ? rows + SLOTS * sizeof(uint32_t[SOURCES]) : table;
-	struct limits *l = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (l == MAP_FAILED)
+	size_t table = aligned(sizeof(struct shared)), rows = table + aligned(SOURCES * sizeof(struct source));
+	struct limits *l = calloc(1, sizeof *l);
+	if (l == NULL)
 		return -ENOMEM;
-	l->bytes = bytes;
+	l->bytes = by_source ? rows + SLOTS * sizeof(uint32_t[SOURCES]) : table;
+	l->m = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (l->m == MAP_FAILED) {
+		free(l);
+		return -ENOMEM;
+	}
 	configure(l, s);
 	if (by_source) {
-		l->sources = (struct source *)((char *)l + table);
-		l->held = (uint32_t(*)[SOURCES])((char *)l + rows);
+		l->sources = (struct source *)((char *)l->m + table);
+		l->held = (uint32_t(*)[SOURCES])((char *)l->m + rows);
 	}
 	/* Early in a system's life there may be no randomness yet: the clock and the mapping's place then make do. */
 	if (getrandom(l->seed, sizeof l->seed, GRND_NONBLOCK) != (ssize_t)sizeof l->seed)
-		l->seed[0] = (uint64_t)hark_now(), l->seed[1] = (uint64_t)(uintptr_t)l;
-	if (init_lock(&l->lock) < 0) {
+		l->seed[0] = (uint64_t)hark_now(), l->seed[1] = (uint64_t)(uintptr_t)l->m;
+	if (init_lock(&l->m->lock) < 0) {
 		limits_free(l);
 		return -ENOMEM;
 	}
@@ -608,5 +600,6 @@ int limits_new(const struct config_service *s, struct counters *c, struct limits
 void limits_free(struct limits *l)
 {
 	if (l != NULL)
-		(void)munmap(l, l->bytes);
+		(void)munmap(l->m, l->bytes);
+	free(l);
 }

@@ -45,7 +45,7 @@ int limits_admit(struct hark_conn *c, void *limits_worker);
 /* struct hark_serve_opts' leave: the connection is over; -1: nothing was taken after limits_pace(). */
 void limits_leave(int ticket, void *limits_worker);
 
-/* The worker of that slot is dead: what it held is given back. Called by the supervisor. */
+/* The worker of that slot is dead: what it held is given back, as soon as another one asks. Called by the supervisor; it never waits. */
 void limits_forget(struct limits *l, int slot);
 
 /* What limiter.c asks of the world; for tests to put their own there, before anything else is called. */

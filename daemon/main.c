@@ -93,7 +93,7 @@ static char *const *upgrade_arguments(const struct supervisor *v, const struct a
 	}
 	if (v->control_path != NULL) {
 		argv[n++] = (char *)"--control";
-		argv[n++] = (char *)v->control_path;
+		argv[n++] = v->control_path;
 	}
 	return argv;
 }
@@ -228,6 +228,7 @@ static int end(struct supervisor *v, int status)
 	upgrade_done();
 	free(v->config_file);
 	free(v->pid_file);
+	free(v->control_path);
 	return status;
 }
 
@@ -244,7 +245,7 @@ int main(int argc, char *argv[])
 	v.inetd = a.inetd != NULL;
 	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);
 	v.pid_file = a.pid_file != NULL ? absolute(a.pid_file) : NULL;
-	v.control_path = a.control == NULL || strcmp(a.control, "none") == 0 ? a.control : absolute(a.control);
+	v.control_path = a.control == NULL ? NULL : strcmp(a.control, "none") == 0 ? strdup("none") : absolute(a.control);
 	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL) || (a.control != NULL && v.control_path == NULL))
 		return end(&v, STATUS_SYSTEM);
 	if (a.test)

@@ -143,6 +143,11 @@ static void remove_others(struct supervisor *v, const struct config *c, struct r
 	}
 }
 
+static bool same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
 static int apply(struct supervisor *v, struct config *c, struct reload_result *out)
 {
 	struct hark_why why = {""};
@@ -171,6 +176,8 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 		if (!c->services[i]->disabled)
 			take_service(v, e, c->services[i], out);
 	sockets_sweep(&v->sockets);
+	if (v->epoch != NULL && v->control_path == NULL && !same_text(v->epoch->config->control, c->control))
+		log_event(LOG_LEVEL_WARNING, NULL, "the control socket moves with an upgrade, not with a reload");
 	epoch_release(v->epoch);
 	v->epoch = e;
 	if (v->told_ready)

@@ -19,6 +19,7 @@
 #define BACKOFF_MAX_NS   (10 * HARK_S)
 #define LIVED_NS         (1 * HARK_S)  /* a worker that lived so long is restarted at once when it dies */
 #define KILL_NS          (5 * HARK_S)  /* past the grace's end: it has not even cut its connections */
+#define IDLE_NS          (10 * HARK_MS) /* between looks whether it is idle, at least */
 #define SETTLE_NS        (10 * HARK_S) /* a worker that says neither yes nor no is taken for started */
 
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
@@ -45,7 +46,13 @@ static void cohort_release(struct cohort *c)
 	free(c);
 }
 
-/* Those who are forked from now on share limits of their own. */
+static void leave_cohort(struct service *s)
+{
+	cohort_release(s->cohort);
+	s->cohort = NULL;
+}
+
+/* Those who are forked from now on share limits of their own. They outlive workers that end when idle: a rate counts when nobody is there, too. */
 static int new_cohort(struct service *s)
 {
 	struct cohort *c = calloc(1, sizeof *c);
@@ -57,7 +64,7 @@ static int new_cohort(struct service *s)
 		return r;
 	}
 	c->refs = 1;
-	cohort_release(s->cohort);
+	leave_cohort(s);
 	s->cohort = c;
 	return 0;
 }
@@ -290,8 +297,6 @@ void service_drain(struct service *s)
 		w->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
 		(void)kill(w->pid, SIGTERM);
 	}
-	cohort_release(s->cohort);
-	s->cohort = NULL;
 }
 
 void service_hurry(struct service *s)
@@ -318,8 +323,6 @@ void service_retire(struct service *s)
 		w->retired = true;
 		(void)kill(w->pid, SIGUSR1);
 	}
-	cohort_release(s->cohort);
-	s->cohort = NULL;
 }
 
 void service_stop(struct supervisor *v, struct service *s)
@@ -328,6 +331,7 @@ void service_stop(struct supervisor *v, struct service *s)
 		return;
 	s->state = SERVICE_STOPPED;
 	service_drain(s);
+	leave_cohort(s);
 	for (size_t i = 0; i < s->conf->listen.n; i++)
 		sockets_close(&v->sockets, s->conf, i);
 	log_event(LOG_LEVEL_NOTICE, s->conf->name, "stopped");
@@ -355,6 +359,7 @@ void service_replace(struct supervisor *v, struct service *s, struct epoch *e, c
 {
 	bool stopped = s->state == SERVICE_STOPPED;
 	service_retire(s);
+	leave_cohort(s);
 	struct epoch *old = s->epoch;
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
@@ -379,11 +384,16 @@ static bool ends_when_idle(const struct service *s)
 	return s->state == SERVICE_RUNNING && s->conf->start == CONFIG_START_DEMAND && s->conf->stop_idle_ns > 0;
 }
 
+static int64_t idle_due(const struct service *s)
+{
+	return s->looked + (s->conf->stop_idle_ns > IDLE_NS ? s->conf->stop_idle_ns : IDLE_NS);
+}
+
 int64_t service_due(const struct service *s)
 {
 	int64_t at = s->state == SERVICE_BACKING_OFF ? s->again : HARK_FOREVER;
-	if (ends_when_idle(s) && s->looked + s->conf->stop_idle_ns < at)
-		at = s->looked + s->conf->stop_idle_ns;
+	if (ends_when_idle(s) && idle_due(s) < at)
+		at = idle_due(s);
 	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at < at)
 			at = w->kill_at;
@@ -391,13 +401,25 @@ int64_t service_due(const struct service *s)
 	return at;
 }
 
+/* Somebody whom no worker has taken: the first one is only starting, or a limit holds him. */
+static bool somebody_waits(const struct supervisor *v, const struct service *s)
+{
+	for (size_t i = 0; i < s->conf->listen.n; i++) {
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
+		struct pollfd p = {.fd = e != NULL ? hark_listener_fd(e->listener) : -1, .events = POLLIN};
+		if (poll(&p, 1, 0) > 0)
+			return true;
+	}
+	return false;
+}
+
 /* Nobody was there since it was looked at: its workers may end. A connection that comes just now waits for the next ones. */
-static void look_idle(struct service *s, int64_t now)
+static void look_idle(const struct supervisor *v, struct service *s, int64_t now)
 {
 	uint64_t accepted = atomic_load_explicit(&s->counters->accepted, memory_order_relaxed);
-	if (now < s->looked + s->conf->stop_idle_ns)
+	if (now < idle_due(s))
 		return;
-	bool idle = accepted == s->looked_accepted && counters_now(s->counters) == 0;
+	bool idle = accepted == s->looked_accepted && counters_now(s->counters) == 0 && !somebody_waits(v, s);
 	s->looked = now;
 	s->looked_accepted = accepted;
 	if (!idle)
@@ -421,7 +443,7 @@ void service_look(struct supervisor *v, struct service *s)
 	if (s->state == SERVICE_BACKING_OFF && now >= s->again)
 		fill(v, s);
 	else if (ends_when_idle(s))
-		look_idle(s, now);
+		look_idle(v, s, now);
 }
 
 bool service_settled(const struct service *s)

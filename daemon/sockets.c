@@ -43,11 +43,10 @@ struct socket_entry *sockets_find(const struct sockets *s, const struct config_s
 	return find(s, key_of(conf, i, key));
 }
 
-/* NULL: not a unix socket, or an abstract one. */
-static const char *unix_path(const char *address)
+const char *unix_path(const char *key)
 {
-	const char *path = strchr(address, ':');
-	return strncmp(address, "unix", 4) == 0 && path != NULL && path[1] == '/' ? path + 1 : NULL;
+	const char *path = strchr(key, ':');
+	return strncmp(key, "unix", 4) == 0 && path != NULL && path[1] == '/' ? path + 1 : NULL;
 }
 
 /* O_NONBLOCK belongs to the socket, whoever has it. A program that was given it (wait) has it without, and goes on with it while a new

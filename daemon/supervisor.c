@@ -337,6 +337,19 @@ static void become_ready(struct supervisor *v)
 	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu services of %s", v->epoch->config->n_services, v->config_file);
 }
 
+static void look_at_start(struct supervisor *v)
+{
+	if (v->told_ready || v->draining || starting(v))
+		return;
+	if (unfit(v)) {
+		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends", v->generation);
+		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
+		supervisor_drain(v);
+	} else {
+		become_ready(v);
+	}
+}
+
 static void turn(struct supervisor *v, struct turn *t)
 {
 	watch_all(v, t);
@@ -353,28 +366,20 @@ static void turn(struct supervisor *v, struct turn *t)
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (service_due(s) <= hark_now())
 			service_look(v, s);
-	bury(v);
-	if (v->told_ready || v->draining || starting(v))
-		return;
-	if (unfit(v)) {
-		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends", v->generation);
-		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
-		supervisor_drain(v);
-	} else {
-		become_ready(v);
-	}
+	look_at_start(v);
+	bury(v); /* last: nothing would wake us for those who are gone by now */
 }
 
 int supervisor_signals(struct supervisor *v)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD, SIGUSR1}; /* the last one is not meant for us, and must do no harm */
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD,
+		SIGUSR1}; /* the last one is nothing to us, and must do no harm; and a worker that is sent it may not have its handlers yet */
 	sigset_t set;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		(void)sigaddset(&set, ours[i]);
 	(void)signal(SIGPIPE, SIG_IGN);
 	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	(void)sigaddset(&set, SIGUSR1); /* nothing to us; but what a worker is sent before it has its handlers must wait */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
 	return v->signal_fd < 0 ? -errno : 0;

@@ -53,6 +53,8 @@ struct sockets {
 /* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. 0 or -errno with why. */
 int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why);
 struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i);
+/* Of a unix socket's key; NULL: it is not one, or an abstract one. */
+const char *unix_path(const char *key);
 /* Marks all as neither wanted nor fresh. */
 void sockets_mark(struct sockets *s);
 /* Closes those that are not wanted; or, undoing, those that are fresh. */
@@ -114,7 +116,7 @@ struct supervisor {
 	bool inetd;              /* config_file is an inetd.conf */
 	char *pid_file;          /* --pid-file; NULL: the configuration's */
 	char *pid_written;       /* where our number stands; NULL: nowhere */
-	const char *control_path; /* --control, be it "none"; NULL: the configuration's */
+	char *control_path; /* --control, be it "none"; NULL: the configuration's */
 	struct epoch *epoch;
 	struct sockets sockets;
 	struct service *services;
@@ -192,6 +194,7 @@ int64_t control_due(const struct control *c);             /* when control_poll()
 void control_run(struct supervisor *v, const struct pollfd *p, int n);
 void control_close(struct supervisor *v);
 int control_listener_fd(const struct control *c);
+const char *control_key(const struct control *c); /* what the next generation asks for it by */
 
 /* supervisor.c */
 int supervisor_signals(struct supervisor *v); /* before the first worker is forked */

@@ -3,7 +3,7 @@
  * old one goes on as if nothing had been.
  *
  *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control socket's is
- *                           "control"; "-" before it: its path is a service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
+ *                           "control PATH"; "-" before it: its path is a service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
  *   HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
@@ -34,6 +34,7 @@ static struct {
 	char **key;
 	bool *taken;
 	int n;
+	bool closed;
 } inherited;
 
 /* Where the binary lies; a new one was put in the place of the running one. */
@@ -77,7 +78,7 @@ static void inherit(void)
 
 int upgrade_inherited(const char *key, bool *managed)
 {
-	for (int i = 0; i < inherited.n; i++) {
+	for (int i = 0; i < inherited.n && !inherited.closed; i++) {
 		const char *line = inherited.key[i];
 		bool is_managed = line[0] == '-';
 		if (inherited.taken[i] || strcmp(line + is_managed, key) != 0)
@@ -94,7 +95,19 @@ void upgrade_close_rest(void)
 	for (int i = 0; i < inherited.n; i++)
 		if (!inherited.taken[i])
 			(void)close(FIRST_FD + i);
-	inherited.n = 0;
+	inherited.closed = true;
+}
+
+/* Of those that nobody wanted. Only now: until we were ready the older generation might have had to go on with them. */
+static void remove_paths(void)
+{
+	struct stat st;
+	for (int i = 0; i < inherited.n; i++) {
+		const char *address = strstr(inherited.key[i], "unix"); /* behind "control " */
+		const char *path = inherited.taken[i] || inherited.key[i][0] == '-' || address == NULL ? NULL : unix_path(address);
+		if (path != NULL && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+			(void)unlink(path);
+	}
 }
 
 void upgrade_done(void)
@@ -149,6 +162,7 @@ void upgrade_self(struct supervisor *v)
 
 void upgrade_tell_ready(struct supervisor *v)
 {
+	remove_paths();
 	if (v->parent_fd >= 0)
 		(void)!write(v->parent_fd, "", 1);
 	if (v->generation == 1)
@@ -178,10 +192,11 @@ static void set_number(const char *name, long value)
 	(void)setenv(name, text, 1);
 }
 
-/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked: one that comes before the new binary has
- * blocked them itself would kill it. */
+/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked, as one that comes before the new binary has
+ * blocked them itself would kill it; but for those that are meant to. */
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, const char *addresses)
 {
+	sigset_t ends;
 	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
 		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 2);
 		if (fds[i] < 0)
@@ -195,6 +210,10 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
 	set_number("HARKD_NOFILE", (long)v->nofile.rlim_cur); /* the limit itself stays as we raised it: its sockets are above the other */
+	(void)sigemptyset(&ends);
+	(void)sigaddset(&ends, SIGTERM);
+	(void)sigaddset(&ends, SIGINT);
+	(void)sigprocmask(SIG_UNBLOCK, &ends, NULL);
 	(void)execv(own_path, argv);
 	_exit(111);
 }
@@ -217,7 +236,7 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 	}
 	if (control_listener_fd(v->control) >= 0) {
 		(*fds)[(*n)++] = control_listener_fd(v->control);
-		(void)fputs("control\n", f);
+		(void)fprintf(f, "%s\n", control_key(v->control));
 	}
 	return fclose(f) == 0;
 }

@@ -335,8 +335,6 @@ int hark_shutdown(struct hark_conn *c, int directions)
 }
 
 /* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
-#define LINGER_LOOK_NS HARK_MS /* most peers end when they have read our end: a look a moment later is cheaper than an engine's event */
-
 static void linger(struct hark_conn *c)
 {
 	char dropped[4096];
@@ -348,15 +346,10 @@ static void linger(struct hark_conn *c)
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
 	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
 		hark_idle_timeout(c, quiet);
-	bool looked = hark__loop_self() == NULL;
 	ssize_t n = 1;
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);
-		if (n == -EAGAIN && !looked) {
-			looked = true;
-			n = hark_sleep(LINGER_LOOK_NS) == 0 ? 1 : 0;
-			hark__ready_set(&c->src, HARK__IN); /* perhaps: no engine has been asked */
-		} else if (n == -EAGAIN)
+		if (n == -EAGAIN)
 			n = hark__conn_wait(c, HARK__IN, "end of stream") == 0 ? 1 : 0;
 		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
 			return;

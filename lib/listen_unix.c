@@ -5,7 +5,8 @@
  * between its bind(2) and its listen(2), so the question is put twice, a moment apart, and the file must be the
  * same one before it is removed. What is not a socket is never touched.
  *
- * Mode and owner are set between bind and listen: before anybody can connect. Names of users are looked up before
+ * Mode and owner are set between bind and listen: before anybody can connect; by a descriptor, as a link may be in the path's place by
+ * then, where the directory is somebody else's. Names of users are looked up before
  * anything is made. Caller's thread or fiber; nothing is kept. */
 #include <errno.h>
 #include <fcntl.h>
@@ -164,6 +165,30 @@ static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hi
 	return rc;
 }
 
+/* through: the path by which what was opened with O_PATH can be changed; fchmod(2) and fchown(2) take no such descriptor. */
+static int set_mode_and_owner(const char *through, const struct hark_listen_opts *opts, const struct owner *owner, struct hark__hint *hint)
+{
+	if (opts->unix_mode != 0 && hark__sys.chmod(through, opts->unix_mode & 07777) < 0) {
+		hint->text = "unix_mode cannot be set";
+		return -errno;
+	}
+	if (opts->unix_owner != NULL && hark__sys.chown(through, owner->uid, owner->gid) < 0) {
+		hint->text = "unix_owner cannot be set";
+		return -errno;
+	}
+	return 0;
+}
+
+/* made: what is at the path now. */
+static int find_made(const char *path, int *fd, struct stat *made)
+{
+	*fd = hark__sys.open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (*fd < 0)
+		return -errno;
+	int rc = hark__sys.fstat(*fd, made) < 0 ? -errno : S_ISSOCK(made->st_mode) ? 0 : -EADDRINUSE; /* somebody was faster */
+	return rc < 0 ? hark__fd_fail(*fd, rc) : 0;
+}
+
 int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
                     struct hark__hint *hint)
 {
@@ -174,21 +199,23 @@ int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_li
 		rc = bind_clearing(fd, at, hint);
 	if (rc < 0 || path[0] == '\0')
 		return rc;
-	if (hark__sys.lstat(path, made) < 0)
-		return -errno; /* gone, or out of reach: not ours to remove */
-	if (opts->unix_mode != 0 && hark__sys.chmod(path, opts->unix_mode & 07777) < 0) {
-		rc = -errno;
-		hint->text = "unix_mode cannot be set";
-		goto unlink_path;
+	struct stat found;
+	char through[32];
+	int path_fd;
+	rc = find_made(path, &path_fd, &found);
+	if (rc < 0) {
+		if (hark__sys.lstat(path, &found) == 0) /* else gone, or out of reach */
+			hark__unix_unlink(at, found.st_dev, found.st_ino);
+		return rc;
 	}
-	if (opts->unix_owner != NULL && hark__sys.chown(path, owner.uid, owner.gid) < 0) {
-		rc = -errno;
-		hint->text = "unix_owner cannot be set";
-		goto unlink_path;
-	}
-	return 0;
-unlink_path:
-	hark__unix_unlink(at, made->st_dev, made->st_ino);
+	*made = found;
+	(void)snprintf(through, sizeof through, "/proc/self/fd/%d", path_fd);
+	rc = set_mode_and_owner(through, opts, &owner, hint);
+	if (rc == -ENOENT) /* no /proc here */
+		rc = set_mode_and_owner(path, opts, &owner, hint);
+	(void)hark__sys.close(path_fd);
+	if (rc < 0)
+		hark__unix_unlink(at, made->st_dev, made->st_ino);
 	return rc;
 }
 

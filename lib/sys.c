@@ -10,10 +10,15 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 
-/* Two take a variable argument in C and a fixed one here. */
+/* These take a variable argument in C and a fixed one here. */
 static int fcntl_fixed(int fd, int command, long arg)
 {
 	return fcntl(fd, command, arg);
+}
+
+static int open_fixed(const char *path, int flags)
+{
+	return open(path, flags);
 }
 
 static int ioctl_fixed(int fd, unsigned long request, void *arg)
@@ -95,6 +100,7 @@ struct hark__sys hark__sys = {
 	.waitid = waitid,
 	.kill = kill,
 	.pthread_create = pthread_create,
+	.open = open_fixed,
 	.lstat = lstat,
 	.fstat = fstat,
 	.unlink = unlink,

@@ -66,6 +66,7 @@
 	X(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options), (type, id, info, options)) \
 	X(int, kill, (pid_t pid, int signal), (pid, signal)) \
 	X(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), (t, a, fn, arg)) \
+	X(int, open, (const char *path, int flags), (path, flags)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
 	X(int, unlink, (const char *path), (path)) \

@@ -39,15 +39,15 @@ static void format_span(double seconds, char *buf, size_t cap)
 		char letter;
 	} units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}, {1, 's'}};
 	int64_t s = seconds > 0 && seconds < 1e15 ? (int64_t)seconds : 0;
-	size_t i = 0;
+	unsigned i = 0;
 
 	while (i < 3 && s < units[i].seconds)
 		i++;
 	if (i == 3)
 		(void)snprintf(buf, cap, "%" PRId64 "s", s);
 	else
-		(void)snprintf(buf, cap, "%" PRId64 "%c %" PRId64 "%c", s / units[i].seconds, units[i].letter,
-		               s % units[i].seconds / units[i + 1].seconds, units[i + 1].letter);
+		(void)snprintf(buf, cap, "%" PRId64 "%c %d%c", s / units[i].seconds, units[i].letter,
+		               (int)(s % units[i].seconds / units[i + 1].seconds), units[i + 1].letter);
 }
 
 /* All members of an object of counts, whichever they are. */
@@ -278,7 +278,7 @@ static void print_workers(const json_t *workers, FILE *to)
 
 	for (size_t i = 0; i < n && i < ROWS_MAX; i++) {
 		const json_t *w = json_array_get(workers, i);
-		char up[32];
+		char up[40];
 		format_span(control_real(w, "uptime_s"), up, sizeof up);
 		fprintf(to, "  %-9s pid %" PRId64 ", %" PRId64 " now, up %s%s\n", i == 0 ? "workers" : "", control_count(w, "pid"),
 		        control_count(w, "now"), up, json_is_true(json_object_get(w, "draining")) ? ", draining" : "");

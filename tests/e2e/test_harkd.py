@@ -266,6 +266,7 @@ def test_nothing_fails_while_it_is_reloaded_and_upgraded_under_load(harkd):
         counted = wait_until(lambda name=name: (s := d.service(name))["closed"] == s["accepted"] and s)
         assert counted["accepted"] == made, name
         assert counted["failed"] == 0, name
+        print(f"{name}: clients made {made} connections, harkd counted {counted['accepted']}, 0 failed, 0 reset")
     assert upgrades == 5
 
 

@@ -105,6 +105,7 @@ static const struct plausible {
 	[FAULT_lstat] = {{EACCES, ENOMEM}},
 	[FAULT_fstat] = {{ENOMEM}},
 	[FAULT_unlink] = {{EACCES}},
+	[FAULT_open] = {{ENOENT, EMFILE}},
 	[FAULT_chmod] = {{EPERM}},
 	[FAULT_chown] = {{EPERM}},
 };

@@ -121,6 +121,27 @@ static void another_layout_is_refused_and_the_table_stays(void **state)
 	(void)close(fd);
 }
 
+/* Each worker has the table mapped to write to, and one of them may have been taken over. */
+static void what_a_worker_writes_there_leads_nowhere(void **state)
+{
+	struct stat st;
+	(void)state;
+	int fd = counters_open(-1);
+	assert_true(fd >= 0);
+	struct counters *a = counters_of("a");
+	assert_int_equal(fstat(fd, &st), 0);
+	unsigned char *whole = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(whole, MAP_FAILED);
+	memset(whole, 0xff, (size_t)st.st_size);
+	struct counters *b = counters_of("b");
+	assert_true(b > a && (unsigned char *)(b + 1) <= (unsigned char *)a + st.st_size);
+	assert_ptr_not_equal(counters_of("c"), b);
+	counters_drop("b");
+	(void)counters_slot_take(a);
+	(void)munmap(whole, (size_t)st.st_size);
+	(void)close(fd);
+}
+
 static void slots_are_taken_once_and_given_back(void **state)
 {
 	(void)state;
@@ -149,6 +170,7 @@ int main(void)
 		cmocka_unit_test(all_blocks_can_be_had_and_no_more),
 		cmocka_unit_test(another_generation_goes_on_with_the_counts),
 		cmocka_unit_test(another_layout_is_refused_and_the_table_stays),
+		cmocka_unit_test(what_a_worker_writes_there_leads_nowhere),
 		cmocka_unit_test(slots_are_taken_once_and_given_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

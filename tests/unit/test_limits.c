@@ -415,7 +415,7 @@ static void a_hundred_thousand_sources_push_no_connected_one_out(void **state)
 	}
 	assert_int_equal(b.limits->bytes, bytes);
 	assert_true(bytes < 3 * 1024 * 1024);
-	assert_int_equal(b.limits->conns, 2002);
+	assert_int_equal(b.limits->m->conns, 2002);
 	assert_int_equal(counters->refused[REFUSED_PER_SOURCE], 100);
 	limits_leave(first, &b.w[0]);
 	assert_int_equal(admit_from(&b.w[0], from4(1)), first);
@@ -433,7 +433,7 @@ static void where_all_are_connected_a_newcomer_is_admitted_uncounted(void **stat
 		uncounted += t == 0;
 	}
 	assert_true(uncounted >= 2 * SOURCES);
-	assert_int_equal(b.limits->conns, 3 * SOURCES);
+	assert_int_equal(b.limits->m->conns, 3 * SOURCES);
 	limits_free(b.limits);
 }
 
@@ -455,6 +455,13 @@ static void a_full_bucket_gives_way_before_one_that_is_held_back(void **state)
 
 /* ---- workers that are killed ----------------------------------------------------------------- */
 
+/* Whoever asks next does what limits_forget() has left undone. */
+static void somebody_asks(struct limits *l)
+{
+	assert_true(lock(l));
+	unlock(l);
+}
+
 static void a_dead_workers_connections_are_given_back(void **state)
 {
 	(void)state;
@@ -470,13 +477,15 @@ static void a_dead_workers_connections_are_given_back(void **state)
 	limits_forget(b.limits, 7);
 	limits_forget(b.limits, -1);
 	limits_forget(b.limits, SLOTS);
-	assert_int_equal(b.limits->conns, 3);
+	somebody_asks(b.limits);
+	assert_int_equal(b.limits->m->conns, 3);
 	assert_int_equal(admit_from(&b.w[1], from4(2)), -EACCES);
 	assert_true(admit_from(&b.w[0], from4(1)) > 0); /* the slot's next worker */
 	assert_int_equal(limits_pace(&b.w[2]), 0);
 	limits_forget(b.limits, 2); /* killed between the question and the accept */
-	assert_int_equal(b.limits->reserved, 0);
-	assert_int_equal(b.limits->conns, 4);
+	somebody_asks(b.limits);
+	assert_int_equal(b.limits->m->reserved, 0);
+	assert_int_equal(b.limits->m->conns, 4);
 	limits_free(b.limits);
 }
 
@@ -524,11 +533,11 @@ static void sums_are_right(const struct limits *l)
 {
 	unsigned conns = 0, reserved = 0;
 	for (int s = 0; s < SLOTS; s++) {
-		conns += l->slots[s].conns;
-		reserved += l->slots[s].reserved;
+		conns += l->m->slots[s].conns;
+		reserved += l->m->slots[s].reserved;
 	}
-	assert_int_equal(l->conns, conns);
-	assert_int_equal(l->reserved, reserved);
+	assert_int_equal(l->m->conns, conns);
+	assert_int_equal(l->m->reserved, reserved);
 	for (int i = 0; i < SOURCES; i++) {
 		uint32_t n = 0;
 		for (int s = 0; s < 8; s++)
@@ -540,8 +549,9 @@ static void sums_are_right(const struct limits *l)
 /* Sums are right, nothing is held but by the living, and places are all to be had again. */
 static void usable(struct bench *b, unsigned living)
 {
-	assert_int_equal(b->limits->conns, living);
-	assert_int_equal(b->limits->reserved, 0);
+	somebody_asks(b->limits);
+	assert_int_equal(b->limits->m->conns, living);
+	assert_int_equal(b->limits->m->reserved, 0);
 	uint32_t sum = 0;
 	for (int i = 0; i < SOURCES; i++)
 		sum += b->limits->sources[i].conns;
@@ -571,7 +581,7 @@ static void a_worker_killed_in_the_middle_of_any_change_leaves_all_in_order(void
 		}
 		assert_int_equal(end_of(pid), SIGKILL);
 		killed++;
-		if (die_at % 2) { /* another worker is the next to have the lock, or the supervisor */
+		if (die_at % 2) { /* another worker has the lock before the supervisor knows, or after */
 			int t = admit_from(&b.w[1], from4(5));
 			assert_true(t > 0);
 			sums_are_right(b.limits);
@@ -632,10 +642,10 @@ static void a_stopped_holder_of_the_lock_does_not_hold_up_the_supervisor(void **
 	}
 	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
 	assert_true(WIFSTOPPED(status));
-	int64_t before = hark_now();
+	(void)alarm(20);
 	limits_forget(b.limits, 1);
-	assert_true(hark_now() - before < 5 * HARK_S);
-	assert_int_equal(b.limits->conns, 1); /* not yet */
+	(void)alarm(0);
+	assert_int_equal(b.limits->m->conns, 1); /* not yet */
 	assert_int_equal(kill(pid, SIGCONT), 0);
 	assert_int_equal(end_of(pid), 0);
 	assert_true(admit_from(&b.w[1], from4(6)) > 0); /* the next one does what was left undone, before its own */
