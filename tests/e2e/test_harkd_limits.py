@@ -332,20 +332,6 @@ def test_without_descriptors_the_address_that_cannot_be_opened_is_told(harkd, tm
     assert not list(tmp_path.glob("s[0-9]"))
 
 
-def test_services_whose_worker_finds_no_descriptor_back_off_and_others_serve(harkd):
-    d = harkd("".join(service(f"s{i}", "box = echo") for i in range(10)), preexec_fn=limit_descriptors(18))
-    states = {s["name"]: s for s in d.status()["services"]}
-    running = [name for name, s in states.items() if s["state"] == "running"]
-    waiting = [name for name, s in states.items() if s["state"] == "backing-off"]
-    assert running and waiting and len(running) + len(waiting) == 10
-    for name in running:
-        assert ask(d.port(name)) == b"ping"
-    assert "Too many open files" in states[waiting[0]]["error"]
-    for name in running[:-1]:
-        assert d.ask(f"stop {name}")["ok"]
-    assert ask(d.port(waiting[0])) == b"ping"
-
-
 @pytest.mark.parametrize("model", ["process", "fiber"])
 def test_a_worker_without_descriptors_pauses_and_goes_on(harkd, model):
     d = harkd(service("echo", "box = echo", "rlimit_nofile = 24", f"model = {model}"))
