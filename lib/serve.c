@@ -313,7 +313,7 @@ static void accept_streams(struct hark__gate *g)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (g->listener->src.fd < 0 || !hark__server_may_accept(s) || !hark__gate_paced(g))
 			return;
-		if (i > 0 && s->opts.pace == NULL && !something_waits(g)) { /* a fifth of what accept(2) costs where nobody does */
+		if (i > 0 && s->opts.pace == NULL && !something_waits(g)) { /* accept(2) makes a socket and a file first, and then finds nobody */
 			hark__gate_watch(g);
 			return;
 		}
