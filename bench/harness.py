@@ -4,11 +4,13 @@ in turn, medians, a table.
 Whatever is started here is ended here, by its process id and within a time limit, on every way out:
 this process is the reaper of all its descendants, so that even a server's orphans come back to it."""
 
+import contextlib
 import ctypes
 import json
 import os
 import platform
 import re
+import select
 import signal
 import socket
 import statistics
@@ -162,6 +164,19 @@ def run_to_end(command, core, limit, **how):
         return status, out.read().decode(errors="replace"), err.read().decode(errors="replace")
 
 
+def read_line(stream, limit):
+    """A line of a pipe, within a limit of seconds; what there is, if it ends before."""
+    line, until = b"", time.monotonic() + limit
+    while not line.endswith(b"\n") and time.monotonic() < until:
+        if not select.select([stream], [], [], 0.5)[0]:
+            continue
+        byte = os.read(stream.fileno(), 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode()
+
+
 # ---- servers --------------------------------------------------------------------------------------
 
 
@@ -296,6 +311,42 @@ def take_rounds(contenders, rounds, measure, progress):
     return results
 
 
+class _Absent:
+    """A contender that could not be started in this round: each of its turns failed."""
+
+    def __init__(self, why):
+        self.why = why
+
+    def measure(self):
+        raise Failure(self.why)
+
+
+def take_turns(contenders, rounds, turns, prepare, progress):
+    """Starts all contenders, and measures each for a moment in turn, `turns` times over; all that `rounds` times.
+    prepare(contender, stack) returns what has measure(), and leaves to the stack what must be ended. What is
+    compared is so measured within a second of each other, in many pairs: machines under a hypervisor drift more slowly
+    than that, but by more than the differences that count."""
+    results = {c.name: [] for c in contenders}
+    for number in range(rounds):
+        with contextlib.ExitStack() as stack:
+            progress(f"round {number + 1}/{rounds}")
+            ready = {}
+            for c in contenders:
+                try:
+                    if not c.missing:
+                        ready[c.name] = prepare(c, stack)
+                except Failure as failure:
+                    ready[c.name] = _Absent(str(failure))
+            for _ in range(turns):
+                for name, one in ready.items():
+                    try:
+                        results[name].append(one.measure())
+                    except Failure as failure:
+                        results[name].append({"failed": str(failure)})
+    progress("")
+    return results
+
+
 def median(reports, field):
     values = [r[field] for r in reports if field in r]
     return statistics.median(values) if values else None
@@ -309,7 +360,7 @@ def spread_percent(reports, field):
 
 
 def paired_ratio(reports, floor_reports, field):
-    """The median of each round's ratio to the floor's figure in the same round."""
+    """The median of the ratios to the floor's figure of the same turn."""
     ratios = [r[field] / f[field] for r, f in zip(reports, floor_reports) if f.get(field) and field in r]
     return statistics.median(ratios) if ratios else None
 
@@ -334,7 +385,7 @@ def notes_on(contender, reports):
     failures = [r["failed"] for r in reports if "failed" in r]
     good = [r for r in reports if "failed" not in r]
     if failures:
-        notes.append(f"failed in {len(failures)} of {len(reports)} rounds: {failures[0]}")
+        notes.append(f"failed {len(failures)} times of {len(reports)}: {failures[0]}")
     if not good:
         return notes
     errors = sum(r.get("errors", 0) for r in good)
@@ -344,7 +395,7 @@ def notes_on(contender, reports):
         notes.append(f"{max(r.get('starved', 0) for r in good)} connections starved")
     notes += sorted({r["remark"] for r in good if r.get("remark")})
     if not all(r.get("per_second", 1) for r in good):
-        notes.append("nothing was answered in some round")
+        notes.append("nothing was answered at some time")
     limit = limit_note(good)
     if limit:
         notes.append(limit)

@@ -10,6 +10,9 @@
  * A connection counts as opened when its first answer is back, and at most OPENING_MAX are being
  * opened at a time, so that a server's backlog never overflows and no SYN is ever resent.
  *
+ * --turns measures once for each line read from standard input and lets the connections rest between: so
+ * several servers, each with a client of its own, can be measured in turn within a second.
+ *
  * One process, one thread. It owns every descriptor it opens until it ends. */
 #include "client.h"
 #include "histogram.h"
@@ -35,6 +38,7 @@
 #define EVENTS_MAX 512	       /* events taken from the kernel at a time */
 #define SETUP_NS (60 * NS)     /* to open all connections in */
 #define IDLE_NS (300 * NS)     /* that --idle waits for its standard input to end */
+#define REST_NS (10 * NS)      /* for the last answers of an interval */
 #define SILENT_PER_MS 10       /* connections opened a millisecond when no answer paces them */
 
 struct header {
@@ -52,6 +56,7 @@ struct connection {
 	uint32_t received;
 	uint32_t answers; /* in the measured interval */
 	bool opened;	  /* its first answer is back */
+	bool busy;	  /* a message is in flight */
 };
 
 enum mode { MODE_LOAD, MODE_TOUCH, MODE_SILENT };
@@ -67,6 +72,7 @@ static struct {
 	enum mode mode;
 	bool verify;
 	bool spin;
+	bool turns;
 } option = {
 	.subject = { .core = -1 },
 	.connections = 1000,
@@ -79,9 +85,10 @@ static struct {
 static struct connection *connections;
 static struct histogram latency;
 static int epoll_fd;
-static unsigned started, opened, lost;
+static unsigned started, opened, lost, busy;
 static uint64_t answers, errors;
 static bool measuring;
+static bool resting; /* who has its answer asks no more */
 static char *out_message; /* option.size bytes */
 static char *in_buffer;	  /* option.size + 1 bytes: room to notice a surplus */
 
@@ -116,6 +123,8 @@ static void lose(struct connection *c, const char *why)
 	if (c->fd >= 0)
 		(void)close(c->fd);
 	c->fd = -1;
+	busy -= c->busy;
+	c->busy = false;
 	lost++;
 }
 
@@ -135,6 +144,8 @@ static void begin_message(struct connection *c, int64_t now)
 	c->sequence++;
 	c->sent = c->received = 0;
 	c->sent_ns = now;
+	busy += !c->busy;
+	c->busy = true;
 	send_more(c);
 }
 
@@ -151,7 +162,9 @@ static void end_message(struct connection *c)
 		c->opened = true;
 		opened++;
 	}
-	if (option.mode == MODE_LOAD)
+	c->busy = false;
+	busy--;
+	if (option.mode == MODE_LOAD && !resting)
 		begin_message(c, now);
 }
 
@@ -172,7 +185,7 @@ static const char *join_pieces(struct connection *c, size_t n)
 /* Reads until the message is whole or the socket is empty, as edge-triggered events demand. */
 static void receive_more(struct connection *c)
 {
-	unsigned due = c->sequence ? option.size - c->received : 0;
+	unsigned due = c->busy ? option.size - c->received : 0;
 
 	while (c->fd >= 0) {
 		ssize_t n = recv(c->fd, in_buffer, due + 1, 0);
@@ -217,7 +230,7 @@ static void on_event(struct connection *c, uint32_t events)
 	}
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		receive_more(c);
-	else if (c->fd >= 0 && c->sent < option.size && c->sequence != 0)
+	else if (c->fd >= 0 && c->busy && c->sent < option.size)
 		send_more(c);
 }
 
@@ -284,6 +297,29 @@ static void measure(struct usage *interval)
 	*interval = usage_between(&before, &after);
 }
 
+/* Until nothing is in flight any more, and nothing of this interval is left in the figures of the next. */
+static int rest(void)
+{
+	int64_t until = now_ns() + REST_NS;
+
+	resting = true;
+	while (busy > 0 && now_ns() < until)
+		turn(until);
+	resting = false;
+	answers = 0;
+	latency = (struct histogram){ 0 };
+	for (unsigned i = 0; i < option.connections; i++)
+		connections[i].answers = 0;
+	return busy > 0 ? -ETIMEDOUT : 0;
+}
+
+static void resume(void)
+{
+	for (unsigned i = 0; i < option.connections; i++)
+		if (connections[i].fd >= 0 && !connections[i].busy)
+			begin_message(&connections[i], now_ns());
+}
+
 static void report_load(const struct usage *u)
 {
 	unsigned starved = 0;
@@ -303,6 +339,28 @@ static void report_load(const struct usage *u)
 	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
 	       (double)histogram_quantile(&latency, 0.5) / 1e3, (double)histogram_quantile(&latency, 0.99) / 1e3,
 	       (double)latency.max / 1e3);
+}
+
+/* A measurement a line, until standard input ends. Returns 0, or -ETIMEDOUT if an answer is missing. */
+static int measure_in_turns(void)
+{
+	struct usage interval;
+	char line[16];
+	uint64_t measured = 0;
+	int r = rest();
+
+	printf("ready %u\n", opened);
+	(void)fflush(stdout);
+	while (r == 0 && fgets(line, sizeof line, stdin) != NULL) {
+		resume();
+		measure(&interval);
+		report_load(&interval);
+		(void)fflush(stdout);
+		measured += answers;
+		r = rest();
+	}
+	answers = measured;
+	return r;
 }
 
 /* Says "ready", waits for the end of standard input, then counts who is still connected. */
@@ -338,6 +396,7 @@ static void read_options(int argc, char **argv)
 		{ "spin", no_argument, NULL, 'b' },
 		{ "idle", no_argument, NULL, 'i' },
 		{ "touch", no_argument, NULL, 't' },
+		{ "turns", no_argument, NULL, 'T' },
 		{ 0 },
 	};
 
@@ -353,6 +412,7 @@ static void read_options(int argc, char **argv)
 		case 'b': option.spin = true; break;
 		case 'i': if (option.mode == MODE_LOAD) option.mode = MODE_SILENT; break;
 		case 't': option.mode = MODE_TOUCH; break;
+		case 'T': option.turns = true; break;
 		case 'p':
 			if (usage_add_root(&option.subject, optarg) < 0)
 				client_usage("--server-pid", optarg);
@@ -386,7 +446,12 @@ int main(int argc, char **argv)
 			      option.connections, SETUP_NS / NS);
 		return 1;
 	}
-	if (option.mode == MODE_LOAD) {
+	if (option.mode == MODE_LOAD && option.turns) {
+		if (measure_in_turns() < 0) {
+			(void)fprintf(stderr, "load_echo: %u answers did not come within %lld s\n", busy, REST_NS / NS);
+			return 1;
+		}
+	} else if (option.mode == MODE_LOAD) {
 		measure(&interval);
 		report_load(&interval);
 	} else {

@@ -71,15 +71,13 @@ def run_rates(bench):
     tcpserver = bench.installed("tcpserver", "tcpserver", lambda port, scratch: ["-1RHl0", "127.0.0.1", "0", tiny],
                                 announces=r"^(\d+)$")
 
-    def measure(contender):
-        return bench.load(contender, "load_connect", ["--in-flight", str(bench.options.in_flight)])
-
+    prepare = bench.connect_clients()
     bench.compare(f"supers: a small static program a connection, {bench.options.in_flight} at a time",
                   contenders(bench, "exec", f"exec = {tiny}", f"{tiny} tiny", f"type = UNLISTED\n server = {tiny}") + [tcpserver],
-                  "harkd", measure, "programs")
+                  "harkd", prepare, "programs")
     bench.compare(f"supers: daytime, {bench.options.in_flight} at a time",
                   contenders(bench, "daytime", "box = daytime", "internal", "type = INTERNAL UNLISTED", inetd_port=13) + [tcpserver],
-                  "harkd", measure, "connections")
+                  "harkd", prepare, "connections")
 
 
 # ---- twenty idle services -----------------------------------------------------------------------

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define HARK__BUFFER_BYTES 16384u /* the common size */
 
@@ -29,6 +30,14 @@ static inline char *hark__buffer_head(const struct hark__buffer *b)
 
 /* Sees to it that at least room bytes can follow the tail; moves or grows what is held. 0 or -ENOMEM. */
 int hark__buffer_reserve(struct hark__buffer *b, size_t room);
+
+/* For which there is room. */
+static inline void hark__buffer_append(struct hark__buffer *b, const void *bytes, size_t n)
+{
+	if (n > 0)
+		memcpy(b->data + b->tail, bytes, n);
+	b->tail += (uint32_t)n;
+}
 
 /* Consumes n bytes; an empty buffer's memory is given back. */
 void hark__buffer_consume(struct hark__buffer *b, size_t n);

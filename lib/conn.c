@@ -34,13 +34,33 @@ static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool e
 {
 	struct hark_conn *c = hark__container(s, struct hark_conn, src);
 	if (n > 0 && hark__buffer_reserve(&c->in, n) == 0) {
-		memcpy(c->in.data + c->in.tail, bytes, n);
-		c->in.tail += (uint32_t)n;
+		hark__buffer_append(&c->in, bytes, n);
 		c->bytes_in += n;
 	} else if (n > 0) {
 		(void)hark__sys.shutdown(s->fd, SHUT_RDWR);
 	}
 	c->eof = c->eof || end;
+}
+
+/* The buffer is left alone after an error: a writer may be waiting in the midst of it. */
+static void unsent(struct hark__source *s, const void *bytes, size_t n, int error)
+{
+	struct hark_conn *c = hark__container(s, struct hark_conn, src);
+	struct hark__buffer later = c->out;
+	c->bytes_out -= n;
+	if (error == 0) {
+		c->out = (struct hark__buffer){0};
+		error = hark__buffer_reserve(&c->out, n + hark__buffer_len(&later));
+		if (error < 0) {
+			c->out = later;
+		} else {
+			hark__buffer_append(&c->out, bytes, n);
+			hark__buffer_append(&c->out, hark__buffer_head(&later), hark__buffer_len(&later));
+			hark__buffer_release(&later);
+		}
+	}
+	if (c->write_error == 0)
+		c->write_error = (int16_t)error;
 }
 
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
@@ -51,6 +71,7 @@ int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
 	hark__source_init(&c->src, fd);
 	c->src.stream = kind == HARK__STREAM;
 	hark__source_orphaned = orphaned;
+	hark__source_unsent = unsent;
 	c->kind = kind;
 	hark_deadline(c, HARK_FOREVER);
 	c->opened = now_cheap();

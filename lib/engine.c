@@ -6,6 +6,7 @@
 #include <string.h>
 
 void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
+void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 static const struct hark__engine_ops *const engines[] = {&hark__engine_epoll, &hark__engine_uring, &hark__engine_poll};
 
@@ -46,4 +47,5 @@ void hark__source_detach(struct hark__source *s)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
 	s->armed = 0;
+	s->sending = false;
 }

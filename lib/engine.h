@@ -32,8 +32,9 @@ struct hark__source {
 	int fd;
 	_Atomic uint8_t ready;        /* HARK__ bits: what a call may find; a call that would block clears its bit */
 	uint8_t armed;                /* engine's own: what is being watched */
-	bool stream;                  /* a stream socket whose bytes a completion engine may take in advance */
-	bool nonblock;                /* the description has O_NONBLOCK: completions cannot be used on it */
+	bool stream : 1;              /* a stream socket whose bytes a completion engine may take in advance */
+	bool nonblock : 1;            /* the description has O_NONBLOCK: completions cannot be used on it */
+	bool sending : 1;             /* bytes that the engine took to send are under way: others must not overtake them */
 	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
 	union {
@@ -61,6 +62,9 @@ struct hark__engine_ops {
 	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
 	/* Bytes that have arrived for s and were not taken. */
 	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
+	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until they have left, then
+	 * HARK__OUT; what cannot be sent goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is not one for it. */
+	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
 };
 
 struct hark__engine {
@@ -112,12 +116,17 @@ static inline void hark__source_left(struct hark__source *s)
 {
 	s->engine = NULL;
 	s->armed = 0;
+	s->sending = false;
 	hark__ready_set(s, HARK__IN | HARK__OUT);
 }
 
 /* A completion engine closes with n bytes (n may be 0), and the end of the stream after them or not, that had arrived for s and were
  * not yet taken: they go to whoever embeds s. Set by conn.c, whose connections alone are streams. */
 extern void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
+
+/* What ops->send took and could not send: error < 0: these n bytes are lost; 0: the engine closes, and they come before whatever
+ * else is to be sent. Set likewise. */
+extern void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 /* Detaches s if it is attached to an engine of this process. */
 void hark__source_detach(struct hark__source *s);

@@ -6,7 +6,9 @@
  * once QUEUE_MAX bytes of it wait, and where the ring has run dry, reading falls back to recv(2). Bytes keep their order as recv(2)
  * is used only when no receive is under way and nothing is queued.
  *
- * Writing is by send(2), tried at once as everywhere. Queued sends would save a system call each; that is not built.
+ * What a reader has written before it waits, if it is short, is copied to a slot of the engine's and sent together with everybody
+ * else's, in the system call that the loop makes anyway. There are few slots: they are free again once the kernel has been asked, but for
+ * peers that do not read. Where none is free, and for all other writing, send(2) is tried at once as everywhere.
  * Accepting is by poll and accept4(2): a multishot accept would take connections that max_conns, a pause or a drain
  * want to leave in the backlog.
  *
@@ -27,15 +29,18 @@
 #define CQ_ENTRIES   8192u
 #define BUFFERS      512u          /* of the shared ring; a power of two */
 #define BUFFER_BYTES 2048u         /* each: together they fit a second-level cache */
+#define RING_BYTES   (BUFFERS * sizeof(struct io_uring_buf))
+#define SHARED_BYTES (RING_BYTES + (size_t)(BUFFERS + SLOTS) * BUFFER_BYTES)
 #define GROUP        0             /* the ring's buffer group */
 #define QUEUE_MAX    (64u << 10)   /* bytes that wait for one reader */
+#define SLOTS        256u          /* for what is to be sent, BUFFER_BYTES each */
 #define BATCH        64            /* completions worked off at once */
 #define AHEAD        2             /* completions */
-#define NONE         UINT16_MAX    /* no buffer */
+#define NONE         UINT16_MAX    /* no buffer, no slot */
 #define CLOSE_ROUNDS 100           /* of a millisecond at most, for cancelled operations to end */
 
 /* Kinds of operation, in the low bits of user_data beside the pointer to struct ops. 0 is nobody's: cancellations. */
-enum { RECV = 1, WATCH_IN, WATCH_OUT, KINDS };
+enum { RECV = 1, WATCH_IN, WATCH_OUT, SEND, KINDS };
 
 /* What is under way for one source. Outlives it until the kernel has told the end of each operation. */
 struct ops {
@@ -46,6 +51,7 @@ struct ops {
 	int16_t end;                /* 1: more may come; 0: the end of the stream; -errno */
 	uint16_t first, last;       /* buffers that wait for the reader, by buffer.next */
 	uint32_t queued;            /* bytes in them */
+	uint16_t slot;              /* of SEND */
 };
 
 struct buffer {
@@ -57,8 +63,11 @@ struct uring_engine {
 	struct hark__engine e;
 	struct io_uring ring;
 	struct io_uring_buf_ring *shared;
-	char *bytes; /* BUFFERS × BUFFER_BYTES */
-	struct buffer buffers[BUFFERS];
+	char *bytes; /* BUFFERS and then SLOTS × BUFFER_BYTES */
+	struct buffer buffers[BUFFERS + SLOTS];
+	uint16_t free_slot; /* the first, by buffer.next */
+	bool sends;         /* some were not submitted yet */
+	bool closing;
 	struct hark__list all; /* ops, for the end */
 };
 
@@ -148,26 +157,84 @@ static void dequeue(struct uring_engine *m, struct ops *o)
 	give_back(m, id);
 }
 
+/* ---- sending ----------------------------------------------------------------------------------- */
+
+static void send_slot(struct uring_engine *m, struct ops *o, struct io_uring_sqe *q)
+{
+	const struct buffer *b = &m->buffers[o->slot];
+	io_uring_prep_send(q, o->s->fd, m->bytes + (size_t)o->slot * BUFFER_BYTES + b->from, b->len, MSG_WAITALL | MSG_NOSIGNAL);
+	tag(q, o, SEND);
+	m->sends = true;
+}
+
+static int send_uring(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n)
+{
+	struct uring_engine *m = mine(e);
+	struct ops *o = s->op;
+	if (n > BUFFER_BYTES || !s->stream || s->nonblock || s->sending || m->free_slot == NONE || e->forked)
+		return -EAGAIN;
+	struct io_uring_sqe *q = next_sqe(m);
+	if (q == NULL)
+		return -EAGAIN;
+	o->slot = m->free_slot;
+	struct buffer *b = &m->buffers[o->slot];
+	m->free_slot = b->next;
+	*b = (struct buffer){.next = NONE, .len = (uint16_t)n};
+	memcpy(m->bytes + (size_t)o->slot * BUFFER_BYTES, bytes, n);
+	s->sending = true;
+	send_slot(m, o, q);
+	return 0;
+}
+
+static void free_slot(struct uring_engine *m, uint16_t slot)
+{
+	m->buffers[slot].next = m->free_slot;
+	m->free_slot = slot;
+}
+
+/* The kernel sends all or says why not, but for a cancellation as the engine closes. */
+static void sent(struct uring_engine *m, struct ops *o, int res)
+{
+	struct buffer *b = &m->buffers[o->slot];
+	uint16_t n = res > 0 ? (uint16_t)res : 0;
+	b->from = (uint16_t)(b->from + n);
+	b->len = (uint16_t)(b->len - n);
+	struct io_uring_sqe *q = NULL;
+	if (b->len > 0 && o->s != NULL && (n > 0 || res == -EINTR) && !m->closing && (q = next_sqe(m)) != NULL) {
+		send_slot(m, o, q);
+		return;
+	}
+	if (o->s != NULL && b->len > 0)
+		hark__source_unsent(o->s, m->bytes + (size_t)o->slot * BUFFER_BYTES + b->from, b->len,
+		                    m->closing ? 0 : res < 0 ? res : -EAGAIN);
+	free_slot(m, o->slot);
+	if (o->s == NULL)
+		return;
+	o->s->sending = false;
+	hark__source_ready(&m->e, o->s, HARK__OUT);
+}
+
 /* ---- the interface --------------------------------------------------------------------------- */
 
 static int make_shared(struct uring_engine *m)
 {
-	size_t ring_bytes = BUFFERS * sizeof(struct io_uring_buf);
-	void *at = hark__sys.mmap(NULL, ring_bytes + BUFFERS * BUFFER_BYTES, PROT_READ | PROT_WRITE,
-	                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *at = hark__sys.mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (at == MAP_FAILED)
 		return -ENOMEM;
 	m->shared = at;
-	m->bytes = (char *)at + ring_bytes;
+	m->bytes = (char *)at + RING_BYTES;
 	io_uring_buf_ring_init(m->shared);
 	struct io_uring_buf_reg reg = {.ring_addr = (uintptr_t)at, .ring_entries = BUFFERS, .bgid = GROUP};
 	int r = io_uring_register_buf_ring(&m->ring, &reg, 0);
 	if (r < 0) {
-		(void)hark__sys.munmap(at, ring_bytes + BUFFERS * BUFFER_BYTES);
+		(void)hark__sys.munmap(at, SHARED_BYTES);
 		return r;
 	}
 	for (uint16_t id = 0; id < BUFFERS; id++)
 		give_back(m, id);
+	m->free_slot = NONE;
+	for (uint16_t slot = BUFFERS + SLOTS; slot > BUFFERS; slot--)
+		free_slot(m, slot - 1);
 	return 0;
 }
 
@@ -211,6 +278,7 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns);
 static void end_all(struct uring_engine *m)
 {
 	bool busy = true;
+	m->closing = true;
 	for (struct hark__list *at = m->all.next; at != &m->all; at = at->next) {
 		struct ops *o = hark__container(at, struct ops, link);
 		for (unsigned kind = RECV; kind < KINDS && o->s != NULL; kind++)
@@ -229,6 +297,9 @@ static void end_all(struct uring_engine *m)
 static void leave(struct uring_engine *m, struct ops *o)
 {
 	struct hark__source *s = o->s;
+	const struct buffer *out = &m->buffers[o->slot];
+	if (o->under_way & (1u << SEND)) /* and not even cancelled in time: what has left and what has not cannot be told */
+		hark__source_unsent(s, NULL, out->len, -ECANCELED);
 	for (; o->first != NONE; dequeue(m, o)) {
 		const struct buffer *b = &m->buffers[o->first];
 		hark__source_orphaned(s, m->bytes + (size_t)o->first * BUFFER_BYTES + b->from, b->len, false);
@@ -249,7 +320,7 @@ static void close_uring(struct hark__engine *e)
 		free(o);
 	}
 	io_uring_queue_exit(&m->ring);
-	(void)hark__sys.munmap(m->shared, BUFFERS * (sizeof(struct io_uring_buf) + BUFFER_BYTES));
+	(void)hark__sys.munmap(m->shared, SHARED_BYTES);
 	free(m);
 }
 
@@ -292,7 +363,7 @@ static int arm_uring(struct hark__engine *e, struct hark__source *s, unsigned ev
 		hark__ready_set(s, HARK__IN);
 	else if ((events & HARK__IN) && !(o->under_way & (1u << in)))
 		r = in == RECV ? receive(m, o) : poll_once(m, o, in);
-	if (r == 0 && (events & HARK__OUT) && !(o->under_way & (1u << WATCH_OUT)))
+	if (r == 0 && (events & HARK__OUT) && !(o->under_way & (1u << WATCH_OUT | 1u << SEND)))
 		r = poll_once(m, o, WATCH_OUT);
 	return r;
 }
@@ -400,6 +471,8 @@ static void completed(struct uring_engine *m, const struct io_uring_cqe *c)
 		o->under_way &= (uint8_t)~(1u << kind);
 	if (kind == RECV)
 		received(m, o, c->res, c->flags);
+	else if (kind == SEND)
+		sent(m, o, c->res);
 	else if (o->s != NULL)
 		hark__source_ready(&m->e, o->s, bits(c->res));
 	free_if_over(o);
@@ -423,8 +496,24 @@ static inline __attribute__((always_inline)) void fetch_ahead(struct uring_engin
 		__builtin_prefetch(o->s->in, 1);
 }
 
+/* Hands over what is to be sent while completions are still left to work off. Nearly all of it leaves at once: these completions, the
+ * newest, are looked at before their turn, so that their slots are free for who runs next. */
+static void submit_sends(struct uring_engine *m)
+{
+	unsigned mask = *m->ring.cq.kring_mask, at = io_uring_smp_load_acquire(m->ring.cq.ktail);
+	(void)io_uring_submit(&m->ring);
+	m->sends = false;
+	for (unsigned end = io_uring_smp_load_acquire(m->ring.cq.ktail); at != end; at++) {
+		struct io_uring_cqe *c = &m->ring.cq.cqes[at & mask];
+		if ((c->user_data & 7) != SEND)
+			continue;
+		completed(m, c);
+		c->user_data = 0; /* nobody's from now on */
+	}
+}
+
 /* Works off at most a batch: so many connections' memory that was touched here is still near when they run. The kernel is only
- * asked when none is left. */
+ * asked when none is left, or something is to be sent. */
 static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct uring_engine *m = mine(e);
@@ -432,7 +521,10 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 	struct __kernel_timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
 	unsigned head, n = 0, ready = io_uring_cq_ready(&m->ring);
 	int r = 0;
-	if (ready == 0) {
+	if (ready > 0 && m->sends) {
+		submit_sends(m);
+	} else if (ready == 0) {
+		m->sends = false;
 		if (timeout_ns == 0)
 			r = io_uring_submit_and_get_events(&m->ring);
 		else
@@ -460,4 +552,5 @@ const struct hark__engine_ops hark__engine_uring = {
 	.wait = wait_uring,
 	.recv = recv_uring,
 	.pending = pending_uring,
+	.send = send_uring,
 };

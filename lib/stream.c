@@ -110,14 +110,34 @@ static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count
 	return n < 0 ? -errno : n;
 }
 
+/* What the engine took to send must not be overtaken. A forked child has no part in it. */
+static bool is_sending(const struct hark_conn *c)
+{
+	return c->src.sending && !c->src.engine->forked;
+}
+
+/* Lets the engine send what is buffered, if it sends for many at a time. */
+static bool hand_over(struct hark_conn *c)
+{
+	struct hark__engine *e = c->src.engine;
+	size_t n = hark__buffer_len(&c->out);
+	if (e == NULL || e->ops->send == NULL || c->kind != HARK__STREAM || n == 0 || c->write_error < 0 || c->ending)
+		return false;
+	if (e->ops->send(e, &c->src, hark__buffer_head(&c->out), n) < 0)
+		return false;
+	c->bytes_out += n;
+	hark__buffer_release(&c->out);
+	return true;
+}
+
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	for (;;) {
-		int r = hark__conn_expired(c);
+		int r = c->write_error < 0 ? c->write_error : hark__conn_expired(c);
 		if (r < 0)
 			return r;
 		ssize_t n = -EAGAIN;
-		if (hark__ready(&c->src) & HARK__OUT)
+		if ((hark__ready(&c->src) & HARK__OUT) && !is_sending(c))
 			n = send_once(c, iov, count);
 		if (n > 0) {
 			c->bytes_out += (uint64_t)n;
@@ -147,6 +167,12 @@ static int keep_error(struct hark_conn *c, ssize_t n)
 /* With out_lock, without waiting. -EAGAIN: there is no room now. */
 static int flush_now(struct hark_conn *c)
 {
+	if (hand_over(c))
+		return 0;
+	if (is_sending(c) && hark__buffer_len(&c->out) > 0) {
+		hark__ready_clear(&c->src, HARK__OUT);
+		return -EAGAIN;
+	}
 	while (hark__buffer_len(&c->out) > 0 && c->write_error == 0) {
 		struct iovec v = {.iov_base = hark__buffer_head(&c->out), .iov_len = hark__buffer_len(&c->out)};
 		ssize_t n = send_once(c, &v, 1);
@@ -167,6 +193,12 @@ static int flush_now(struct hark_conn *c)
 /* With the writer's role and out_lock. */
 static int flush_all(struct hark_conn *c)
 {
+	while (is_sending(c)) {
+		hark__ready_clear(&c->src, HARK__OUT);
+		int r = hark__conn_wait(c, HARK__OUT, "write");
+		if (r < 0)
+			return keep_error(c, r);
+	}
 	while (hark__buffer_len(&c->out) > 0 && c->write_error == 0) {
 		struct iovec v = {.iov_base = hark__buffer_head(&c->out), .iov_len = hark__buffer_len(&c->out)};
 		ssize_t n = hark__conn_send(c, &v, 1);
@@ -470,10 +502,8 @@ static int write_locked(struct hark_conn *c, const struct iovec *iov, int count,
 	if (c->write_error < 0)
 		return c->write_error;
 	if (total <= HARK__BUFFER_BYTES - hark__buffer_len(&c->out) && hark__buffer_reserve(&c->out, total) == 0) {
-		for (int i = 0; i < count; i++) {
-			memcpy(c->out.data + c->out.tail, iov[i].iov_base, iov[i].iov_len);
-			c->out.tail += (uint32_t)iov[i].iov_len;
-		}
+		for (int i = 0; i < count; i++)
+			hark__buffer_append(&c->out, iov[i].iov_base, iov[i].iov_len);
 		return hark__buffer_len(&c->out) == HARK__BUFFER_BYTES ? flush_all(c) : 0;
 	}
 	struct iovec few[IOV_STACK];
