@@ -151,7 +151,7 @@ void hark_idle_timeout(struct hark_conn *c, int64_t ns)
 	atomic_store_explicit(&c->idle_ns, ns, memory_order_relaxed);
 }
 
-static int64_t until(const struct hark_conn *c, unsigned events)
+int64_t hark__conn_until(const struct hark_conn *c, unsigned events)
 {
 	int64_t end = hark__conn_deadline(c), idle_ns = hark__conn_idle_ns(c);
 	if ((events & HARK__IN) && c->hurried && c->read_until < end)
@@ -166,11 +166,6 @@ int hark__conn_expired(const struct hark_conn *c)
 {
 	int64_t deadline = hark__conn_deadline(c);
 	return deadline != HARK_FOREVER && now_cheap() >= deadline ? -ETIMEDOUT : 0;
-}
-
-int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
-{
-	return hark__wait_one(&c->src, events, until(c, events), doing);
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */
@@ -269,7 +264,7 @@ void hark_outcome(struct hark_conn *c, pid_t pid, int status)
 /* ---- request boundary ------------------------------------------------------------------------ */
 
 /* A drain has begun: what has already come is served, an idle connection ends, a new one may still speak for a moment. */
-static ssize_t idle_draining(struct hark_conn *c)
+static __attribute__((noinline)) ssize_t idle_draining(struct hark_conn *c)
 {
 	ssize_t n;
 	if (c->bytes_in > 0) {
@@ -283,43 +278,43 @@ static ssize_t idle_draining(struct hark_conn *c)
 	return n == -ETIMEDOUT || n == -ECANCELED ? 0 : n;
 }
 
-/* As hark__conn_fill(), but leaves what is there to hark_pass(), which is about to splice it. */
-static ssize_t look(struct hark_conn *c, unsigned events)
+/* As hark__conn_fill() without waiting, but leaves what is there to hark_pass(), which is about to splice it. */
+static __attribute__((noinline)) ssize_t look(struct hark_conn *c)
 {
 	char byte;
-	for (;;) {
-		ssize_t n = -1;
-		int r = hark__conn_expired(c);
-		if (r < 0)
-			return r;
-		errno = EAGAIN;
-		if (hark__ready(&c->src) & HARK__IN)
-			n = hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-		if (n == 0)
-			c->eof = true;
-		if (n >= 0)
-			return n;
-		if (errno == EINTR)
-			continue;
-		if (errno != EAGAIN)
-			return -errno;
+	ssize_t n;
+	int r = hark__conn_expired(c);
+	if (r < 0)
+		return r;
+	if (!(hark__ready(&c->src) & HARK__IN))
+		return -EAGAIN;
+	do
+		n = hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
 		hark__ready_clear(&c->src, HARK__IN);
-		r = hark__conn_wait_in(c, events, "idle");
-		if (r < 0)
-			return r;
-	}
+	if (n == 0)
+		c->eof = true;
+	return n < 0 ? -errno : n;
 }
 
+/* It waits here, few frames deep: the stack of an idle connection is put aside whole. */
 static ssize_t idle_wait(struct hark_conn *c)
 {
-	bool on_loop = hark__loop_self() != NULL;
+	bool on_loop = hark__loop_self() != NULL, datagram = hark_type(c) == SOCK_DGRAM;
 	unsigned events = HARK__IN | (c->served ? HARK__DRAIN : 0);
+	ssize_t n;
+	int r = 0;
 	if (on_loop)
 		hark__fiber_idles(true);
-	ssize_t n = c->bulk ? look(c, events) : hark__conn_fill(c, events, "idle");
+	do {
+		n = c->bulk ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
+		if (n == -EAGAIN && !datagram)
+			r = hark__conn_wait_in(c, events, "idle");
+	} while (n == -EAGAIN && !datagram && r == 0);
 	if (on_loop)
 		hark__fiber_idles(false);
-	return n;
+	return r < 0 ? r : n;
 }
 
 int hark_idle(struct hark_conn *c)

@@ -94,8 +94,14 @@ static inline int64_t hark__conn_idle_ns(const struct hark_conn *c)
 	return atomic_load_explicit(&c->idle_ns, memory_order_relaxed);
 }
 
-/* Waits for a direction of c, by its deadline and idle time-out. 0, -ETIMEDOUT, -ECANCELED, …. */
-int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing);
+/* When a wait that begins now ends, by its deadline and idle time-out. */
+int64_t hark__conn_until(const struct hark_conn *c, unsigned events);
+
+/* Waits for a direction of c so long. 0, -ETIMEDOUT, -ECANCELED, …. */
+static inline int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
+{
+	return hark__wait_one(&c->src, events, hark__conn_until(c, events), doing);
+}
 
 /* -ETIMEDOUT past c's deadline: a peer that never makes us wait does not outrun it. */
 int hark__conn_expired(const struct hark_conn *c);

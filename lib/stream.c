@@ -249,8 +249,9 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 
 /* What was written must not stay behind while the reader waits for the answer to it. Never waits itself; what the kernel has no
  * room for now is seen to when there is: HARK__OUT is returned then. If the writer is at work just now, it sees
- * waiting_in when it is done. Errors are the writer's: a peer that has gone may still have left something to read. */
-static unsigned flush_before_wait(struct hark_conn *c)
+ * waiting_in when it is done. Errors are the writer's: a peer that has gone may still have left something to read. Not inlined:
+ * the stack of who waits next is put aside whole. */
+static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 {
 	unsigned more = 0;
 	put(c, &c->waiting_in, true);
