@@ -169,21 +169,11 @@ static int client(const struct server *s)
 	struct timeval t = {.tv_sec = 10 * SLOWER};
 	int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
 	assert_true(fd >= 0);
+	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0) /* without a time-out yet: see receive() */
+		fail_msg("connect: %s", strerror(errno));
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t), 0);
-	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0)
-		fail_msg("connect: %s", strerror(errno));
 	return fd;
-}
-
-/* A receive with a time-out is interrupted where the process is stopped and continued, signal(7). */
-static ssize_t receive(int fd, void *buf, size_t cap)
-{
-	ssize_t n;
-	do
-		n = recv(fd, buf, cap, 0);
-	while (n < 0 && errno == EINTR);
-	return n;
 }
 
 static void client_says(int fd, const char *text)
