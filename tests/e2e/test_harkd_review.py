@@ -463,6 +463,20 @@ def test_an_upgrade_whose_workers_cannot_start_fails_however_that_becomes_known(
         ping(s)
 
 
+def test_an_upgrade_that_cannot_open_an_address_leaves_the_paths_of_the_old_one(harkd, tmp_path):
+    path = str(tmp_path / "sock")
+    at_path = service("local", "box = echo", listen=f"unix:{path}")
+    d = harkd(at_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        d.configure(at_path + service("echo", "box = echo", listen=f"tcp://127.0.0.1:{taken.getsockname()[1]}"))
+        assert d.ask("upgrade")["ok"]
+        d.expect(r"upgrade: generation 2 ended before it was ready: this one goes on")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(PATIENCE)
+        s.connect(path)
+        ping(s)
+
+
 def test_a_pid_file_that_a_reload_moves_is_moved(harkd, tmp_path):
     head = HEAD.replace("log = stderr", "log = stderr\npid_file = {dir}/one")
     d = harkd(ECHO, head=head)
