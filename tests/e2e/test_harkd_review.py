@@ -675,10 +675,9 @@ def test_its_answers_are_whole_however_long_a_path_is(hark, tmp_path):
     (deep / "hark.conf").write_text(HEAD.format(dir=tmp_path) + ECHO)
     process = subprocess.Popen([hark + "d", "-c", str(deep / "hark.conf")], stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: (tmp_path / "control").exists())
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(PATIENCE)
-            s.connect(str(tmp_path / "control"))
+            wait_until(lambda: s.connect_ex(str(tmp_path / "control")) == 0)  # the path is there before it listens
             s.sendall(b"status\n")
             answer = b""
             while not answer.endswith(b"\n"):
