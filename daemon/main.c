@@ -213,8 +213,10 @@ static int begin(struct supervisor *v)
 static void abandon(struct supervisor *v)
 {
 	v->handed_over = v->generation > 1;
-	if (v->epoch == NULL)
+	if (v->epoch == NULL) {
+		sockets_free(&v->sockets, v->handed_over);
 		return;
+	}
 	supervisor_drain(v);
 	(void)supervisor_run(v, NULL);
 }

@@ -171,7 +171,9 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 	}
 	set_nonblock(l, conf, flags);
 	r = add(s, key, l, managed || is_handed(l));
-	if (r < 0) {
+	if (r == 0) {
+		s->entry[s->n - 1]->inherited = fd >= 0;
+	} else {
 		hark_listener_close(l);
 		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
 	}
@@ -207,9 +209,13 @@ void sockets_sweep(struct sockets *s)
 
 void sockets_undo(struct sockets *s)
 {
-	for (size_t i = s->n; i-- > 0;)
-		if (s->entry[i]->fresh)
-			drop(s, i);
+	for (size_t i = s->n; i-- > 0;) {
+		if (!s->entry[i]->fresh)
+			continue;
+		if (s->entry[i]->inherited)
+			s->entry[i]->ino = 0; /* the path stays */
+		drop(s, i);
+	}
 }
 
 void sockets_close(struct sockets *s, const struct config_service *conf, size_t i)

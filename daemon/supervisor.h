@@ -40,6 +40,7 @@ struct socket_entry {
 	bool wanted;   /* reload: by the new configuration */
 	bool fresh;    /* reload: opened for it, closed again if it fails */
 	bool managed;  /* a service manager's: its path stays when we end */
+	bool inherited; /* an older generation's, who goes on with it if we fail */
 	dev_t dev;     /* a unix path's, as it was bound: what is changed, and removed in the end, must be that */
 	ino_t ino;     /* 0: no path */
 };

@@ -382,6 +382,7 @@ struct hark_serve_opts {
 	int workers;             /* processes that all accept; 0 or 1: the caller itself */
 	int max_conns;           /* at once in each worker; above it connections wait in the backlog; 0: no limit */
 	bool client_first;       /* the peer speaks first: the box starts at its first byte, a silent connection costs no stack */
+	bool first_unread;       /* that byte stays in the socket: for a box that hands hark_fd() to a program */
 	bool wait;               /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
 	                          * connection, nothing taken from it, and the server looks away until the box returns; at once
 	                          * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */

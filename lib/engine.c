@@ -71,6 +71,5 @@ void hark__source_detach(struct hark__source *s)
 	if (s->engine != NULL && !s->engine->forked)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
-	s->armed = 0;
 	s->sending = false;
 }

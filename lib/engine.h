@@ -31,10 +31,11 @@ struct hark__engine;
 struct hark__source {
 	int fd;
 	_Atomic uint8_t ready;        /* HARK__ bits: what a call may find; a call that would block clears its bit */
-	uint8_t armed;                /* engine's own: what is being watched */
-	bool stream : 1;              /* a stream socket whose bytes a completion engine may take in advance */
-	bool nonblock : 1;            /* the description has O_NONBLOCK: completions cannot be used on it */
-	bool sending : 1;             /* bytes that the engine took to send are under way: others must not overtake them */
+	/* Outside a loop reader and writer may be two threads, and either may come to set O_NONBLOCK: hark__splice_note(). A byte each, as
+	 * neighbours in one would be written together. Which of the two is seen first decides nothing: no order is needed. */
+	atomic_bool stream;           /* a stream socket whose bytes a completion engine may take in advance */
+	atomic_bool nonblock;         /* the description has O_NONBLOCK: completions cannot be used on it */
+	bool sending;                 /* bytes that the engine took to send are under way: others must not overtake them. The loop's */
 	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
 	union {
@@ -115,7 +116,6 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 static inline void hark__source_left(struct hark__source *s)
 {
 	s->engine = NULL;
-	s->armed = 0;
 	s->sending = false;
 	hark__ready_set(s, HARK__IN | HARK__OUT);
 }

@@ -79,6 +79,8 @@ static int watch_first(struct hark__server *s, struct hark_conn *c)
 {
 	struct hark__engine *e = hark__loop_engine(s->loop);
 	int64_t end = silent_until(c);
+	if (s->opts.first_unread)
+		c->src.stream = false; /* a completion engine would take it */
 	c->first.run = first_run;
 	c->until.waiter = &c->first;
 	hark__ready_clear(&c->src, HARK__IN);

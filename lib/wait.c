@@ -55,7 +55,6 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 	}
 	if (s->engine != NULL && s->engine != l->engine) { /* of a loop that a fork or its end has left behind */
 		s->engine = NULL;
-		s->armed = 0;
 		s->sending = false;
 	}
 	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT));

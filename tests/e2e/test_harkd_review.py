@@ -463,6 +463,20 @@ def test_an_upgrade_whose_workers_cannot_start_fails_however_that_becomes_known(
         ping(s)
 
 
+def test_an_upgrade_that_cannot_open_an_address_leaves_the_paths_of_the_old_one(harkd, tmp_path):
+    path = str(tmp_path / "sock")
+    at_path = service("local", "box = echo", listen=f"unix:{path}")
+    d = harkd(at_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        d.configure(at_path + service("echo", "box = echo", listen=f"tcp://127.0.0.1:{taken.getsockname()[1]}"))
+        assert d.ask("upgrade")["ok"]
+        d.expect(r"upgrade: generation 2 ended before it was ready: this one goes on")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(PATIENCE)
+        s.connect(path)
+        ping(s)
+
+
 def test_a_pid_file_that_a_reload_moves_is_moved(harkd, tmp_path):
     head = HEAD.replace("log = stderr", "log = stderr\npid_file = {dir}/one")
     d = harkd(ECHO, head=head)
@@ -661,10 +675,9 @@ def test_its_answers_are_whole_however_long_a_path_is(hark, tmp_path):
     (deep / "hark.conf").write_text(HEAD.format(dir=tmp_path) + ECHO)
     process = subprocess.Popen([hark + "d", "-c", str(deep / "hark.conf")], stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: (tmp_path / "control").exists())
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(PATIENCE)
-            s.connect(str(tmp_path / "control"))
+            wait_until(lambda: s.connect_ex(str(tmp_path / "control")) == 0)  # the path is there before it listens
             s.sendall(b"status\n")
             answer = b""
             while not answer.endswith(b"\n"):

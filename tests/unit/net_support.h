@@ -128,6 +128,16 @@ static inline int open_descriptors(void)
 	return n;
 }
 
+/* A receive with a time-out is interrupted where the process is stopped and continued, though nobody has a handler: signal(7). */
+static inline ssize_t receive(int fd, void *buf, size_t cap)
+{
+	ssize_t n;
+	do
+		n = recv(fd, buf, cap, 0);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
 /* A plain listening socket on a port of the kernel's choice; its endpoint through *at. */
 static inline int plain_listener(const char *host, int backlog, struct hark_endpoint *at)
 {

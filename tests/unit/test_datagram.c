@@ -36,10 +36,7 @@ static void peer_says(int fd, const char *text)
 static void peer_hears(int fd, const char *text)
 {
 	char buf[100];
-	ssize_t n;
-	do
-		n = recv(fd, buf, sizeof buf - 1, 0);
-	while (n < 0 && errno == EINTR); /* stopped and continued, signal(7) */
+	ssize_t n = receive(fd, buf, sizeof buf - 1);
 	CHECK(n >= 0);
 	buf[n] = '\0';
 	CHECK_HAS(buf, text);
@@ -463,7 +460,7 @@ static void batch_with(const struct hark_serve_opts *o)
 		print_message("skipped in part: engine %s is not available here\n", o->engine);
 	} else {
 		for (int i = 0; i < 200; i++) {
-			ssize_t n = recv(fds[i % 10], text, sizeof text - 1, 0);
+			ssize_t n = receive(fds[i % 10], text, sizeof text - 1);
 			assert_true(n > 0);
 			text[n] = '\0';
 			int which = atoi(text);

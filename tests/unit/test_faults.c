@@ -62,13 +62,13 @@ static enum fate call_stream(int port)
 	size_t got = 0;
 	ssize_t n = 1;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	be_patient(fd, ANSWER_S * 1000);
 	enum fate fate = REFUSED;
 	if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0) {
+		be_patient(fd, ANSWER_S * 1000); /* from now on: a connect(2) that is interrupted cannot be called again */
 		(void)send(fd, "hello\nworld\n", 12, MSG_NOSIGNAL);
 		(void)shutdown(fd, SHUT_WR);
 		for (; n > 0 && got < sizeof buf; got += n > 0 ? (size_t)n : 0)
-			n = recv(fd, buf + got, sizeof buf - got, 0);
+			n = receive(fd, buf + got, sizeof buf - got);
 		fate = n < 0 && errno == EAGAIN ? SILENCE : n == 0 && got == 12 && memcmp(buf, "hello\nworld\n", 12) == 0 ? SERVED : CUT;
 	}
 	(void)close(fd);
@@ -177,7 +177,7 @@ static void be_echo(int link)
 	struct pollfd p[2] = {{.fd = link, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
 	while (poll(p, 2, -1) > 0 && p[0].revents == 0 && (conn = accept(listener, NULL, NULL)) >= 0) {
 		be_patient(conn, ANSWER_S * 1000);
-		for (ssize_t n; (n = recv(conn, buf, sizeof buf, 0)) > 0;)
+		for (ssize_t n; (n = receive(conn, buf, sizeof buf)) > 0;)
 			(void)send(conn, buf, (size_t)n, MSG_NOSIGNAL);
 		(void)close(conn);
 	}
@@ -459,8 +459,8 @@ static int connected_to(const struct hark_listener *l, int type)
 {
 	struct sockaddr_in at = at_port(port_at(l));
 	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
-	be_patient(fd, 300);
 	HOLD(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
+	be_patient(fd, 300);
 	return fd;
 }
 
@@ -482,7 +482,7 @@ static void accept_one(void)
 	(void)shutdown(fd, SHUT_WR);
 	r = hark_close(c);
 	HOLD_VALUE(sensible(r), r);
-	HOLD(r < 0 || n < 0 || recv(fd, buf, sizeof buf, 0) == 1);
+	HOLD(r < 0 || n < 0 || receive(fd, buf, sizeof buf) == 1);
 	(void)close(fd);
 	hark_listener_close(l);
 }
@@ -504,7 +504,7 @@ static void converse_once(void)
 		HOLD_VALUE(sensible(n) && (n < 0 || n == 5), n); /* it is there, whether in the queue of its own or as it came */
 		n = n < 0 ? n : hark_write(c, buf, (size_t)n);
 		HOLD_VALUE(sensible(n), n);
-		HOLD_VALUE(n < 0 || recv(fd, buf, sizeof buf, 0) == 5, n);
+		HOLD_VALUE(n < 0 || receive(fd, buf, sizeof buf) == 5, n);
 		r = hark_close(c);
 		HOLD_VALUE(sensible(r), r);
 	}
@@ -691,6 +691,45 @@ static void on_each(const char *what, void (*fn)(void *))
 	fault_end(running, n);
 }
 
+static void wait_until_asleep(pid_t pid)
+{
+	char path[40], state = 'R';
+	(void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	for (int i = 0; i < 10000 && state != 'S'; i++) {
+		FILE *f = fopen(path, "re");
+		assert_non_null(f);
+		assert_int_equal(fscanf(f, "%*d (%*[^)]) %c", &state), 1);
+		(void)fclose(f);
+		nap();
+	}
+	assert_int_equal(state, 'S');
+}
+
+/* Else its connection counts as cut, whenever somebody stops the tests for a moment. */
+static void a_plain_peer_that_was_stopped_still_waits_for_its_answer(void **state)
+{
+	int pair[2], status;
+	char c = 'x';
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		be_patient(pair[1], ANSWER_S * 1000);
+		_exit(receive(pair[1], &c, 1) == 1 ? 0 : 1);
+	}
+	wait_until_asleep(pid);
+	assert_int_equal(kill(pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_true(WIFSTOPPED(status));
+	assert_int_equal(kill(pid, SIGCONT), 0);
+	wait_until_asleep(pid);
+	assert_int_equal(send(pair[0], &c, 1, MSG_NOSIGNAL), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	(void)(close(pair[0]) + close(pair[1]));
+}
+
 static void faults_in_fibers(void **state)
 {
 	(void)state;
@@ -862,7 +901,7 @@ static int held(const struct hark_listener *l)
 static void await_held(int fd)
 {
 	char buf[8];
-	assert_int_equal(recv(fd, buf, sizeof buf, 0), 5);
+	assert_int_equal(receive(fd, buf, sizeof buf), 5);
 }
 
 static void a_child_holds_no_connection_but_its_own(void **state)
@@ -884,7 +923,7 @@ static void a_child_holds_no_connection_but_its_own(void **state)
 	await_held(waits);
 	assert_int_equal(shutdown(second, SHUT_WR), 0);
 	await_held(ends);
-	assert_int_equal(recv(ends, buf, sizeof buf, 0), 0); /* while the one before it is still held */
+	assert_int_equal(receive(ends, buf, sizeof buf), 0); /* while the one before it is still held */
 	assert_int_equal(shutdown(waits, SHUT_WR), 0);
 	assert_int_equal(pthread_join(t, NULL), 0);
 	(void)(close(first) + close(second) + close(waits) + close(ends));
@@ -937,7 +976,7 @@ static void a_writer_outlasts_the_second_that_a_drain_gives_an_idle_reader(void 
 	await_held(fd);
 	hark_drain(20 * HARK_S);
 	assert_int_equal(hark_sleep(1300 * HARK_MS), 0); /* longer than that second: the writer waits for room meanwhile */
-	for (ssize_t n; (n = recv(fd, buf, sizeof buf, 0)) > 0;)
+	for (ssize_t n; (n = receive(fd, buf, sizeof buf)) > 0;)
 		got += (size_t)n;
 	assert_int_equal(got, MUCH);
 	(void)close(fd);
@@ -948,6 +987,7 @@ static void a_writer_outlasts_the_second_that_a_drain_gives_an_idle_reader(void 
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_plain_peer_that_was_stopped_still_waits_for_its_answer),
 		cmocka_unit_test(faults_in_fibers),
 		cmocka_unit_test(faults_in_dial),
 		cmocka_unit_test(faults_in_listen),

@@ -169,21 +169,11 @@ static int client(const struct server *s)
 	struct timeval t = {.tv_sec = 10 * SLOWER};
 	int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
 	assert_true(fd >= 0);
+	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0) /* without a time-out yet: see receive() */
+		fail_msg("connect: %s", strerror(errno));
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t), 0);
-	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0)
-		fail_msg("connect: %s", strerror(errno));
 	return fd;
-}
-
-/* A receive with a time-out is interrupted where the process is stopped and continued, signal(7). */
-static ssize_t receive(int fd, void *buf, size_t cap)
-{
-	ssize_t n;
-	do
-		n = recv(fd, buf, cap, 0);
-	while (n < 0 && errno == EINTR);
-	return n;
 }
 
 static void client_says(int fd, const char *text)
@@ -999,6 +989,40 @@ static void where_the_client_speaks_first_the_box_starts_with_its_first_byte(voi
 	}
 }
 
+/* As a program would that it was handed to. */
+static void uses_the_descriptor(struct hark_conn *c, void *arg)
+{
+	char word[8];
+	(void)arg;
+	CHECK_INT(hark_buffered(c), 0);
+	CHECK_INT(recv(hark_fd(c), word, sizeof word, MSG_DONTWAIT), 2);
+	CHECK_INT(send(hark_fd(c), word, 2, MSG_NOSIGNAL), 2);
+}
+
+static void the_first_byte_can_be_left_in_the_socket(void **state)
+{
+	(void)state;
+	for (size_t e = 0; e < ENGINES_ALL; e++) {
+		struct plan p = {
+			.box = uses_the_descriptor,
+			.opts = {.client_first = true, .first_unread = true, .engine = engines_all[e]},
+			.grace_ns = 10 * HARK_S,
+		};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			print_message("skipped in part: engine %s is not available here\n", engines_all[e]);
+			continue;
+		}
+		int fd = client(&s);
+		assert_int_equal(event_next(&s, 20), 0); /* silent yet */
+		client_says(fd, "x\n");
+		client_hears(fd, "x\n");
+		client_hears_the_end(fd);
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
 /* ---- inetd's wait ------------------------------------------------------------------------------ */
 
 static void looks_only(struct hark_conn *c, void *arg)
@@ -1466,6 +1490,7 @@ int main(void)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
+		cmocka_unit_test(the_first_byte_can_be_left_in_the_socket),
 		cmocka_unit_test(the_last_bytes_and_the_end_travel_together),
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),

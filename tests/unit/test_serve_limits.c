@@ -222,7 +222,7 @@ static void hears(int fd, const char *text)
 	char buf[64];
 	size_t got = 0;
 	while (got < strlen(text)) {
-		ssize_t n = recv(fd, buf + got, strlen(text) - got, 0);
+		ssize_t n = receive(fd, buf + got, strlen(text) - got);
 		if (n <= 0)
 			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text, n == 0 ? "the end" : strerror(errno));
 		got += (size_t)n;
@@ -235,7 +235,7 @@ static bool hears_a_reset(int fd)
 {
 	char buf[64];
 	ssize_t n;
-	while ((n = recv(fd, buf, sizeof buf, 0)) > 0)
+	while ((n = receive(fd, buf, sizeof buf)) > 0)
 		;
 	int err = n < 0 ? errno : 0;
 	(void)close(fd);
@@ -415,7 +415,7 @@ static void refuse_a_third(struct plan *p)
 	atomic_store(&book->refuse_every, 3);
 	for (int i = 0; i < 30; i++) {
 		int fd = client(&s);
-		bool served = recv(fd, &c, 1, 0) == 1; /* before a word, which would fetch the error */
+		bool served = receive(fd, &c, 1) == 1; /* before a word, which would fetch the error */
 		if (served) {
 			says(fd, "go\n");
 			hears(fd, "i\ngo\n");

@@ -1167,7 +1167,7 @@ static void copy_all(void *arg)
 }
 
 static int (*real_pipe2)(int *, int);
-static int pipes_made;
+static atomic_int pipes_made; /* by reader threads */
 
 static int counting_pipe2(int *fds, int flags)
 {
