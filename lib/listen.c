@@ -76,8 +76,10 @@ static int want_pktinfo(int fd, int family)
 {
 	if (family == AF_INET)
 		return hark__fd_option(fd, IPPROTO_IP, IP_PKTINFO, 1);
-	if (family == AF_INET6)
+	if (family == AF_INET6) {
+		(void)hark__fd_option(fd, IPPROTO_IP, IP_PKTINFO, 1); /* dual-stack: see hark__packet_info_get() */
 		return hark__fd_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	}
 	return 0;
 }
 
