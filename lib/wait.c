@@ -128,7 +128,7 @@ static int poll_once(struct pollfd p[], struct hark__source *const s[], int n, i
 
 static int wait_polled(struct hark__source *const s[], int n, unsigned events, int64_t deadline)
 {
-	struct pollfd p[SOURCES_MAX + 2];
+	struct pollfd p[SOURCES_MAX + HARK__DRAIN_FDS];
 	short want = (short)((events & HARK__IN ? POLLIN : 0) | (events & HARK__OUT ? POLLOUT : 0));
 	for (int i = 0; i < n; i++)
 		p[i] = (struct pollfd){.fd = s[i]->fd, .events = want};

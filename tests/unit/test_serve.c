@@ -912,6 +912,51 @@ static void a_childs_crash_is_its_own(void **state)
 	assert_int_equal(server_stop(&s), 0);
 }
 
+/* The pid of the worker it comes from, then as lines() does. */
+static void tells_its_worker(struct hark_conn *c, void *arg)
+{
+	(void)hark_printf(c, "%d\n", (int)getppid());
+	lines(c, arg);
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static void waits_beside_fibers_of_its_own(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s;
+	hark_scope_open(&s);
+	(void)hark_go(&s, "nothing", nothing, NULL);
+	tells_its_worker(c, arg);
+	hark_scope_close(&s);
+}
+
+static void a_connection_whose_worker_died_still_hears_of_the_drain(void **state)
+{
+	static hark_box *const boxes[] = {tells_its_worker, waits_beside_fibers_of_its_own};
+	(void)state;
+	for (size_t b = 0; b < 2; b++) {
+		struct plan p = {.box = boxes[b], .opts = {.model = HARK_MODEL_PROCESS, .workers = 2}, .grace_ns = 30 * SLOWER * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		char pid[16] = "", byte = 0;
+		for (size_t i = 0; i < sizeof pid - 1 && byte != '\n'; i++) {
+			assert_int_equal(receive(fd, &byte, 1), 1);
+			pid[i] = byte;
+		}
+		assert_true(atoi(pid) > 1);
+		assert_int_equal(kill(atoi(pid), SIGKILL), 0);
+		event_await(&s, 'd');
+		client_says(fd, "x\n"); /* its own process lives on */
+		client_hears(fd, "x\n");
+		assert_int_equal(server_stop(&s), 0);
+		client_hears_the_end(fd);
+	}
+}
+
 /* ---- events, time, first bytes ------------------------------------------------------------------ */
 
 static void events_come_in_order(void **state)
@@ -1463,6 +1508,7 @@ int main(void)
 		cmocka_unit_test(a_dead_worker_is_replaced),
 		cmocka_unit_test(workers_end_when_their_supervisor_dies),
 		cmocka_unit_test(a_childs_crash_is_its_own),
+		cmocka_unit_test(a_connection_whose_worker_died_still_hears_of_the_drain),
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
