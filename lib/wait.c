@@ -224,6 +224,8 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 	hark__source_detach(&s);
 	if (own >= 0)
 		(void)hark__sys.close(own);
+	if ((hark__ready(&s) & HARK__HUP) && own < 0 && hark__sys.fcntl(fd, F_GETFD, 0) < 0)
+		return -errno; /* poll(2) and io_uring say it as they say an error: ready */
 	return r < 0 && found == 0 ? r : found;
 }
 
