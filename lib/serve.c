@@ -228,8 +228,14 @@ bool hark__server_may_accept(struct hark__server *s)
 {
 	if (s->paused || !start_stuck(s))
 		return false;
-	if (hark__retired()) { /* a model that accepts one after the other would hear of it later */
+	/* Both are told by the engine as well: to a server that serves one after the other in place too late, who is asked for ever
+	 * more by its clients. */
+	if (hark__retired()) {
 		retire(s);
+		return false;
+	}
+	if (hark__drain_until() != HARK_FOREVER) {
+		hark__loop_wake(s->loop, &s->drain_waiter);
 		return false;
 	}
 	if (!full(s))

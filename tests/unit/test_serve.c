@@ -912,6 +912,36 @@ static void a_childs_crash_is_its_own(void **state)
 	assert_int_equal(server_stop(&s), 0);
 }
 
+/* One that serves in place looks at the drain before it takes the next, or it would go on for as long as clients come. */
+static void an_iterative_server_drains_between_two_connections(void **state)
+{
+	(void)state;
+	for (size_t e = 0; e < ENGINES_ALL; e++) {
+		struct plan p = {.box = greets, .opts = {.model = HARK_MODEL_INLINE, .engine = engines_all[e]}, .grace_ns = 20 * SLOWER * HARK_S};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			continue;
+		}
+		int first = client(&s), second;
+		client_hears(first, "hi\n");
+		assert_int_equal(event_next(&s, LONG_MS), 'o');
+		second = client(&s);
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		client_says(first, "x\n");
+		client_hears(first, "x\n");
+		client_hears_the_end(first);
+		assert_int_equal(event_next(&s, LONG_MS), 'c');
+		assert_int_equal(event_next(&s, LONG_MS), '!');
+		assert_int_equal(event_next(&s, LONG_MS), 'o'); /* it waited already when the drain began */
+		client_hears(second, "hi\n");
+		client_says(second, "y\n");
+		client_hears(second, "y\n");
+		client_hears_the_end(second);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
 /* The pid of the worker it comes from, then as lines() does. */
 static void tells_its_worker(struct hark_conn *c, void *arg)
 {
@@ -1508,6 +1538,7 @@ int main(void)
 		cmocka_unit_test(a_dead_worker_is_replaced),
 		cmocka_unit_test(workers_end_when_their_supervisor_dies),
 		cmocka_unit_test(a_childs_crash_is_its_own),
+		cmocka_unit_test(an_iterative_server_drains_between_two_connections),
 		cmocka_unit_test(a_connection_whose_worker_died_still_hears_of_the_drain),
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
