@@ -329,7 +329,7 @@ int hark_converse(struct hark_conn *c);
 #define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */
 
 /* Waits until any descriptor is readable (HARK_IN) or writable (HARK_OUT): pidfds, signalfds, another library's.
- * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT, -ECANCELED. */
+ * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT, -ECANCELED, -EBADF. */
 int hark_wait_fd(int fd, int directions, int64_t deadline);
 
 /* Tells the server how the box judges its own end: HARK_EVENT_CLOSE carries it. pid: the process that served in the box's
@@ -450,7 +450,10 @@ int64_t hark_drain_deadline(void);
  *
  * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes that were
  * open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function there is no loop to
- * go back to, and the child is aborted (SIGABRT). */
+ * go back to, and the child is aborted (SIGABRT).
+ *
+ * Below each stack lie 16 KB that nothing may touch: who runs into them is told its name and ended (SIGSEGV). A function with more
+ * than that in its frame can step over them into another fiber's stack: compile such programs with -fstack-clash-protection. */
 
 struct hark_scope {
 	void *hark__private[6];

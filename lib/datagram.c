@@ -18,20 +18,29 @@
 #include "listen.h"
 #include "mailbox.h"
 
+#define GATHER_MOST 65507u /* bytes: the longest datagram over IPv4, RFC 768 and RFC 791; IPv6 takes a few more */
+
 /* ---- packet information ---------------------------------------------------------------------- */
 
 void hark__packet_info_get(struct msghdr *m, struct hark__reply *r)
 {
+	bool six = false;
 	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h != NULL; h = CMSG_NXTHDR(m, h)) {
 		if (h->cmsg_level == IPPROTO_IP && h->cmsg_type == IP_PKTINFO) {
 			r->family = AF_INET;
 			memcpy(&r->at4, CMSG_DATA(h), sizeof r->at4);
 		} else if (h->cmsg_level == IPPROTO_IPV6 && h->cmsg_type == IPV6_PKTINFO) {
-			r->family = AF_INET6;
+			six = true;
 			memcpy(&r->at6, CMSG_DATA(h), sizeof r->at6);
-			return; /* a dual-stack socket tells both; this one can be sent from */
 		}
 	}
+	if (!six)
+		return;
+	/* A dual-stack socket tells both of a datagram over IPv4. The mapped address is the header's own, which for a broadcast nothing
+	 * can be sent from; the other tells what to send from then, too. */
+	if (r->family == AF_INET && IN6_IS_ADDR_V4MAPPED(&r->at6.ipi6_addr))
+		memcpy(&r->at6.ipi6_addr.s6_addr[12], &r->at4.ipi_spec_dst, sizeof r->at4.ipi_spec_dst);
+	r->family = AF_INET6;
 }
 
 void hark__packet_info_put(struct msghdr *m, union hark__packet_info *info, const struct hark__reply *r)
@@ -360,6 +369,17 @@ static int send_patiently(struct hark_conn *c, const struct iovec *iov, int coun
 	}
 }
 
+/* What may be too long for a datagram leaves by itself, behind what has gathered: its writer must hear of that. */
+static bool gathers(struct hark__mailbox *m, size_t total)
+{
+	if (!atomic_load_explicit(&m->gather, memory_order_relaxed))
+		return false;
+	if (total <= GATHER_MOST)
+		return true;
+	hark__mailbox_send(m);
+	return false;
+}
+
 int hark__datagram_write(struct hark_conn *c, const struct iovec *iov, int count, size_t total)
 {
 	int r;
@@ -367,7 +387,7 @@ int hark__datagram_write(struct hark_conn *c, const struct iovec *iov, int count
 		r = send_connected(c, iov, count);
 	else if (c->reply->peer_len == 0)
 		r = -ENOTCONN;
-	else if (atomic_load_explicit(&c->reply->box->gather, memory_order_relaxed))
+	else if (gathers(c->reply->box, total))
 		r = gather_reply(c->reply->box, c->reply, iov, count, total);
 	else
 		r = send_patiently(c, iov, count);

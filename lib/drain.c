@@ -2,7 +2,8 @@
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
  * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
- * the one of the process that forked it as well; so ending one child does not drain its parent. Retiring is told by an eventfd of its own:
+ * the ones of the process that forked it and of the one before as well; so ending one child does not drain its parent, and a connection's
+ * process hears of the service's drain also where the worker that forked it has died. Retiring is told by an eventfd of its own:
  * it concerns those alone who accept, and who waits for a drain must not be woken by it.
  *
  * Any thread; hark_drain() also in signal handlers. */
@@ -25,9 +26,9 @@ struct state {
 
 static struct state first = {.until = HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
 static _Atomic(struct state *) own = &first;
-static struct state *upstream;
+static struct state *upstream, *far_upstream;
 static _Atomic int own_fd = -1, own_retire_fd = -1;
-static int upstream_fd = -1, upstream_retire_fd = -1;
+static int upstream_fd = -1, upstream_retire_fd = -1, far_upstream_fd = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int serving; /* guarded by lock */
 
@@ -79,11 +80,15 @@ int hark__retire_upstream_fd(void)
 	return upstream_retire_fd;
 }
 
+static int64_t earlier(int64_t until, struct state *s)
+{
+	int64_t other = s != NULL ? atomic_load(&s->until) : HARK_FOREVER;
+	return until < other ? until : other;
+}
+
 int64_t hark__drain_until(void)
 {
-	int64_t until = atomic_load(&atomic_load(&own)->until);
-	int64_t above = upstream != NULL ? atomic_load(&upstream->until) : HARK_FOREVER;
-	return until < above ? until : above;
+	return earlier(earlier(atomic_load(&atomic_load(&own)->until), upstream), far_upstream);
 }
 
 int64_t hark_drain_deadline(void)
@@ -91,24 +96,26 @@ int64_t hark_drain_deadline(void)
 	return hark__drain_until();
 }
 
-int hark__drain_poll(struct pollfd p[2])
+void hark__drain_fds(int fds[HARK__DRAIN_FDS])
 {
-	int n = 0;
-	if (atomic_load(&own_fd) >= 0)
-		p[n++] = (struct pollfd){.fd = atomic_load(&own_fd), .events = POLLIN};
-	if (upstream_fd >= 0)
-		p[n++] = (struct pollfd){.fd = upstream_fd, .events = POLLIN};
+	fds[0] = atomic_load(&own_fd);
+	fds[1] = upstream_fd;
+	fds[2] = far_upstream_fd;
+}
+
+int hark__drain_poll(struct pollfd p[HARK__DRAIN_FDS])
+{
+	int fds[HARK__DRAIN_FDS], n = 0;
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		if (fds[i] >= 0)
+			p[n++] = (struct pollfd){.fd = fds[i], .events = POLLIN};
 	return n;
 }
 
-int hark__drain_fd(void)
+bool hark__drain_has_upstream(void)
 {
-	return atomic_load(&own_fd);
-}
-
-int hark__drain_upstream_fd(void)
-{
-	return upstream_fd;
+	return upstream_fd >= 0;
 }
 
 /* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
@@ -187,10 +194,12 @@ void hark__drain_forked(void)
 	serving = 1;
 	if (renew(NULL) < 0)
 		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
-	if (upstream_fd >= 0)
-		(void)hark__sys.close(upstream_fd);
+	if (far_upstream_fd >= 0)
+		(void)hark__sys.close(far_upstream_fd);
 	if (upstream_retire_fd >= 0)
 		(void)hark__sys.close(upstream_retire_fd);
+	far_upstream = upstream;
+	far_upstream_fd = upstream_fd;
 	upstream = parents;
 	upstream_fd = parents_fd;
 	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);

@@ -6,15 +6,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* When the drain's grace ends, here or in the process that forked this one; HARK_FOREVER: none has begun. */
+#define HARK__DRAIN_FDS 3 /* a connection's process, its worker, their supervisor */
+
+/* When the drain's grace ends, here or in a process that this one comes from; HARK_FOREVER: none has begun. */
 int64_t hark__drain_until(void);
 
-/* Fills in what poll(2) needs to notice a drain's beginning; returns how many of two places. */
-int hark__drain_poll(struct pollfd p[2]);
+/* The descriptor that becomes, and stays, readable when this process drains; the same of the process that forked it, and of the one
+ * that forked that; -1: there is none. */
+void hark__drain_fds(int fds[HARK__DRAIN_FDS]);
 
-/* The descriptor that becomes, and stays, readable when this process drains; the same of the process that forked it, or -1. */
-int hark__drain_fd(void);
-int hark__drain_upstream_fd(void);
+/* Fills in what poll(2) needs to notice a drain's beginning; returns how many of the places. */
+int hark__drain_poll(struct pollfd p[HARK__DRAIN_FDS]);
+
+/* Whether a drain may come from above; then it is to be passed on to those who listen to this process. */
+bool hark__drain_has_upstream(void);
 
 /* Whether this process, or the one that forked it, accepts no more. */
 bool hark__retired(void);

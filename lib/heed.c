@@ -30,7 +30,7 @@ static int arm(struct hark__loop *l)
 {
 	struct hark__engine *e = hark__loop_engine(l);
 	int r = 0;
-	for (int i = 0; i < 2 && r == 0; i++) {
+	for (int i = 0; i < HARK__DRAIN_FDS && r == 0; i++) {
 		struct hark__source *s = &l->drain[i];
 		if (s->fd < 0)
 			continue;
@@ -58,11 +58,13 @@ static void heed_run(struct hark__waiter *w)
 
 int hark__loop_heed(struct hark__loop *l)
 {
+	int fds[HARK__DRAIN_FDS];
 	l->drain_waiter.run = heed_run;
 	l->drain_timer = (struct hark__timer){.waiter = &l->drain_waiter, .kept = true};
 	l->heeds = true;
-	hark__source_init(&l->drain[0], hark__drain_fd());
-	hark__source_init(&l->drain[1], hark__drain_upstream_fd());
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		hark__source_init(&l->drain[i], fds[i]);
 	int r = hark__timer_set(l, &l->drain_timer, HARK_FOREVER);
 	if (r == 0)
 		r = arm(l);
@@ -78,6 +80,6 @@ void hark__loop_unheed(struct hark__loop *l)
 	l->heeds = false;
 	hark__loop_unwake(l, &l->drain_waiter);
 	hark__timer_clear(l, &l->drain_timer);
-	hark__source_detach(&l->drain[0]);
-	hark__source_detach(&l->drain[1]);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		hark__source_detach(&l->drain[i]);
 }

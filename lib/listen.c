@@ -10,6 +10,7 @@
 #include "listen.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -76,8 +77,10 @@ static int want_pktinfo(int fd, int family)
 {
 	if (family == AF_INET)
 		return hark__fd_option(fd, IPPROTO_IP, IP_PKTINFO, 1);
-	if (family == AF_INET6)
+	if (family == AF_INET6) {
+		(void)hark__fd_option(fd, IPPROTO_IP, IP_PKTINFO, 1); /* dual-stack: see hark__packet_info_get() */
 		return hark__fd_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	}
 	return 0;
 }
 
@@ -236,18 +239,29 @@ static int listen_at(const struct hark_endpoint at[], int n, struct making *m, s
 	return rc;
 }
 
+/* The lowest port that anybody may take, ip(7). */
+static unsigned lowest_free_port(void)
+{
+	char text[16] = "";
+	int fd = hark__sys.open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? hark__sys.read(fd, text, sizeof text - 1) : -1;
+	if (fd >= 0)
+		(void)hark__sys.close(fd);
+	return n > 0 ? (unsigned)strtoul(text, NULL, 10) : RESERVED_PORTS;
+}
+
 /* Says what failed and, where the number alone leaves the reader at a loss, why. */
 static void explain(const struct making *m, int rc, const struct hark_endpoint *at)
 {
 	char hint[sizeof m->hint.room] = "";
-	unsigned port = at != NULL ? hark__endpoint_port(at) : 0;
+	unsigned port = at != NULL ? hark__endpoint_port(at) : 0, lowest;
 	if (m->hint.text != NULL)
 		(void)snprintf(hint, sizeof hint, "%s", m->hint.text);
 	else if (rc == -EADDRINUSE && port != 0)
 		(void)snprintf(hint, sizeof hint, "another process %s there: ss %s 'sport = :%u' tells which",
 		               at->type == SOCK_STREAM ? "listens" : "is", at->type == SOCK_STREAM ? "-ltnp" : "-lunp", port);
-	else if (rc == -EACCES && port != 0 && port < RESERVED_PORTS)
-		(void)snprintf(hint, sizeof hint, "ports below %d need root or CAP_NET_BIND_SERVICE", RESERVED_PORTS);
+	else if (rc == -EACCES && port != 0 && port < (lowest = lowest_free_port()))
+		(void)snprintf(hint, sizeof hint, "ports below %u need root or CAP_NET_BIND_SERVICE", lowest);
 	else if (rc == -EADDRNOTAVAIL)
 		(void)snprintf(hint, sizeof hint, "no interface here has this address");
 	hark__why(m->opts->why, "listen %s: %s%s%s%s%s%s", m->address, m->step != NULL ? m->step : "", m->step != NULL ? ": " : "",

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "drain.h"
 #include "fiber.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -143,7 +144,7 @@ struct hark__loop {
 	struct hark__queue posted;    /* guarded by posted_lock: waiters other threads woke */
 	struct hark__source posted_source; /* an eventfd */
 	struct hark__waiter posted_waiter;
-	struct hark__source drain[2]; /* heed.c: this process's and its parent's, drain.h */
+	struct hark__source drain[HARK__DRAIN_FDS]; /* heed.c: this process's and those it comes from, drain.h */
 	struct hark__waiter drain_waiter;
 	struct hark__timer drain_timer;
 	bool heeds;

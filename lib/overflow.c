@@ -45,7 +45,8 @@ static void explain(const struct hark__fiber *f)
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	const struct hark__loop *l = hark__loop_current;
-	const struct hark__fiber *f = l != NULL ? hark__stacks_guarded(&l->stacks, info->si_addr) : NULL;
+	bool sent = info->si_code <= 0; /* by kill(2) and the like: no instruction has failed, none will again */
+	const struct hark__fiber *f = l != NULL && !sent ? hark__stacks_guarded(&l->stacks, info->si_addr) : NULL;
 	if (f != NULL) {
 		explain(f);
 		(void)signal(sig, SIG_DFL); /* the faulting instruction runs again and ends the process */
@@ -55,8 +56,11 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 		before.sa_sigaction(sig, info, context);
 	else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
 		before.sa_handler(sig);
-	else
+	else if (!sent || before.sa_handler == SIG_DFL) {
 		(void)signal(sig, SIG_DFL);
+		if (sent)
+			(void)raise(sig); /* comes as soon as the handler has returned */
+	}
 }
 
 static void install(void)

@@ -142,8 +142,10 @@ static int without_asking(const struct hark_address *a, enum hark__purpose purpo
 		return -EINVAL;
 	if (scope != NULL) {
 		index = if_nametoindex(scope + 1);
-		if (index == 0 && strspn(scope + 1, "0123456789") == strlen(scope + 1))
-			index = (unsigned)strtoul(scope + 1, NULL, 10);
+		if (index == 0 && strspn(scope + 1, "0123456789") == strlen(scope + 1)) {
+			unsigned long number = strtoul(scope + 1, NULL, 10);
+			index = number <= INT32_MAX ? (unsigned)number : 0; /* the kernel's are ints */
+		}
 		if (index == 0)
 			return -EINVAL; /* no such interface */
 	}
@@ -186,17 +188,31 @@ static int question_new(const struct hark_address *a, bool service_only, struct 
 	return 0;
 }
 
+/* How many of n places a family may take: of a name with more addresses than that, the family that comes first leaves up to half
+ * of them to the other, or the one that works here might not be among them. */
+static int share(const struct addrinfo *answer, int family, int n)
+{
+	int others = 0;
+	for (const struct addrinfo *i = answer; i != NULL; i = i->ai_next)
+		others += i->ai_family != family;
+	return n - (others < n / 2 ? others : n / 2);
+}
+
 static int from_answer(const struct hark_address *a, const struct addrinfo *answer, struct hark_endpoint out[], int n)
 {
-	int count = 0;
+	int count = 0, sixes = 0, most_sixes = share(answer, AF_INET6, n), most_fours = share(answer, AF_INET, n);
 	for (const struct addrinfo *i = answer; i != NULL && count < n; i = i->ai_next) {
 		struct sockaddr_storage at = {0};
 		struct hark_endpoint e;
-		if (i->ai_addrlen > sizeof at)
+		bool six = i->ai_family == AF_INET6;
+		if (i->ai_addrlen > sizeof at || (six ? sixes >= most_sixes : count - sixes >= most_fours))
 			continue;
 		memcpy(&at, i->ai_addr, i->ai_addrlen);
-		if (hark__endpoint_take(&e, hark__address_type(a), &at, i->ai_addrlen) == 0)
-			count = add(out, count, n, family_of(a->scheme), &e);
+		if (hark__endpoint_take(&e, hark__address_type(a), &at, i->ai_addrlen) < 0)
+			continue;
+		int before = count;
+		count = add(out, count, n, family_of(a->scheme), &e);
+		sixes += six && count > before;
 	}
 	return count;
 }

@@ -228,8 +228,14 @@ bool hark__server_may_accept(struct hark__server *s)
 {
 	if (s->paused || !start_stuck(s))
 		return false;
-	if (hark__retired()) { /* a model that accepts one after the other would hear of it later */
+	/* Both are told by the engine as well: to a server that serves one after the other in place too late, who is asked for ever
+	 * more by its clients. */
+	if (hark__retired()) {
 		retire(s);
+		return false;
+	}
+	if (hark__drain_until() != HARK_FOREVER) {
+		hark__loop_wake(s->loop, &s->drain_waiter);
 		return false;
 	}
 	if (!full(s))
@@ -537,7 +543,7 @@ static void drain_run(struct hark__waiter *w)
 	struct hark__server *s = hark__container(w, struct hark__server, drain_waiter);
 	if (s->draining || hark__drain_until() == HARK_FOREVER)
 		return;
-	if (hark__drain_upstream_fd() >= 0) /* our own children listen to us */
+	if (hark__drain_has_upstream()) /* our own children listen to us */
 		hark_drain(hark__drain_until() - hark_now());
 	s->draining = true;
 	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_DRAINING});
@@ -568,13 +574,17 @@ static int watch_fd(struct hark__server *s, struct hark__source *src, int fd, st
 
 static int watch_drain(struct hark__server *s, int life_fd)
 {
-	int r = watch_fd(s, &s->drain[0], hark__drain_fd(), &s->drain_waiter);
-	int r1 = watch_fd(s, &s->drain[1], hark__drain_upstream_fd(), &s->drain_waiter);
-	int r2 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
+	int fds[HARK__DRAIN_FDS], r = 0;
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++) {
+		int one = watch_fd(s, &s->drain[i], fds[i], &s->drain_waiter);
+		r = r < 0 ? r : one;
+	}
+	int r1 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
 	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
-		r2 = -ENOMEM;
+		r1 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
-	return r < 0 ? r : r1 < 0 ? r1 : r2;
+	return r < 0 ? r : r1;
 }
 
 static int watch_retire(struct hark__server *s)
@@ -634,8 +644,8 @@ static void close_work(struct hark__server *s)
 	hark__timer_clear(s->loop, &s->late);
 	for (size_t i = 0; i < sizeof waiters / sizeof waiters[0]; i++)
 		hark__loop_unwake(s->loop, waiters[i]);
-	hark__source_detach(&s->drain[0]);
-	hark__source_detach(&s->drain[1]);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		hark__source_detach(&s->drain[i]);
 	hark__source_detach(&s->retire[0]);
 	hark__source_detach(&s->retire[1]);
 	hark__source_detach(&s->life);

@@ -3,6 +3,7 @@
 #define HARK__SERVE_H
 
 #include "conn.h"
+#include "drain.h"
 #include "fiber.h"
 #include "hark.h"
 
@@ -59,7 +60,7 @@ struct hark__server {
 	struct hark__timer retry;  /* while paused; kept */
 	bool retrying;             /* it is set */
 	struct hark__waiter retry_waiter;
-	struct hark__source drain[2]; /* this process's and its parent's, drain.h */
+	struct hark__source drain[HARK__DRAIN_FDS]; /* this process's and those it comes from, drain.h */
 	struct hark__waiter drain_waiter;
 	struct hark__timer drain_timer; /* looks whether the grace has ended, or was shortened */
 	struct hark__waiter drain_tick;

@@ -127,7 +127,7 @@ static int poll_once(struct pollfd p[], struct hark__source *const s[], int n, i
 
 static int wait_polled(struct hark__source *const s[], int n, unsigned events, int64_t deadline)
 {
-	struct pollfd p[SOURCES_MAX + 2];
+	struct pollfd p[SOURCES_MAX + HARK__DRAIN_FDS];
 	short want = (short)((events & HARK__IN ? POLLIN : 0) | (events & HARK__OUT ? POLLOUT : 0));
 	for (int i = 0; i < n; i++)
 		p[i] = (struct pollfd){.fd = s[i]->fd, .events = want};
@@ -223,6 +223,8 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 	hark__source_detach(&s);
 	if (own >= 0)
 		(void)hark__sys.close(own);
+	if ((hark__ready(&s) & HARK__HUP) && own < 0 && hark__sys.fcntl(fd, F_GETFD, 0) < 0)
+		return -errno; /* poll(2) and io_uring say it as they say an error: ready */
 	return r < 0 && found == 0 ? r : found;
 }
 

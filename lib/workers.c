@@ -40,7 +40,7 @@ struct supervisor {
 	struct worker workers[HARK__WORKERS_MAX];
 	int n;
 	int life[2]; /* [0] the workers', [1] ours */
-	struct hark__source drain[2];
+	struct hark__source drain[HARK__DRAIN_FDS];
 	struct hark__source retire;
 	bool retired;
 	bool cut;
@@ -174,12 +174,12 @@ static void nap(void)
 
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
-	struct hark__source *s[HARK__WORKERS_MAX + 3];
+	struct hark__source *s[HARK__WORKERS_MAX + HARK__DRAIN_FDS + 1];
 	int n = 0;
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
 			s[n++] = &v->workers[i].pidfd;
-	for (int i = 0; i < 2 && drain_end == HARK_FOREVER; i++)
+	for (int i = 0; i < HARK__DRAIN_FDS && drain_end == HARK_FOREVER; i++)
 		if (v->drain[i].fd >= 0)
 			s[n++] = &v->drain[i];
 	if (!v->retired)
@@ -212,7 +212,7 @@ static void supervise(struct supervisor *v)
 			told = true;
 			close_listeners(v);
 			hark__server_event(v->server, (struct hark_event){.kind = HARK_EVENT_DRAINING});
-			if (hark__drain_upstream_fd() >= 0)
+			if (hark__drain_has_upstream())
 				hark_drain(end - hark_now()); /* the workers listen to us */
 		}
 		if (!v->retired && hark__retired()) { /* the workers have heard of it themselves */
@@ -235,6 +235,7 @@ static void supervise(struct supervisor *v)
 int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n)
 {
 	struct hark__engine *e;
+	int fds[HARK__DRAIN_FDS];
 	int r = hark__engine_open(s->opts.engine, &e); /* a worker that lacks it could tell nobody */
 	if (r < 0)
 		return r;
@@ -245,10 +246,11 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	r = hark__retire_fd();
 	hark__source_init(&v.retire, r);
 	hark__ready_clear(&v.retire, HARK__IN | HARK__OUT);
-	hark__source_init(&v.drain[0], hark__drain_fd());
-	hark__source_init(&v.drain[1], hark__drain_upstream_fd());
-	hark__ready_clear(&v.drain[0], HARK__IN | HARK__OUT);
-	hark__ready_clear(&v.drain[1], HARK__IN | HARK__OUT);
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++) {
+		hark__source_init(&v.drain[i], fds[i]);
+		hark__ready_clear(&v.drain[i], HARK__IN | HARK__OUT);
+	}
 	for (int i = 0; i < v.n; i++) {
 		int one = start_worker(&v, &v.workers[i]);
 		r = r < 0 ? r : one;
@@ -262,8 +264,8 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	supervise(&v);
 	(void)hark__sys.close(v.life[0]);
 	(void)hark__sys.close(v.life[1]);
-	hark__source_detach(&v.drain[0]);
-	hark__source_detach(&v.drain[1]);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		hark__source_detach(&v.drain[i]);
 	hark__source_detach(&v.retire);
 	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
 }

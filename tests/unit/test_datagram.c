@@ -108,6 +108,44 @@ static void answers_come_from_the_address_that_was_asked(void **state)
 	everywhere(accept_body);
 }
 
+/* A broadcast came to no address that could be answered from: the answer leaves from the one of the interface. */
+static void broadcast_body(void)
+{
+	static const char *const addresses[] = {"udp://*:0", "udp4://*:0"};
+	for (size_t i = 0; i < 2; i++) {
+		char buf[100], text[HARK_ADDRESS_MAX], want[64];
+		struct sockaddr_in to = {.sin_family = AF_INET}, from;
+		socklen_t len = sizeof from;
+		struct timeval t = {.tv_sec = 5 * SLOWER};
+		struct hark_listener *l;
+		struct hark_conn *c;
+		int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), one = 1;
+		CHECK_INT(hark_listen(addresses[i], NULL, &l), 0);
+		CHECK_INT(setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &one, sizeof one), 0);
+		CHECK_INT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
+		to.sin_port = htons((uint16_t)listener_port(l));
+		CHECK_INT(inet_pton(AF_INET, "127.255.255.255", &to.sin_addr), 1);
+		CHECK_INT(sendto(fd, "all", 3, 0, (struct sockaddr *)&to, sizeof to), 3);
+		CHECK_INT(hark_accept(l, hark_after(5 * SLOWER * HARK_S), &c), 0);
+		CHECK_INT(hark_read(c, buf, sizeof buf), 3);
+		(void)snprintf(want, sizeof want, "udp://127.0.0.1:%d", listener_port(l));
+		CHECK(hark_local(c, text, sizeof text) > 0);
+		CHECK(strcmp(text, want) == 0);
+		CHECK_INT(hark_write(c, "me", 2), 2);
+		CHECK_INT(recvfrom(fd, buf, sizeof buf, 0, (struct sockaddr *)&from, &len), 2);
+		CHECK_INT(from.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+		CHECK_INT(hark_close(c), 0);
+		hark_listener_close(l);
+		(void)close(fd);
+	}
+}
+
+static void a_broadcast_is_answered(void **state)
+{
+	(void)state;
+	everywhere(broadcast_body);
+}
+
 static void six_body(void)
 {
 	char buf[100], text[HARK_ADDRESS_MAX];
@@ -517,10 +555,38 @@ static void served_conversations_keep_peers_apart(void **state)
 	}
 }
 
+static void answers_too_long(struct hark_conn *c, void *arg)
+{
+	static const char much[65508]; /* a byte more than IPv4 has room for */
+	(void)arg;
+	(void)hark_printf(c, "first");
+	ssize_t n = hark_write(c, much, sizeof much);
+	(void)hark_printf(c, "%s", n == -EMSGSIZE ? "too long" : "no error");
+}
+
+static void a_reply_that_is_too_long_is_known_as_such_under_every_model(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
+		struct hark_listener *l;
+		assert_int_equal(hark_listen("udp://127.0.0.1:0", NULL, &l), 0);
+		pid_t pid = serve_in_child(l, answers_too_long, &(struct hark_serve_opts){.model = (enum hark_model)m});
+		assert_true(pid > 0);
+		int fd = peer_to("127.0.0.1", listener_port(l));
+		peer_says(fd, "?");
+		peer_hears(fd, "first");
+		peer_hears(fd, "too long");
+		stop(pid);
+		(void)close(fd);
+		hark_listener_close(l);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers_come_from_the_address_that_was_asked),
+		cmocka_unit_test(a_broadcast_is_answered),
 		cmocka_unit_test(the_same_over_ipv6),
 		cmocka_unit_test(datagrams_stay_apart_and_whole),
 		cmocka_unit_test(a_datagram_longer_than_any_udp_one_is_kept_too),
@@ -528,6 +594,7 @@ int main(void)
 		cmocka_unit_test(unix_datagrams_are_answered_where_they_have_a_sender),
 		cmocka_unit_test(a_conversation_gets_all_that_its_peer_sends_and_nothing_else),
 		cmocka_unit_test(a_burst_of_datagrams_is_answered_each_to_its_sender),
+		cmocka_unit_test(a_reply_that_is_too_long_is_known_as_such_under_every_model),
 		cmocka_unit_test(served_conversations_keep_peers_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

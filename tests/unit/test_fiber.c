@@ -862,6 +862,30 @@ static void overflow_body(void)
 	(void)close(fds[0]);
 }
 
+static void sent_body(void)
+{
+	int status;
+	pid_t pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		struct hark_scope s;
+		struct rlimit none = {0, 0};
+		(void)setrlimit(RLIMIT_CORE, &none);
+		hark_scope_open(&s);
+		CHECK_INT(hark_sleep(0), 0);
+		CHECK_INT(raise(SIGSEGV), 0);
+		_exit(0);
+	}
+	CHECK_INT(waitpid(pid, &status, 0), pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+}
+
+static void who_is_sent_the_signal_of_a_fault_ends_by_it(void **state)
+{
+	(void)state;
+	on_engines(sent_body);
+}
+
 static void a_stack_overflow_names_its_fiber(void **state)
 {
 	(void)state;
@@ -1196,6 +1220,7 @@ int main(void)
 		cmocka_unit_test(a_connection_can_be_handed_to_a_forked_child),
 		cmocka_unit_test(dump_tells_who_waits_for_what),
 		cmocka_unit_test(a_stack_overflow_names_its_fiber),
+		cmocka_unit_test(who_is_sent_the_signal_of_a_fault_ends_by_it),
 		cmocka_unit_test(a_hundred_thousand_guarded_fibers_live_at_once),
 		cmocka_unit_test(guards_lie_below_their_stacks),
 		cmocka_unit_test(stacks_that_cannot_be_had_are_told),

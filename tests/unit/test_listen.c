@@ -285,10 +285,25 @@ static void a_reserved_port_as_nobody(void)
 	CHECK_INT(strcmp(why.text, "listen tcp://*:13: Permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"), 0);
 }
 
+static void a_port_that_this_machine_reserves_as_nobody(void)
+{
+	struct hark_listener *l;
+	enter_own_network();
+	int fd = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "5000", 4) != 4)
+		skip_child("what is reserved cannot be changed");
+	(void)close(fd);
+	if (geteuid() == 0 && setuid(65534) < 0)
+		skip_child("the user cannot be changed");
+	CHECK_INT(open_at("tcp://*:4000", (struct hark_listen_opts){0}, &l), -EACCES);
+	CHECK_INT(strcmp(why.text, "listen tcp://*:4000: Permission denied (ports below 5000 need root or CAP_NET_BIND_SERVICE)"), 0);
+}
+
 static void a_reserved_port_without_the_right_to_it_is_explained(void **state)
 {
 	(void)state;
 	run_in_child(a_reserved_port_as_nobody);
+	run_in_child(a_port_that_this_machine_reserves_as_nobody);
 }
 
 static void other_failures_say_what_and_where(void **state)

@@ -102,6 +102,9 @@ static void scopes_are_interfaces(void **state)
 	memset(&e, 0x5a, sizeof e);
 	struct hark_endpoint before = e;
 	assert_int_equal(hark_resolve("tcp://[fe80::1%nosuchif]:80", &e, 1, HARK_FOREVER), -EINVAL);
+	assert_int_equal(hark_resolve("tcp://[fe80::1%4294967297]:80", &e, 1, HARK_FOREVER), -EINVAL); /* not 1 */
+	assert_int_equal(hark_resolve("tcp://[fe80::1%2147483648]:80", &e, 1, HARK_FOREVER), -EINVAL);
+	assert_int_equal(hark_resolve("tcp://[fe80::1%0]:80", &e, 1, HARK_FOREVER), -EINVAL);
 	assert_memory_equal(&e, &before, sizeof e);
 }
 
@@ -178,6 +181,35 @@ static void ask_the_files(void)
 		CHECK_INT(look_up("tcp://nobody:80", all, 8, deadline), -HARK_ENOHOST);
 		CHECK_INT(look_up("tcp://b\xc3\xbc" "cher:80", all, 8, deadline), -HARK_ENOHOST);
 	}
+}
+
+static void look_up_a_name_of_many(void)
+{
+	static char hosts[4096];
+	struct hark_endpoint e[32];
+	size_t len = 0;
+	int sixes = 0;
+	enter_own_network();
+	for (int i = 0; i < 40; i++)
+		len += (size_t)snprintf(hosts + len, sizeof hosts - len, "127.0.1.%d many\n", i + 1);
+	(void)snprintf(hosts + len, sizeof hosts - len, "2001:db8::1 many\n2001:db8::2 many\n"); /* no route: they come last */
+	replace_file("/etc/nsswitch.conf", "hosts: files\n");
+	replace_file("/etc/hosts", hosts);
+	CHECK_INT(hark_resolve("tcp://many:80", e, 32, HARK_FOREVER), 32);
+	for (int i = 0; i < 32; i++)
+		sixes += e[i].addr.ss_family == AF_INET6;
+	CHECK_INT(sixes, 2);
+	CHECK_INT(hark_resolve("tcp://many:80", e, 2, HARK_FOREVER), 2);
+	CHECK_INT(e[0].addr.ss_family, AF_INET);
+	CHECK_INT(e[1].addr.ss_family, AF_INET6);
+	CHECK_INT(hark_resolve("tcp://many:80", e, 1, HARK_FOREVER), 1);
+	CHECK_INT(hark_resolve("tcp4://many:80", e, 32, HARK_FOREVER), 32);
+}
+
+static void many_addresses_of_one_family_leave_room_for_the_other(void **state)
+{
+	(void)state;
+	run_in_child(look_up_a_name_of_many);
 }
 
 static void names_are_looked_up_and_families_kept_apart(void **state)
@@ -267,6 +299,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_question_without_memory_is_enomem, forbid_questions, allow_questions),
 		cmocka_unit_test(service_names_are_looked_up_by_protocol),
 		cmocka_unit_test(an_unknown_service_is_told_apart),
+		cmocka_unit_test(many_addresses_of_one_family_leave_room_for_the_other),
 		cmocka_unit_test(names_are_looked_up_and_families_kept_apart),
 		cmocka_unit_test(dead_name_servers_are_told_apart),
 		cmocka_unit_test(a_look_up_ends_with_its_deadline),

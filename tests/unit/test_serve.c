@@ -902,6 +902,81 @@ static void a_childs_crash_is_its_own(void **state)
 	assert_int_equal(server_stop(&s), 0);
 }
 
+/* One that serves in place looks at the drain before it takes the next, or it would go on for as long as clients come. */
+static void an_iterative_server_drains_between_two_connections(void **state)
+{
+	(void)state;
+	for (size_t e = 0; e < ENGINES_ALL; e++) {
+		struct plan p = {.box = greets, .opts = {.model = HARK_MODEL_INLINE, .engine = engines_all[e]}, .grace_ns = 20 * SLOWER * HARK_S};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			continue;
+		}
+		int first = client(&s), second;
+		client_hears(first, "hi\n");
+		assert_int_equal(event_next(&s, LONG_MS), 'o');
+		second = client(&s);
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		client_says(first, "x\n");
+		client_hears(first, "x\n");
+		client_hears_the_end(first);
+		assert_int_equal(event_next(&s, LONG_MS), 'c');
+		assert_int_equal(event_next(&s, LONG_MS), '!');
+		assert_int_equal(event_next(&s, LONG_MS), 'o'); /* it waited already when the drain began */
+		client_hears(second, "hi\n");
+		client_says(second, "y\n");
+		client_hears(second, "y\n");
+		client_hears_the_end(second);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
+/* The pid of the worker it comes from, then as lines() does. */
+static void tells_its_worker(struct hark_conn *c, void *arg)
+{
+	(void)hark_printf(c, "%d\n", (int)getppid());
+	lines(c, arg);
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static void waits_beside_fibers_of_its_own(struct hark_conn *c, void *arg)
+{
+	struct hark_scope s;
+	hark_scope_open(&s);
+	(void)hark_go(&s, "nothing", nothing, NULL);
+	tells_its_worker(c, arg);
+	hark_scope_close(&s);
+}
+
+static void a_connection_whose_worker_died_still_hears_of_the_drain(void **state)
+{
+	static hark_box *const boxes[] = {tells_its_worker, waits_beside_fibers_of_its_own};
+	(void)state;
+	for (size_t b = 0; b < 2; b++) {
+		struct plan p = {.box = boxes[b], .opts = {.model = HARK_MODEL_PROCESS, .workers = 2}, .grace_ns = 30 * SLOWER * HARK_S};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		int fd = client(&s);
+		char pid[16] = "", byte = 0;
+		for (size_t i = 0; i < sizeof pid - 1 && byte != '\n'; i++) {
+			assert_int_equal(receive(fd, &byte, 1), 1);
+			pid[i] = byte;
+		}
+		assert_true(atoi(pid) > 1);
+		assert_int_equal(kill(atoi(pid), SIGKILL), 0);
+		event_await(&s, 'd');
+		client_says(fd, "x\n"); /* its own process lives on */
+		client_hears(fd, "x\n");
+		assert_int_equal(server_stop(&s), 0);
+		client_hears_the_end(fd);
+	}
+}
+
 /* ---- events, time, first bytes ------------------------------------------------------------------ */
 
 static void events_come_in_order(void **state)
@@ -1487,6 +1562,8 @@ int main(void)
 		cmocka_unit_test(a_dead_worker_is_replaced),
 		cmocka_unit_test(workers_end_when_their_supervisor_dies),
 		cmocka_unit_test(a_childs_crash_is_its_own),
+		cmocka_unit_test(an_iterative_server_drains_between_two_connections),
+		cmocka_unit_test(a_connection_whose_worker_died_still_hears_of_the_drain),
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),

@@ -1552,6 +1552,10 @@ static void wait_fd_body(void)
 	CHECK_INT(hark_wait_fd(-1, HARK_IN, HARK_FOREVER), -EINVAL);
 	CHECK_INT(hark_wait_fd(0, 0, HARK_FOREVER), -EINVAL);
 	pair_drop(&p);
+	int closed = dup(0);
+	CHECK(closed >= 0 && close(closed) == 0);
+	CHECK_INT(hark_wait_fd(closed, HARK_IN, HARK_FOREVER), -EBADF);
+	CHECK_INT(hark_wait_fd(closed, HARK_IN | HARK_OUT, hark_after(HARK_S)), -EBADF);
 }
 
 static void any_descriptor_can_be_waited_for_a_connections_too(void **state)
