@@ -128,6 +128,15 @@ def test_daytime_as_json(udp_peer, run):
     assert 0 < told["round_trip_s"] < PATIENCE
 
 
+@pytest.mark.parametrize("verb", ["daytime", "users"])
+def test_hostile_bytes_do_not_reach_the_terminal_as_json_either(udp_peer, run, verb):
+    """U+0080 to U+009F are valid UTF-8, and U+009B is ESC [ to many a terminal."""
+    r = run(verb, "--json", udp_peer(lambda data, k: b"\x1b[2Jboo\xc2\x9b\xc2\x80\xc2\xa0\x9b"))
+    assert not set(r.stdout.decode()) & {chr(c) for c in [*range(0, 10), *range(11, 32), *range(0x7f, 0xa0)]}
+    told = json.loads(r.stdout)[verb]
+    assert "\x1b[2Jboo\x9b\x80\xa0\ufffd" == (told if verb == "daytime" else told[0])
+
+
 def test_an_empty_answer_is_a_failure(serve, run):
     service = serve("tcp://127.0.0.1:0", "--", "true")
     r = run("daytime", service.at())
