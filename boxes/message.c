@@ -54,7 +54,11 @@ static char *put_visible(char *out, unsigned char byte)
 /* Lays message out in *s, its text to be freed. False: out of memory. */
 static bool lay_out(const unsigned char *message, size_t n, const char *from, struct shown *s)
 {
-	size_t from_len = strlen(from), lines = 1;
+	char visible[4 * HARK_ADDRESS_MAX], *end = visible; /* a unix peer chooses its own path */
+	size_t lines = 1;
+	for (const char *p = from; *p != '\0'; p++)
+		end = put_visible(end, (unsigned char)*p);
+	size_t from_len = (size_t)(end - visible);
 	for (size_t i = 0; i < n; i++)
 		lines += message[i] == '\n';
 	s->text = malloc(lines * (from_len + 3) + 4 * n + 1);
@@ -63,7 +67,7 @@ static bool lay_out(const unsigned char *message, size_t n, const char *from, st
 	char *out = s->text;
 	size_t i = 0;
 	do {
-		out = mempcpy(out, from, from_len);
+		out = mempcpy(out, visible, from_len);
 		out = mempcpy(out, ": ", 2);
 		for (; i < n && message[i] != '\n'; i++)
 			if (!(message[i] == '\r' && i + 1 < n && message[i + 1] == '\n'))

@@ -2,6 +2,7 @@
 #include "text.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -42,6 +43,25 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 	return len;
 }
 
+/* Whether the UTF-8 sequence at s is a control character: of ASCII, or U+0080 to U+009F, which many a terminal obeys as
+ * well (ISO 6429: U+009B is ESC [). */
+static bool is_control(const unsigned char *s)
+{
+	return s[0] < ' ' || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0);
+}
+
+void text_scrub(struct text *t)
+{
+	unsigned char *s = (unsigned char *)t->buf;
+
+	for (size_t i = 0; i < t->len;) {
+		size_t len = utf8_length(s + i, t->len - i);
+		if (len == 0 || is_control(s + i))
+			memset(s + i, '?', len == 0 ? 1 : len);
+		i += len == 0 ? 1 : len;
+	}
+}
+
 void text_add_json(struct text *t, const char *s, size_t n)
 {
 	if (s == NULL) {
@@ -56,8 +76,8 @@ void text_add_json(struct text *t, const char *s, size_t n)
 			text_add(t, "\\ufffd");
 		else if (c == '"' || c == '\\')
 			text_add(t, "\\%c", c);
-		else if (c < ' ' || c == 0x7f)
-			text_add(t, "\\u%04x", c);
+		else if (is_control((const unsigned char *)s + i))
+			text_add(t, "\\u%04x", c == 0xc2 ? (unsigned char)s[i + 1] : c);
 		else
 			text_add(t, "%.*s", (int)len, s + i);
 		i += len == 0 ? 1 : len;

@@ -20,12 +20,16 @@ struct text {
 void text_add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_vadd(struct text *t, const char *format, va_list args);
 
-/* A JSON string, quotes included (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD. s NULL: null. */
+/* A JSON string, quotes included (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD, control characters are
+ * escaped, those from U+0080 to U+009F too. s NULL: null. */
 void text_add_json(struct text *t, const char *s, size_t n);
 
 /* Foreign bytes as printable ASCII: the others as \xNN, so that no peer writes to our terminal. keep: bytes that
  * stay. */
 void text_add_printable(struct text *t, const char *s, size_t n, const char *keep);
+
+/* Makes what is in t fit to be shown on a terminal: control characters, and bytes that are not UTF-8, become '?'. */
+void text_scrub(struct text *t);
 
 /* "812 us", "1.203 ms", "3.2 s". */
 void text_add_duration(struct text *t, int64_t ns);

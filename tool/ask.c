@@ -64,10 +64,10 @@ static void answered(struct ask *a, size_t len)
 /* Reads to the end; the moment of the answer is that of its first bytes. */
 static void read_stream(struct ask *a, struct hark_conn *c)
 {
-	size_t len = 0;
+	size_t len = 0, most = a->stream_answer_len > 0 ? a->stream_answer_len : ASK_ANSWER_MAX;
 
-	while (len < ASK_ANSWER_MAX) {
-		ssize_t n = hark_read(c, a->answer + len, ASK_ANSWER_MAX - len);
+	while (len < most) {
+		ssize_t n = hark_read(c, a->answer + len, most - len);
 		if (n < 0) {
 			failed(a, (int)n, "read");
 			return;
@@ -106,11 +106,16 @@ static int ask_datagram(struct ask *a, struct hark_conn *c)
 {
 	a->sent_ns = hark_now();
 	ssize_t n = hark_write(c, a->question, a->question_len);
-	if (n >= 0)
+	bool sent = n >= 0;
+	if (sent)
 		n = hark_read(c, a->answer, ASK_ANSWER_MAX);
 	stamp(a);
-	if (n >= 0)
+	if (n > 0 || (n == 0 && a->may_be_empty))
 		answered(a, (size_t)n);
+	else if (n == 0)
+		(void)ask_failed(a, -ENODATA, "ask %s: the answer is empty", a->address);
+	else if (n == -EMSGSIZE && sent)
+		(void)ask_failed(a, -EMSGSIZE, "ask %s: the answer is longer than %d bytes", a->address, ASK_ANSWER_MAX);
 	else
 		failed(a, (int)n, "ask");
 	hark_abort(c);

@@ -1,6 +1,6 @@
 /* ask.h — one question, one answer: what daytime, time, users and loggedin have in common.
  *
- * Over a stream: connect, send the question if there is one, read to the end. Over datagrams: send the question, wait
+ * Over a stream: connect, send the question if there is one, read to the end, or as much as there can be. Over datagrams: send the question, wait
  * for one datagram, and try again, from a new socket, so that a late answer to an earlier try is not taken for one to
  * this. */
 #ifndef ASK_H
@@ -42,6 +42,7 @@ struct ask {
 	const void *question;
 	size_t question_len;
 	size_t stream_question_len;      /* what of it is sent on a stream; 0: nothing is asked there */
+	size_t stream_answer_len;        /* that much is the whole answer on a stream; 0: it goes to the end */
 	bool may_be_empty;               /* an end without a byte is an answer */
 	/* what came of it */
 	int error;                       /* 0, or -errno: then why says it in words */

@@ -1,4 +1,5 @@
 /* cmd_daytime.c — hark daytime: what time it is there, in the words of RFC 867. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,13 +15,16 @@ static const struct option_row options[] = {
 
 static int show(struct ask *a, bool many)
 {
+	size_t len = a->len;
+
+	while (len > 0 && strchr("\r\n", a->answer[len - 1]) != NULL)
+		len--;
+	if (len == 0)
+		return ask_failed(a, -ENODATA, "ask %s: the answer is empty", a->address);
 	if (!a->args->json) {
 		ask_print_lines(a, many);
 		return 0;
 	}
-	size_t len = a->len;
-	while (len > 0 && strchr("\r\n", a->answer[len - 1]) != NULL)
-		len--;
 	ask_json_begin(a);
 	ask_json_string("daytime", a->answer, len);
 	puts("}");

@@ -13,6 +13,7 @@
 #include "histogram.h"
 #include "options.h"
 #include "target.h"
+#include "text.h"
 #include "tool.h"
 
 #define ECHO_PORT "7"   /* RFC 862 */
@@ -125,6 +126,7 @@ static int trip(struct ping *p, int64_t *took)
 static const char *lost_words(int err)
 {
 	return err == -ETIMEDOUT ? "no echo in time" :
+	       err == -ENODATA ? "the connection ended before the whole echo had come" :
 	       err == -EBADMSG ? "what came is not what was sent" : hark_strerror(err);
 }
 
@@ -194,7 +196,11 @@ static void print_summary_json(const struct ping *p)
 	static const double percents[] = {50, 90, 99};
 	const struct histogram *h = &p->trips;
 
-	printf("{\"address\":\"%s\",\"sent\":%llu,\"answered\":%llu,\"late\":%llu", p->address,
+	char address[6 * HARK_ADDRESS_MAX + 3]; /* \uXXXX for each byte, the quotes, NUL */
+	struct text t = {.buf = address, .cap = sizeof address};
+
+	text_add_json(&t, p->address, strlen(p->address));
+	printf("{\"address\":%s,\"sent\":%llu,\"answered\":%llu,\"late\":%llu", address,
 	       (unsigned long long)p->sent, (unsigned long long)h->n, (unsigned long long)p->late);
 	if (h->n > 0) {
 		printf(",\"min_s\":%.9f,\"mean_s\":%.9f", (double)h->min / 1e9, h->sum / (double)h->n / 1e9);

@@ -35,7 +35,7 @@ static int show(struct ask *a, bool many)
 {
 	uint32_t raw;
 
-	if (a->len < sizeof raw)
+	if (a->len != sizeof raw)
 		return ask_failed(a, -EBADMSG, "read %s: %zu bytes where RFC 868 has 4", a->address, a->len);
 	memcpy(&raw, a->answer, sizeof raw);
 	int64_t theirs = unwrap(ntohl(raw), a->answered.tv_sec);
@@ -75,6 +75,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 	for (int i = 0; i < n; i++) {
 		asks[i].question = question;
 		asks[i].question_len = sizeof question;
+		asks[i].stream_answer_len = 4; /* RFC 868 has the client close first: a server may wait for that */
 	}
 	status = ask_all(self, asks, n, show);
 	free(asks);

@@ -19,8 +19,6 @@ void say(const struct verb *v, const char *format, ...)
 	va_start(args, format);
 	text_vadd(&t, format, args);
 	va_end(args);
-	for (size_t i = 0; i < t.len; i++)
-		if ((unsigned char)buf[i] < ' ' || buf[i] == 0x7f)
-			buf[i] = '?';
+	text_scrub(&t);
 	(void)text_write_line(&t, 2);
 }

@@ -111,6 +111,7 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 		text_add(&t, "draining: no more connections are accepted");
 		break;
 	}
+	text_scrub(&t); /* a peer chooses the path that its unix socket is bound to */
 	(void)text_write_line(&t, 2);
 }
 

@@ -334,6 +334,24 @@ def test_message_shows_what_came_with_its_sender_and_answers(serve):
     wait_until(lambda: f"{me}: hello\n{me}: world ^[[31m\\xff\\x7f\n" in server.stdout)
 
 
+@pytest.mark.parametrize("scheme, kind", [("unix", socket.SOCK_STREAM), ("unixgram", socket.SOCK_DGRAM)])
+def test_no_senders_own_path_moves_the_terminals_cursor(serve, tmp_path, scheme, kind):
+    """U+009B is ESC [ to many a terminal; a peer binds its socket to what path it likes."""
+    server = serve("-v", f"{scheme}:{tmp_path}/message", "message")
+    with socket.socket(socket.AF_UNIX, kind) as s:
+        s.settimeout(PATIENCE)
+        s.bind(f"{tmp_path}/\x9b31m\x1b[2J\nroot: \xe9")
+        s.connect(f"{tmp_path}/message")
+        s.send(b"hello")
+        if kind == socket.SOCK_STREAM:
+            s.shutdown(socket.SHUT_WR)
+        assert s.recv(100) == b"+ got 5 bytes\r\n"
+    wait_until(lambda: re.search(r"\\xc2\\x9b31m\S+ \S+: hello\n", server.stdout))
+    server.expect(" message .*done$")
+    for text in (server.stdout, server.stderr):
+        assert not set(text) & {"\x9b", "\x1b"} and "\nroot" not in text
+
+
 def test_message_takes_a_datagram_and_answers_within_its_size(serve):
     server = serve("udp://127.0.0.1:0", "message")
     with udp(server) as s:

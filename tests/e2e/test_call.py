@@ -274,6 +274,37 @@ def test_a_reset_is_not_an_end(run, peer):
     assert r.stdout == b"half an ans"
 
 
+@pytest.mark.parametrize("engine", ["epoll", "uring", "poll"])
+def test_a_reset_that_the_sender_meets_is_not_an_end_either(run, peer, engine):
+    """The kernel tells a reset once: whoever reads after the one that it was told to finds an end."""
+
+    def cut(s):
+        s.sendall(b"half an ans")
+        select.select([s], [], [], PATIENCE)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    for _ in range(5):
+        r = run("call", peer(cut), input=noise(5_000_000), env={**os.environ, "HARK_ENGINE": engine})
+        if engine == "uring" and b"reset" not in r.stderr and r.returncode != 0:
+            pytest.skip("io_uring is not to be had here")
+        one_line(r, "reset")
+        assert r.stdout == b"half an ans"
+
+
+def test_an_end_before_the_reset_is_an_end(run, peer):
+    """Who has ended its half has said everything, whatever it does with the rest of ours."""
+
+    def end_then_cut(s):
+        s.sendall(b"the answer")
+        s.shutdown(socket.SHUT_WR)
+        select.select([s], [], [], PATIENCE)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    for _ in range(5):
+        r = run("call", peer(end_then_cut), input=noise(5_000_000))
+        assert (r.returncode, r.stdout, r.stderr) == (0, b"the answer", b"")
+
+
 def test_idle_ends_a_silent_call(start, peer):
     done = threading.Event()
     address = peer(lambda s: done.wait(PATIENCE))

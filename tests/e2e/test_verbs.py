@@ -50,6 +50,44 @@ def udp_peer():
 
 
 @pytest.fixture
+def tcp_peer():
+    """tcp_peer(fn) listens on loopback and runs fn(connection, k) for the k-th one, which is open until the test's end."""
+    opened, stop = [], threading.Event()
+
+    def tcp_peer(fn):
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.settimeout(0.2)
+
+        def loop():
+            k, taken = 0, []
+            while not stop.is_set():
+                try:
+                    s, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                s.settimeout(PATIENCE)
+                taken.append(s)
+                try:
+                    fn(s, k)
+                except OSError:
+                    pass
+                k += 1
+            for s in taken:
+                s.close()
+
+        t = threading.Thread(target=loop)
+        t.start()
+        opened.append((listening, t))
+        return "tcp://127.0.0.1:%d" % listening.getsockname()[1]
+
+    yield tcp_peer
+    stop.set()
+    for listening, t in opened:
+        t.join()
+        listening.close()
+
+
+@pytest.fixture
 def utmp(tmp_path):
     """A utmp file (utmp(5)) with alice twice, bob, and eve, who has logged out."""
 
@@ -128,10 +166,31 @@ def test_daytime_as_json(udp_peer, run):
     assert 0 < told["round_trip_s"] < PATIENCE
 
 
+@pytest.mark.parametrize("verb", ["daytime", "users"])
+def test_hostile_bytes_do_not_reach_the_terminal_as_json_either(udp_peer, run, verb):
+    """U+0080 to U+009F are valid UTF-8, and U+009B is ESC [ to many a terminal."""
+    r = run(verb, "--json", udp_peer(lambda data, k: b"\x1b[2Jboo\xc2\x9b\xc2\x80\xc2\xa0\x9b"))
+    assert not set(r.stdout.decode()) & {chr(c) for c in [*range(0, 10), *range(11, 32), *range(0x7f, 0xa0)]}
+    told = json.loads(r.stdout)[verb]
+    assert "\x1b[2Jboo\x9b\x80\xa0\ufffd" == (told if verb == "daytime" else told[0])
+
+
 def test_an_empty_answer_is_a_failure(serve, run):
     service = serve("tcp://127.0.0.1:0", "--", "true")
     r = run("daytime", service.at())
     assert r.returncode == 1 and b"without an answer" in r.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize("answer", [b"", b"\r\n\r\n"])
+def test_a_datagram_that_says_nothing_is_a_failure(udp_peer, run, answer, form):
+    r = run("daytime", *form, udp_peer(lambda data, k: answer))
+    assert (r.returncode, r.stdout) == (1, b"") and b"empty" in r.stderr
+
+
+def test_an_answer_that_is_too_long_is_not_our_message_that_was(udp_peer, run):
+    r = run("daytime", udp_peer(lambda data, k: b"x" * 20000))
+    assert r.returncode == 1 and b"the answer is longer than 16384 bytes" in r.stderr
 
 
 # ---- time
@@ -166,6 +225,22 @@ def test_half_the_round_trip_is_in_the_uncertainty(udp_peer, run):
 
     told = json.loads(run("time", "--json", udp_peer(late)).stdout)
     assert told["uncertainty_s"] > 0.79 and abs(told["offset_s"]) <= told["uncertainty_s"]
+
+
+def seconds_since_1900():
+    return struct.pack("!I", int(time.time()) + 2208988800)
+
+
+def test_the_client_may_be_the_one_who_closes(tcp_peer, run):
+    """RFC 868 has the user close first: a server may wait for that."""
+    r = run("time", "--json", tcp_peer(lambda s, k: s.sendall(seconds_since_1900())))
+    assert r.returncode == 0, r.stderr
+    assert abs(json.loads(r.stdout)["offset_s"]) < 5
+
+
+def test_a_datagram_that_is_longer_than_a_time_is_none(udp_peer, run):
+    r = run("time", udp_peer(lambda data, k: seconds_since_1900() + b"\r\n"))
+    assert r.returncode == 1 and r.stdout == b"" and b"6 bytes where RFC 868 has 4" in r.stderr
 
 
 def test_too_short_a_time_is_a_failure(udp_peer, run):
@@ -248,6 +323,40 @@ def test_ping_connects_anew_after_a_cut(serve, run):
     service = serve("tcp://127.0.0.1:0", "--", "perl", "-e", "sysread(STDIN, $_, 64); syswrite(STDOUT, $_)")  # one trip each
     r = run("ping", "-c", 5, "-i", "10ms", service.at())
     assert b"5 sent, 3 answered, 40.0% lost" in r.stdout, r.stdout
+
+
+def test_ping_says_that_the_echo_was_cut(tcp_peer, run):
+    def cut(s, k):
+        s.sendall(s.recv(100)[:20])
+        s.shutdown(socket.SHUT_WR)
+
+    r = run("ping", "--count", "1", tcp_peer(cut))
+    assert r.returncode == 1 and b"trip 1: the connection ended before the whole echo had come\n" in r.stdout
+
+
+def test_ping_tells_an_odd_address_as_json(serve, run, tmp_path):
+    """Quotes and backslashes are good characters in a path."""
+    service = serve(f"unix:{tmp_path}/a\"b\\c", "echo")
+    r = run("ping", "--json", "--count", "1", service.at())
+    assert r.returncode == 0, r.stderr
+    assert json.loads(r.stdout.splitlines()[-1])["address"] == service.at()
+
+
+def test_ping_says_that_the_echo_was_cut(tcp_peer, run):
+    def cut(s, k):
+        s.sendall(s.recv(100)[:20])
+        s.shutdown(socket.SHUT_WR)
+
+    r = run("ping", "--count", "1", tcp_peer(cut))
+    assert r.returncode == 1 and b"trip 1: the connection ended before the whole echo had come\n" in r.stdout
+
+
+def test_ping_tells_an_odd_address_as_json(serve, run, tmp_path):
+    """Quotes and backslashes are good characters in a path."""
+    service = serve(f"unix:{tmp_path}/a\"b\\c", "echo")
+    r = run("ping", "--json", "--count", "1", service.at())
+    assert r.returncode == 0, r.stderr
+    assert json.loads(r.stdout.splitlines()[-1])["address"] == service.at()
 
 
 # ---- users and loggedin
