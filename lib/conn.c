@@ -42,7 +42,7 @@ static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool e
 	c->eof = c->eof || end;
 }
 
-/* The buffer is left alone after an error: a writer may be waiting in the midst of it. */
+/* Nobody is in the midst of the buffer: who flushes it waits until what was handed over before has left. */
 static void unsent(struct hark__source *s, const void *bytes, size_t n, int error)
 {
 	struct hark_conn *c = hark__container(s, struct hark_conn, src);
@@ -248,7 +248,7 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 {
 	*out = (struct hark_conn_stats){
 		.bytes_in = c->bytes_in,
-		.bytes_out = c->bytes_out,
+		.bytes_out = c->bytes_out - (c->src.sending ? c->src.engine->ops->sending(c->src.engine, &c->src) : 0),
 		.opened_ns = c->opened,
 		.deadline_ns = hark__conn_deadline(c),
 		.idle_ns = hark__conn_idle_ns(c),

@@ -63,9 +63,11 @@ struct hark__engine_ops {
 	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
 	/* Bytes that have arrived for s and were not taken. */
 	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
-	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until they have left, then
-	 * HARK__OUT; what cannot be sent goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is not one for it. */
+	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until that was tried, then
+	 * HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is not one for it. */
 	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
+	/* While s->sending: how many they are. */
+	size_t (*sending)(struct hark__engine *e, const struct hark__source *s);
 };
 
 struct hark__engine {
@@ -124,8 +126,8 @@ static inline void hark__source_left(struct hark__source *s)
  * not yet taken: they go to whoever embeds s. Set by conn.c, whose connections alone are streams. */
 extern void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
 
-/* What ops->send took and could not send: error < 0: these n bytes are lost; 0: the engine closes, and they come before whatever
- * else is to be sent. Set likewise. */
+/* What ops->send took and could not send: error < 0: these n bytes are lost; 0: there was no room, and they come before whatever else
+ * is to be sent. Set likewise. */
 extern void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 /* Detaches s if it is attached to an engine of this process. */

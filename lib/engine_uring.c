@@ -7,8 +7,10 @@
  * is used only when no receive is under way and nothing is queued.
  *
  * What a reader has written before it waits, if it is short, is copied to a slot of the engine's and sent together with everybody
- * else's, in the system call that the loop makes anyway. There are few slots: they are free again once the kernel has been asked, but for
- * peers that do not read. Where none is free, and for all other writing, send(2) is tried at once as everywhere.
+ * else's, in the system call that the loop makes anyway. It is tried once: what there is no room for goes back. (Left to wait in the ring it
+ * would hold its slot, end up half sent where it is cancelled, and take a reset's error from the reader, to whom the stream would
+ * then seem to end in order.) So the few slots are free again once the kernel was asked. Where none is, and for all other writing,
+ * send(2) is tried at once as everywhere.
  * Accepting is by poll and accept4(2): a multishot accept would take connections that max_conns, a pause or a drain
  * want to leave in the backlog.
  *
@@ -67,7 +69,6 @@ struct uring_engine {
 	struct buffer buffers[BUFFERS + SLOTS];
 	uint16_t free_slot; /* the first, by buffer.next */
 	bool sends;         /* some were not submitted yet */
-	bool closing;
 	struct hark__list all; /* ops, for the end */
 };
 
@@ -159,14 +160,6 @@ static void dequeue(struct uring_engine *m, struct ops *o)
 
 /* ---- sending ----------------------------------------------------------------------------------- */
 
-static void send_slot(struct uring_engine *m, struct ops *o, struct io_uring_sqe *q)
-{
-	const struct buffer *b = &m->buffers[o->slot];
-	io_uring_prep_send(q, o->s->fd, m->bytes + (size_t)o->slot * BUFFER_BYTES + b->from, b->len, MSG_WAITALL | MSG_NOSIGNAL);
-	tag(q, o, SEND);
-	m->sends = true;
-}
-
 static int send_uring(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n)
 {
 	struct uring_engine *m = mine(e);
@@ -178,11 +171,13 @@ static int send_uring(struct hark__engine *e, struct hark__source *s, const void
 		return -EAGAIN;
 	o->slot = m->free_slot;
 	struct buffer *b = &m->buffers[o->slot];
+	char *to = m->bytes + (size_t)o->slot * BUFFER_BYTES;
 	m->free_slot = b->next;
 	*b = (struct buffer){.next = NONE, .len = (uint16_t)n};
-	memcpy(m->bytes + (size_t)o->slot * BUFFER_BYTES, bytes, n);
-	s->sending = true;
-	send_slot(m, o, q);
+	memcpy(to, bytes, n);
+	io_uring_prep_send(q, s->fd, to, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	tag(q, o, SEND);
+	s->sending = m->sends = true;
 	return 0;
 }
 
@@ -192,26 +187,37 @@ static void free_slot(struct uring_engine *m, uint16_t slot)
 	m->free_slot = slot;
 }
 
-/* The kernel sends all or says why not, but for a cancellation as the engine closes. */
+/* What did not leave goes back to whoever wrote it. Where there was no room for it, the reader, who may be waiting, must see to it when
+ * there is. */
+static void not_sent(struct uring_engine *m, struct ops *o, int res)
+{
+	const struct buffer *b = &m->buffers[o->slot];
+	struct hark__source *s = o->s;
+	bool no_room = res >= 0 || res == -EAGAIN || res == -EINTR || res == -ECANCELED;
+	size_t n = res > 0 ? (size_t)res : 0;
+	hark__source_unsent(s, m->bytes + (size_t)o->slot * BUFFER_BYTES + n, b->len - n, no_room ? 0 : res);
+	hark__source_ready(&m->e, s, HARK__IN | HARK__OUT);
+	if (no_room)
+		hark__ready_clear(s, HARK__OUT);
+}
+
 static void sent(struct uring_engine *m, struct ops *o, int res)
 {
-	struct buffer *b = &m->buffers[o->slot];
-	uint16_t n = res > 0 ? (uint16_t)res : 0;
-	b->from = (uint16_t)(b->from + n);
-	b->len = (uint16_t)(b->len - n);
-	struct io_uring_sqe *q = NULL;
-	if (b->len > 0 && o->s != NULL && (n > 0 || res == -EINTR) && !m->closing && (q = next_sqe(m)) != NULL) {
-		send_slot(m, o, q);
-		return;
-	}
-	if (o->s != NULL && b->len > 0)
-		hark__source_unsent(o->s, m->bytes + (size_t)o->slot * BUFFER_BYTES + b->from, b->len,
-		                    m->closing ? 0 : res < 0 ? res : -EAGAIN);
+	struct hark__source *s = o->s;
 	free_slot(m, o->slot);
-	if (o->s == NULL)
+	if (s == NULL)
 		return;
-	o->s->sending = false;
-	hark__source_ready(&m->e, o->s, HARK__OUT);
+	s->sending = false;
+	if (res == m->buffers[o->slot].len)
+		hark__source_ready(&m->e, s, HARK__OUT);
+	else
+		not_sent(m, o, res);
+}
+
+static size_t sending_uring(struct hark__engine *e, const struct hark__source *s)
+{
+	const struct ops *o = s->op;
+	return mine(e)->buffers[o->slot].len;
 }
 
 /* ---- the interface --------------------------------------------------------------------------- */
@@ -278,7 +284,6 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns);
 static void end_all(struct uring_engine *m)
 {
 	bool busy = true;
-	m->closing = true;
 	for (struct hark__list *at = m->all.next; at != &m->all; at = at->next) {
 		struct ops *o = hark__container(at, struct ops, link);
 		for (unsigned kind = RECV; kind < KINDS && o->s != NULL; kind++)
@@ -298,7 +303,7 @@ static void leave(struct uring_engine *m, struct ops *o)
 {
 	struct hark__source *s = o->s;
 	const struct buffer *out = &m->buffers[o->slot];
-	if (o->under_way & (1u << SEND)) /* and not even cancelled in time: what has left and what has not cannot be told */
+	if (o->under_way & (1u << SEND)) /* not even tried in time: whether it has left cannot be told */
 		hark__source_unsent(s, NULL, out->len, -ECANCELED);
 	for (; o->first != NONE; dequeue(m, o)) {
 		const struct buffer *b = &m->buffers[o->first];
@@ -386,8 +391,8 @@ static void detach_uring(struct hark__engine *e, struct hark__source *s)
 	for (unsigned kind = RECV; kind < KINDS; kind++)
 		if (o->under_way & (1u << kind))
 			cancel(m, o, kind);
-	if (o->under_way != 0) /* at once: until then the kernel keeps the descriptor's file open, and the peer sees no end */
-		(void)io_uring_submit(&m->ring);
+	if (o->under_way != 0) /* at once: until they end, the kernel keeps the descriptor's file open, and the peer sees no end */
+		(void)io_uring_submit_and_get_events(&m->ring);
 	free_if_over(o);
 	s->op = NULL;
 }
@@ -523,6 +528,7 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 	int r = 0;
 	if (ready > 0 && m->sends) {
 		submit_sends(m);
+		ready = io_uring_cq_ready(&m->ring);
 	} else if (ready == 0) {
 		m->sends = false;
 		if (timeout_ns == 0)
@@ -532,7 +538,7 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 		ready = io_uring_cq_ready(&m->ring);
 	}
 	io_uring_for_each_cqe(&m->ring, head, c) {
-		if (n == BATCH)
+		if (n == BATCH || n == ready) /* what came meanwhile is not counted, and beyond it lies what was there long ago */
 			break;
 		fetch_ahead(m, head, ready - n);
 		completed(m, c);
@@ -553,4 +559,5 @@ const struct hark__engine_ops hark__engine_uring = {
 	.recv = recv_uring,
 	.pending = pending_uring,
 	.send = send_uring,
+	.sending = sending_uring,
 };

@@ -123,6 +123,8 @@ static bool hand_over(struct hark_conn *c)
 	size_t n = hark__buffer_len(&c->out);
 	if (e == NULL || e->ops->send == NULL || c->kind != HARK__STREAM || n == 0 || c->write_error < 0 || c->ending)
 		return false;
+	if (!(hark__ready(&c->src) & HARK__OUT)) /* there was no room just now */
+		return false;
 	if (e->ops->send(e, &c->src, hark__buffer_head(&c->out), n) < 0)
 		return false;
 	c->bytes_out += n;
@@ -190,15 +192,26 @@ static int flush_now(struct hark_conn *c)
 	return 0;
 }
 
+/* Waits until what the engine took has left. Who may not wait has it tried at least: it may not have come to that yet. */
+static int await_sent(struct hark_conn *c)
+{
+	while (is_sending(c) && c->write_error == 0) {
+		hark__ready_clear(&c->src, HARK__OUT);
+		int r = hark__conn_wait(c, HARK__OUT, "write");
+		if (r < 0 && is_sending(c))
+			(void)c->src.engine->ops->wait(c->src.engine, 0);
+		if (r < 0 && is_sending(c))
+			return r;
+	}
+	return c->write_error;
+}
+
 /* With the writer's role and out_lock. */
 static int flush_all(struct hark_conn *c)
 {
-	while (is_sending(c)) {
-		hark__ready_clear(&c->src, HARK__OUT);
-		int r = hark__conn_wait(c, HARK__OUT, "write");
-		if (r < 0)
-			return keep_error(c, r);
-	}
+	int r = await_sent(c);
+	if (r < 0)
+		return keep_error(c, r);
 	while (hark__buffer_len(&c->out) > 0 && c->write_error == 0) {
 		struct iovec v = {.iov_base = hark__buffer_head(&c->out), .iov_len = hark__buffer_len(&c->out)};
 		ssize_t n = hark__conn_send(c, &v, 1);
@@ -502,7 +515,7 @@ static int write_locked(struct hark_conn *c, const struct iovec *iov, int count,
 {
 	if (c->write_error < 0)
 		return c->write_error;
-	if (total <= HARK__BUFFER_BYTES - hark__buffer_len(&c->out) && hark__buffer_reserve(&c->out, total) == 0) {
+	if (total + hark__buffer_len(&c->out) <= HARK__BUFFER_BYTES && hark__buffer_reserve(&c->out, total) == 0) {
 		for (int i = 0; i < count; i++)
 			hark__buffer_append(&c->out, iov[i].iov_base, iov[i].iov_len);
 		return hark__buffer_len(&c->out) == HARK__BUFFER_BYTES ? flush_all(c) : 0;
