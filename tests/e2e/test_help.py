@@ -105,6 +105,7 @@ def test_completion_knows_models_engines_and_boxes(run):
     (["help", "dayime"], "did you mean daytime?"),
     (["--vresion"], "no such option: --vresion"),
     (["call", "--tiemout", "1", "tcp://h:1"], "no such option: --tiemout (did you mean --timeout?)"),
+    (["call", "--help=1"], "--help takes no value"),
     (["ping", "--xyzzy", "h"], "no such option: --xyzzy\n"),
 ])
 def test_the_nearest_name_is_suggested(run, args, words):
