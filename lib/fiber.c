@@ -32,6 +32,7 @@
 #endif
 #ifdef HARK__TSAN
 #include <sanitizer/tsan_interface.h>
+#define SIGNAL_NS (20 * HARK_MS)
 #endif
 
 #define SCHED_STACK_BYTES (8u << 20) /* as much as a thread has: boxes run on it under the inline model */
@@ -69,6 +70,15 @@ static void arrived(struct hark__loop *l)
 	hark__stacks_give(&l->stacks, z);
 }
 
+#ifdef HARK__TSAN
+/* ThreadSanitizer puts a signal off until the fiber that it came to makes a call that it knows, as clock_gettime(2). One that has
+ * parked may never again. */
+static void take_signals(void)
+{
+	(void)hark_now();
+}
+#endif
+
 /* One place for all switches: see the end of hark__switch. */
 static __attribute__((noinline)) void switch_to(struct hark__loop *l, struct hark__fiber *next)
 {
@@ -85,6 +95,7 @@ static __attribute__((noinline)) void switch_to(struct hark__loop *l, struct har
 	                               next->stack ? next->stack_bytes : next->asan_bytes);
 #endif
 #ifdef HARK__TSAN
+	take_signals();
 	__tsan_switch_to_fiber(next->tsan, 0);
 #endif
 	hark__switch(&prev->sp, next->sp);
@@ -336,6 +347,17 @@ static void run_timers(struct hark__loop *l)
 
 /* ---- the scheduler --------------------------------------------------------------------------- */
 
+/* See take_signals(). io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a signal that comes just before
+ * them waits as long as they do. */
+static int64_t in_time_for_signals(int64_t timeout_ns)
+{
+#ifdef HARK__TSAN
+	if (timeout_ns < 0 || timeout_ns > SIGNAL_NS)
+		return SIGNAL_NS;
+#endif
+	return timeout_ns;
+}
+
 static int64_t engine_timeout(struct hark__loop *l)
 {
 	int64_t at;
@@ -361,7 +383,7 @@ static void sched_main(void)
 			else
 				switch_to(l, as_fiber(w));
 		}
-		(void)l->engine->ops->wait(l->engine, engine_timeout(l)); /* fails by EINTR, or for want of memory: look again */
+		(void)l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l))); /* fails by EINTR, or for want of memory: look again */
 		l->now = hark_now();
 		run_timers(l);
 		l->budget = l->n_ready > BUDGET_MIN ? l->n_ready : BUDGET_MIN;

@@ -5,6 +5,7 @@
  * that all is over cancels the scope; main() then says what happened. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "hark.h"
@@ -28,7 +29,7 @@ static const struct option_row options[] = {
 	{"timeout", 'w', OPTION_DURATION, "T", "for looking up and connecting (30s)", AT(timeout), 1},
 	{"idle", 0, OPTION_DURATION, "T", "fail once nothing has gone either way for T (never)", AT(idle), 1},
 	{"wait", 0, OPTION_DURATION, "T", "datagrams: after the input's end, listen until T of silence (1s)", AT(wait), 0},
-	{"local", 0, OPTION_TEXT, "ADDR", "come from this host, host:port or :port", AT(local)},
+	{"local", 0, OPTION_TEXT, "ADDR", "come from this host, host:port or :port; unix: this path", AT(local)},
 	{"reserved-port", 0, OPTION_FLAG, NULL, "come from a port between 512 and 1023, which root alone can", AT(reserved_port)},
 	{"crlf", 0, OPTION_FLAG, NULL, "send each line's end as CR LF", AT(crlf)},
 	{"lines", 0, OPTION_FLAG, NULL, "datagrams: one for each line of the input, not for each read", AT(lines)},
@@ -352,6 +353,16 @@ static void converse(struct call *c)
 	hark_scope_close(&c->scope);
 }
 
+/* Whether --local is a unix socket's path that this call makes: then it also removes it. */
+static bool makes_path(const struct call *c, const struct hark_address *to)
+{
+	const char *local = c->args.local;
+	struct stat st;
+
+	return (to->scheme == HARK_UNIX || to->scheme == HARK_UNIXGRAM) && local != NULL && local[0] != '@' &&
+	       lstat(local, &st) < 0 && errno == ENOENT;
+}
+
 static int run(const struct verb *self, int argc, char *argv[])
 {
 	struct call c = {.verb = self, .args = {.wait = HARK_S}};
@@ -371,12 +382,14 @@ static int run(const struct verb *self, int argc, char *argv[])
 		say(self, "%s", why.text);
 		return STATUS_USAGE;
 	}
-	if ((status = dial(&c)) != STATUS_DONE)
-		return status;
-	if ((status = open_standard(&c)) != STATUS_DONE)
-		return status; /* what is open ends with the process */
-	converse(&c);
-	return c.status;
+	bool path_is_ours = makes_path(&c, &parsed);
+	if ((status = dial(&c)) == STATUS_DONE && (status = open_standard(&c)) == STATUS_DONE) {
+		converse(&c);
+		status = c.status;
+	}
+	if (path_is_ours)
+		(void)unlink(c.args.local); /* it is not there if the socket was never bound */
+	return status; /* what is still open ends with the process */
 }
 
 const struct verb verb_call = {

@@ -129,6 +129,12 @@ static int value_missing(const struct verb *v, const struct option_row *o)
 	return STATUS_USAGE;
 }
 
+static int flag_with_value(const struct verb *v, const char *name)
+{
+	say(v, "--%s takes no value", name);
+	return STATUS_USAGE;
+}
+
 /* --name, --name=value, --name value. Returns 0 or the exit code. */
 static int parse_long(struct cursor *c)
 {
@@ -138,14 +144,15 @@ static int parse_long(struct cursor *c)
 	size_t len = equals != NULL ? (size_t)(equals - word) : strlen(word);
 
 	(void)snprintf(name, sizeof name, "%.*s", (int)(len < sizeof name ? len : sizeof name - 1), word);
+	if (strcmp(name, "help") == 0)
+		return flag_with_value(c->verb, name); /* without one it does not come here */
 	for (const struct option_row *o = c->verb->options; o->name != NULL; o++) {
 		if (strcmp(o->name, name) != 0)
 			continue;
 		if (o->kind == OPTION_FLAG) {
 			if (equals == NULL)
 				return option_take(c->verb, o, NULL, c->to);
-			say(c->verb, "--%s takes no value", name);
-			return STATUS_USAGE;
+			return flag_with_value(c->verb, name);
 		}
 		if (equals != NULL)
 			return option_take(c->verb, o, equals + 1, c->to);

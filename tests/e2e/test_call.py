@@ -202,6 +202,28 @@ def test_unix_sockets_by_path_and_by_abstract_name(serve, run, tmp_path):
         assert (r.returncode, r.stdout) == (0, b"hello"), r.stderr
 
 
+@pytest.mark.parametrize("scheme", ["unix", "unixgram"])
+def test_a_local_path_is_gone_after_the_call(serve, run, tmp_path, scheme):
+    """Whoever binds a path removes it: or the same call fails the second time."""
+    service = serve(f"{scheme}:{tmp_path}/s", "echo")
+    for _ in range(2):
+        r = run("call", "--wait", "200ms", "--local", tmp_path / "mine", service.at(), input=b"hello")
+        assert (r.returncode, r.stdout) == (0, b"hello"), r.stderr
+        assert not (tmp_path / "mine").exists()
+    service.stop()
+    r = run("call", "--local", tmp_path / "mine", service.at())
+    one_line(r, "No such file")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_local_path_that_was_there_before_is_left_alone(serve, run, tmp_path):
+    service = serve(f"unix:{tmp_path}/s", "echo")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(f"{tmp_path}/theirs")
+        one_line(run("call", "--local", tmp_path / "theirs", service.at()), "Address already in use")
+        assert (tmp_path / "theirs").is_socket()
+
+
 # ---- failures
 
 

@@ -1534,7 +1534,7 @@ static void nonsense_is_refused_with_a_reason(void **state)
 	hark_listener_close(l);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_box_serves_under_every_model_worker_count_and_engine),
@@ -1576,5 +1576,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_supervisor_waits_for_its_workers_and_does_not_spin),
 		cmocka_unit_test(nonsense_is_refused_with_a_reason),
 	};
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
-# bash completion for hark: verbs, their options, models, engines, boxes; beyond them, files.
+# bash completion for hark: verbs, their options, models, engines, boxes and theirs, programs; beyond them, files.
 # Installed as .../bash-completion/completions/hark; the end-to-end tests compare it with every --help.
+#
+# Readline takes ':' and '=' for words of their own: tcp://*:7 is "tcp" ":" "//*" ":" "7", and --model=fiber three words.
 
 _hark_options() {
 	case $1 in
@@ -16,20 +18,81 @@ _hark_options() {
 	esac
 }
 
+_hark_box_options() {
+	case $1 in
+	echo) echo "--any-port" ;;
+	chargen | time | message) echo "--any-port --longer" ;;
+	daytime) echo "--nist --any-port --longer" ;;
+	qotd) echo "--file --any-port --longer" ;;
+	users | loggedin) echo "--utmp --any-port --longer" ;;
+	exec) echo "--stderr --stdin-null --host --argv0 --directory --term-after --kill-after" ;;
+	relay) echo "--timeout --local" ;;
+	esac
+}
+
 # The services of the harkd that runs here, if one does.
 _hark_services() {
 	"${COMP_WORDS[0]}" status --json --timeout 500ms 2>/dev/null | grep -o '"name":"[A-Za-z0-9._-]*"' | cut -d'"' -f4
 }
 
+# Where on a line of hark serve the box stands, or the "--" before a program: its word in $box, its place in $at.
+# Nothing yet: $box is empty. localhost:echo and echo:7 are addresses.
+_hark_find_box() {
+	local i word
+	box= at=0
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		word=${COMP_WORDS[i]}
+		if [[ $word == -- || (" $boxes " == *" $word "* && ${COMP_WORDS[i-1]} != [:=] && ${COMP_WORDS[i+1]} != : &&
+			${COMP_WORDS[i-1]} != --unix-owner) ]]; then
+			box=$word at=$i
+			return
+		fi
+	done
+}
+
+# What follows the box at $at, or a "--" there. A program's own arguments are files, for want of better knowledge.
+_hark_after_box() {
+	local i=$((at + 1))
+	if [[ $box == exec ]]; then
+		while [[ $i -lt $COMP_CWORD && ${COMP_WORDS[i]} == -* ]]; do
+			case ${COMP_WORDS[i]} in
+			--argv0 | --directory | --term-after | --kill-after) [[ ${COMP_WORDS[i+1]} == = ]] && i=$((i + 2)) || i=$((i + 1)) ;;
+			esac
+			i=$((i + 1))
+		done
+	fi
+	if [[ $prev == --directory ]]; then
+		COMPREPLY=($(compgen -d -- "$cur"))
+	elif [[ $box == -- || $box == exec ]] && [[ $i -lt $COMP_CWORD ]]; then
+		return
+	elif [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "$(_hark_box_options "$box")" -- "$cur"))
+	elif [[ $i -eq $COMP_CWORD && ($box == -- || $box == exec) ]]; then
+		COMPREPLY=($(compgen -c -- "$cur"))
+	fi
+}
+
 _hark() {
 	local verbs="serve call ping daytime time users loggedin config import status reload stop start drain upgrade"
 	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay"
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} box at
 
 	COMPREPLY=()
 	if [[ $COMP_CWORD -eq 1 ]]; then
 		COMPREPLY=($(compgen -W "$verbs help --help --version" -- "$cur"))
 		return
+	fi
+	if [[ $cur == = ]]; then
+		cur=
+	elif [[ $prev == = ]]; then
+		prev=${COMP_WORDS[COMP_CWORD-2]}
+	fi
+	if [[ $verb == serve ]]; then
+		_hark_find_box
+		if [[ -n $box ]]; then
+			_hark_after_box
+			return
+		fi
 	fi
 	case $prev in
 	help) COMPREPLY=($(compgen -W "$verbs" -- "$cur")) ; return ;;
@@ -42,8 +105,6 @@ _hark() {
 	esac
 	if [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_options "$verb")" -- "$cur"))
-	elif [[ $verb == serve && $prev == -- ]]; then
-		COMPREPLY=($(compgen -c -- "$cur"))
 	elif [[ $verb == serve && $COMP_CWORD -gt 2 && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -W "$boxes" -- "$cur"))
 	elif [[ $verb == status || $verb == stop || $verb == start ]]; then
@@ -52,6 +113,8 @@ _hark() {
 		return
 	elif [[ $verb == import || $verb == config ]]; then
 		COMPREPLY=($(compgen -f -- "$cur"))
+	elif [[ $verb == loggedin && $COMP_CWORD -eq 2 ]]; then
+		COMPREPLY=($(compgen -u -- "$cur"))
 	elif [[ $verb != serve && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -A hostname -- "$cur"))
 	fi
