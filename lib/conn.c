@@ -308,7 +308,7 @@ static ssize_t idle_wait(struct hark_conn *c)
 	if (on_loop)
 		hark__fiber_idles(true);
 	do {
-		n = c->bulk ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
+		n = c->bulk && hark__splice_untaken(c) ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
 		if (n == -EAGAIN && !datagram)
 			r = hark__conn_wait_in(c, events, "idle");
 	} while (n == -EAGAIN && !datagram && r == 0);

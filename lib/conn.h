@@ -117,9 +117,12 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
  * buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP before anything moved: they
  * cannot be. With the reader's role of from, the writer's of to, and nothing in to->out. Frees the pipe. */
 void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
-bool hark__splice_may(const struct hark_conn *from, struct hark_conn *to);
+bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
 ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
 void hark__splice_end(struct hark_conn *c);
+
+/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no more. */
+bool hark__splice_untaken(struct hark_conn *c);
 
 /* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */
 ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing);

@@ -74,11 +74,8 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count)
 	if (r < 0)
 		return r;
 	int64_t n = -EOPNOTSUPP;
-	bool free_to = c->src.engine == NULL || c->src.engine->ops->recv == NULL;
-	if (c->kind == HARK__STREAM && free_to && !c->src.nonblock && hark__fd_nonblock(c->src.fd, true) == 0) {
+	if (c->kind == HARK__STREAM && !c->src.nonblock && hark__fd_nonblock(c->src.fd, true) == 0)
 		c->src.nonblock = true;
-		c->src.stream = false; /* a completion engine cannot wait on it any more: readiness will do */
-	}
 	if (c->kind == HARK__STREAM && c->src.nonblock) {
 		r = hark__conn_begin(c, &c->writing);
 		if (r < 0)

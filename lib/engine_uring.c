@@ -6,6 +6,9 @@
  * once QUEUE_MAX bytes of it wait, and where the ring has run dry, reading falls back to recv(2). Bytes keep their order as recv(2)
  * is used only when no receive is under way and nothing is queued.
  *
+ * Who reads a lot at a time gains nothing by that, and pays for a copy more: its receive is cancelled, and reading is by poll and recv(2)
+ * until little comes again.
+ *
  * What a reader has written before it waits, if it is short, is copied to a slot of the engine's and sent together with everybody
  * else's, in the system call that the loop makes anyway. It is tried once: what there is no room for goes back. (Left to wait in the ring it
  * would hold its slot, end up half sent where it is cancelled, and take a reset's error from the reader, to whom the stream would
@@ -35,6 +38,8 @@
 #define SHARED_BYTES (RING_BYTES + (size_t)(BUFFERS + SLOTS) * BUFFER_BYTES)
 #define GROUP        0             /* the ring's buffer group */
 #define QUEUE_MAX    (64u << 10)   /* bytes that wait for one reader */
+#define MUCH         (8u << 10)    /* bytes of one read: so many come in bulk */
+#define MUCH_READS   8             /* more reads of much than of little: in bulk from then on; as many the other way: no longer */
 #define SLOTS        256u          /* for what is to be sent, BUFFER_BYTES each */
 #define BATCH        64            /* completions worked off at once */
 #define AHEAD        2             /* completions */
@@ -49,7 +54,9 @@ struct ops {
 	struct hark__list link;     /* in engine->all */
 	struct hark__source *s;     /* NULL: detached */
 	uint8_t under_way;          /* bit of each kind */
-	bool cancelling;            /* of RECV: too much waits */
+	bool cancelling;            /* of RECV: too much waits, or comes */
+	bool bulk;                  /* no RECV, but WATCH_IN */
+	uint8_t much;               /* reads of much more than of little, up to MUCH_READS */
 	int16_t end;                /* 1: more may come; 0: the end of the stream; -errno */
 	uint16_t first, last;       /* buffers that wait for the reader, by buffer.next */
 	uint32_t queued;            /* bytes in them */
@@ -127,6 +134,14 @@ static void cancel(struct uring_engine *m, struct ops *o, unsigned kind)
 	io_uring_sqe_set_data64(q, 0);
 }
 
+static void take_no_more(struct uring_engine *m, struct ops *o)
+{
+	if (!(o->under_way & 1u << RECV) || o->cancelling)
+		return;
+	o->cancelling = true;
+	cancel(m, o, RECV);
+}
+
 /* ---- the shared buffers ---------------------------------------------------------------------- */
 
 static void give_back(struct uring_engine *m, uint16_t id)
@@ -145,10 +160,8 @@ static void enqueue(struct uring_engine *m, struct ops *o, uint16_t id, uint32_t
 		m->buffers[o->last].next = id;
 	o->last = id;
 	o->queued += len;
-	if (o->queued > QUEUE_MAX && (o->under_way & 1u << RECV) && !o->cancelling) {
-		o->cancelling = true;
-		cancel(m, o, RECV);
-	}
+	if (o->queued > QUEUE_MAX)
+		take_no_more(m, o);
 }
 
 static void dequeue(struct uring_engine *m, struct ops *o)
@@ -363,10 +376,10 @@ static int arm_uring(struct hark__engine *e, struct hark__source *s, unsigned ev
 	if (r < 0)
 		return r;
 	struct ops *o = s->op;
-	unsigned in = s->stream && !s->nonblock ? RECV : WATCH_IN;
+	unsigned in = s->stream && !s->nonblock && !o->bulk ? RECV : WATCH_IN;
 	if (o->first != NONE || o->end <= 0)
 		hark__ready_set(s, HARK__IN);
-	else if ((events & HARK__IN) && !(o->under_way & (1u << in)))
+	else if ((events & HARK__IN) && !(o->under_way & (1u << RECV | 1u << WATCH_IN)))
 		r = in == RECV ? receive(m, o) : poll_once(m, o, in);
 	if (r == 0 && (events & HARK__OUT) && !(o->under_way & (1u << WATCH_OUT | 1u << SEND)))
 		r = poll_once(m, o, WATCH_OUT);
@@ -414,18 +427,43 @@ static ssize_t take_queued(struct uring_engine *m, struct ops *o, char *buf, siz
 	return (ssize_t)done;
 }
 
+/* A reader that takes little at a time, of however much there is, tells nothing. */
+static void weigh(struct uring_engine *m, struct ops *o, size_t n, size_t cap)
+{
+	if (n >= MUCH && o->much < MUCH_READS && ++o->much == MUCH_READS) {
+		o->bulk = true;
+		take_no_more(m, o);
+	} else if (n < MUCH && n < cap && o->much > 0 && --o->much == 0) {
+		o->bulk = false;
+	}
+}
+
 static ssize_t recv_uring(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap)
 {
 	struct uring_engine *m = mine(e);
 	struct ops *o = s->op;
-	if (o->first != NONE)
-		return take_queued(m, o, buf, cap);
-	if (o->end <= 0)
+	ssize_t n;
+	if (o->first == NONE && o->end <= 0)
 		return o->end;
-	if ((o->under_way & (1u << RECV)) && !e->forked)
+	if (o->first != NONE)
+		n = take_queued(m, o, buf, cap);
+	else if ((o->under_way & (1u << RECV)) && !e->forked)
 		return -EAGAIN;
-	ssize_t n = hark__sys.recv(s->fd, buf, cap, MSG_DONTWAIT);
-	return n < 0 ? -errno : n;
+	else if ((n = hark__sys.recv(s->fd, buf, cap, MSG_DONTWAIT)) < 0)
+		return -errno;
+	if (n > 0 && !e->forked)
+		weigh(m, o, (size_t)n, cap);
+	return n;
+}
+
+static bool untaken_uring(struct hark__engine *e, struct hark__source *s)
+{
+	struct ops *o = s->op;
+	o->bulk = true;
+	o->much = MUCH_READS;
+	if (!e->forked)
+		take_no_more(mine(e), o);
+	return o->first == NONE && o->end > 0 && (e->forked || !(o->under_way & (1u << RECV)));
 }
 
 static size_t pending_uring(struct hark__engine *e, const struct hark__source *s)
@@ -558,6 +596,7 @@ const struct hark__engine_ops hark__engine_uring = {
 	.wait = wait_uring,
 	.recv = recv_uring,
 	.pending = pending_uring,
+	.untaken = untaken_uring,
 	.send = send_uring,
 	.sending = sending_uring,
 };

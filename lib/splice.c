@@ -5,7 +5,7 @@
  * and idle connections, never see one.
  *
  * splice(2) waits on sockets unless their O_NONBLOCK is set, whatever its own flag says (that is for the pipe): so it is set, as
- * for hark_sendfile(). On a completion engine the engine has the bytes already, and this is not for it.
+ * for hark_sendfile(). What a completion engine has taken in advance is passed on first.
  *
  * The reader's and the writer's role are the caller's. A pipe is the reader's, and empty between two calls. */
 #include <errno.h>
@@ -33,16 +33,20 @@ void hark__splice_end(struct hark_conn *c)
 
 static bool fits(struct hark_conn *c)
 {
-	bool ours = c->src.engine == NULL || c->src.engine->ops->recv == NULL;
-	if (c->kind != HARK__STREAM || !ours)
+	if (c->kind != HARK__STREAM)
 		return false;
 	if (c->src.nonblock)
 		return true;
 	if (hark__fd_nonblock(c->src.fd, true) < 0)
 		return false;
 	c->src.nonblock = true;
-	c->src.stream = false;
 	return true;
+}
+
+bool hark__splice_untaken(struct hark_conn *c)
+{
+	struct hark__engine *e = c->src.engine;
+	return e == NULL || e->ops->untaken == NULL || e->ops->untaken(e, &c->src);
 }
 
 void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
@@ -61,9 +65,9 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
 	from->short_moves = 0;
 }
 
-bool hark__splice_may(const struct hark_conn *from, struct hark_conn *to)
+bool hark__splice_may(struct hark_conn *from, struct hark_conn *to)
 {
-	return from->bulk && hark__buffer_len(&from->in) == 0 && fits(to);
+	return from->bulk && hark__buffer_len(&from->in) == 0 && hark__splice_untaken(from) && fits(to);
 }
 
 /* Into the pipe what is there. > 0, 0: the end, -EAGAIN: nothing, and a wait will tell. */
