@@ -1237,6 +1237,61 @@ static void bulk_passes_whole_in_both_directions(void **state)
 	everywhere(bulk_body);
 }
 
+/* Much at a time and little by turns: a completion engine takes the one in advance and leaves the other to the reader. */
+static void write_by_turns(void *arg)
+{
+	static const size_t much = 400000;
+	struct chunks *w = arg;
+	char *buf = malloc(much);
+	char heard;
+	CHECK(buf != NULL);
+	for (size_t at = 0, turn = 0; turn < 6; turn++) {
+		pattern_fill(buf, at, much);
+		CHECK_INT(hark_write(w->c, buf, much), (long long)much);
+		CHECK_INT(hark_readn(w->c, &heard, 1), 1);
+		at += much;
+		for (int i = 0; i < 20; i++, at += 10) {
+			pattern_fill(buf, at, 10);
+			CHECK_INT(hark_write(w->c, buf, 10), 10);
+			CHECK_INT(hark_readn(w->c, &heard, 1), 1);
+		}
+	}
+	free(buf);
+	CHECK_INT(hark_shutdown(w->c, HARK_OUT), 0);
+}
+
+static void turns_body(void)
+{
+	struct beside writer;
+	struct pair p = tcp_pair();
+	struct chunks w = {.c = p.a};
+	static char buf[30000];
+	size_t at = 0, end = 0;
+	ssize_t n;
+	beside_start(&writer, write_by_turns, &w);
+	for (int turn = 0; turn < 6; turn++) {
+		for (int i = -1; i < 20; i++) {
+			for (end += i < 0 ? 400000 : 10; at < end; at += (size_t)n) {
+				n = hark_read(p.b, buf, sizeof buf);
+				CHECK(n > 0 && at + (size_t)n <= end && pattern_is(buf, at, (size_t)n));
+			}
+			say(p.b, "x");
+		}
+	}
+	CHECK_INT(hark_read(p.b, buf, sizeof buf), 0);
+	struct hark_conn_stats stats;
+	hark_conn_stats(p.b, &stats);
+	CHECK_INT(stats.bytes_in, (long long)end);
+	beside_end(&writer);
+	pair_drop(&p);
+}
+
+static void much_and_little_by_turns_come_in_order(void **state)
+{
+	(void)state;
+	everywhere(turns_body);
+}
+
 /* p.b has passed so much to q.a that it is in bulk; nothing is left on the way. */
 static void get_into_bulk(const struct pair *p, const struct pair *q)
 {
@@ -1680,6 +1735,7 @@ int main(void)
 		cmocka_unit_test(sendfile_sends_what_was_asked_between_what_was_written),
 		cmocka_unit_test(copy_takes_all_and_tells_which_side_failed),
 		cmocka_unit_test(bulk_passes_whole_in_both_directions),
+		cmocka_unit_test(much_and_little_by_turns_come_in_order),
 		cmocka_unit_test(bulk_ends_in_every_way),
 		cmocka_unit_test(the_end_of_a_unix_stream_behind_much_is_not_missed),
 		cmocka_unit_test(urgent_data_does_not_stall_a_reader),
