@@ -13,12 +13,14 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "endpoint.h"
 #include "fiber.h"
 #include "listen.h"
 #include "resolve.h"
+#include "sys.h"
 #include "why.h"
 
 #define DEADLINE_NS      (30 * HARK_S)
@@ -254,26 +256,33 @@ static void explain(struct hark_why *why, const char *address, bool numeric, int
 	          needs_root ? " (it needs root or CAP_NET_BIND_SERVICE)" : "", others);
 }
 
+/* Too much for a fiber's stack: 11 KB. */
+struct room {
+	struct hark_endpoint found[ADDRESSES_MAX], to[ADDRESSES_MAX];
+	struct hark_dial_report report; /* where the caller wants none */
+};
+
 /* Look-up and race. */
 static int dial_address(const char *address, const struct hark_address *a, const struct hark_dial_opts *o, int64_t deadline,
-                        struct hark_dial_report *report, struct hark_conn **out)
+                        struct room *room, struct hark_conn **out)
 {
-	struct hark_endpoint found[ADDRESSES_MAX], to[ADDRESSES_MAX];
+	struct hark_dial_report *report = o->report != NULL ? o->report : &room->report;
 	struct hark__attempt_plan plan;
 	const char *step;
 	int told, rc = hark__attempt_plan(&plan, a, o, deadline, o->why);
 	if (rc < 0)
 		return rc;
 	int64_t began = hark_now();
-	int n = hark__resolve(a, HARK__TO_DIAL, found, ADDRESSES_MAX, deadline);
+	report->n = 0;
+	int n = hark__resolve(a, HARK__TO_DIAL, room->found, ADDRESSES_MAX, deadline);
 	report->resolved_ns = hark_now() - began;
 	if (n < 0) {
 		hark__why(o->why, "%s: %s%s%s", address, n == -ETIMEDOUT ? "name look-up: " : "", hark_strerror(n),
 		          n == -EINVAL ? " (no interface here has the scope's name)" : "");
 		return n;
 	}
-	hark__dial_interleave(found, to, n);
-	rc = hark__dial_endpoints(to, n, &plan, deadline, report, &told, &step, out);
+	hark__dial_interleave(room->found, room->to, n);
+	rc = hark__dial_endpoints(room->to, n, &plan, deadline, report, &told, &step, out);
 	if (rc < 0)
 		explain(o->why, address, hark__address_numeric(a), rc, report, told, step);
 	return rc;
@@ -283,14 +292,22 @@ int hark_dial(const char *address, const struct hark_dial_opts *opts, struct har
 {
 	static const struct hark_dial_opts defaults;
 	const struct hark_dial_opts *o = opts != NULL ? opts : &defaults;
-	struct hark_dial_report own, *report = o->report != NULL ? o->report : &own;
 	struct hark_address a;
-	report->n = 0;
-	report->resolved_ns = 0;
+	if (o->report != NULL) {
+		o->report->n = 0;
+		o->report->resolved_ns = 0;
+	}
 	int rc = hark_address_parse(address, &a, o->why);
 	if (rc < 0)
 		return rc;
 	if (a.scheme == HARK_FD)
 		return dial_fd(address, &a, o->why, out);
-	return dial_address(address, &a, o, o->deadline != 0 ? o->deadline : hark_after(DEADLINE_NS), report, out);
+	struct room *room = hark__sys.malloc(sizeof *room);
+	if (room == NULL) {
+		hark__why(o->why, "dial %s: %s", address, hark_strerror(-ENOMEM));
+		return -ENOMEM;
+	}
+	rc = dial_address(address, &a, o, o->deadline != 0 ? o->deadline : hark_after(DEADLINE_NS), room, out);
+	free(room);
+	return rc;
 }

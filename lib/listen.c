@@ -301,6 +301,8 @@ void hark_listener_close(struct hark_listener *l)
 {
 	if (l == NULL)
 		return;
+	if (l->maker == getpid()) /* while the socket holds its file's number: no other file has got it */
+		hark__unix_unlink(&l->at, l->dev, l->ino);
 	if (l->src.fd >= 0) {
 		hark__source_detach(&l->src);
 		(void)hark__sys.close(l->src.fd);
@@ -308,8 +310,6 @@ void hark_listener_close(struct hark_listener *l)
 	hark__mailbox_close(l->mailbox);
 	if (l->spare != NULL)
 		hark__conn_free(l->spare);
-	if (l->maker == getpid())
-		hark__unix_unlink(&l->at, l->dev, l->ino);
 	free(l);
 }
 

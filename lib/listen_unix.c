@@ -3,7 +3,8 @@
  * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether
  * or not somebody listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server
  * between its bind(2) and its listen(2), so the question is put twice, a moment apart, and the file must be the
- * same one before it is removed. What is not a socket is never touched.
+ * same one before it is removed. Between that look and unlink(2) another starter might replace it, even by a file of the same number; so
+ * starters take turns, by a lock on the directory, which leaves nothing behind. What is not a socket is never touched.
  *
  * Mode and owner are set between bind and listen: before anybody can connect; by a descriptor, as a link may be in the path's place by
  * then, where the directory is somebody else's. Names of users are looked up before
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -24,6 +26,8 @@
 #include "sys.h"
 
 #define SECOND_LOOK_NS (20 * HARK_MS) /* from bind to listen takes a server less, but for name services */
+#define LOCK_TRIES     200            /* of LOCK_PAUSE_NS each, then without: whoever else locks a directory may mean something else by it */
+#define LOCK_PAUSE_NS  (5 * HARK_MS)
 #define TRIES          3              /* binds; more would be a fight with another starter */
 
 struct owner {
@@ -110,6 +114,34 @@ static int probe_twice(const struct hark_endpoint *at)
 	return rc == 0 ? probe(at) : rc;
 }
 
+/* The descriptor that holds the turn, or -1: there is none to be had. */
+static int take_turn(const char *path)
+{
+	char directory[HARK_PATH_MAX + 1] = ".";
+	const char *slash = strrchr(path, '/');
+	if (slash != NULL) {
+		size_t n = slash == path ? 1 : (size_t)(slash - path);
+		memcpy(directory, path, n);
+		directory[n] = '\0';
+	}
+	int fd = hark__sys.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < LOCK_TRIES && fd >= 0; i++) {
+		if (hark__sys.flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return fd;
+		if ((errno != EWOULDBLOCK && errno != EINTR) || hark_sleep(LOCK_PAUSE_NS) < 0)
+			break;
+	}
+	if (fd >= 0)
+		(void)hark__sys.close(fd);
+	return -1;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
 /* bind(2) found the path taken. 0: it is free now. */
 static int clear_path(const struct hark_endpoint *at, struct hark__hint *hint)
 {
@@ -130,7 +162,7 @@ static int clear_path(const struct hark_endpoint *at, struct hark__hint *hint)
 		return rc;
 	if (hark__sys.lstat(path, &after) < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (after.st_dev != before.st_dev || after.st_ino != before.st_ino) {
+	if (!same_file(&before, &after)) {
 		hint->text = "another server has just come to this path";
 		return -EADDRINUSE;
 	}
@@ -145,7 +177,7 @@ static int clear_path(const struct hark_endpoint *at, struct hark__hint *hint)
 static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hint *hint)
 {
 	bool abstract = path_of(at)[0] == '\0';
-	int rc = -EADDRINUSE;
+	int rc = -EADDRINUSE, turn = -1;
 	for (int i = 0; i < TRIES && rc == -EADDRINUSE; i++) {
 		rc = hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
 		if (rc != -EADDRINUSE)
@@ -154,10 +186,18 @@ static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hi
 			hint->text = "a live server has this name: ss -xlp tells which";
 			return rc;
 		}
+		if (turn < 0)
+			turn = take_turn(path_of(at));
 		int cleared = clear_path(at, hint);
-		if (cleared < 0)
-			return cleared;
+		if (cleared < 0) {
+			rc = cleared;
+			break;
+		}
 	}
+	if (turn >= 0)
+		(void)hark__sys.close(turn);
+	if (hint->text != NULL)
+		return rc;
 	if (rc == -ENOENT)
 		hint->text = "there is no such directory";
 	else if (rc == -EACCES)

@@ -15,6 +15,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -34,11 +35,26 @@ struct question {
 	int err; /* errno where eai is EAI_SYSTEM */
 };
 
+/* EMFILE, ENFILE or 0. getaddrinfo(3) does not tell: what it cannot open is to it as if it were not there. */
+static int out_of_descriptors(void)
+{
+	int fd = hark__sys.open("/", O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EMFILE || errno == ENFILE ? errno : 0;
+	(void)hark__sys.close(fd);
+	return 0;
+}
+
 static void ask(void *arg)
 {
 	struct question *q = arg;
 	q->eai = getaddrinfo(q->host[0] != '\0' ? q->host : NULL, q->port, &q->hints, &q->answer);
 	q->err = q->eai == EAI_SYSTEM ? errno : 0;
+	int short_of = q->eai != 0 ? out_of_descriptors() : 0;
+	if (short_of != 0) {
+		q->eai = EAI_SYSTEM;
+		q->err = short_of;
+	}
 }
 
 static void drop(void *arg)

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
@@ -101,6 +102,7 @@ struct hark__sys hark__sys = {
 	.kill = kill,
 	.pthread_create = pthread_create,
 	.open = open_fixed,
+	.flock = flock,
 	.lstat = lstat,
 	.fstat = fstat,
 	.unlink = unlink,

@@ -67,6 +67,7 @@
 	X(int, kill, (pid_t pid, int signal), (pid, signal)) \
 	X(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), (t, a, fn, arg)) \
 	X(int, open, (const char *path, int flags), (path, flags)) \
+	X(int, flock, (int fd, int how), (fd, how)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
 	X(int, unlink, (const char *path), (path)) \

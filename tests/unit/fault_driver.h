@@ -102,6 +102,7 @@ static const struct plausible {
 	[FAULT_waitid] = {{EINTR, ECHILD}},
 	[FAULT_kill] = {{EPERM}},
 	[FAULT_pthread_create] = {{EAGAIN}},
+	[FAULT_flock] = {{EINTR, ENOLCK}},
 	[FAULT_lstat] = {{EACCES, ENOMEM}},
 	[FAULT_fstat] = {{ENOMEM}},
 	[FAULT_unlink] = {{EACCES}},

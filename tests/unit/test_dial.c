@@ -7,6 +7,7 @@
 
 #include "dial.h"
 #include "faults.h"
+#include "loop.h"
 #include "on_loop.h"
 
 /* ---- support ---- */
@@ -701,6 +702,45 @@ static void race_on_a_loop(void)
 	blackhole_close(&dead);
 }
 
+#define DIAL_STACK 8192 /* bytes, those of the C library's printf and of lazy binding included; a fiber may have 16 KB in all */
+
+static void dial_on_a_painted_stack(void *arg)
+{
+	struct hark_conn *c;
+	struct hark_why why;
+	char *low = hark__loop_current->current->stack, *here = __builtin_frame_address(0), *p;
+	for (p = low; p < here - 1024; p++)
+		*(volatile char *)p = 0x5a;
+	CHECK_INT(hark_dial(arg, &(struct hark_dial_opts){.why = &why}, &c), -ECONNREFUSED);
+	for (p = low; *(volatile char *)p == 0x5a; p++)
+		;
+	if (here - p > DIAL_STACK)
+		(void)fprintf(stderr, "%td bytes of stack were used\n", here - p);
+	CHECK(here - p <= DIAL_STACK);
+}
+
+static void dial_in_little_room(void)
+{
+	char refused[64];
+	struct hark_scope s;
+	struct hark_endpoint refuses = nobody();
+	(void)snprintf(refused, sizeof refused, "tcp://127.0.0.1:%d", port_of(&refuses));
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "dial", dial_on_a_painted_stack, refused), 0);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+}
+
+static void a_dial_has_room_on_the_smallest_stack(void **state)
+{
+	(void)state;
+#if defined(HARK__ASAN) || defined(HARK__TSAN)
+	print_message("skipped: sanitizers need more stack\n");
+	skip();
+#endif
+	assert_true(on_each_engine(dial_in_little_room) > 0);
+}
+
 static void a_race_does_not_stall_the_loop(void **state)
 {
 	(void)state;
@@ -823,6 +863,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_unixgram_dialer_can_be_answered, make_directory, remove_directory),
 		cmocka_unit_test(a_descriptor_becomes_the_connection),
 		cmocka_unit_test(a_race_does_not_stall_the_loop),
+		cmocka_unit_test(a_dial_has_room_on_the_smallest_stack),
 		cmocka_unit_test(a_cancelled_dial_leaves_nothing),
 		cmocka_unit_test(a_failing_system_call_leaks_nothing),
 	};

@@ -3,6 +3,7 @@
 
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 
 #include "faults.h"
 #include "listen.h"
@@ -507,6 +508,64 @@ static void a_live_path_with_a_full_backlog_is_refused(void **state)
 	(void)close(fd);
 }
 
+static int told_fd, heard_fd;
+static int (*real_unlink)(const char *);
+
+/* Between its last look at a stale path and its removal a starter is overtaken by another, if that one can. */
+static int unlink_late(const char *p)
+{
+	struct pollfd wait = {.fd = heard_fd, .events = POLLIN};
+	CHECK_INT(write(told_fd, "x", 1), 1);
+	(void)poll(&wait, 1, 300);
+	return real_unlink(p);
+}
+
+/* Lives on, so that its path does. */
+static _Noreturn void start_and_tell(int results)
+{
+	struct hark_listener *l;
+	(void)alarm(30);
+	int rc = open_at(address, (struct hark_listen_opts){0}, &l);
+	CHECK_INT(write(results, rc == 0 ? "l" : rc == -EADDRINUSE ? "r" : "?", 1), 1);
+	for (;;)
+		(void)pause();
+}
+
+static void two_starters_at_one_stale_path_do_not_both_get_it(void **state)
+{
+	(void)state;
+	int late[2], results[2];
+	pid_t pids[2];
+	char byte, got[2];
+	(void)close(leave_path(SOCK_STREAM, true));
+	assert_int_equal(pipe2(late, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(results, O_CLOEXEC), 0);
+	pids[0] = fork();
+	if (pids[0] == 0) {
+		told_fd = late[1];
+		heard_fd = results[0];
+		real_unlink = hark__sys.unlink;
+		hark__sys.unlink = unlink_late;
+		start_and_tell(results[1]);
+	}
+	pids[1] = fork();
+	if (pids[1] == 0) {
+		CHECK_INT(read(late[0], &byte, 1), 1);
+		start_and_tell(results[1]);
+	}
+	assert_true(pids[0] > 0 && pids[1] > 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(read(results[0], &got[i], 1), 1);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(kill(pids[i], SIGKILL), 0);
+		assert_int_equal(waitpid(pids[i], NULL, 0), pids[i]);
+		(void)close(late[i]);
+		(void)close(results[i]);
+	}
+	(void)unlink(path);
+	assert_true((got[0] == 'l' && got[1] == 'r') || (got[0] == 'r' && got[1] == 'l'));
+}
+
 static int starting_fd;
 static int (*real_connect)(int fd, const struct sockaddr *to, socklen_t len);
 
@@ -869,6 +928,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_live_path_is_refused, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_live_path_with_a_full_backlog_is_refused, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_server_that_is_just_starting_is_not_taken_for_dead, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(two_starters_at_one_stale_path_do_not_both_get_it, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(what_is_not_a_socket_is_never_removed, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_path_that_is_anothers_by_now_is_left_to_it, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_child_does_not_remove_its_parents_path, make_directory, remove_directory),

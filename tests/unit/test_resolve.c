@@ -3,6 +3,8 @@
  * What is asked is answered by files and a name server that the test itself made, in a namespace of its own. */
 #include "net_support.h"
 
+#include <sys/resource.h>
+
 #include <netdb.h>
 
 #include "endpoint.h"
@@ -212,6 +214,28 @@ static void many_addresses_of_one_family_leave_room_for_the_other(void **state)
 	run_in_child(look_up_a_name_of_many);
 }
 
+static void ask_without_descriptors(void)
+{
+	struct hark_endpoint e;
+	struct rlimit r;
+	for (int i = 0; i < 2; i++) {
+		int64_t deadline = i == 0 ? HARK_FOREVER : hark_after(20 * HARK_S);
+		CHECK_INT(getrlimit(RLIMIT_NOFILE, &r), 0);
+		r.rlim_cur = 3;
+		CHECK_INT(setrlimit(RLIMIT_NOFILE, &r), 0);
+		CHECK_INT(hark_resolve("tcp://localhost:80", &e, 1, deadline), -EMFILE);
+		r.rlim_cur = 64;
+		CHECK_INT(setrlimit(RLIMIT_NOFILE, &r), 0);
+		CHECK_INT(hark_resolve("tcp://localhost:80", &e, 1, deadline), 1);
+	}
+}
+
+static void who_is_out_of_descriptors_is_not_told_that_there_is_no_such_host(void **state)
+{
+	(void)state;
+	run_in_child(ask_without_descriptors);
+}
+
 static void names_are_looked_up_and_families_kept_apart(void **state)
 {
 	(void)state;
@@ -300,6 +324,7 @@ int main(void)
 		cmocka_unit_test(service_names_are_looked_up_by_protocol),
 		cmocka_unit_test(an_unknown_service_is_told_apart),
 		cmocka_unit_test(many_addresses_of_one_family_leave_room_for_the_other),
+		cmocka_unit_test(who_is_out_of_descriptors_is_not_told_that_there_is_no_such_host),
 		cmocka_unit_test(names_are_looked_up_and_families_kept_apart),
 		cmocka_unit_test(dead_name_servers_are_told_apart),
 		cmocka_unit_test(a_look_up_ends_with_its_deadline),
