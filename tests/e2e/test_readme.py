@@ -26,10 +26,11 @@ def test_the_tour_works_as_it_is_printed(tmp_path):
     # Every line, in one shell, in a place where build/ is the build under test.
     (tmp_path / 'build').symlink_to(BUILD)
     # What it starts must not outlive it, even where it fails: a session of its own, which ends with the test.
-    shell = subprocess.Popen(['bash', '-e', '-c', tour], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             start_new_session=True)
+    # The lines are its standard input, as where they are pasted: none may be read by what an earlier one calls.
+    shell = subprocess.Popen(['bash', '-e'], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, start_new_session=True)
     try:
-        out, errors = shell.communicate(timeout=PATIENCE)
+        out, errors = shell.communicate(tour, timeout=PATIENCE)
         assert shell.returncode == 0, out + errors
     finally:
         with contextlib.suppress(ProcessLookupError):
