@@ -871,8 +871,8 @@ static void loop_ends_on(const char *engine, bool more)
 		(void)close(b.peer);
 		return;
 	}
-	beside_start(&reader, take_beside, &b);
 	b.at += 20000 + 5; /* for the reader, who knows what to wait for */
+	beside_start(&reader, take_beside, &b);
 	char *bytes = malloc(20000 + 5);
 	CHECK(bytes != NULL);
 	pattern_fill(bytes, b.at - 20000 - 5, 20000 + 5);
