@@ -49,7 +49,7 @@ const struct box boxes[] = {
 	 .arguments = "[--stderr] [--stdin-null] [--host] [--argv0 NAME] [--directory DIR] [--term-after T] "
 	              "[--kill-after T] PROGRAM [ARGUMENT...]",
 	 .summary = "a program with the connection as its standard input and output",
-	 .serve = exec_serve, .hands_on = true, .stream = true, .datagram = true, .open = exec_open, .close = exec_close},
+	 .serve = exec_serve, .stream = true, .datagram = true, .open = exec_open, .close = exec_close},
 	{.name = "relay",
 	 .arguments = "[--timeout T] [--local ADDRESS] ADDRESS",
 	 .summary = "joins each connection to another address, whatever it speaks",

@@ -354,7 +354,6 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	const struct hark_serve_opts opts = {
 		.model = c->model,
 		.client_first = c->banner == NULL && (c->client_first < 0 ? c->box->client_first : c->client_first > 0),
-		.first_unread = c->box->hands_on,
 		.wait = c->wait,
 		.engine = c->engine,
 		.stack_bytes = c->stack_bytes,

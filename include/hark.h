@@ -218,7 +218,8 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
 int hark_conn_from_fd(int fd, struct hark_conn **out);
 
 /* The descriptor, still the connection's own: for options, or to hand to a program. Bytes that are already
- * buffered are not in it: hark_buffered() tells how many. */
+ * buffered are not in it: hark_buffered(), asked afterwards, tells how many. What comes later is left in it until the
+ * connection is read from again. */
 int hark_fd(const struct hark_conn *c);
 
 /* Bytes that were received and not yet read. */
@@ -382,7 +383,6 @@ struct hark_serve_opts {
 	int workers;             /* processes that all accept; 0 or 1: the caller itself */
 	int max_conns;           /* at once in each worker; above it connections wait in the backlog; 0: no limit */
 	bool client_first;       /* the peer speaks first: the box starts at its first byte, a silent connection costs no stack */
-	bool first_unread;       /* that byte stays in the socket: for a box that hands hark_fd() to a program */
 	bool wait;               /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
 	                          * connection, nothing taken from it, and the server looks away until the box returns; at once
 	                          * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */

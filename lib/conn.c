@@ -18,6 +18,7 @@
 #define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S) /* … and no longer than this in all */
+#define UNTAKEN_ROUNDS  1000 /* batches of completions: more than a ring holds */
 #define FIRST_BYTE_NS   HARK_S        /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
 static int64_t now_cheap(void)
@@ -120,8 +121,20 @@ int hark_conn_from_fd(int fd, struct hark_conn **out)
 	return 0;
 }
 
+/* Its caller may hand the descriptor on: what comes from now on is left in it. A receive that is under way ends as soon as the
+ * kernel is asked; the loop's completions that wait before its own are worked off first. */
+static void take_no_more(struct hark_conn *c)
+{
+	struct hark__engine *e = c->src.engine;
+	if (e == NULL || e->ops->untaken == NULL || e->forked || hark__loop_self() == NULL || hark__loop_engine(hark__loop_self()) != e)
+		return;
+	for (int i = 0; i < UNTAKEN_ROUNDS && e->ops->untaken(e, &c->src) == -EINPROGRESS; i++)
+		(void)e->ops->wait(e, 0);
+}
+
 int hark_fd(const struct hark_conn *c)
 {
+	take_no_more((struct hark_conn *)c);
 	return c->src.fd >= 0 || c->reply == NULL ? c->src.fd : hark__reply_fd(c->reply);
 }
 

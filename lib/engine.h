@@ -63,8 +63,9 @@ struct hark__engine_ops {
 	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
 	/* Bytes that have arrived for s and were not taken. */
 	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
-	/* Nothing is taken in advance for s any more while it comes in bulk: whether all that was has been read. */
-	bool (*untaken)(struct hark__engine *e, struct hark__source *s);
+	/* The same: from now on nothing is taken in advance for s while much comes at a time, or nobody reads. 0: so it is, and what was
+	 * taken has been read. 1: some of it has not. -EINPROGRESS: what is under way ends in one of the next waits. */
+	int (*untaken)(struct hark__engine *e, struct hark__source *s);
 	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until that was tried, then
 	 * HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is not one for it. */
 	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);

@@ -480,14 +480,16 @@ static ssize_t recv_uring(struct hark__engine *e, struct hark__source *s, void *
 	return n;
 }
 
-static bool untaken_uring(struct hark__engine *e, struct hark__source *s)
+static int untaken_uring(struct hark__engine *e, struct hark__source *s)
 {
 	struct ops *o = s->op;
 	o->bulk = true;
 	o->much = MUCH_READS;
 	if (!e->forked)
 		take_no_more(mine(e), o);
-	return o->first == NONE && o->end > 0 && (e->forked || !(o->under_way & (1u << RECV)));
+	if (!e->forked && (o->under_way & (1u << RECV)))
+		return -EINPROGRESS;
+	return o->first != NONE || o->end <= 0;
 }
 
 static size_t pending_uring(struct hark__engine *e, const struct hark__source *s)

@@ -46,7 +46,7 @@ static bool fits(struct hark_conn *c)
 bool hark__splice_untaken(struct hark_conn *c)
 {
 	struct hark__engine *e = c->src.engine;
-	return e == NULL || e->ops->untaken == NULL || e->ops->untaken(e, &c->src);
+	return e == NULL || e->ops->untaken == NULL || e->ops->untaken(e, &c->src) == 0;
 }
 
 void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)

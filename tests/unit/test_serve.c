@@ -1034,6 +1034,39 @@ static void idle_time_and_lifetime_end_connections(void **state)
 		}
 }
 
+/* How many bytes a program that got the descriptor would find there, as a digit; then it serves as lines() does. */
+static void looks_at_its_descriptor(struct hark_conn *c, void *arg)
+{
+	char buf[8];
+	ssize_t n = recv(hark_fd(c), buf, sizeof buf, MSG_PEEK | MSG_DONTWAIT);
+	(void)hark_printf(c, "%zd\n", hark_buffered(c) == 0 ? n : -2);
+	lines(c, arg);
+}
+
+static void the_first_bytes_are_left_on_the_descriptor(void **state)
+{
+	static const char *const addresses[] = {"tcp://127.0.0.1:0", "unix:@hark-unit-first"};
+	(void)state;
+	for (size_t i = 0; i < 2 * ENGINES_ALL; i++) {
+		struct plan p = {.address = addresses[i % 2], .box = looks_at_its_descriptor, .grace_ns = 5 * HARK_S,
+			.opts = {.engine = engines_all[i / 2], .client_first = true}};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			continue;
+		}
+		int fd = client(&s);
+		assert_false(hears_within(fd, 20)); /* it is watched by now */
+		client_says(fd, "now\n");
+		client_hears(fd, "4\nnow\n");
+		client_says(fd, "and then\n");
+		client_hears(fd, "and then\n");
+		assert_int_equal(shutdown(fd, SHUT_WR), 0);
+		client_hears_the_end(fd);
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
 static void where_the_client_speaks_first_the_box_starts_with_its_first_byte(void **state)
 {
 	(void)state;
@@ -1074,13 +1107,13 @@ static void uses_the_descriptor(struct hark_conn *c, void *arg)
 	CHECK_INT(send(hark_fd(c), word, 2, MSG_NOSIGNAL), 2);
 }
 
-static void the_first_byte_can_be_left_in_the_socket(void **state)
+static void the_first_byte_is_left_in_the_socket(void **state)
 {
 	(void)state;
 	for (size_t e = 0; e < ENGINES_ALL; e++) {
 		struct plan p = {
 			.box = uses_the_descriptor,
-			.opts = {.client_first = true, .first_unread = true, .engine = engines_all[e]},
+			.opts = {.client_first = true, .engine = engines_all[e]},
 			.grace_ns = 10 * HARK_S,
 		};
 		struct server s = server_start(&p);
@@ -1567,7 +1600,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(idle_time_and_lifetime_end_connections),
 		cmocka_unit_test(where_the_client_speaks_first_the_box_starts_with_its_first_byte),
-		cmocka_unit_test(the_first_byte_can_be_left_in_the_socket),
+		cmocka_unit_test(the_first_byte_is_left_in_the_socket),
+		cmocka_unit_test(the_first_bytes_are_left_on_the_descriptor),
 		cmocka_unit_test(the_last_bytes_and_the_end_travel_together),
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
