@@ -45,6 +45,15 @@ static void check_json(const char *json, size_t n)
 	}
 }
 
+/* No control character, neither of ASCII nor from U+0080 to U+009F. */
+static void check_harmless(const char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)s[i], next = (unsigned char)s[i + 1];
+		must(c >= 0x20 && c != 0x7f && !(c == 0xc2 && next >= 0x80 && next < 0xa0));
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t n = size < 1024 ? size : 1024;
@@ -57,6 +66,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text_add_json(&t, text, n);
 	must(t.len < t.cap && out[t.len] == '\0');
 	check_json(out, t.len);
+	check_harmless(out, t.len);
+	t = (struct text){.buf = out, .cap = 6 * n + 16};
+	text_add(&t, "%s", text);
+	text_scrub(&t);
+	check_harmless(out, t.len);
+	must(strlen(out) == t.len && t.len == strlen(text));
 	t.len = 0;
 	out[0] = '\0';
 	text_add_printable(&t, text, n, "\t");
