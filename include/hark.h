@@ -278,7 +278,7 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
 #define HARK_OUT 2 /* writing; for hark_wait_fd: writable */
 
 /* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the stream.
- * May suspend. shutdown(2). */
+ * May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
 int hark_shutdown(struct hark_conn *c, int directions);
 
 /* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread does not

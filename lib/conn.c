@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "datagram.h"
@@ -15,7 +17,7 @@
 #include "fiber.h"
 #include "sys.h"
 
-#define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer was silent for so long */
+#define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer, which has all of ours, was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S) /* … and no longer than this in all */
 #define UNTAKEN_ROUNDS  1000 /* batches of completions: more than a ring holds */
@@ -43,6 +45,14 @@ static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool e
 	c->eof = c->eof || end;
 }
 
+void hark__conn_keep_error(struct hark_conn *c, int error)
+{
+	if (c->write_error == 0)
+		c->write_error = (int16_t)error;
+	if (error == -ECONNRESET)
+		atomic_store_explicit(&c->was_reset, true, memory_order_relaxed);
+}
+
 /* Nobody is in the midst of the buffer: who flushes it waits until what was handed over before has left. */
 static void unsent(struct hark__source *s, const void *bytes, size_t n, int error)
 {
@@ -60,8 +70,8 @@ static void unsent(struct hark__source *s, const void *bytes, size_t n, int erro
 			hark__buffer_release(&later);
 		}
 	}
-	if (c->write_error == 0)
-		c->write_error = (int16_t)error;
+	if (error < 0)
+		hark__conn_keep_error(c, error);
 }
 
 int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out)
@@ -353,6 +363,8 @@ int hark_idle(struct hark_conn *c)
 int hark_shutdown(struct hark_conn *c, int directions)
 {
 	int r = 0;
+	if (directions == 0 || (directions & ~(HARK_IN | HARK_OUT)) != 0)
+		return -EINVAL;
 	if (directions & HARK_OUT)
 		r = hark__conn_flush_last(c);
 	if (c->kind == HARK__REPLY)
@@ -361,6 +373,15 @@ int hark_shutdown(struct hark_conn *c, int directions)
 	if (c->kind != HARK__FILE && hark__sys.shutdown(c->src.fd, how) < 0 && r == 0)
 		r = -errno;
 	return r;
+}
+
+/* 1: there is something to receive, or the peer may still be reading: silence only counts once it has all of ours. 0: no more. */
+static int await_peer(struct hark_conn *c)
+{
+	int unsent = 0, r = hark__conn_wait(c, HARK__IN, "end of stream");
+	if (r == 0)
+		return 1;
+	return r == -ETIMEDOUT && hark__conn_expired(c) == 0 && hark__sys.ioctl(c->src.fd, SIOCOUTQ, &unsent) == 0 && unsent > 0;
 }
 
 /* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
@@ -379,7 +400,7 @@ static void linger(struct hark_conn *c)
 	while (n != 0) {
 		n = hark__conn_receive(c, dropped, sizeof dropped);
 		if (n == -EAGAIN)
-			n = hark__conn_wait(c, HARK__IN, "end of stream") == 0 ? 1 : 0;
+			n = await_peer(c);
 		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
 			return;
 	}

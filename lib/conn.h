@@ -40,6 +40,7 @@ struct hark_conn {
 	atomic_bool writing;
 	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
 	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
+	atomic_bool was_reset;   /* a write was told so, and the kernel tells it once: a reader would take it for the end. Relaxed */
 	bool ending;             /* what is flushed now is the last before our end: it leaves together with it. The writer's */
 	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	_Atomic int64_t deadline; /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
@@ -126,6 +127,9 @@ bool hark__splice_untaken(struct hark_conn *c);
 
 /* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */
 ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing);
+
+/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. */
+void hark__conn_keep_error(struct hark_conn *c, int error);
 
 /* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);

@@ -79,6 +79,8 @@ static ssize_t move_in(struct hark_conn *from)
 	do
 		n = hark__sys.splice(from->src.fd, NULL, from->pipe[1], NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	while (n < 0 && errno == EINTR);
+	if (n == 0 && atomic_load_explicit(&from->was_reset, memory_order_relaxed))
+		return -ECONNRESET;
 	if (n == 0)
 		from->eof = true;
 	if (n > 0)
@@ -131,8 +133,7 @@ ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to)
 	r = move_out(from, to, (size_t)n);
 	if (r < 0) {
 		hark__splice_end(from); /* with what is left in it */
-		if (to->write_error == 0)
-			to->write_error = (int16_t)r;
+		hark__conn_keep_error(to, r);
 		return r;
 	}
 	from->short_moves = (size_t)n < HARK__BUFFER_BYTES ? from->short_moves + 1 : 0;

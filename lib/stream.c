@@ -160,8 +160,7 @@ ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count)
 /* What failed once fails for good: some bytes may have left. */
 static int keep_error(struct hark_conn *c, ssize_t n)
 {
-	if (c->write_error == 0)
-		c->write_error = (int16_t)n;
+	hark__conn_keep_error(c, (int)n);
 	hark__buffer_release(&c->out);
 	return (int)n;
 }
@@ -255,6 +254,8 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 		hark__ready_clear(&c->src, HARK__IN);
 	if (n > 0)
 		c->bytes_in += (uint64_t)n;
+	else if (n == 0 && atomic_load_explicit(&c->was_reset, memory_order_relaxed))
+		n = -ECONNRESET;
 	else if (n == 0)
 		c->eof = true;
 	return n;

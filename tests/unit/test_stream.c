@@ -1237,6 +1237,66 @@ static void bulk_passes_whole_in_both_directions(void **state)
 	everywhere(bulk_body);
 }
 
+/* The writer meets the reset first: to the reader, too, the stream did not end in order. */
+static void met_by_writer_body(void)
+{
+	static char much[MB];
+	struct pair p = tcp_pair();
+	char got[8];
+	say(p.b, "abc");
+	hark_abort(p.b);
+	CHECK_INT(hark_wait_fd(hark_fd(p.a), HARK_IN, hark_after(2 * HARK_S)) > 0, 1);
+	CHECK_INT(hark_write(p.a, much, sizeof much), -ECONNRESET);
+	ssize_t n = hark_read(p.a, got, sizeof got);
+	if (n > 0) /* the kernel may have kept what came before */
+		n = hark_read(p.a, got, sizeof got);
+	CHECK_INT(n, -ECONNRESET);
+	CHECK_INT(hark_shutdown(p.a, 0), -EINVAL);
+	CHECK_INT(hark_shutdown(p.a, 8), -EINVAL);
+	hark_abort(p.a);
+}
+
+static void a_reset_that_the_writer_met_is_no_end_to_the_reader(void **state)
+{
+	(void)state;
+	everywhere(met_by_writer_body);
+}
+
+/* A peer that reads nothing for longer than we linger in silence, while all that it has not read is still with us. */
+static void slow_peer(void *arg)
+{
+	struct sink *s = arg;
+	CHECK_INT(hark_sleep(2500 * HARK_MS), 0);
+	CHECK_INT(hark_write(s->c, "still there\n", 12), 12);
+	CHECK_INT(hark_flush(s->c), 0);
+	drain_pattern(s);
+}
+
+static void slow_body(void)
+{
+	static char much[MB];
+	struct beside reader;
+	struct pair p = tcp_pair();
+	struct sink s = {.c = p.b, .piece = 50000};
+	int small = 8192, large = 4 * MB;
+	CHECK_INT(setsockopt(hark_fd(p.b), SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+	CHECK_INT(setsockopt(hark_fd(p.a), SOL_SOCKET, SO_SNDBUF, &large, sizeof large), 0);
+	pattern_fill(much, 0, sizeof much);
+	CHECK_INT(hark_write(p.a, much, sizeof much), MB);
+	beside_start(&reader, slow_peer, &s);
+	CHECK_INT(hark_close(p.a), 0);
+	beside_end(&reader);
+	CHECK_INT(s.end, 0);
+	CHECK_INT(s.got, MB);
+	hark_abort(p.b);
+}
+
+static void a_close_waits_for_a_peer_that_reads_late(void **state)
+{
+	(void)state;
+	everywhere(slow_body);
+}
+
 /* Much at a time and little by turns: a completion engine takes the one in advance and leaves the other to the reader. */
 static void write_by_turns(void *arg)
 {
@@ -1736,6 +1796,8 @@ int main(void)
 		cmocka_unit_test(copy_takes_all_and_tells_which_side_failed),
 		cmocka_unit_test(bulk_passes_whole_in_both_directions),
 		cmocka_unit_test(much_and_little_by_turns_come_in_order),
+		cmocka_unit_test(a_reset_that_the_writer_met_is_no_end_to_the_reader),
+		cmocka_unit_test(a_close_waits_for_a_peer_that_reads_late),
 		cmocka_unit_test(bulk_ends_in_every_way),
 		cmocka_unit_test(the_end_of_a_unix_stream_behind_much_is_not_missed),
 		cmocka_unit_test(urgent_data_does_not_stall_a_reader),
