@@ -40,9 +40,11 @@ void daytime_serve(struct hark_conn *c, void *arg)
 {
 	const struct daytime *d = arg;
 	char line[80];
-	time_t now = time(NULL);
+	struct timespec exact;
 	struct tm utc;
 	int n;
+	(void)clock_gettime(CLOCK_REALTIME, &exact); /* cannot fail; time(2) is late by up to a tick */
+	time_t now = exact.tv_sec;
 	if (gmtime_r(&now, &utc) == NULL)
 		return;
 	if (d != NULL && d->nist)

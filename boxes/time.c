@@ -9,9 +9,12 @@
 
 #define SECONDS_1900_TO_1970 2208988800u /* RFC 868 */
 
+/* Not time(2): it reads the clock of the last tick, and so is still in the second before for some milliseconds. */
 void time_serve(struct hark_conn *c, void *arg)
 {
-	uint32_t answer = htonl((uint32_t)time(NULL) + SECONDS_1900_TO_1970);
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail */
+	uint32_t answer = htonl((uint32_t)now.tv_sec + SECONDS_1900_TO_1970);
 	if (reply_limit(c, arg) >= (ssize_t)sizeof answer)
 		(void)hark_write(c, &answer, sizeof answer);
 }

@@ -196,6 +196,18 @@ def test_an_answer_that_is_too_long_is_not_our_message_that_was(udp_peer, run):
 # ---- time
 
 
+def test_the_time_is_not_that_of_the_last_tick(serve):
+    """time(2) is still in the second before for some milliseconds after it has ended."""
+    host, port = serve("udp://127.0.0.1:0", "time").at().removeprefix("udp://").rsplit(":", 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(5)
+        time.sleep(1 - time.time() % 1)
+        for _ in range(20):
+            before = int(time.time())
+            s.sendto(b"abcd", (host, int(port)))
+            assert struct.unpack(">I", s.recv(8))[0] - 2208988800 >= before
+
+
 @pytest.mark.parametrize("scheme", ["tcp", "udp"])
 def test_our_own_clock_is_ours(serve, run, scheme):
     service = serve(f"{scheme}://127.0.0.1:0", "time")
