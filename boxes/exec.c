@@ -168,14 +168,13 @@ static int make_blocking(int fd)
  * conversation. */
 static int make_ready(struct hark_conn *c)
 {
-	if (hark_type(c) == SOCK_DGRAM) {
-		int r = hark_converse(c);
-		if (r < 0 && r != -EOPNOTSUPP)
-			return r;
-	} else if (hark_buffered(c) > 0) {
+	int r = hark_type(c) == SOCK_DGRAM ? hark_converse(c) : 0;
+	if (r < 0 && r != -EOPNOTSUPP)
+		return r;
+	int fd = hark_fd(c); /* from now on what comes is left in it */
+	if (fd < 0 || (hark_type(c) == SOCK_STREAM && hark_buffered(c) > 0))
 		return -EOPNOTSUPP;
-	}
-	return hark_fd(c) < 0 ? -EOPNOTSUPP : make_blocking(hark_fd(c));
+	return make_blocking(fd);
 }
 
 static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)

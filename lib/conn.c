@@ -316,9 +316,9 @@ static __attribute__((noinline)) ssize_t look(struct hark_conn *c)
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EAGAIN)
 		hark__ready_clear(&c->src, HARK__IN);
-	if (n == 0)
-		c->eof = true;
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		return -errno;
+	return n == 0 ? hark__conn_ended(c) : n;
 }
 
 /* It waits here, few frames deep: the stack of an idle connection is put aside whole. */
@@ -327,17 +327,19 @@ static ssize_t idle_wait(struct hark_conn *c)
 	bool on_loop = hark__loop_self() != NULL, datagram = hark_type(c) == SOCK_DGRAM;
 	unsigned events = HARK__IN | (c->served ? HARK__DRAIN : 0);
 	ssize_t n;
-	int r = 0;
 	if (on_loop)
 		hark__fiber_idles(true);
-	do {
+	for (;;) {
 		n = c->bulk && hark__splice_untaken(c) ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
-		if (n == -EAGAIN && !datagram)
-			r = hark__conn_wait_in(c, events, "idle");
-	} while (n == -EAGAIN && !datagram && r == 0);
+		if (n != -EAGAIN || datagram)
+			break;
+		n = hark__conn_wait_in(c, events, "idle");
+		if (n < 0)
+			break;
+	}
 	if (on_loop)
 		hark__fiber_idles(false);
-	return r < 0 ? r : n;
+	return n;
 }
 
 int hark_idle(struct hark_conn *c)

@@ -5,6 +5,7 @@
 #ifndef HARK__CONN_H
 #define HARK__CONN_H
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 
@@ -130,6 +131,15 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 
 /* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. */
 void hark__conn_keep_error(struct hark_conn *c, int error);
+
+/* For the reader whom the kernel has told of an end. 0: it is one; -ECONNRESET: it only seems so. */
+static inline int hark__conn_ended(struct hark_conn *c)
+{
+	if (atomic_load_explicit(&c->was_reset, memory_order_relaxed))
+		return -ECONNRESET;
+	c->eof = true;
+	return 0;
+}
 
 /* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
 ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);

@@ -79,10 +79,8 @@ static ssize_t move_in(struct hark_conn *from)
 	do
 		n = hark__sys.splice(from->src.fd, NULL, from->pipe[1], NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	while (n < 0 && errno == EINTR);
-	if (n == 0 && atomic_load_explicit(&from->was_reset, memory_order_relaxed))
-		return -ECONNRESET;
 	if (n == 0)
-		from->eof = true;
+		return hark__conn_ended(from);
 	if (n > 0)
 		from->bytes_in += (uint64_t)n;
 	if (n < 0 && errno == EAGAIN)

@@ -254,10 +254,8 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 		hark__ready_clear(&c->src, HARK__IN);
 	if (n > 0)
 		c->bytes_in += (uint64_t)n;
-	else if (n == 0 && atomic_load_explicit(&c->was_reset, memory_order_relaxed))
-		n = -ECONNRESET;
 	else if (n == 0)
-		c->eof = true;
+		n = hark__conn_ended(c);
 	return n;
 }
 

@@ -47,7 +47,6 @@ struct call {
 	struct hark_scope scope;
 	int running;        /* of the two directions */
 	int64_t last_in_ns; /* when the last datagram came, or the input ended */
-	bool was_reset;     /* as the sender met it: the reader may then find an end in its place */
 	int status;
 };
 
@@ -176,10 +175,8 @@ static void send_fiber(void *arg)
 		fail(c, "standard input", (int)n);
 	else if (!c->stream || c->args.send_only)
 		fail(c, c->address, (int)n);
-	else
-		/* The peer takes no more, but may still have something to say: the other fiber reads to the end and judges.
-		 * But for a reset before any end, which the kernel tells once: -EPIPE where the end came first. */
-		c->was_reset = n == -ECONNRESET;
+	/* Otherwise the peer takes no more, but may still have something to say: the other fiber reads to the end and
+	 * judges. */
 	direction_ended(c);
 }
 
@@ -347,8 +344,6 @@ static void converse(struct call *c)
 	if (err < 0)
 		fail(c, "fiber", err);
 	(void)hark_join(&c->scope, HARK_FOREVER);
-	if (c->was_reset)
-		fail(c, c->address, -ECONNRESET);
 	finish(c); /* before the scope's end, which closes the loop that the connections are on */
 	hark_scope_close(&c->scope);
 }

@@ -1262,6 +1262,30 @@ static void a_reset_that_the_writer_met_is_no_end_to_the_reader(void **state)
 	everywhere(met_by_writer_body);
 }
 
+/* A read has waited, so that an engine may be receiving in advance: no more of what comes once the descriptor was asked for. */
+static void handed_on_body(void)
+{
+	struct pair p = tcp_pair();
+	char got[8];
+	hark_deadline(p.b, hark_after(20 * HARK_MS));
+	CHECK_INT(hark_read(p.b, got, sizeof got), -ETIMEDOUT);
+	hark_deadline(p.b, HARK_FOREVER);
+	int fd = hark_fd(p.b);
+	CHECK_INT(hark_buffered(p.b), 0);
+	say(p.a, "abc");
+	CHECK_INT(hark_sleep(20 * HARK_MS), 0); /* the loop asks the engine */
+	CHECK_INT(recv(fd, got, sizeof got, MSG_DONTWAIT), 3);
+	say(p.a, "de"); /* and the connection can be read from again */
+	CHECK_INT(hark_read(p.b, got, sizeof got), 2);
+	pair_drop(&p);
+}
+
+static void what_comes_is_left_in_a_descriptor_that_was_asked_for(void **state)
+{
+	(void)state;
+	everywhere(handed_on_body);
+}
+
 /* A peer that reads nothing for longer than we linger in silence, while all that it has not read is still with us. */
 static void slow_peer(void *arg)
 {
@@ -1800,6 +1824,7 @@ int main(void)
 		cmocka_unit_test(much_and_little_by_turns_come_in_order),
 		cmocka_unit_test(a_reset_that_the_writer_met_is_no_end_to_the_reader),
 		cmocka_unit_test(a_close_waits_for_a_peer_that_reads_late),
+		cmocka_unit_test(what_comes_is_left_in_a_descriptor_that_was_asked_for),
 		cmocka_unit_test(bulk_ends_in_every_way),
 		cmocka_unit_test(the_end_of_a_unix_stream_behind_much_is_not_missed),
 		cmocka_unit_test(urgent_data_does_not_stall_a_reader),
