@@ -10,7 +10,7 @@
  * environment is environ.h's; --host has the peer's name looked up for it. It leads a process group of its own.
  *
  * Streams: a program a connection. Datagrams: a program a peer, its socket connected to that peer and the first
- * datagram still in it (hark_converse()); or, where the server gives the listening socket itself (struct
+ * datagram still in it (hark_udp_connect()); or, where the server gives the listening socket itself (struct
  * hark_serve_opts' wait), one program that reads them all.
  *
  * When the program has ended the box returns, and the server ends the connection so that the peer gets all that was
@@ -168,7 +168,7 @@ static int make_blocking(int fd)
  * conversation. */
 static int make_ready(struct hark_conn *c)
 {
-	int r = hark_type(c) == SOCK_DGRAM ? hark_converse(c) : 0;
+	int r = hark_type(c) == SOCK_DGRAM ? hark_udp_connect(c) : 0;
 	if (r < 0 && r != -EOPNOTSUPP)
 		return r;
 	int fd = hark_fd(c); /* from now on what comes is left in it */

@@ -9,7 +9,7 @@
  * one side breaks the other: a peer that gets less than all sees a reset, never an end. The client's deadline covers both
  * sides, and so does its idle time-out: it is over when neither direction has moved for so long (twice as long at most).
  *
- * Datagrams: a peer's first one begins a session, hark_converse(), with a socket of its own on either side, that ends
+ * Datagrams: a peer's first one begins a session, hark_udp_connect(), with a socket of its own on either side, that ends
  * when nothing has moved for the idle time-out, or for a minute. A unix peer's datagrams have no conversation: each is a
  * session by itself, or is passed on and done with where the peer has no name to answer to.
  *
@@ -303,7 +303,7 @@ void relay_serve(struct hark_conn *c, void *arg)
 	struct hark_endpoint peer;
 	int r = hark_type(c) == x->type ? 0 : -EPROTOTYPE;
 	if (r == 0 && x->type == SOCK_DGRAM)
-		r = hark_converse(c);
+		r = hark_udp_connect(c);
 	bool single = r == -EOPNOTSUPP;
 	if (r == -EALREADY) /* the peer's session has got it */
 		return;

@@ -321,11 +321,11 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
  * Or -ETIMEDOUT, -ECONNRESET, ….   while (hark_idle(c) > 0) serve_one_request(c); */
 int hark_idle(struct hark_conn *c);
 
-/* Makes a conversation of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
+/* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
  * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that
- * the peer sends; hark_fd() may be handed to a program. -EALREADY: this peer has a conversation here already, which has
+ * the peer sends; hark_fd() may be handed to a program. -EALREADY: this peer has a flow here already, which has
  * got the datagram; c is of no more use. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
-int hark_converse(struct hark_conn *c);
+int hark_udp_connect(struct hark_conn *c);
 
 #define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */
 

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fiber.h"
+#include "loop/fiber.h"
 #include "hark.h"
 
 #define SENT_MAX (96u << 10) /* bytes unread at once: below any socket's buffer */

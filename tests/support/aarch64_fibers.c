@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "hark.h"
-#include "engine.h"
-#include "fiber.h"
-#include "heap.h"
+#include "loop/engine.h"
+#include "loop/fiber.h"
+#include "base/heap.h"
 
 #define CHECK(condition) \
 	do { \

@@ -19,8 +19,8 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-#include "loop.h"
-#include "sys.h"
+#include "loop/loop.h"
+#include "base/sys.h"
 
 #ifdef HARK__ASAN
 #include <sanitizer/lsan_interface.h>

@@ -9,7 +9,7 @@
 
 #include <errno.h>
 
-#include "sys.h"
+#include "base/sys.h"
 
 static int fault_countdown;
 static int fault_errno = ENOMEM;

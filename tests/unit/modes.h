@@ -11,7 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include "fiber.h"
+#include "loop/fiber.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define UNDER_ASAN 1

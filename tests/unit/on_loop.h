@@ -4,7 +4,7 @@
 
 #include "net_support.h"
 
-#include "fiber.h"
+#include "loop/fiber.h"
 
 /* Returns how many engines there were. In the test's own process, or (CHECK) in a child. */
 static inline int on_each_engine(void (*body)(void))

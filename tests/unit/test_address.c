@@ -1,7 +1,7 @@
 /* test_address.c — the grammar of addresses, good and bad, and how endpoints are shown. */
 #include "net_support.h"
 
-#include "endpoint.h"
+#include "address/endpoint.h"
 
 static const struct good {
 	const char *text, *canonical;

@@ -1,7 +1,7 @@
 /* test_buffer.c — buffers against a model, across threads, and out of memory. */
 #include "modes.h"
 
-#include "buffer.h"
+#include "base/buffer.h"
 #include "faults.h"
 
 FAULT_NULL(malloc, (size_t n), (n))

@@ -1,10 +1,10 @@
-/* test_datagram.c — datagrams: connected ones everywhere, served ones under the models, and conversations. */
+/* test_datagram.c — datagrams: connected ones everywhere, served ones under the models, and flows. */
 #include "modes.h"
 
 #include <poll.h>
 
-#include "listen.h"
-#include "sys.h"
+#include "conn/listen.h"
+#include "base/sys.h"
 
 /* ---- plain peers ----------------------------------------------------------------------------- */
 
@@ -316,7 +316,7 @@ static void unixgram_body(void)
 	CHECK_INT(hark_accept(l, HARK_FOREVER, &c), 0);
 	CHECK_INT(hark_read(c, buf, sizeof buf), 1);
 	CHECK_INT(hark_write(c, "x", 1), -ENOTCONN);
-	CHECK_INT(hark_converse(c), -EOPNOTSUPP);
+	CHECK_INT(hark_udp_connect(c), -EOPNOTSUPP);
 	CHECK_INT(hark_close(c), 0);
 	(void)close(fd);
 	hark_listener_close(l);
@@ -329,9 +329,9 @@ static void unix_datagrams_are_answered_where_they_have_a_sender(void **state)
 	everywhere(unixgram_body);
 }
 
-/* ---- conversations --------------------------------------------------------------------------- */
+/* ---- flows --------------------------------------------------------------------------- */
 
-static void converse_body(void)
+static void udp_connect_body(void)
 {
 	char buf[100], text[HARK_ADDRESS_MAX], want[HARK_ADDRESS_MAX];
 	struct hark_listener *l;
@@ -344,20 +344,20 @@ static void converse_body(void)
 	peer_says(a, "a3");
 	CHECK_INT(hark_accept(l, HARK_FOREVER, &one), 0);
 	CHECK(hark_peer(one, want, sizeof want) > 0);
-	CHECK_INT(hark_converse(one), 0);
-	CHECK_INT(hark_converse(one), -EOPNOTSUPP); /* it is one already */
+	CHECK_INT(hark_udp_connect(one), 0);
+	CHECK_INT(hark_udp_connect(one), -EOPNOTSUPP); /* it is one already */
 	CHECK(hark_fd(one) != hark_listener_fd(l));
 	CHECK(hark_peer(one, text, sizeof text) > 0);
 	CHECK(strcmp(text, want) == 0);
 	CHECK(hark_local(one, text, sizeof text) > 0);
 	CHECK_HAS(text, "127.0.0.1");
 	CHECK_INT(hark_accept(l, HARK_FOREVER, &c), 0); /* a2 */
-	CHECK_INT(hark_converse(c), -EALREADY);
+	CHECK_INT(hark_udp_connect(c), -EALREADY);
 	hark_abort(c);
 	CHECK_INT(hark_accept(l, HARK_FOREVER, &two), 0); /* b1 */
-	CHECK_INT(hark_converse(two), 0);
+	CHECK_INT(hark_udp_connect(two), 0);
 	CHECK_INT(hark_accept(l, HARK_FOREVER, &c), 0); /* a3 */
-	CHECK_INT(hark_converse(c), -EALREADY);
+	CHECK_INT(hark_udp_connect(c), -EALREADY);
 	hark_abort(c);
 	hark_idle_timeout(one, 5 * HARK_S);
 	hark_idle_timeout(two, 5 * HARK_S);
@@ -384,7 +384,7 @@ static void converse_body(void)
 	CHECK_INT(hark_close(one), 0);
 	peer_says(a, "again"); /* it is over: a new one begins */
 	CHECK_INT(hark_accept(l, HARK_FOREVER, &one), 0);
-	CHECK_INT(hark_converse(one), 0);
+	CHECK_INT(hark_udp_connect(one), 0);
 	CHECK_INT(hark_read(one, buf, sizeof buf), 5);
 	CHECK_INT(hark_close(one), 0);
 	CHECK_INT(hark_close(two), 0);
@@ -396,7 +396,7 @@ static void converse_body(void)
 static void a_conversation_gets_all_that_its_peer_sends_and_nothing_else(void **state)
 {
 	(void)state;
-	everywhere(converse_body);
+	everywhere(udp_connect_body);
 }
 
 /* ---- served ones ----------------------------------------------------------------------------- */
@@ -431,7 +431,7 @@ static void converses(struct hark_conn *c, void *arg)
 {
 	char buf[100];
 	(void)arg;
-	if (hark_converse(c) < 0)
+	if (hark_udp_connect(c) < 0)
 		return;
 	hark_idle_timeout(c, 500 * HARK_MS);
 	ssize_t n;

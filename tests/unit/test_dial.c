@@ -5,9 +5,9 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 
-#include "dial.h"
+#include "conn/dial.h"
 #include "faults.h"
-#include "loop.h"
+#include "loop/loop.h"
 #include "on_loop.h"
 
 /* ---- support ---- */

@@ -7,8 +7,8 @@
 #include <semaphore.h>
 #include <sys/time.h>
 
-#include "drain.h"
-#include "fiber.h"
+#include "loop/drain.h"
+#include "loop/fiber.h"
 
 #define ANSWER_S 5 /* seconds that a plain peer waits for bytes that must come */
 
@@ -487,7 +487,7 @@ static void accept_one(void)
 	hark_listener_close(l);
 }
 
-static void converse_once(void)
+static void udp_connect_once(void)
 {
 	struct hark_listener *l = listen_plainly("udp://127.0.0.1:0");
 	struct hark_conn *c;
@@ -498,7 +498,7 @@ static void converse_once(void)
 	r = hark_accept(l, hark_after(HARK_S), &c);
 	HOLD_VALUE(sensible(r), r);
 	if (r == 0) {
-		r = hark_converse(c);
+		r = hark_udp_connect(c);
 		HOLD_VALUE(sensible(r), r);
 		ssize_t n = hark_read(c, buf, sizeof buf);
 		HOLD_VALUE(sensible(n) && (n < 0 || n == 5), n); /* it is there, whether in the queue of its own or as it came */
@@ -516,7 +516,7 @@ static void take(void)
 {
 	accept_one();
 	atomic_store(&now->armed, false);
-	converse_once();
+	udp_connect_once();
 }
 
 static void take_on_thread(void *arg)
@@ -587,7 +587,7 @@ static bool of_one_connection(void)
 	case FAULT_epoll_ctl: /* of one that is to be waited for on the loop */
 	case FAULT_malloc:    /* a buffer */
 	case FAULT_realloc:   /* the poll engine's place for it */
-	case FAULT_calloc:    /* the io_uring engine's, and boxes' conversations */
+	case FAULT_calloc:    /* the io_uring engine's, and boxes' flows */
 		return now->err != EINTR;
 	default: return false;
 	}
@@ -763,7 +763,7 @@ static void faults_in_sendfile_and_copy(void **state)
 	on_each("bulk", bulk_on_loop);
 }
 
-static void faults_in_accept_and_converse(void **state)
+static void faults_in_accept_and_udp_connect(void **state)
 {
 	(void)state;
 	fault_each_use("accept, thread", take_on_thread, NULL);
@@ -995,7 +995,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(faults_in_listen),
 		cmocka_unit_test(faults_in_resolve),
 		cmocka_unit_test(faults_in_sendfile_and_copy),
-		cmocka_unit_test(faults_in_accept_and_converse),
+		cmocka_unit_test(faults_in_accept_and_udp_connect),
 		cmocka_unit_test(faults_under_inline),
 		cmocka_unit_test(faults_under_process),
 		cmocka_unit_test(faults_under_thread),

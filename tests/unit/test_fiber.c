@@ -5,7 +5,7 @@
 #include <sys/resource.h>
 
 #include "faults.h"
-#include "loop.h"
+#include "loop/loop.h"
 
 FAULT(int, madvise, (void *at, size_t n, int advice), (at, n, advice))
 FAULT(int, mprotect, (void *at, size_t n, int prot), (at, n, prot))
@@ -184,7 +184,7 @@ static void firm_sleeper(void *arg)
 	int rc = hark_sleep(HARK_S);
 	CHECK_INT(rc, -ECANCELED);
 	for (int i = 0; i < 3; i++)
-		hark__park_firmly("being slow");
+		hark__park_uncancellable("being slow");
 }
 
 static void wake_firm(void *arg)
@@ -1102,7 +1102,7 @@ static void idles(void *arg)
 
 #define IDLERS 2000
 
-static void shelf_body(void)
+static void swapped_body(void)
 {
 	static struct idler idlers[IDLERS];
 	struct hark_scope s;
@@ -1118,7 +1118,7 @@ static void shelf_body(void)
 	long saved = before - resident_pages();
 #if !defined(UNDER_ASAN) && !defined(UNDER_TSAN) && !defined(HARK__UCONTEXT)
 	CHECK(saved > IDLERS / 2);
-	CHECK(idlers[IDLERS - 1].fiber->shelf != NULL);
+	CHECK(idlers[IDLERS - 1].fiber->swapped != NULL);
 #else
 	(void)saved;
 #endif
@@ -1147,7 +1147,7 @@ static void idle_stacks_are_given_back_and_come_back_as_they_were(void **state)
 	int bad = 0;
 	pid_t pids[ENGINES_ALL];
 	for (size_t i = 0; i < ENGINES_ALL; i++)
-		pids[i] = mode_start(engines_all[i], shelf_body);
+		pids[i] = mode_start(engines_all[i], swapped_body);
 	for (size_t i = 0; i < ENGINES_ALL; i++)
 		bad |= mode_end(pids[i], engines_all[i]);
 	assert_int_equal(bad, 0);
@@ -1175,7 +1175,7 @@ static void idles_with_a_member(void *arg)
 	tell("done");
 }
 
-static void shelf_scope_body(void)
+static void swapped_scope_body(void)
 {
 	struct hark_scope s;
 	struct pair p = unix_pair();
@@ -1193,7 +1193,7 @@ static void shelf_scope_body(void)
 static void the_stack_of_a_scopes_owner_stays_while_it_idles(void **state)
 {
 	(void)state;
-	assert_int_equal(mode_end(mode_start("epoll", shelf_scope_body), "epoll"), 0);
+	assert_int_equal(mode_end(mode_start("epoll", swapped_scope_body), "epoll"), 0);
 }
 
 int main(void)

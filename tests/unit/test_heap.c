@@ -2,7 +2,7 @@
 #include "net_support.h"
 
 #include "faults.h"
-#include "heap.h"
+#include "base/heap.h"
 
 FAULT_NULL(realloc, (void *old, size_t n), (old, n))
 

@@ -6,7 +6,7 @@
 #include <signal.h>
 
 #include "faults.h"
-#include "listen.h"
+#include "conn/listen.h"
 
 /* ---- support ---- */
 

@@ -7,10 +7,10 @@
 
 #include <netdb.h>
 
-#include "endpoint.h"
+#include "address/endpoint.h"
 #include "on_loop.h"
-#include "resolve.h"
-#include "sys.h"
+#include "conn/resolve.h"
+#include "base/sys.h"
 
 static int failing_calloc_uses;
 

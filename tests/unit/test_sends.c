@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "conn.h"
+#include "conn/conn.h"
 
 #define TINY   2048             /* bytes asked for as a socket's buffer */
 #define SHORT  1500             /* bytes of an answer: the engine has room for it */

@@ -10,8 +10,8 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
-#include "heap.h"
-#include "sys.h"
+#include "base/heap.h"
+#include "base/sys.h"
 
 #define CLIENTS 100
 #define KB10    10240

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-#include "sys.h"
+#include "base/sys.h"
 
 #define TICKETS 4096
 

@@ -7,8 +7,8 @@
 #include <netinet/tcp.h>
 #include <sys/time.h>
 
-#include "conn.h"
-#include "sys.h"
+#include "conn/conn.h"
+#include "base/sys.h"
 
 #define MB ((size_t)1 << 20)
 

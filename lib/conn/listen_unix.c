@@ -1,0 +1,268 @@
+/* listen_unix.c — binding to a path, and what is there already.
+ *
+ * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether
+ * or not somebody listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server
+ * between its bind(2) and its listen(2), so the question is put twice, a moment apart, and the file must be the
+ * same one before it is removed. Between that look and unlink(2) another starter might replace it, even by a file of the same number; so
+ * starters take turns, by a lock on the directory, which leaves nothing behind. What is not a socket is never touched.
+ *
+ * Mode and owner are set between bind and listen: before anybody can connect; by a descriptor, as a link may be in the path's place by
+ * then, where the directory is somebody else's. Names of users are looked up before
+ * anything is made. Caller's thread or fiber; nothing is kept. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "address/endpoint.h"
+#include "address/fd.h"
+#include "conn/listen.h"
+#include "base/sys.h"
+
+#define SECOND_LOOK_NS (20 * HARK_MS) /* from bind to listen takes a server less, but for name services */
+#define LOCK_TRIES     200            /* of LOCK_PAUSE_NS each, then without: whoever else locks a directory may mean something else by it */
+#define LOCK_PAUSE_NS  (5 * HARK_MS)
+#define TRIES          3              /* binds; more would be a fight with another starter */
+
+struct owner {
+	uid_t uid; /* (uid_t)-1: left as it is */
+	gid_t gid;
+};
+
+static const char *path_of(const struct hark_endpoint *at)
+{
+	return ((const struct sockaddr_un *)&at->addr)->sun_path;
+}
+
+/* A decimal id, or what a look-up of the name gives. -EINVAL, with the name in hint. */
+static int find_id(const char *name, bool group, unsigned *out, struct hark__hint *hint)
+{
+	char space[4096], *end;
+	struct passwd user, *found_user = NULL;
+	struct group g, *found_group = NULL;
+	unsigned long value = strtoul(name, &end, 10);
+	if (name[0] >= '0' && name[0] <= '9' && *end == '\0' && value < UINT32_MAX) {
+		*out = (unsigned)value;
+		return 0;
+	}
+	if (group)
+		(void)getgrnam_r(name, &g, space, sizeof space, &found_group);
+	else
+		(void)getpwnam_r(name, &user, space, sizeof space, &found_user);
+	if (found_group == NULL && found_user == NULL) {
+		(void)snprintf(hint->room, sizeof hint->room, "unix_owner: this machine has no %s \"%s\"", group ? "group" : "user", name);
+		hint->text = hint->room;
+		return -EINVAL;
+	}
+	*out = group ? found_group->gr_gid : found_user->pw_uid;
+	return 0;
+}
+
+/* "user", "user:group", ":group". */
+static int parse_owner(const char *text, struct owner *out, struct hark__hint *hint)
+{
+	char name[128];
+	const char *colon;
+	*out = (struct owner){(uid_t)-1, (gid_t)-1};
+	if (text == NULL)
+		return 0;
+	if (snprintf(name, sizeof name, "%s", text) >= (int)sizeof name) {
+		hint->text = "unix_owner is longer than any name";
+		return -EINVAL;
+	}
+	colon = strchr(text, ':');
+	if (colon != NULL)
+		name[colon - text] = '\0';
+	if (name[0] != '\0' && find_id(name, false, &out->uid, hint) < 0)
+		return -EINVAL;
+	if (colon != NULL && find_id(colon + 1, true, &out->gid, hint) < 0)
+		return -EINVAL;
+	return 0;
+}
+
+/* Whether somebody listens at the path: -EADDRINUSE; 0: nobody does; another -errno: cannot be told. */
+static int probe(const struct hark_endpoint *at)
+{
+	int fd = hark__fd_socket(AF_UNIX, at->type, SOCK_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	int rc = hark__sys.connect(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
+	(void)hark__sys.close(fd);
+	switch (rc) {
+	case -ECONNREFUSED:
+	case -ENOENT: return 0;
+	case 0:
+	case -EAGAIN:     /* its backlog is full */
+	case -EPROTOTYPE: /* it is of another type */
+	case -EPERM:      /* a datagram socket that is connected to somebody else */
+		return -EADDRINUSE;
+	default: return rc;
+	}
+}
+
+static int probe_twice(const struct hark_endpoint *at)
+{
+	int rc = probe(at);
+	if (rc == 0)
+		rc = hark_sleep(SECOND_LOOK_NS);
+	return rc == 0 ? probe(at) : rc;
+}
+
+/* The descriptor that holds the turn, or -1: there is none to be had. */
+static int take_turn(const char *path)
+{
+	char directory[HARK_PATH_MAX + 1] = ".";
+	const char *slash = strrchr(path, '/');
+	if (slash != NULL) {
+		size_t n = slash == path ? 1 : (size_t)(slash - path);
+		memcpy(directory, path, n);
+		directory[n] = '\0';
+	}
+	int fd = hark__sys.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < LOCK_TRIES && fd >= 0; i++) {
+		if (hark__sys.flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return fd;
+		if ((errno != EWOULDBLOCK && errno != EINTR) || hark_sleep(LOCK_PAUSE_NS) < 0)
+			break;
+	}
+	if (fd >= 0)
+		(void)hark__sys.close(fd);
+	return -1;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* bind(2) found the path taken. 0: it is free now. */
+static int clear_path(const struct hark_endpoint *at, struct hark__hint *hint)
+{
+	struct stat before, after;
+	const char *path = path_of(at);
+	if (hark__sys.lstat(path, &before) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(before.st_mode)) {
+		hint->text = "the path exists and is not a socket: it is not removed";
+		return -EADDRINUSE;
+	}
+	int rc = probe_twice(at);
+	if (rc == -EADDRINUSE)
+		hint->text = "a live server has this path: ss -xlp tells which";
+	else if (rc < 0 && rc != -ECANCELED)
+		hint->text = "the path exists, and whether a server lives there cannot be told";
+	if (rc < 0)
+		return rc;
+	if (hark__sys.lstat(path, &after) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!same_file(&before, &after)) {
+		hint->text = "another server has just come to this path";
+		return -EADDRINUSE;
+	}
+	if (hark__sys.unlink(path) < 0 && errno != ENOENT) {
+		rc = -errno;
+		hint->text = "a dead server left the path, and it cannot be removed";
+		return rc;
+	}
+	return 0;
+}
+
+static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hint *hint)
+{
+	bool abstract = path_of(at)[0] == '\0';
+	int rc = -EADDRINUSE, turn = -1;
+	for (int i = 0; i < TRIES && rc == -EADDRINUSE; i++) {
+		rc = hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
+		if (rc != -EADDRINUSE)
+			break;
+		if (abstract) {
+			hint->text = "a live server has this name: ss -xlp tells which";
+			return rc;
+		}
+		if (turn < 0)
+			turn = take_turn(path_of(at));
+		int cleared = clear_path(at, hint);
+		if (cleared < 0) {
+			rc = cleared;
+			break;
+		}
+	}
+	if (turn >= 0)
+		(void)hark__sys.close(turn);
+	if (hint->text != NULL)
+		return rc;
+	if (rc == -ENOENT)
+		hint->text = "there is no such directory";
+	else if (rc == -EACCES)
+		hint->text = "the directory lets this user make nothing";
+	return rc;
+}
+
+/* through: the path by which what was opened with O_PATH can be changed; fchmod(2) and fchown(2) take no such descriptor. */
+static int set_mode_and_owner(const char *through, const struct hark_listen_opts *opts, const struct owner *owner, struct hark__hint *hint)
+{
+	if (opts->unix_mode != 0 && hark__sys.chmod(through, opts->unix_mode & 07777) < 0) {
+		hint->text = "unix_mode cannot be set";
+		return -errno;
+	}
+	if (opts->unix_owner != NULL && hark__sys.chown(through, owner->uid, owner->gid) < 0) {
+		hint->text = "unix_owner cannot be set";
+		return -errno;
+	}
+	return 0;
+}
+
+/* made: what is at the path now. */
+static int find_made(const char *path, int *fd, struct stat *made)
+{
+	*fd = hark__sys.open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (*fd < 0)
+		return -errno;
+	int rc = hark__sys.fstat(*fd, made) < 0 ? -errno : S_ISSOCK(made->st_mode) ? 0 : -EADDRINUSE; /* somebody was faster */
+	return rc < 0 ? hark__fd_fail(*fd, rc) : 0;
+}
+
+int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
+                    struct hark__hint *hint)
+{
+	struct owner owner;
+	const char *path = path_of(at);
+	int rc = parse_owner(opts->unix_owner, &owner, hint);
+	if (rc == 0)
+		rc = bind_clearing(fd, at, hint);
+	if (rc < 0 || path[0] == '\0')
+		return rc;
+	struct stat found;
+	char through[32];
+	int path_fd;
+	rc = find_made(path, &path_fd, &found);
+	if (rc < 0) {
+		if (hark__sys.lstat(path, &found) == 0) /* else gone, or out of reach */
+			hark__unix_unlink(at, found.st_dev, found.st_ino);
+		return rc;
+	}
+	*made = found;
+	(void)snprintf(through, sizeof through, "/proc/self/fd/%d", path_fd);
+	rc = set_mode_and_owner(through, opts, &owner, hint);
+	if (rc == -ENOENT) /* no /proc here */
+		rc = set_mode_and_owner(path, opts, &owner, hint);
+	(void)hark__sys.close(path_fd);
+	if (rc < 0)
+		hark__unix_unlink(at, made->st_dev, made->st_ino);
+	return rc;
+}
+
+void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino)
+{
+	struct stat st;
+	const char *path = path_of(at);
+	if (hark__sys.lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == dev && st.st_ino == ino)
+		(void)hark__sys.unlink(path);
+}

@@ -1,0 +1,206 @@
+/* drain.c — hark_drain() and hark_retire(): async-signal-safe, and heard by every worker, thread and child of this process.
+ *
+ * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
+ * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
+ * the ones of the process that forked it and of the one before as well; so ending one child does not drain its parent, and a connection's
+ * process hears of the service's drain also where the worker that forked it has died. Retiring is told by an eventfd of its own:
+ * it concerns those alone who accept, and who waits for a drain must not be woken by it.
+ *
+ * Any thread; hark_drain() also in signal handlers. */
+#include "loop/drain.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "hark.h"
+#include "base/sys.h"
+
+struct state {
+	_Atomic int64_t until; /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
+	atomic_bool retired;   /* seq_cst, likewise */
+};
+
+static struct state first = {.until = HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
+static _Atomic(struct state *) own = &first;
+static struct state *upstream, *far_upstream;
+static _Atomic int own_fd = -1, own_retire_fd = -1;
+static int upstream_fd = -1, upstream_retire_fd = -1, far_upstream_fd = -1;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int serving; /* guarded by lock */
+
+static void shorten(struct state *s, int64_t until)
+{
+	int64_t seen = atomic_load(&s->until);
+	while (until < seen && !atomic_compare_exchange_weak(&s->until, &seen, until))
+		;
+}
+
+static void tell(int fd)
+{
+	uint64_t one = 1;
+	while (fd >= 0 && hark__sys.write(fd, &one, sizeof one) < 0 && errno == EINTR)
+		;
+}
+
+void hark_drain(int64_t grace_ns)
+{
+	int saved = errno; /* the interrupted code's */
+	shorten(atomic_load(&own), hark_after(grace_ns < 0 ? 0 : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2 : grace_ns));
+	tell(atomic_load(&own_fd));
+	errno = saved;
+}
+
+void hark_retire(void)
+{
+	int saved = errno;
+	atomic_store(&atomic_load(&own)->retired, true);
+	tell(atomic_load(&own_retire_fd));
+	errno = saved;
+}
+
+bool hark__retired(void)
+{
+	return atomic_load(&atomic_load(&own)->retired) || (upstream != NULL && atomic_load(&upstream->retired));
+}
+
+/* Made when it is first asked for: a child that serves one connection needs none. */
+int hark__retire_fd(void)
+{
+	if (atomic_load(&own_retire_fd) < 0)
+		atomic_store(&own_retire_fd, hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	return atomic_load(&own_retire_fd) < 0 ? -errno : atomic_load(&own_retire_fd);
+}
+
+int hark__retire_upstream_fd(void)
+{
+	return upstream_retire_fd;
+}
+
+static int64_t earlier(int64_t until, struct state *s)
+{
+	int64_t other = s != NULL ? atomic_load(&s->until) : HARK_FOREVER;
+	return until < other ? until : other;
+}
+
+int64_t hark__drain_until(void)
+{
+	return earlier(earlier(atomic_load(&atomic_load(&own)->until), upstream), far_upstream);
+}
+
+int64_t hark_drain_deadline(void)
+{
+	return hark__drain_until();
+}
+
+void hark__drain_fds(int fds[HARK__DRAIN_FDS])
+{
+	fds[0] = atomic_load(&own_fd);
+	fds[1] = upstream_fd;
+	fds[2] = far_upstream_fd;
+}
+
+int hark__drain_poll(struct pollfd p[HARK__DRAIN_FDS])
+{
+	int fds[HARK__DRAIN_FDS], n = 0;
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		if (fds[i] >= 0)
+			p[n++] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+	return n;
+}
+
+bool hark__drain_has_upstream(void)
+{
+	return upstream_fd >= 0;
+}
+
+/* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
+static int renew(struct state *old)
+{
+	int fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	struct state *s = hark__sys.mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (s == MAP_FAILED) {
+		(void)hark__sys.close(fd);
+		return -ENOMEM;
+	}
+	atomic_store(&s->until, HARK_FOREVER);
+	atomic_store(&own, s);
+	atomic_store(&own_fd, fd);
+	if (old != NULL && atomic_load(&old->until) != HARK_FOREVER) {
+		shorten(s, atomic_load(&old->until));
+		tell(fd);
+	}
+	if (old != NULL && atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
+		atomic_store(&s->retired, true);
+	return 0;
+}
+
+static void empty(int fd)
+{
+	uint64_t count;
+	while (fd >= 0 && hark__sys.read(fd, &count, sizeof count) < 0 && errno == EINTR)
+		;
+}
+
+/* Takes back what the descriptors tell of a drain that is over. With lock. A drain that begins meanwhile is told again. */
+static void untell(void)
+{
+	empty(atomic_load(&own_fd));
+	empty(atomic_load(&own_retire_fd));
+	if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
+		tell(atomic_load(&own_fd));
+	if (atomic_load(&atomic_load(&own)->retired))
+		tell(atomic_load(&own_retire_fd));
+}
+
+int hark__drain_enter(void)
+{
+	int r = 0;
+	pthread_mutex_lock(&lock);
+	if (atomic_load(&own_fd) < 0)
+		r = renew(&first);
+	else if (serving == 0) /* hark_drain() may have written after the last serve had left */
+		untell();
+	if (r == 0)
+		serving++;
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+void hark__drain_leave(void)
+{
+	pthread_mutex_lock(&lock);
+	if (--serving == 0) {
+		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
+		atomic_store(&first.until, HARK_FOREVER);
+		atomic_store(&atomic_load(&own)->retired, false);
+		atomic_store(&first.retired, false);
+		untell();
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+void hark__drain_forked(void)
+{
+	struct state *parents = atomic_load(&own);
+	int parents_fd = atomic_load(&own_fd);
+	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
+	serving = 1;
+	if (renew(NULL) < 0)
+		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
+	if (far_upstream_fd >= 0)
+		(void)hark__sys.close(far_upstream_fd);
+	if (upstream_retire_fd >= 0)
+		(void)hark__sys.close(upstream_retire_fd);
+	far_upstream = upstream;
+	far_upstream_fd = upstream_fd;
+	upstream = parents;
+	upstream_fd = parents_fd;
+	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);
+}

@@ -1,0 +1,155 @@
+/* engine_epoll.c — the epoll(7) engine: one edge-triggered registration a descriptor, made when somebody first waits there and
+ * kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
+ *
+ * One thread: the loop's. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "loop/engine.h"
+#include "hark.h"
+#include "base/sys.h"
+
+#define BATCH 512 /* events taken at once: as many as wait, so that the kernel is asked seldom */
+#define AHEAD 4   /* events */
+
+struct epoll_engine {
+	struct hark__engine e;
+	int fd;
+	bool no_pwait2; /* the kernel is older than 5.11: milliseconds it is */
+	struct hark__source **sources; /* the registered ones, each at its index: to be let go when the engine closes */
+	uint32_t n, cap;
+	struct epoll_event events[BATCH];
+};
+
+static struct epoll_engine *mine(struct hark__engine *e)
+{
+	return hark__container(e, struct epoll_engine, e);
+}
+
+static int open_epoll(struct hark__engine **out)
+{
+	struct epoll_engine *m = hark__sys.calloc(1, sizeof *m);
+	if (m == NULL)
+		return -ENOMEM;
+	m->e.ops = &hark__engine_epoll;
+	m->fd = hark__sys.epoll_create1(EPOLL_CLOEXEC);
+	if (m->fd < 0) {
+		int r = -errno;
+		free(m);
+		return r;
+	}
+	*out = &m->e;
+	return 0;
+}
+
+static void close_epoll(struct hark__engine *e)
+{
+	for (uint32_t i = 0; i < mine(e)->n; i++)
+		hark__source_left(mine(e)->sources[i]);
+	free(mine(e)->sources);
+	(void)hark__sys.close(mine(e)->fd);
+	free(mine(e));
+}
+
+/* The registrations belong to the open file, which the parent still has: closing this descriptor leaves them alone. */
+static void forked_epoll(struct hark__engine *e)
+{
+	(void)hark__sys.close(mine(e)->fd);
+	mine(e)->fd = -1; /* a source that is detached in the child must not find another file under the number */
+}
+
+static int grow(struct epoll_engine *m)
+{
+	uint32_t cap = m->cap ? m->cap * 2 : 64;
+	struct hark__source **sources = hark__sys.realloc(m->sources, cap * sizeof *sources);
+	if (sources == NULL)
+		return -ENOMEM;
+	m->sources = sources;
+	m->cap = cap;
+	return 0;
+}
+
+static int arm_epoll(struct hark__engine *e, struct hark__source *s, unsigned events)
+{
+	(void)events; /* both directions at once: adding the second one later would cost a call and gain nothing */
+	struct epoll_engine *m = mine(e);
+	if (s->engine != NULL)
+		return 0;
+	if (m->n == m->cap && grow(m) < 0)
+		return -ENOMEM;
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.ptr = s};
+	if (hark__sys.epoll_ctl(m->fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
+		return -errno;
+	s->engine = e;
+	s->index = m->n;
+	m->sources[m->n++] = s;
+	return 0;
+}
+
+/* Always by name: a program that was given a copy of the descriptor would keep the registration alive after our close. */
+static void detach_epoll(struct hark__engine *e, struct hark__source *s)
+{
+	struct epoll_engine *m = mine(e);
+	struct epoll_event unused = {0};
+	(void)hark__sys.epoll_ctl(m->fd, EPOLL_CTL_DEL, s->fd, &unused);
+	m->sources[s->index] = m->sources[--m->n];
+	m->sources[s->index]->index = s->index;
+}
+
+static unsigned bits(uint32_t events)
+{
+	unsigned b = 0;
+	if (events & EPOLLIN)
+		b |= HARK__IN;
+	if (events & EPOLLOUT)
+		b |= HARK__OUT;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
+		b |= HARK__IN | HARK__OUT | HARK__HUP;
+	return b;
+}
+
+static int wait_once(struct epoll_engine *m, int64_t timeout_ns)
+{
+	if (timeout_ns > 0 && !m->no_pwait2) {
+		struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
+		int n = hark__sys.epoll_pwait2(m->fd, m->events, BATCH, &t, NULL);
+		if (n >= 0 || errno != ENOSYS)
+			return n;
+		m->no_pwait2 = true;
+	}
+	int64_t ms = timeout_ns <= 0 ? timeout_ns : (timeout_ns + HARK_MS - 1) / HARK_MS;
+	return hark__sys.epoll_wait(m->fd, m->events, BATCH, ms > 60000 ? 60000 : (int)ms);
+}
+
+/* The sources of a large batch, and then who waits for them, are fetched some events ahead: see fetch_ahead() in fiber.c. */
+static inline __attribute__((always_inline)) void fetch_ahead(const struct epoll_engine *m, int i, int n)
+{
+	if (i + 2 * AHEAD < n)
+		__builtin_prefetch(m->events[i + 2 * AHEAD].data.ptr, 1);
+	if (i + AHEAD < n)
+		__builtin_prefetch(((const struct hark__source *)m->events[i + AHEAD].data.ptr)->in, 1);
+}
+
+static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
+{
+	struct epoll_engine *m = mine(e);
+	int n = wait_once(m, timeout_ns);
+	if (n < 0)
+		return -errno;
+	for (int i = 0; i < n; i++) {
+		fetch_ahead(m, i, n);
+		hark__source_ready(e, m->events[i].data.ptr, bits(m->events[i].events));
+	}
+	return 0;
+}
+
+const struct hark__engine_ops hark__engine_epoll = {
+	.name = "epoll",
+	.open = open_epoll,
+	.close = close_epoll,
+	.forked = forked_epoll,
+	.arm = arm_epoll,
+	.detach = detach_epoll,
+	.wait = wait_epoll,
+};

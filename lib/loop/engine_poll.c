@@ -1,0 +1,138 @@
+/* engine_poll.c — the portable engine, on poll(2): a flat array of what is waited for, scanned at every wait. For systems
+ * without the other two, and as their measure. Interest lasts until the event comes or the source is detached.
+ *
+ * One thread: the loop's. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "loop/engine.h"
+#include "hark.h"
+#include "base/sys.h"
+
+struct poll_engine {
+	struct hark__engine e;
+	struct pollfd *fds;
+	struct hark__source **sources; /* as many, in the same order */
+	uint32_t n, cap;
+};
+
+static struct poll_engine *mine(struct hark__engine *e)
+{
+	return hark__container(e, struct poll_engine, e);
+}
+
+static int open_poll(struct hark__engine **out)
+{
+	struct poll_engine *m = hark__sys.calloc(1, sizeof *m);
+	if (m == NULL)
+		return -ENOMEM;
+	m->e.ops = &hark__engine_poll;
+	*out = &m->e;
+	return 0;
+}
+
+static void close_poll(struct hark__engine *e)
+{
+	for (uint32_t i = 0; i < mine(e)->n; i++)
+		hark__source_left(mine(e)->sources[i]);
+	free(mine(e)->fds);
+	free(mine(e)->sources);
+	free(mine(e));
+}
+
+static void forked_poll(struct hark__engine *e)
+{
+	(void)e; /* holds no descriptor */
+}
+
+static int grow(struct poll_engine *m)
+{
+	uint32_t cap = m->cap ? m->cap * 2 : 64;
+	struct pollfd *fds = hark__sys.realloc(m->fds, cap * sizeof *fds);
+	if (fds == NULL)
+		return -ENOMEM;
+	m->fds = fds;
+	struct hark__source **sources = hark__sys.realloc(m->sources, cap * sizeof *sources);
+	if (sources == NULL)
+		return -ENOMEM;
+	m->sources = sources;
+	m->cap = cap;
+	return 0;
+}
+
+static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned events)
+{
+	struct poll_engine *m = mine(e);
+	if (s->engine == NULL) {
+		if (m->n == m->cap && grow(m) < 0)
+			return -ENOMEM;
+		s->index = m->n++;
+		s->engine = e;
+		m->sources[s->index] = s;
+		m->fds[s->index] = (struct pollfd){.fd = s->fd};
+	}
+	m->fds[s->index].fd = s->fd;
+	m->fds[s->index].events |= (short)((events & HARK__IN ? POLLIN | POLLRDHUP : 0) | (events & HARK__OUT ? POLLOUT : 0));
+	return 0;
+}
+
+static void detach_poll(struct hark__engine *e, struct hark__source *s)
+{
+	struct poll_engine *m = mine(e);
+	m->n--;
+	m->fds[s->index] = m->fds[m->n];
+	m->sources[s->index] = m->sources[m->n];
+	m->sources[s->index]->index = s->index;
+}
+
+/* Interest is spent once the event has come, so that nobody's readiness spins the loop; a descriptor without interest is
+ * not even polled for errors (negative: ignored). */
+static void spend(struct pollfd *p, unsigned bits)
+{
+	if (bits & HARK__IN)
+		p->events &= (short)~(POLLIN | POLLRDHUP);
+	if (bits & HARK__OUT)
+		p->events &= (short)~POLLOUT;
+	if (p->events == 0)
+		p->fd = -1;
+}
+
+static unsigned bits(short revents)
+{
+	unsigned b = 0;
+	if (revents & POLLIN)
+		b |= HARK__IN;
+	if (revents & POLLOUT)
+		b |= HARK__OUT;
+	if (revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL))
+		b |= HARK__IN | HARK__OUT | HARK__HUP;
+	return b;
+}
+
+static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
+{
+	struct poll_engine *m = mine(e);
+	struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
+	int n = hark__sys.ppoll(m->fds, m->n, timeout_ns < 0 ? NULL : &t, NULL);
+	if (n < 0)
+		return -errno;
+	for (uint32_t i = 0; i < m->n && n > 0; i++) {
+		if (m->fds[i].revents == 0)
+			continue;
+		n--;
+		unsigned b = bits(m->fds[i].revents);
+		spend(&m->fds[i], b);
+		hark__source_ready(e, m->sources[i], b);
+	}
+	return 0;
+}
+
+const struct hark__engine_ops hark__engine_poll = {
+	.name = "poll",
+	.open = open_poll,
+	.close = close_poll,
+	.forked = forked_poll,
+	.arm = arm_poll,
+	.detach = detach_poll,
+	.wait = wait_poll,
+};

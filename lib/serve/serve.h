@@ -1,0 +1,121 @@
+/* serve.h — the inside of hark_serve(): what the four models share, and the little in which they differ. */
+#ifndef HARK__SERVE_H
+#define HARK__SERVE_H
+
+#include "conn/conn.h"
+#include "loop/drain.h"
+#include "loop/fiber.h"
+#include "hark.h"
+
+#define HARK__WORKERS_MAX 64
+
+struct hark__model {
+	/* Has the box serve c, which the server counts already. On success c is the model's, until hark__server_ended().
+	 * -EAGAIN, -ENOMEM: no process, thread or fiber to be had now; c stays the caller's. */
+	int (*start)(struct hark__server *s, struct hark_conn *c);
+	/* A drain begins: ends what is idle and would not notice by itself. NULL: nothing to do. */
+	void (*drain)(struct hark__server *s);
+	/* The grace has ended, late_ns ago: cuts what is left. Called again until nothing is, or the server gives up. */
+	void (*cut)(struct hark__server *s, int64_t late_ns);
+	/* hark_serve() returns while connections do not notice that they were cut: hark__server_leave() for each. */
+	void (*abandon)(struct hark__server *s);
+	bool gathers; /* boxes run on the loop's own thread: replies to datagrams may gather */
+};
+
+extern const struct hark__model hark__model_inline, hark__model_process, hark__model_thread, hark__model_fiber;
+
+/* One listener at work. */
+struct hark__acceptor {
+	struct hark__waiter waiter; /* something has come */
+	struct hark__waiter sender; /* the batch's boxes have run: send the replies */
+	struct hark__server *server;
+	struct hark_listener *listener;
+	struct hark__datagram_socket *datagrams; /* datagrams; else NULL */
+	/* inetd's wait (opts.wait), see serve_wait.c: */
+	bool lent;                 /* a box has the socket */
+	unsigned futile;           /* boxes in a row that left the socket as it was */
+	uint64_t before;           /* a digest of what was waiting there when the box began */
+	struct hark__timer retry;
+};
+
+struct hark__server {
+	struct hark_serve_opts opts;
+	const struct hark__model *model;
+	hark_box *box;
+	void *arg;
+	struct hark__loop *loop;
+	struct hark__acceptor *acceptors;
+	int n_acceptors;
+	struct hark__list conns;   /* connections in this process, where the model lists them */
+	struct hark__list running; /* serve_fiber.c: those whose fiber runs */
+	unsigned n_conns;          /* being served, wherever */
+	struct hark_conn *stuck;   /* accepted, but start() had no room: served first when there is */
+	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
+	bool paused;               /* accepts nothing until a connection ends or the timer */
+	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
+	bool retired; /* the acceptors are closed, and what is connected goes on */
+	bool draining, cut, done;
+	bool abandoned; /* has returned: what still ends has left already */
+	bool overtime; /* a connection lasted to the end of the grace */
+	struct hark__timer retry;  /* while paused; kept */
+	bool retrying;             /* it is set */
+	struct hark__waiter retry_waiter;
+	struct hark__source drain[HARK__DRAIN_FDS]; /* this process's and those it comes from, drain.h */
+	struct hark__waiter drain_waiter;
+	struct hark__timer drain_timer; /* looks whether the grace has ended, or was shortened */
+	struct hark__waiter drain_tick;
+	struct hark__source retire[2]; /* likewise */
+	struct hark__waiter retire_waiter;
+	struct hark__source life;  /* a worker's: its supervisor holds the other end; -1: none */
+	struct hark__waiter life_waiter;
+	struct hark__fiber *waiting;  /* in hark_serve(): woken when all is over */
+	struct hark_scope scope;      /* serve_fiber.c: the boxes' fibers */
+	struct hark__timer late;      /* serve_fiber.c: closes what has not spoken when a drain began */
+	struct hark__waiter late_waiter;
+};
+
+/* What runs in the connection's own process, thread or fiber: events, box, orderly end. Frees c. */
+void hark__server_run(struct hark__server *s, struct hark_conn *c);
+
+/* Closes what was served, in order or, as hark_outcome() says, not. Frees c. */
+void hark__server_end(struct hark_conn *c);
+
+/* A connection that start() took is over; lent, ticket: its conn's. On the loop's thread. */
+void hark__server_ended(struct hark__server *s, struct hark__acceptor *lent, int ticket);
+
+/* Tells leave(), if there is one. ticket -1: nothing to tell. */
+void hark__server_leave(struct hark__server *s, int ticket);
+
+/* Whether there is room for one more; pauses the acceptors if not. */
+bool hark__server_may_accept(struct hark__server *s);
+
+/* Whether something waits at the acceptor and pace() lets it in; watches or pauses the acceptor if not. After true: hark__server_start(), or
+ * hark__acceptor_unused() if nothing was taken. */
+bool hark__acceptor_paced(struct hark__acceptor *a);
+void hark__acceptor_unused(struct hark__acceptor *a);
+
+/* Has c admitted, counts it and hands it to the model; true as well if it was shed. false: there was no room; it is kept, and handed
+ * over when there is. */
+bool hark__server_start(struct hark__server *s, struct hark_conn *c);
+
+/* Waits for more at the acceptor. */
+void hark__acceptor_watch(struct hark__acceptor *a);
+
+void hark__server_event(struct hark__server *s, struct hark_event e);
+
+/* The events of a connection's beginning and end; err: 0 or -errno that ended it. */
+void hark__server_opened(struct hark__server *s, struct hark_conn *c);
+void hark__server_closed(struct hark__server *s, struct hark_conn *c, int err);
+
+/* Serves in this process until drained. life_fd: see struct hark__server. */
+int hark__work(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd);
+
+/* workers.c: forks and supervises processes that each work. */
+int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n);
+
+/* serve_wait.c: lends the acceptor's socket to a box, and takes it back. */
+void hark__acceptor_lend(struct hark__acceptor *a);
+void hark__acceptor_prepare(struct hark__acceptor *a); /* before anything comes: see arrival() there */
+void hark__acceptor_returned(struct hark__acceptor *a);
+
+#endif

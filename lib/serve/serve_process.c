@@ -1,0 +1,127 @@
+/* serve_process.c — the classic concurrent server: a forked child for each connection.
+ *
+ * A child's end is noticed by its pidfd and waited for by its own number, so children of the caller's are never touched, and
+ * SIGCHLD stays the caller's. A child knows nothing of the parent's loop: its calls wait in poll(2). */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "loop/drain.h"
+#include "conn/listen.h"
+#include "serve/serve.h"
+#include "base/sys.h"
+
+#define LOOK_NS (100 * HARK_MS) /* between looks at a child that there was no descriptor for */
+#define DEAF_NS HARK_S            /* past the grace's end: a child that still runs then is killed */
+
+struct child {
+	struct hark__list link; /* in server->conns */
+	struct hark__source pidfd;
+	struct hark__waiter waiter;
+	struct hark__timer look;
+	struct hark__server *server;
+	struct hark__acceptor *lent;
+	int ticket;
+	pid_t pid;
+};
+
+static void child_ended(struct child *p)
+{
+	struct hark__server *s = p->server;
+	struct hark__acceptor *lent = p->lent;
+	int ticket = p->ticket;
+	hark__timer_clear(s->loop, &p->look);
+	hark__source_detach(&p->pidfd);
+	if (p->pidfd.fd >= 0)
+		(void)hark__sys.close(p->pidfd.fd);
+	hark__list_remove(&p->link);
+	free(p);
+	hark__server_ended(s, lent, ticket);
+}
+
+static void watch(struct child *p)
+{
+	struct hark__loop *l = p->server->loop;
+	struct hark__engine *e = hark__loop_engine(l);
+	p->pidfd.in = &p->waiter;
+	hark__ready_clear(&p->pidfd, HARK__IN | HARK__OUT);
+	if (p->pidfd.fd < 0 || e->ops->arm(e, &p->pidfd, HARK__IN) < 0)
+		(void)hark__timer_set(l, &p->look, hark_after(LOOK_NS)); /* its slot exists: it was set at the start */
+}
+
+static void child_run(struct hark__waiter *w)
+{
+	struct child *p = hark__container(w, struct child, waiter);
+	siginfo_t info = {0};
+	int r = hark__sys.waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG);
+	if (r == 0 && info.si_pid == 0)
+		watch(p); /* not yet */
+	else if (r == 0 || errno != EINTR)
+		child_ended(p); /* ECHILD: the caller ignores SIGCHLD, so the kernel has reaped it */
+	else
+		hark__loop_wake(p->server->loop, w);
+}
+
+static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c)
+{
+	hark__drain_forked();
+	for (int i = 0; i < s->n_acceptors; i++)
+		if (s->acceptors[i].listener->src.fd >= 0 && !s->opts.wait) {
+			(void)hark__sys.close(s->acceptors[i].listener->src.fd);
+			s->acceptors[i].listener->src.fd = -1;
+		}
+	for (struct hark__list *at = s->pending.next; at != &s->pending; at = at->next) /* others' connections */
+		(void)hark__sys.close(hark__container(at, struct hark_conn, link)->src.fd);
+	if (s->life.fd >= 0)
+		(void)hark__sys.close(s->life.fd);
+	hark__wait_served(true);
+	hark__server_run(s, c);
+	_exit(0);
+}
+
+static int start(struct hark__server *s, struct hark_conn *c)
+{
+	struct child *p = hark__sys.calloc(1, sizeof *p);
+	if (p == NULL)
+		return -ENOMEM;
+	p->server = s;
+	p->waiter.run = child_run;
+	p->look.waiter = &p->waiter;
+	int r = hark__timer_set(s->loop, &p->look, HARK_FOREVER);
+	pid_t pid = r == 0 ? hark__sys.fork() : -1;
+	if (pid < 0) {
+		r = r < 0 ? r : -errno;
+		hark__timer_clear(s->loop, &p->look);
+		free(p);
+		return r;
+	}
+	if (pid == 0)
+		serve_in_child(s, c);
+	p->lent = c->lent;
+	p->ticket = c->ticket;
+	hark__conn_free(c);
+	p->pid = pid;
+	hark__source_init(&p->pidfd, hark__sys.pidfd_open(pid, 0));
+	hark__list_append(&s->conns, &p->link);
+	watch(p);
+	return 0;
+}
+
+/* The children have heard of the drain themselves, know its deadline, and have things of their own to end: programs. What is
+ * left a while later does not listen. */
+static void cut(struct hark__server *s, int64_t late_ns)
+{
+	if (late_ns < DEAF_NS)
+		return;
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+		(void)hark__sys.kill(hark__container(at, struct child, link)->pid, SIGKILL);
+}
+
+static void abandon(struct hark__server *s)
+{
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+		hark__server_leave(s, hark__container(at, struct child, link)->ticket);
+}
+
+const struct hark__model hark__model_process = {.start = start, .cut = cut, .abandon = abandon};

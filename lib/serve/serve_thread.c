@@ -1,0 +1,106 @@
+/* serve_thread.c — a thread for each connection. Its calls wait in poll(2); its end is posted to the worker's loop.
+ *
+ * Signals stay with the thread that serves: connection threads block them all. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "serve/serve.h"
+#include "base/sys.h"
+
+struct threaded {
+	struct hark__list link;    /* in server->conns: the loop's thread alone */
+	struct hark__waiter ended; /* posted when the thread is through */
+	struct hark__server *server;
+	struct hark_conn *conn;
+	struct hark__acceptor *lent;
+	int ticket;
+	pthread_mutex_t lock;
+	bool closing;              /* guarded by lock: conn must not be cut any more */
+};
+
+static void ended_run(struct hark__waiter *w)
+{
+	struct threaded *t = hark__container(w, struct threaded, ended);
+	struct hark__server *s = t->server;
+	struct hark__acceptor *lent = t->lent;
+	int ticket = t->ticket;
+	hark__list_remove(&t->link);
+	(void)pthread_mutex_destroy(&t->lock);
+	free(t);
+	hark__server_ended(s, lent, ticket);
+}
+
+static void *thread_main(void *arg)
+{
+	struct threaded *t = arg;
+	struct hark__server *s = t->server;
+	struct hark_conn *c = t->conn;
+	hark__wait_served(true);
+	hark__server_opened(s, c);
+	s->box(c, s->arg);
+	int err = c->status < 0 ? 0 : hark__conn_flush_last(c);
+	pthread_mutex_lock(&t->lock);
+	t->closing = true;
+	pthread_mutex_unlock(&t->lock);
+	hark__server_closed(s, c, err);
+	hark__server_end(c);
+	hark__loop_post(s->loop, &t->ended);
+	return NULL;
+}
+
+static int create(struct threaded *t, size_t stack_bytes)
+{
+	sigset_t all, old;
+	pthread_attr_t attr;
+	pthread_t thread;
+	(void)pthread_attr_init(&attr);
+	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	if (stack_bytes > 0)
+		(void)pthread_attr_setstacksize(&attr, stack_bytes); /* too small for the system: its default */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	int r = hark__sys.pthread_create(&thread, &attr, thread_main, t);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	(void)pthread_attr_destroy(&attr);
+	return -r;
+}
+
+static int start(struct hark__server *s, struct hark_conn *c)
+{
+	struct threaded *t = hark__sys.calloc(1, sizeof *t);
+	if (t == NULL)
+		return -ENOMEM;
+	*t = (struct threaded){.ended.run = ended_run, .server = s, .conn = c, .lent = c->lent, .ticket = c->ticket};
+	(void)pthread_mutex_init(&t->lock, NULL);
+	hark__list_append(&s->conns, &t->link);
+	int r = create(t, s->opts.stack_bytes);
+	if (r < 0) {
+		hark__list_remove(&t->link);
+		(void)pthread_mutex_destroy(&t->lock);
+		free(t);
+	}
+	return r;
+}
+
+/* Wakes those that wait in poll(2) with a longer time-out in mind. */
+static void cut(struct hark__server *s, int64_t late_ns)
+{
+	(void)late_ns;
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next) {
+		struct threaded *t = hark__container(at, struct threaded, link);
+		pthread_mutex_lock(&t->lock);
+		if (!t->closing && t->conn->src.fd >= 0)
+			(void)hark__sys.shutdown(t->conn->src.fd, SHUT_RDWR);
+		pthread_mutex_unlock(&t->lock);
+	}
+}
+
+static void abandon(struct hark__server *s)
+{
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+		hark__server_leave(s, hark__container(at, struct threaded, link)->ticket);
+}
+
+const struct hark__model hark__model_thread = {.start = start, .cut = cut, .abandon = abandon};

@@ -1,0 +1,128 @@
+/* serve_wait.c — inetd's wait: the box, usually a program, gets the listening socket itself, and the server looks away until
+ * it returns.
+ *
+ * A program that exits without taking anything would be started again at once, for ever. So what waits there is looked at
+ * before and after (nothing is taken): a box that left it as it was is tried again with growing delay, up to 10 s, and at once
+ * again when one has taken something. The service is never given up. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <time.h>
+
+#include "conn/listen.h"
+#include "serve/serve.h"
+#include "base/sys.h"
+
+#define DELAY_FIRST_NS (250 * HARK_MS)
+#define DELAY_MAX_NS   (10 * HARK_S)
+#define DIGEST_BYTES   512
+
+static uint64_t mix(uint64_t h, const void *data, size_t n) /* FNV-1a */
+{
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ ((const unsigned char *)data)[i]) * UINT64_C(0x100000001b3);
+	return h;
+}
+
+/* When the datagram that was just looked at arrived, or 0: two that a peer sends one after the other may be the same to the
+ * byte. The first call has the kernel keep the times, a moment later; for one that came before, it makes up the present. socket(7). */
+static int64_t arrival(int fd)
+{
+	struct timespec now, t;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	if (hark__sys.ioctl(fd, SIOCGSTAMPNS, &t) < 0)
+		return 0; /* none looked at yet; or a unix socket, which keeps none */
+	bool made_up = t.tv_sec > now.tv_sec || (t.tv_sec == now.tv_sec && t.tv_nsec >= now.tv_nsec);
+	return made_up ? 0 : t.tv_sec * HARK_S + t.tv_nsec;
+}
+
+/* Of a datagram socket: its first datagram, sender and time; of a TCP listener: how many wait (tcp(7), TCP_INFO: tcpi_unacked is the
+ * accept queue's length there). Never 0; 0: nothing waits. Others cannot be looked into: 1 if something waits. */
+static uint64_t digest(const struct hark__acceptor *a)
+{
+	char head[DIGEST_BYTES];
+	struct sockaddr_storage from = {0};
+	socklen_t len = sizeof from;
+	struct tcp_info info;
+	socklen_t info_len = sizeof info;
+	int fd = a->listener->src.fd;
+	if (a->listener->type == SOCK_DGRAM) {
+		struct iovec v = {head, sizeof head};
+		struct msghdr m = {.msg_name = &from, .msg_namelen = len, .msg_iov = &v, .msg_iovlen = 1};
+		ssize_t n = hark__sys.recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT);
+		bool none = n < 0 && errno == EAGAIN;
+		int64_t at = arrival(fd);
+		if (n < 0)
+			return !none; /* cannot be told: then a box looks */
+		uint64_t h = mix(UINT64_C(0xcbf29ce484222325), &at, sizeof at);
+		return mix(mix(h, &from, m.msg_namelen), head, (size_t)n) | 1;
+	}
+	if (hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) == 0)
+		return info.tcpi_unacked;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return hark__sys.poll(&p, 1, 0) != 0;
+}
+
+static bool took_something(const struct hark__acceptor *a, uint64_t after)
+{
+	if (a->listener->type == SOCK_DGRAM)
+		return after != a->before;
+	return after == 0 || after < a->before;
+}
+
+void hark__acceptor_prepare(struct hark__acceptor *a)
+{
+	if (a->listener->type == SOCK_DGRAM && a->listener->src.fd >= 0)
+		(void)arrival(a->listener->src.fd);
+}
+
+void hark__acceptor_lend(struct hark__acceptor *a)
+{
+	struct hark__server *s = a->server;
+	struct hark_conn *c;
+	bool delayed = a->retry.node.place != 0; /* another acceptor's pause must not end this one's back-off */
+	if (s->draining || a->listener->src.fd < 0 || !hark__server_may_accept(s) || a->lent || delayed)
+		return;
+	a->before = digest(a);
+	if (a->before == 0) {
+		hark__acceptor_watch(a);
+		return;
+	}
+	if (!hark__acceptor_paced(a))
+		return;
+	hark__acceptor_unused(a); /* no connection */
+	int fd = hark__sys.fcntl(a->listener->src.fd, F_DUPFD_CLOEXEC, 3);
+	int r = fd < 0 ? -errno : hark__conn_new(fd, a->listener->type == SOCK_DGRAM ? HARK__DATAGRAM : HARK__FILE, &c);
+	if (r == 0) {
+		c->lent = a;
+		a->lent = true;
+		(void)hark__server_start(s, c); /* without room it is tried again as it is: lent all the same */
+		return;
+	}
+	if (fd >= 0)
+		(void)hark__sys.close(fd);
+	if (hark__timer_set(s->loop, &a->retry, hark_after(DELAY_FIRST_NS)) < 0)
+		hark__loop_wake(s->loop, &a->waiter);
+}
+
+void hark__acceptor_returned(struct hark__acceptor *a)
+{
+	struct hark__server *s = a->server;
+	a->lent = false;
+	if (s->draining || a->listener->src.fd < 0)
+		return;
+	uint64_t after = digest(a);
+	a->futile = after == 0 || took_something(a, after) ? 0 : a->futile + 1;
+	if (a->futile == 0) {
+		hark__loop_wake(s->loop, &a->waiter);
+		return;
+	}
+	int64_t delay = DELAY_FIRST_NS;
+	for (unsigned i = 1; i < a->futile && delay < DELAY_MAX_NS; i++)
+		delay *= 2;
+	if (hark__timer_set(s->loop, &a->retry, hark_after(delay < DELAY_MAX_NS ? delay : DELAY_MAX_NS)) < 0)
+		hark__loop_wake(s->loop, &a->waiter);
+}

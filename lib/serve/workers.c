@@ -1,0 +1,271 @@
+/* workers.c — N workers: forked processes that all accept from the same sockets, watched by the process that forked them.
+ *
+ * The supervisor serves nobody. It waits for its workers' pidfds, restarts the dead with back-off, and passes a drain on by the
+ * shared state of drain.c. A worker learns of its supervisor's death by a pipe that only the supervisor can write to, and
+ * then drains by itself. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "loop/drain.h"
+#include "conn/listen.h"
+#include "serve/serve.h"
+#include "base/sys.h"
+
+#define BACKOFF_FIRST_NS (100 * HARK_MS)
+#define BACKOFF_MAX_NS   (10 * HARK_S)
+#define LIVED_NS         (10 * HARK_S) /* a worker that lived so long is restarted at once when it dies */
+#define NAP_MS           50            /* between looks, where the supervisor cannot wait for what happens */
+#define KILL_NS          (3 * HARK_S)  /* past the grace's end: it has not even cut its connections */
+
+struct worker {
+	pid_t pid; /* 0: not running */
+	struct hark__source pidfd;
+	int64_t started;
+	int64_t again;   /* when to start it, if it does not run */
+	int64_t backoff; /* 0: at once */
+};
+
+struct nap {
+	struct hark__waiter waiter;
+	struct hark__timer timer;
+	struct hark__fiber *fiber;
+};
+
+struct supervisor {
+	struct hark__server *server;
+	struct hark_listener *const *listeners;
+	int n_listeners;
+	struct worker workers[HARK__WORKERS_MAX];
+	int n;
+	int life[2]; /* [0] the workers', [1] ours */
+	struct hark__source drain[HARK__DRAIN_FDS];
+	struct hark__source retire;
+	bool retired;
+	bool cut;
+};
+
+static _Noreturn void be_worker(struct supervisor *v)
+{
+	hark__drain_forked();
+	(void)hark__sys.close(v->life[1]);
+	for (int i = 0; i < v->n; i++)
+		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
+			(void)hark__sys.close(v->workers[i].pidfd.fd);
+	int r = hark__work(v->server, v->listeners, v->n_listeners, v->life[0]);
+	_exit(r == 0 ? 0 : r == -ETIMEDOUT ? 2 : 1);
+}
+
+static void schedule(struct worker *w)
+{
+	int64_t now = hark_now();
+	if (w->started != 0 && now - w->started > LIVED_NS)
+		w->backoff = 0;
+	w->again = now + w->backoff;
+	w->backoff = w->backoff == 0 ? BACKOFF_FIRST_NS : w->backoff * 2 < BACKOFF_MAX_NS ? w->backoff * 2 : BACKOFF_MAX_NS;
+}
+
+static int start_worker(struct supervisor *v, struct worker *w)
+{
+	w->started = hark_now();
+	pid_t pid = hark__sys.fork();
+	if (pid == 0)
+		be_worker(v);
+	if (pid < 0) {
+		int r = -errno;
+		schedule(w);
+		return r;
+	}
+	int fd = hark__sys.pidfd_open(pid, 0);
+	w->pid = pid;
+	hark__source_init(&w->pidfd, fd);
+	hark__ready_clear(&w->pidfd, HARK__IN | HARK__OUT);
+	hark__server_event(v->server, (struct hark_event){.kind = HARK_EVENT_WORKER_UP, .pid = pid});
+	return 0;
+}
+
+static int wait_status(const siginfo_t *i)
+{
+	if (i->si_code == CLD_EXITED)
+		return i->si_status << 8;
+	return i->si_status | (i->si_code == CLD_DUMPED ? 0x80 : 0);
+}
+
+/* true: it has ended, and is taken note of. */
+static bool reap(struct supervisor *v, struct worker *w)
+{
+	siginfo_t info = {0};
+	int r = hark__sys.waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
+	if ((r == 0 && info.si_pid == 0) || (r < 0 && errno == EINTR))
+		return false;
+	hark__source_detach(&w->pidfd);
+	if (w->pidfd.fd >= 0)
+		(void)hark__sys.close(w->pidfd.fd);
+	if (info.si_code == CLD_EXITED && info.si_status == 2)
+		v->cut = true;
+	hark__server_event(v->server, (struct hark_event){
+		.kind = HARK_EVENT_WORKER_DOWN, .pid = w->pid, .status = wait_status(&info)});
+	w->pid = 0;
+	schedule(w);
+	return true;
+}
+
+static int running(const struct supervisor *v)
+{
+	int n = 0;
+	for (int i = 0; i < v->n; i++)
+		n += v->workers[i].pid > 0;
+	return n;
+}
+
+static void start_due(struct supervisor *v)
+{
+	int64_t now = hark_now();
+	for (int i = 0; i < v->n; i++)
+		if (v->workers[i].pid == 0 && now >= v->workers[i].again)
+			(void)start_worker(v, &v->workers[i]); /* a failure is scheduled again */
+}
+
+static void kill_all(struct supervisor *v)
+{
+	for (int i = 0; i < v->n; i++)
+		if (v->workers[i].pid > 0)
+			(void)hark__sys.kill(v->workers[i].pid, SIGKILL);
+	v->cut = true;
+}
+
+/* When to look again if nothing happens. */
+static int64_t next_look(const struct supervisor *v, int64_t drain_end)
+{
+	int64_t at = drain_end == HARK_FOREVER ? HARK_FOREVER : hark_after(50 * HARK_MS); /* it may be shortened */
+	for (int i = 0; i < v->n; i++) {
+		const struct worker *w = &v->workers[i];
+		if (w->pid == 0 && drain_end == HARK_FOREVER && !v->retired && w->again < at)
+			at = w->again;
+		if (w->pid > 0 && w->pidfd.fd < 0)
+			at = hark_after(100 * HARK_MS); /* no descriptor to wait for: look */
+	}
+	return at;
+}
+
+static void nap_over(struct hark__waiter *w)
+{
+	hark__fiber_wake(hark__container(w, struct nap, waiter)->fiber);
+}
+
+/* Where no wait can be had, because the fiber is cancelled or the system call fails: a while, whatever comes, and then a look
+ * at everything. Other fibers run meanwhile. */
+static void nap(void)
+{
+	struct hark__loop *l = hark__loop_self();
+	struct nap n = {.waiter.run = nap_over, .timer.waiter = &n.waiter};
+	if (l == NULL) {
+		(void)hark__sys.poll(NULL, 0, NAP_MS);
+		return;
+	}
+	n.fiber = hark__fiber_self();
+	if (hark__timer_set(l, &n.timer, hark_after(NAP_MS * HARK_MS)) < 0)
+		hark__loop_wake(l, &n.waiter); /* no memory: at least the others have their turn */
+	hark__park_uncancellable("workers");
+	hark__timer_clear(l, &n.timer);
+	hark__loop_unwake(l, &n.waiter);
+}
+
+static void wait_for_news(struct supervisor *v, int64_t drain_end)
+{
+	struct hark__source *s[HARK__WORKERS_MAX + HARK__DRAIN_FDS + 1];
+	int n = 0;
+	for (int i = 0; i < v->n; i++)
+		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
+			s[n++] = &v->workers[i].pidfd;
+	for (int i = 0; i < HARK__DRAIN_FDS && drain_end == HARK_FOREVER; i++)
+		if (v->drain[i].fd >= 0)
+			s[n++] = &v->drain[i];
+	if (!v->retired)
+		s[n++] = &v->retire;
+	int r = hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers");
+	if (r == -ECANCELED)
+		hark_drain(0);
+	if (r < 0 && r != -ETIMEDOUT)
+		nap();
+	for (int i = 0; i < n; i++)
+		hark__ready_clear(s[i], HARK__IN | HARK__OUT);
+}
+
+static void close_listeners(struct supervisor *v)
+{
+	for (int i = 0; i < v->n_listeners; i++) {
+		struct hark__source *src = &v->listeners[i]->src;
+		if (src->fd >= 0)
+			(void)hark__sys.close(src->fd);
+		src->fd = -1;
+	}
+}
+
+static void supervise(struct supervisor *v)
+{
+	bool told = false;
+	for (;;) {
+		int64_t end = hark__drain_until();
+		if (end != HARK_FOREVER && !told) {
+			told = true;
+			close_listeners(v);
+			hark__server_event(v->server, (struct hark_event){.kind = HARK_EVENT_DRAINING});
+			if (hark__drain_has_upstream())
+				hark_drain(end - hark_now()); /* the workers listen to us */
+		}
+		if (!v->retired && hark__retired()) { /* the workers have heard of it themselves */
+			v->retired = true;
+			close_listeners(v);
+		}
+		for (int i = 0; i < v->n; i++)
+			if (v->workers[i].pid > 0)
+				(void)reap(v, &v->workers[i]);
+		if ((told || v->retired) && running(v) == 0)
+			return;
+		if (told && hark_now() >= end + KILL_NS)
+			kill_all(v);
+		if (!told && !v->retired)
+			start_due(v);
+		wait_for_news(v, end);
+	}
+}
+
+int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n)
+{
+	struct hark__engine *e;
+	int fds[HARK__DRAIN_FDS];
+	int r = hark__engine_open(s->opts.engine, &e); /* a worker that lacks it could tell nobody */
+	if (r < 0)
+		return r;
+	e->ops->close(e);
+	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
+	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
+		return -errno;
+	r = hark__retire_fd();
+	hark__source_init(&v.retire, r);
+	hark__ready_clear(&v.retire, HARK__IN | HARK__OUT);
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++) {
+		hark__source_init(&v.drain[i], fds[i]);
+		hark__ready_clear(&v.drain[i], HARK__IN | HARK__OUT);
+	}
+	for (int i = 0; i < v.n; i++) {
+		int one = start_worker(&v, &v.workers[i]);
+		r = r < 0 ? r : one;
+	}
+	if (running(&v) > 0) /* the others are tried again, with back-off */
+		r = 0;
+	if (r >= 0)
+		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
+	else
+		hark_drain(0); /* there is nothing to supervise */
+	supervise(&v);
+	(void)hark__sys.close(v.life[0]);
+	(void)hark__sys.close(v.life[1]);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		hark__source_detach(&v.drain[i]);
+	hark__source_detach(&v.retire);
+	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
+}
