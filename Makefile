@@ -4,6 +4,7 @@
 #   make            build                      make run        start a few services to try (ends with Ctrl-C)
 #   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
+#   make format     the one dialect, applied
 #   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
 #   make deb        Debian packages, in build/deb              scripts/test-deb   tries them in a clean system
 
@@ -31,6 +32,10 @@ bench: build
 	@scripts/install-packages bench
 	@exec bench/run --build $(BUILD) $(BENCH)
 
+format:
+	@scripts/install-packages test
+	@exec scripts/format
+
 fuzz:
 	@scripts/install-packages test
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) exec scripts/fuzz
@@ -51,4 +56,4 @@ deb:
 clean:
 	rm -rf build build-asan build-tsan build-clang build-fuzz
 
-.PHONY: all build run test asan tsan bench fuzz install uninstall deb clean
+.PHONY: all build run test asan tsan bench format fuzz install uninstall deb clean

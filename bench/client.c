@@ -17,7 +17,7 @@ int client_parse_address(const char *text, struct sockaddr_in *out)
 	char host[INET_ADDRSTRLEN];
 	unsigned port;
 	int used = 0;
-	struct sockaddr_in a = { .sin_family = AF_INET };
+	struct sockaddr_in a = {.sin_family = AF_INET};
 
 	if (strncmp(text, "tcp://", 6) == 0)
 		text += 6;
@@ -55,7 +55,7 @@ static int bind_source(int fd, unsigned source)
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK + source),
 	};
 
-	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){ 1 }, sizeof(int));
+	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){1}, sizeof(int));
 	return bind(fd, (struct sockaddr *)&from, sizeof from) < 0 ? -errno : 0;
 }
 
@@ -66,7 +66,7 @@ int client_connect(const struct sockaddr_in *to, unsigned source)
 
 	if (fd < 0)
 		return -errno;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
 	if (source > 0)
 		err = bind_source(fd, source);
 	if (err == 0 && connect(fd, (const struct sockaddr *)to, sizeof *to) < 0 && errno != EINPROGRESS)

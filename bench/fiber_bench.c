@@ -1,9 +1,9 @@
 /* fiber_bench.c — what a fiber costs: one switch, and one whole life from a warm pool.
  *
- * switch_ns: two fibers yield to each other; the time of a yield is one switch with its share of the queue and of looking for
- * events. go_finish_ns: hark_go() of an empty function, and its end, many to a batch from stacks that were used before.
- * Prints "name value unit" lines: the least of ROUNDS rounds, which is what the code costs when nothing else interferes, and
- * the median. */
+ * switch_ns: two fibers yield to each other; the time of a yield is one switch with its share of the queue and of
+ * looking for events. go_finish_ns: hark_go() of an empty function, and its end, many to a batch from stacks that were
+ * used before. Prints "name value unit" lines: the least of ROUNDS rounds, which is what the code costs when nothing
+ * else interferes, and the median. */
 #include <stdio.h>
 #include <stdlib.h>
 

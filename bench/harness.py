@@ -196,8 +196,9 @@ class Server:
         command = contender.command(self.port, scratch)
         self.log = tempfile.TemporaryFile()
         environment = dict(os.environ, **contender.environment)
-        self.process = Process(command, core, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                               env=environment, cwd="/")
+        self.process = Process(
+            command, core, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=environment, cwd="/"
+        )
         self.pid = self.process.pid
 
     def __enter__(self):
@@ -271,8 +272,17 @@ class Server:
 class Contender:
     """Something to measure. `missing` says why it cannot be, if it cannot."""
 
-    def __init__(self, name, command, missing=None, environment=None, needs_port=False, fixed_port=0, engine=None,
-                 announces=r"tcp://127\.0\.0\.1:(\d+)"):
+    def __init__(
+        self,
+        name,
+        command,
+        missing=None,
+        environment=None,
+        needs_port=False,
+        fixed_port=0,
+        engine=None,
+        announces=r"tcp://127\.0\.0\.1:(\d+)",
+    ):
         self.name = name
         self.command = command if callable(command) else lambda port, scratch: command
         self.missing = missing
@@ -464,8 +474,9 @@ def machine(build):
 
 def build_options(build):
     try:
-        text = subprocess.run(["meson", "introspect", "--buildoptions", build], capture_output=True, timeout=60,
-                              check=True).stdout
+        text = subprocess.run(
+            ["meson", "introspect", "--buildoptions", build], capture_output=True, timeout=60, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     wanted = ("buildtype", "optimization", "debug", "b_sanitize", "b_lto")

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define HISTOGRAM_STEP_BITS 6 /* 64 steps to a power of two */
-#define HISTOGRAM_BUCKETS ((64 - HISTOGRAM_STEP_BITS + 1) << HISTOGRAM_STEP_BITS)
+#define HISTOGRAM_BUCKETS   ((64 - HISTOGRAM_STEP_BITS + 1) << HISTOGRAM_STEP_BITS)
 
 struct histogram {
 	uint64_t count;

@@ -23,12 +23,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define NS 1000000000LL
-#define IN_FLIGHT_MAX 4096   /* connections */
-#define ERRORS_MAX 1000	     /* errors after which the run is given up */
-#define TURN_MS 100	     /* longest wait between two looks at the limits */
-#define EVENTS_MAX 256	     /* events taken from the kernel at a time */
-#define READ_SIZE 65536	     /* bytes */
+#define NS            1000000000LL
+#define IN_FLIGHT_MAX 4096  /* connections */
+#define ERRORS_MAX    1000  /* errors after which the run is given up */
+#define TURN_MS       100   /* longest wait between two looks at the limits */
+#define EVENTS_MAX    256   /* events taken from the kernel at a time */
+#define READ_SIZE     65536 /* bytes */
 
 struct slot {
 	int64_t begin_ns;
@@ -48,7 +48,7 @@ static struct {
 	double limit_seconds;
 	const char *request;
 } option = {
-	.subject = { .core = -1 },
+	.subject = {.core = -1},
 	.in_flight = 8,
 	.sources = 16,
 	.least = 1,
@@ -81,11 +81,11 @@ static void fail(struct slot *s, const char *why)
 
 static void begin(struct slot *s)
 {
-	struct epoll_event e = { .events = EPOLLIN | EPOLLRDHUP | EPOLLET | (option.request ? EPOLLOUT : 0u),
-				 .data.u32 = (uint32_t)(s - slots) };
+	struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET | (option.request ? EPOLLOUT : 0u),
+	                        .data.u32 = (uint32_t)(s - slots)};
 	unsigned source = option.sources > 1 ? 1 + next_source++ % option.sources : 0;
 
-	*s = (struct slot){ .begin_ns = now_ns(), .fd = -1 };
+	*s = (struct slot){.begin_ns = now_ns(), .fd = -1};
 	int fd = client_connect(&option.address, source);
 	if (fd < 0) {
 		fail(s, strerror(-fd));
@@ -208,16 +208,11 @@ static void report(const struct usage *u)
 static void read_options(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "in-flight", required_argument, NULL, 'c' },
-		{ "send", required_argument, NULL, 's' },
-		{ "least", required_argument, NULL, 'l' },
-		{ "limit", required_argument, NULL, 'L' },
-		{ "warm", required_argument, NULL, 'w' },
-		{ "seconds", required_argument, NULL, 'd' },
-		{ "sources", required_argument, NULL, 'S' },
-		{ "server-pid", required_argument, NULL, 'p' },
-		{ "server-core", required_argument, NULL, 'C' },
-		{ 0 },
+		{"in-flight", required_argument, NULL, 'c'},   {"send", required_argument, NULL, 's'},
+		{"least", required_argument, NULL, 'l'},       {"limit", required_argument, NULL, 'L'},
+		{"warm", required_argument, NULL, 'w'},        {"seconds", required_argument, NULL, 'd'},
+		{"sources", required_argument, NULL, 'S'},     {"server-pid", required_argument, NULL, 'p'},
+		{"server-core", required_argument, NULL, 'C'}, {0},
 	};
 
 	for (int o; (o = getopt_long(argc, argv, "c:s:w:d:p:", longs, NULL)) != -1;) {

@@ -31,15 +31,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define NS 1000000000LL
-#define CONNECTIONS_MAX 100000 /* connections */
-#define MESSAGE_MAX (1u << 20) /* bytes */
-#define OPENING_MAX 64	       /* connections without their first answer yet */
-#define EVENTS_MAX 512	       /* events taken from the kernel at a time */
-#define SETUP_NS (60 * NS)     /* to open all connections in */
-#define IDLE_NS (300 * NS)     /* that --idle waits for its standard input to end */
-#define REST_NS (10 * NS)      /* for the last answers of an interval */
-#define SILENT_PER_MS 10       /* connections opened a millisecond when no answer paces them */
+#define NS              1000000000LL
+#define CONNECTIONS_MAX 100000     /* connections */
+#define MESSAGE_MAX     (1u << 20) /* bytes */
+#define OPENING_MAX     64         /* connections without their first answer yet */
+#define EVENTS_MAX      512        /* events taken from the kernel at a time */
+#define SETUP_NS        (60 * NS)  /* to open all connections in */
+#define IDLE_NS         (300 * NS) /* that --idle waits for its standard input to end */
+#define REST_NS         (10 * NS)  /* for the last answers of an interval */
+#define SILENT_PER_MS   10         /* connections opened a millisecond when no answer paces them */
 
 struct header {
 	uint32_t connection;
@@ -50,13 +50,13 @@ struct header {
 struct connection {
 	int64_t sent_ns;
 	char *partial; /* a message received in pieces; allocated once needed, or NULL */
-	int fd;	       /* -1 once lost or not opened yet */
+	int fd;        /* -1 once lost or not opened yet */
 	uint32_t sequence;
 	uint32_t sent; /* bytes of the message in flight */
 	uint32_t received;
 	uint32_t answers; /* in the measured interval */
-	bool opened;	  /* its first answer is back */
-	bool busy;	  /* a message is in flight */
+	bool opened;      /* its first answer is back */
+	bool busy;        /* a message is in flight */
 };
 
 enum mode { MODE_LOAD, MODE_TOUCH, MODE_SILENT };
@@ -74,7 +74,7 @@ static struct {
 	bool spin;
 	bool turns;
 } option = {
-	.subject = { .core = -1 },
+	.subject = {.core = -1},
 	.connections = 1000,
 	.size = 512,
 	.sources = 1,
@@ -88,13 +88,13 @@ static int epoll_fd;
 static unsigned started, opened, lost, busy;
 static uint64_t answers, errors;
 static bool measuring;
-static bool resting; /* who has its answer asks no more */
+static bool resting;      /* who has its answer asks no more */
 static char *out_message; /* option.size bytes */
-static char *in_buffer;	  /* option.size + 1 bytes: room to notice a surplus */
+static char *in_buffer;   /* option.size + 1 bytes: room to notice a surplus */
 
 static void compose(const struct connection *c)
 {
-	struct header h = { (uint32_t)(c - connections), c->sequence, option.size };
+	struct header h = {(uint32_t)(c - connections), c->sequence, option.size};
 
 	if (option.verify)
 		for (unsigned i = sizeof h; i < option.size; i++)
@@ -217,7 +217,7 @@ static void on_event(struct connection *c, uint32_t events)
 		return;
 	if ((events & (EPOLLOUT | EPOLLERR)) && c->sequence == 0 && !c->opened) {
 		int err = 0;
-		(void)getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &(socklen_t){ sizeof err });
+		(void)getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &(socklen_t){sizeof err});
 		if (err != 0) {
 			lose(c, strerror(err));
 		} else if (option.mode == MODE_SILENT) {
@@ -238,8 +238,7 @@ static void open_more(void)
 {
 	while (started < option.connections && started - opened - lost < OPENING_MAX) {
 		struct connection *c = &connections[started];
-		struct epoll_event e = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-					 .data.u32 = started };
+		struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.u32 = started};
 		unsigned source = option.sources > 1 ? 1 + started % option.sources : 0;
 		int fd = client_connect(&option.address, source);
 		started++;
@@ -307,7 +306,7 @@ static int rest(void)
 		turn(until);
 	resting = false;
 	answers = 0;
-	latency = (struct histogram){ 0 };
+	latency = (struct histogram){0};
 	for (unsigned i = 0; i < option.connections; i++)
 		connections[i].answers = 0;
 	return busy > 0 ? -ETIMEDOUT : 0;
@@ -366,7 +365,7 @@ static int measure_in_turns(void)
 /* Says "ready", waits for the end of standard input, then counts who is still connected. */
 static void hold_idle(void)
 {
-	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
 	int64_t until = now_ns() + IDLE_NS;
 	char byte;
 	unsigned held = 0;
@@ -385,19 +384,19 @@ static void hold_idle(void)
 static void read_options(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "connections", required_argument, NULL, 'c' },
-		{ "size", required_argument, NULL, 's' },
-		{ "warm", required_argument, NULL, 'w' },
-		{ "seconds", required_argument, NULL, 'd' },
-		{ "sources", required_argument, NULL, 'S' },
-		{ "server-pid", required_argument, NULL, 'p' },
-		{ "server-core", required_argument, NULL, 'C' },
-		{ "verify", no_argument, NULL, 'v' },
-		{ "spin", no_argument, NULL, 'b' },
-		{ "idle", no_argument, NULL, 'i' },
-		{ "touch", no_argument, NULL, 't' },
-		{ "turns", no_argument, NULL, 'T' },
-		{ 0 },
+		{"connections", required_argument, NULL, 'c'},
+		{"size", required_argument, NULL, 's'},
+		{"warm", required_argument, NULL, 'w'},
+		{"seconds", required_argument, NULL, 'd'},
+		{"sources", required_argument, NULL, 'S'},
+		{"server-pid", required_argument, NULL, 'p'},
+		{"server-core", required_argument, NULL, 'C'},
+		{"verify", no_argument, NULL, 'v'},
+		{"spin", no_argument, NULL, 'b'},
+		{"idle", no_argument, NULL, 'i'},
+		{"touch", no_argument, NULL, 't'},
+		{"turns", no_argument, NULL, 'T'},
+		{0},
 	};
 
 	for (int o; (o = getopt_long(argc, argv, "c:s:w:d:p:", longs, NULL)) != -1;) {
@@ -410,7 +409,10 @@ static void read_options(int argc, char **argv)
 		case 'C': option.subject.core = (int)client_number("--server-core", optarg, 0, 1023); break;
 		case 'v': option.verify = true; break;
 		case 'b': option.spin = true; break;
-		case 'i': if (option.mode == MODE_LOAD) option.mode = MODE_SILENT; break;
+		case 'i':
+			if (option.mode == MODE_LOAD)
+				option.mode = MODE_SILENT;
+			break;
 		case 't': option.mode = MODE_TOUCH; break;
 		case 'T': option.turns = true; break;
 		case 'p':
@@ -443,7 +445,7 @@ int main(int argc, char **argv)
 		connections[i].fd = -1;
 	if (open_all() < 0) {
 		(void)fprintf(stderr, "load_echo: only %u of %u connections were answered within %lld s\n", opened,
-			      option.connections, SETUP_NS / NS);
+		              option.connections, SETUP_NS / NS);
 		return 1;
 	}
 	if (option.mode == MODE_LOAD && option.turns) {

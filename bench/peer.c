@@ -37,10 +37,10 @@ int peer_listen(const char *port)
 
 	if (fd < 0)
 		peer_die("socket");
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
 	if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, BACKLOG) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&a, &(socklen_t){ sizeof a }) < 0)
+	    getsockname(fd, (struct sockaddr *)&a, &(socklen_t){sizeof a}) < 0)
 		peer_die("listen");
 	printf("listening on tcp://127.0.0.1:%d\n", ntohs(a.sin_port));
 	(void)fflush(stdout);

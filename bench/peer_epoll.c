@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define EVENTS_MAX 512	  /* events taken from the kernel at a time */
+#define EVENTS_MAX  512   /* events taken from the kernel at a time */
 #define BUFFER_SIZE 16384 /* bytes */
 
 static char buffer[BUFFER_SIZE];
@@ -29,7 +29,7 @@ static uint32_t trigger;
 static void accept_all(int epoll_fd, int listener)
 {
 	for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
-		struct epoll_event e = { .events = EPOLLIN | trigger, .data.fd = fd };
+		struct epoll_event e = {.events = EPOLLIN | trigger, .data.fd = fd};
 		if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
 			(void)close(fd);
 	}
@@ -39,7 +39,7 @@ static void accept_all(int epoll_fd, int listener)
 static bool write_all(int fd, const char *from, size_t left)
 {
 	while (left > 0) {
-		struct pollfd p = { .fd = fd, .events = POLLOUT };
+		struct pollfd p = {.fd = fd, .events = POLLOUT};
 		if (poll(&p, 1, 10000) <= 0)
 			return false;
 		ssize_t n = send(fd, from, left, MSG_NOSIGNAL);
@@ -82,7 +82,7 @@ int main(int argc, char **argv)
 	peer_raise_descriptors();
 	int listener = peer_listen(argc > 1 ? argv[1] : NULL);
 	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	struct epoll_event events[EVENTS_MAX], e = { .events = EPOLLIN, .data.fd = listener };
+	struct epoll_event events[EVENTS_MAX], e = {.events = EPOLLIN, .data.fd = listener};
 	if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e) < 0)
 		peer_die("epoll");
 

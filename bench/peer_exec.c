@@ -1,6 +1,6 @@
-/* The floor under every server of one program a connection: accept, vfork, exec, wait, close, and nothing else: no end that
- * can be cut short, no environment, no process group, one program at a time. Beside spawn_floor, which has no socket,
- * it tells what the connection itself costs.
+/* The floor under every server of one program a connection: accept, vfork, exec, wait, close, and nothing else: no end
+ * that can be cut short, no environment, no process group, one program at a time. Beside spawn_floor, which has no
+ * socket, it tells what the connection itself costs.
  *
  *   peer_exec PORT PROGRAM
  *

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <uv.h>
 
-#define BACKLOG 4096	  /* connections */
+#define BACKLOG     4096  /* connections */
 #define BUFFER_SIZE 65536 /* bytes, what libuv suggests */
 
 struct pending_write {
@@ -66,7 +66,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 			err = sent;
 		else
 			err = queue_write(stream, buf->base + (sent > 0 ? sent : 0),
-					  (size_t)(n - (sent > 0 ? sent : 0)));
+			                  (size_t)(n - (sent > 0 ? sent : 0)));
 	}
 	if (err < 0 && !uv_is_closing((uv_handle_t *)stream))
 		uv_close((uv_handle_t *)stream, on_close);

@@ -19,12 +19,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define RING_ENTRIES 2048	/* submissions */
+#define RING_ENTRIES       2048 /* submissions */
 #define COMPLETION_ENTRIES 8192 /* completions */
-#define BUFFERS 1024		/* a power of two */
-#define BUFFER_SIZE 2048	/* bytes */
-#define GROUP 0
-#define BATCH 256 /* completions handled before the next system call */
+#define BUFFERS            1024 /* a power of two */
+#define BUFFER_SIZE        2048 /* bytes */
+#define GROUP              0
+#define BATCH              256 /* completions handled before the next system call */
 
 enum kind { ACCEPT, RECEIVE, SEND };
 
@@ -68,8 +68,8 @@ static void want_receive(int fd)
 
 static void give_back(unsigned buffer)
 {
-	io_uring_buf_ring_add(buffer_ring, buffers + (size_t)buffer * BUFFER_SIZE, BUFFER_SIZE,
-			      (unsigned short)buffer, BUFFERS - 1, 0);
+	io_uring_buf_ring_add(buffer_ring, buffers + (size_t)buffer * BUFFER_SIZE, BUFFER_SIZE, (unsigned short)buffer,
+	                      BUFFERS - 1, 0);
 	io_uring_buf_ring_advance(buffer_ring, 1);
 }
 
@@ -79,7 +79,7 @@ static void on_receive(int fd, int result, unsigned flags)
 		unsigned buffer = flags >> IORING_CQE_BUFFER_SHIFT;
 		struct io_uring_sqe *sqe = next_sqe();
 		io_uring_prep_send(sqe, fd, buffers + (size_t)buffer * BUFFER_SIZE, (size_t)result,
-				   MSG_WAITALL | MSG_NOSIGNAL);
+		                   MSG_WAITALL | MSG_NOSIGNAL);
 		io_uring_sqe_set_data64(sqe, tag(SEND, fd, buffer));
 	}
 	if (flags & IORING_CQE_F_MORE)
@@ -133,7 +133,7 @@ static void open_buffers(void)
 	buffers = mmap(NULL, (size_t)BUFFERS * BUFFER_SIZE, protection, flags, -1, 0);
 	if (buffer_ring == MAP_FAILED || buffers == MAP_FAILED)
 		peer_die("mmap");
-	struct io_uring_buf_reg r = { .ring_addr = (uintptr_t)buffer_ring, .ring_entries = BUFFERS, .bgid = GROUP };
+	struct io_uring_buf_reg r = {.ring_addr = (uintptr_t)buffer_ring, .ring_entries = BUFFERS, .bgid = GROUP};
 	int err = io_uring_register_buf_ring(&ring, &r, 0);
 	if (err < 0) {
 		errno = -err;

@@ -63,7 +63,7 @@ static int64_t spawn_until(int64_t until, char **program)
 		int status = spawn_once(program);
 		if (status != 0) {
 			(void)fprintf(stderr, "spawn_floor: %s\n",
-				      status < 0 ? strerror(-status) : "the program did not end well");
+			              status < 0 ? strerror(-status) : "the program did not end well");
 			return -1;
 		}
 		int64_t then = now_ns();
@@ -80,16 +80,16 @@ static int64_t cpu_ns(void)
 	(void)getrusage(RUSAGE_SELF, &me);
 	(void)getrusage(RUSAGE_CHILDREN, &children);
 	return 1000 * (me.ru_utime.tv_usec + me.ru_stime.tv_usec + children.ru_utime.tv_usec +
-		       children.ru_stime.tv_usec) +
-	       1000000000LL * (me.ru_utime.tv_sec + me.ru_stime.tv_sec + children.ru_utime.tv_sec +
-			       children.ru_stime.tv_sec);
+	               children.ru_stime.tv_usec) +
+	       1000000000LL *
+	               (me.ru_utime.tv_sec + me.ru_stime.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec);
 }
 
 static int measure(double warm_seconds, double seconds, char **program)
 {
 	if (spawn_until(now_ns() + (int64_t)(warm_seconds * 1e9), program) < 0)
 		return 1;
-	latency = (struct histogram){ 0 };
+	latency = (struct histogram){0};
 	int64_t cpu = cpu_ns(), begin = now_ns();
 	int64_t count = spawn_until(begin + (int64_t)(seconds * 1e9), program);
 	int64_t wall = now_ns() - begin;
@@ -97,21 +97,21 @@ static int measure(double warm_seconds, double seconds, char **program)
 	if (count <= 0)
 		return 1;
 	(void)fprintf(stderr,
-		      "{\"spawned\": %" PRId64 ", \"errors\": 0, \"seconds\": %.4f, \"per_second\": %.1f, "
-		      "\"server_us_each\": %.3f, \"server_cpu_percent\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
-		      "\"max_us\": %.1f}\n",
-		      count, (double)wall / 1e9, (double)count * 1e9 / (double)wall, (double)cpu / 1e3 / (double)count,
-		      100 * (double)cpu / (double)wall, (double)histogram_quantile(&latency, 0.5) / 1e3,
-		      (double)histogram_quantile(&latency, 0.99) / 1e3, (double)latency.max / 1e3);
+	              "{\"spawned\": %" PRId64 ", \"errors\": 0, \"seconds\": %.4f, \"per_second\": %.1f, "
+	              "\"server_us_each\": %.3f, \"server_cpu_percent\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
+	              "\"max_us\": %.1f}\n",
+	              count, (double)wall / 1e9, (double)count * 1e9 / (double)wall, (double)cpu / 1e3 / (double)count,
+	              100 * (double)cpu / (double)wall, (double)histogram_quantile(&latency, 0.5) / 1e3,
+	              (double)histogram_quantile(&latency, 0.99) / 1e3, (double)latency.max / 1e3);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "warm", required_argument, NULL, 'w' },
-		{ "seconds", required_argument, NULL, 'd' },
-		{ 0 },
+		{"warm", required_argument, NULL, 'w'},
+		{"seconds", required_argument, NULL, 'd'},
+		{0},
 	};
 	double warm_seconds = 0.5, seconds = 3;
 

@@ -26,7 +26,9 @@ def write(scratch, name, text):
 
 def harkd_text(scratch, name, services, start="boot"):
     head = f"[harkd]\ncontrol = {scratch}/harkd-{name}.control\nlog = /dev/null\nlog_connections = no\n"
-    return head + "".join(f"[s{port}]\nlisten = tcp://127.0.0.1:{port}\n{what}\nstart = {start}\n" for port, what in services)
+    return head + "".join(
+        f"[s{port}]\nlisten = tcp://127.0.0.1:{port}\n{what}\nstart = {start}\n" for port, what in services
+    )
 
 
 def inetd_text(services):
@@ -37,7 +39,9 @@ def xinetd_text(services):
     return "".join(
         f"service {'daytime' if 'INTERNAL' in what else f's{port}'}\n{{\n id = s{port}\n socket_type = stream\n protocol = tcp\n wait = no\n"
         f" user = root\n bind = 127.0.0.1\n port = {port}\n {what}\n instances = UNLIMITED\n per_source = UNLIMITED\n"
-        f" cps = 1000000 1\n}}\n" for port, what in services)
+        f" cps = 1000000 1\n}}\n"
+        for port, what in services
+    )
 
 
 def contenders(bench, name, harkd, inetd, xinetd, start="boot", more=lambda port: [], inetd_port=0):
@@ -48,19 +52,35 @@ def contenders(bench, name, harkd, inetd, xinetd, start="boot", more=lambda port
         return [(p, what) for p in [port, *more(port)]]
 
     def harkd_command(port, scratch):
-        return [path, "-c", write(scratch, f"harkd-{name}.conf", harkd_text(scratch, name, services(port, harkd), start))]
+        return [
+            path,
+            "-c",
+            write(scratch, f"harkd-{name}.conf", harkd_text(scratch, name, services(port, harkd), start)),
+        ]
 
     def inetd_command(port, scratch):
         if inetd_port:  # its internal services have their names, and so their ports
-            return ["-i", "-R", "100000000", write(scratch, f"inetd-{name}.conf", f"127.0.0.1:{name} stream tcp nowait root {inetd}\n")]
+            return [
+                "-i",
+                "-R",
+                "100000000",
+                write(scratch, f"inetd-{name}.conf", f"127.0.0.1:{name} stream tcp nowait root {inetd}\n"),
+            ]
         return ["-i", "-R", "100000000", write(scratch, f"inetd-{name}.conf", inetd_text(services(port, inetd)))]
 
     def xinetd_command(port, scratch):
-        return ["-dontfork", "-f", write(scratch, f"xinetd-{name}.conf", xinetd_text(services(port, xinetd))), "-pidfile",
-                os.path.join(scratch, "xinetd.pid")]
+        return [
+            "-dontfork",
+            "-f",
+            write(scratch, f"xinetd-{name}.conf", xinetd_text(services(port, xinetd))),
+            "-pidfile",
+            os.path.join(scratch, "xinetd.pid"),
+        ]
 
     return [
-        harness.Contender("harkd", harkd_command, missing=None if os.access(path, os.X_OK) else "not built", needs_port=True),
+        harness.Contender(
+            "harkd", harkd_command, missing=None if os.access(path, os.X_OK) else "not built", needs_port=True
+        ),
         bench.installed("inetd", "inetd", inetd_command, needs_port=True, fixed_port=inetd_port),
         bench.installed("xinetd", "xinetd", xinetd_command, needs_port=True),
     ]
@@ -68,16 +88,26 @@ def contenders(bench, name, harkd, inetd, xinetd, start="boot", more=lambda port
 
 def run_rates(bench):
     tiny = bench.tool("tiny")
-    tcpserver = bench.installed("tcpserver", "tcpserver", lambda port, scratch: ["-1RHl0", "127.0.0.1", "0", tiny],
-                                announces=r"^(\d+)$")
+    tcpserver = bench.installed(
+        "tcpserver", "tcpserver", lambda port, scratch: ["-1RHl0", "127.0.0.1", "0", tiny], announces=r"^(\d+)$"
+    )
 
     prepare = bench.connect_clients()
-    bench.compare(f"supers: a small static program a connection, {bench.options.in_flight} at a time",
-                  contenders(bench, "exec", f"exec = {tiny}", f"{tiny} tiny", f"type = UNLISTED\n server = {tiny}") + [tcpserver],
-                  "harkd", prepare, "programs")
-    bench.compare(f"supers: daytime, {bench.options.in_flight} at a time",
-                  contenders(bench, "daytime", "box = daytime", "internal", "type = INTERNAL UNLISTED", inetd_port=13) + [tcpserver],
-                  "harkd", prepare, "connections")
+    bench.compare(
+        f"supers: a small static program a connection, {bench.options.in_flight} at a time",
+        contenders(bench, "exec", f"exec = {tiny}", f"{tiny} tiny", f"type = UNLISTED\n server = {tiny}") + [tcpserver],
+        "harkd",
+        prepare,
+        "programs",
+    )
+    bench.compare(
+        f"supers: daytime, {bench.options.in_flight} at a time",
+        contenders(bench, "daytime", "box = daytime", "internal", "type = INTERNAL UNLISTED", inetd_port=13)
+        + [tcpserver],
+        "harkd",
+        prepare,
+        "connections",
+    )
 
 
 # ---- twenty idle services -----------------------------------------------------------------------
@@ -127,8 +157,14 @@ def memory_of(pid):
 
 def idle(bench, contender, ports):
     began = time.monotonic()
-    with Process(contender.command(ports[0], bench.scratch), bench.server_core, stdin=subprocess.DEVNULL,
-                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/") as process:
+    with Process(
+        contender.command(ports[0], bench.scratch),
+        bench.server_core,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    ) as process:
         while sockets_of(process.pid) < SERVICES:
             if time.monotonic() > began + LISTEN_LIMIT:
                 raise Failure("did not listen in time")
@@ -149,8 +185,17 @@ def run_idle(bench):
     def more(port):
         return ports[1:]
 
-    all_of_them = bench.chosen(contenders(bench, "idle", f"exec = {tiny}", f"{tiny} tiny", f"type = UNLISTED\n server = {tiny}",
-                                          start="demand", more=more))
+    all_of_them = bench.chosen(
+        contenders(
+            bench,
+            "idle",
+            f"exec = {tiny}",
+            f"{tiny} tiny",
+            f"type = UNLISTED\n server = {tiny}",
+            start="demand",
+            more=more,
+        )
+    )
 
     def measure(contender):
         ports[:] = free_ports(SERVICES)
@@ -159,11 +204,21 @@ def run_idle(bench):
     rounds = bench.rounds()
     results = harness.take_rounds(all_of_them, rounds, measure, bench.progress)
     title = f"supers: {SERVICES} idle services on demand"
-    rows = [[c.name] + [format_number(harness.median(results[c.name], field), digits) for field, digits in
-                        (("rss_kb", 0), ("private_kb", 0), ("start_ms", 1), ("processes", 0))] +
-            ["; ".join(harness.notes_on(c, results[c.name]))] for c in all_of_them]
-    harness.print_table(title, ["", "RSS KB", "private KB", "all listen, ms", "processes", ""], rows,
-                        [f"medians of {rounds} rounds, a second after the last one listens"])
+    rows = [
+        [c.name]
+        + [
+            format_number(harness.median(results[c.name], field), digits)
+            for field, digits in (("rss_kb", 0), ("private_kb", 0), ("start_ms", 1), ("processes", 0))
+        ]
+        + ["; ".join(harness.notes_on(c, results[c.name]))]
+        for c in all_of_them
+    ]
+    harness.print_table(
+        title,
+        ["", "RSS KB", "private KB", "all listen, ms", "processes", ""],
+        rows,
+        [f"medians of {rounds} rounds, a second after the last one listens"],
+    )
     bench.keep(title, None, all_of_them, results)
 
 

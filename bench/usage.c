@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NS 1000000000LL
+#define NS            1000000000LL
 #define PROCESSES_MAX 65536 /* processes on the machine that one reading looks at */
 
 struct process {
@@ -76,11 +76,10 @@ static int read_process(const char *pid_text, struct process *p)
 	const char *after_name = strrchr(buf, ')');
 	int parent;
 	long cutime, cstime;
-	if (after_name == NULL ||
-	    sscanf(after_name + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %ld %ld", &parent,
-		   &cutime, &cstime) != 3)
+	if (after_name == NULL || sscanf(after_name + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %ld %ld",
+	                                 &parent, &cutime, &cstime) != 3)
 		return -EPROTO;
-	*p = (struct process){ .pid = (pid_t)atoi(pid_text), .parent = parent, .reaped_ticks = cutime + cstime };
+	*p = (struct process){.pid = (pid_t)atoi(pid_text), .parent = parent, .reaped_ticks = cutime + cstime};
 	if (sscanf(buf, "%*d (ksoftirqd/%d)", &p->softirqd_core) != 1)
 		p->softirqd_core = -1;
 	return 0;
@@ -138,7 +137,7 @@ static void mark_descendants(const struct usage_subject *s, struct process *all,
 	for (int pass = 0; changed && pass < count; pass++) {
 		changed = false;
 		for (int i = 0; i < count; i++) {
-			struct process key = { .pid = all[i].parent };
+			struct process key = {.pid = all[i].parent};
 			const struct process *parent = bsearch(&key, all, (size_t)count, sizeof *all, by_pid);
 			if (!all[i].ours && parent != NULL && parent->ours)
 				all[i].ours = changed = true;
@@ -187,7 +186,7 @@ static void read_core(int core, struct usage *out)
 	(void)snprintf(label, sizeof label, "\ncpu%d ", core);
 	const char *line = strstr(buf, label);
 	if (line == NULL || sscanf(line + strlen(label), "%lld %lld %lld %lld %lld %lld %lld %lld", &user, &nice,
-				   &system, &idle, &iowait, &irq, &softirq, &steal) != 8)
+	                           &system, &idle, &iowait, &irq, &softirq, &steal) != 8)
 		return;
 	out->core_busy_ns = (user + nice + system + irq + softirq) * tick_ns;
 	out->core_steal_ns = steal * tick_ns;
@@ -197,7 +196,7 @@ void usage_read(const struct usage_subject *s, struct usage *out)
 {
 	struct timespec mine;
 
-	*out = (struct usage){ 0 };
+	*out = (struct usage){0};
 	read_processes(s, out);
 	read_core(s->core, out);
 	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &mine);

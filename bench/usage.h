@@ -29,9 +29,9 @@ struct usage {
 	int64_t wall_ns;
 	int64_t server_ns;
 	int64_t client_ns;
-	int64_t core_busy_ns;	  /* all but idle, on the servers' core, 10 ms steps */
+	int64_t core_busy_ns;     /* all but idle, on the servers' core, 10 ms steps */
 	int64_t core_softirqd_ns; /* of that core's ksoftirqd */
-	int64_t core_steal_ns;	  /* taken from that core by the machine's host */
+	int64_t core_steal_ns;    /* taken from that core by the machine's host */
 };
 
 /* CLOCK_MONOTONIC, in nanoseconds. */

@@ -11,11 +11,11 @@ struct box {
 	const char *arguments; /* for --help: "[--nist]"; "" if it takes none */
 	const char *summary;   /* one line, for lists */
 	hark_box *serve;
-	bool client_first;     /* the peer speaks first: see struct hark_serve_opts */
-	bool stream;           /* can serve a stream */
-	bool datagram;         /* can serve a datagram */
-	/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM with these arguments, where that depends on them: stream and datagram
-	 * then say what it can with others. NULL: it does not. */
+	bool client_first; /* the peer speaks first: see struct hark_serve_opts */
+	bool stream;       /* can serve a stream */
+	bool datagram;     /* can serve a datagram */
+	/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM with these arguments, where that depends on them: stream and
+	 * datagram then say what it can with others. NULL: it does not. */
 	bool (*takes)(const void *arg, int type);
 	/* Takes the arguments after the name apart into *arg, which is then the box's. NULL: the box takes none.
 	 * -EINVAL or another -errno, with why. */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #define FIRST_CHAR   ' '
-#define CHARS        95  /* ' ' to '~' */
+#define CHARS        95 /* ' ' to '~' */
 #define LINE_CHARS   72
 #define LINE_BYTES   (LINE_CHARS + 2)
 #define DATAGRAM_MAX 512 /* bytes, RFC 864 */

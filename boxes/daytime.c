@@ -32,7 +32,9 @@ static int nist_line(char *buf, size_t cap, time_t now, const struct tm *utc)
 	char date[32];
 	(void)strftime(date, sizeof date, "%y-%m-%d %H:%M:%S", utc);
 	return snprintf(buf, cap, "%05lld %s 00 %d %d %5.1f UTC(NIST) *\r\n", MJD_1970 + (long long)now / 86400, date,
-	                state == TIME_INS ? 1 : state == TIME_DEL ? 2 : 0,
+	                state == TIME_INS   ? 1
+	                : state == TIME_DEL ? 2
+	                                    : 0,
 	                state == -1 || (kernel.status & STA_UNSYNC) != 0, 0.0);
 }
 

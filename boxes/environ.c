@@ -50,7 +50,8 @@ static void look_up(void *arg)
 {
 	struct look_up *l = arg;
 	const struct sockaddr *peer = (const struct sockaddr *)&l->peer->addr;
-	if (getnameinfo(peer, l->peer->len, l->host, sizeof l->host, NULL, 0, NI_NAMEREQD) != 0 || !is_host_name(l->host))
+	if (getnameinfo(peer, l->peer->len, l->host, sizeof l->host, NULL, 0, NI_NAMEREQD) != 0 ||
+	    !is_host_name(l->host))
 		l->host[0] = '\0';
 	for (char *p = l->host; *p != '\0'; p++)
 		*p = (char)tolower((unsigned char)*p);
@@ -158,9 +159,9 @@ char **strings_copy(char *const from[], size_t n)
 static bool is_about_other_sockets(const char *entry)
 {
 	static const char *const starts[] = {
-		"PROTO=", "TCPLOCAL", "TCPREMOTE", "TCP6LOCAL", "TCP6REMOTE", "TCP6INTERFACE=", "UDPLOCAL", "UDPREMOTE",
-		"UDP6LOCAL", "UDP6REMOTE", "UDP6INTERFACE=", "UNIXLOCAL", "UNIXREMOTE",
-		"LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+		"PROTO=",     "TCPLOCAL",    "TCPREMOTE",   "TCP6LOCAL",       "TCP6REMOTE",     "TCP6INTERFACE=",
+		"UDPLOCAL",   "UDPREMOTE",   "UDP6LOCAL",   "UDP6REMOTE",      "UDP6INTERFACE=", "UNIXLOCAL",
+		"UNIXREMOTE", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
 	};
 	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
 		if (strncmp(entry, starts[i], strlen(starts[i])) == 0)

@@ -5,7 +5,8 @@
  *   TCPREMOTEHOST                                        if the peer's address has a name
  *   TCP6…           all of these once more over IPv6, and TCP6INTERFACE for a link-local peer, as ucspi-tcp6 has it
  *   UDP…, UDP6…     the same of a datagram's conversation
- *   UNIXLOCALPATH UNIXREMOTEPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID    of ucspi-unix; paths where they are bound
+ *   UNIXLOCALPATH UNIXREMOTEPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID    of ucspi-unix; paths where they are
+ * bound
  *
  * Where there is no peer (inetd's wait form) the REMOTE ones are missing. What the server itself inherited under
  * these names, and under sd_listen_fds(3)'s, is not passed on: it is about other sockets. */

@@ -15,13 +15,13 @@
  *
  * When the program has ended the box returns, and the server ends the connection so that the peer gets all that was
  * written. What it leaves running in its group goes on, as under inetd. But when the connection's time is over, or
- * the server drains, the whole group is asked to end, ever more firmly: end of input at once, SIGTERM --term-after later, and
- * SIGKILL --kill-after (see climb()).
+ * the server drains, the whole group is asked to end, ever more firmly: end of input at once, SIGTERM --term-after
+ * later, and SIGKILL --kill-after (see climb()).
  *
  * Where there is no room for a process (RLIMIT_NPROC, memory, descriptors) it is tried again for ten seconds.
  *
- * The outcome is the program's pid and status; 127 or 126 in a shell's manner if it could not be started (not found; anything
- * else). */
+ * The outcome is the program's pid and status; 127 or 126 in a shell's manner if it could not be started (not found;
+ * anything else). */
 #include "environ.h"
 #include "options.h"
 #include "spawn.h"
@@ -74,7 +74,8 @@ static int64_t later_by(int64_t at, int64_t ns)
 	return at >= HARK_FOREVER - ns ? HARK_FOREVER : at + ns;
 }
 
-/* When SIGTERM and SIGKILL are due, as things stand: deadline is the connection's, begun when the ladder was entered. */
+/* When SIGTERM and SIGKILL are due, as things stand: deadline is the connection's, begun when the ladder was entered.
+ */
 static void timetable(const struct exec *x, int64_t begun, int64_t deadline, int64_t *term, int64_t *kill)
 {
 	int64_t from = deadline > begun ? deadline : begun;
@@ -124,7 +125,9 @@ static void climb(const struct exec *x, struct hark_conn *c, const struct spawne
 		}
 		/* A drain that begins meanwhile changes the timetable; one that is under way is in it. */
 		int r = hark_wait_fd(p->pidfd, draining ? HARK_IN : HARK_IN | HARK_DRAIN,
-		                     killed ? HARK_FOREVER : termed ? kill : term);
+		                     killed   ? HARK_FOREVER
+		                     : termed ? kill
+		                              : term);
 		if (r < 0 && r != -ETIMEDOUT) {
 			end_now(p);
 			return;
@@ -133,7 +136,8 @@ static void climb(const struct exec *x, struct hark_conn *c, const struct spawne
 			break;
 		draining = draining || (r > 0 && (r & HARK_DRAIN));
 	}
-	/* The leader is gone but not yet waited for, so the group's number is still its own: nobody of it stays behind. */
+	/* The leader is gone but not yet waited for, so the group's number is still its own: nobody of it stays behind.
+	 */
 	spawn_signal(p, termed ? SIGKILL : SIGTERM);
 }
 
@@ -268,7 +272,8 @@ static int open_null(void)
 	struct stat st;
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int error = errno;
-	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) /* Linux's devices.txt */
+	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) &&
+	    st.st_rdev == makedev(1, 3)) /* Linux's devices.txt */
 		fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
 	return fd >= 0 ? fd : -error;
 }
@@ -277,10 +282,10 @@ static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *w
 {
 	const char *directory = NULL, *argv0 = NULL, *term_after = NULL, *kill_after = NULL;
 	bool stdin_null = false;
-	const struct box_option options[] = {
-		{"stderr", &x->stderr_too, NULL}, {"stdin-null", &stdin_null, NULL}, {"host", &x->want_host, NULL},
-		{"argv0", NULL, &argv0}, {"directory", NULL, &directory}, {"term-after", NULL, &term_after},
-		{"kill-after", NULL, &kill_after}, {NULL}};
+	const struct box_option options[] = {{"stderr", &x->stderr_too, NULL},  {"stdin-null", &stdin_null, NULL},
+	                                     {"host", &x->want_host, NULL},     {"argv0", NULL, &argv0},
+	                                     {"directory", NULL, &directory},   {"term-after", NULL, &term_after},
+	                                     {"kill-after", NULL, &kill_after}, {NULL}};
 	int took = box_options_front(argc, argv, options, why);
 	if (took < 0)
 		return took;

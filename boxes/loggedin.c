@@ -4,8 +4,8 @@
  * end. White space around a name does not count: a client makes room for the answer to a short name by adding some
  * (reply.h: no answer is longer than its request; 5 bytes always suffice, and 3 do if it may go without its line's
  * end). An empty name, or one that cannot be read, is "no". */
-#include "table.h"
 #include "logins.h"
+#include "table.h"
 
 #include <ctype.h>
 #include <errno.h>

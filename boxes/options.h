@@ -20,7 +20,8 @@ int box_options_front(int argc, char *const argv[], const struct box_option opti
 /* The same for a box that takes nothing but options. Returns 0 or -EINVAL. */
 int box_options_all(int argc, char *const argv[], const struct box_option options[], struct hark_why *why);
 
-/* Reads an option's value as a duration, of any length from 0 up. text NULL: it was not given, *ns stays. 0; -EINVAL with why. */
+/* Reads an option's value as a duration, of any length from 0 up. text NULL: it was not given, *ns stays. 0; -EINVAL
+ * with why. */
 int box_duration(const char *name, const char *text, int64_t *ns, struct hark_why *why);
 
 /* Fills why, if there is one, as printf(3). Returns err, so that a failure is one statement. */

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define QUOTE_MAX 511               /* bytes, RFC 865 */
+#define QUOTE_MAX 511                /* bytes, RFC 865 */
 #define FILE_MAX  (16 * 1024 * 1024) /* bytes of a file of quotations */
 
 struct quote {
@@ -28,7 +28,10 @@ struct qotd {
 	size_t count;
 };
 
-#define QUOTE(text) {text "\r\n", sizeof text + 1}
+#define QUOTE(text) \
+	{ \
+		text "\r\n", sizeof text + 1 \
+	}
 static const struct quote builtin[] = {
 	QUOTE("We shall not cease from exploration. -- T. S. Eliot"),
 	QUOTE("Brevity is the soul of wit. -- William Shakespeare"),
@@ -60,7 +63,8 @@ void qotd_serve(struct hark_conn *c, void *arg)
 	if (limit < 0)
 		return;
 	size_t at = arc4random_uniform((uint32_t)count); /* the common case, without a walk through all */
-	const struct quote *quote = quotes[at].len <= (size_t)limit ? &quotes[at] : choose(quotes, count, (size_t)limit);
+	const struct quote *quote = quotes[at].len <= (size_t)limit ? &quotes[at]
+	                                                            : choose(quotes, count, (size_t)limit);
 	if (quote != NULL)
 		(void)hark_write(c, quote->text, quote->len);
 }

@@ -2,19 +2,20 @@
  *
  *   relay [--timeout T] [--local ADDRESS] ADDRESS
  *
- * ADDRESS is dialed for each connection, its name looked up anew, within T (10 s); --local says from where. TCP and unix
- * streams are joined to either, datagrams to datagrams; a stream and datagrams cannot be joined.
+ * ADDRESS is dialed for each connection, its name looked up anew, within T (10 s); --local says from where. TCP and
+ * unix streams are joined to either, datagrams to datagrams; a stream and datagrams cannot be joined.
  *
- * Two fibers carry a direction each. One direction's end is passed on as a half-close, and the other goes on. What breaks
- * one side breaks the other: a peer that gets less than all sees a reset, never an end. The client's deadline covers both
- * sides, and so does its idle time-out: it is over when neither direction has moved for so long (twice as long at most).
+ * Two fibers carry a direction each. One direction's end is passed on as a half-close, and the other goes on. What
+ * breaks one side breaks the other: a peer that gets less than all sees a reset, never an end. The client's deadline
+ * covers both sides, and so does its idle time-out: it is over when neither direction has moved for so long (twice as
+ * long at most).
  *
- * Datagrams: a peer's first one begins a session, hark_udp_connect(), with a socket of its own on either side, that ends
- * when nothing has moved for the idle time-out, or for a minute. A unix peer's datagrams have no conversation: each is a
- * session by itself, or is passed on and done with where the peer has no name to answer to.
+ * Datagrams: a peer's first one begins a session, hark_udp_connect(), with a socket of its own on either side, that
+ * ends when nothing has moved for the idle time-out, or for a minute. A unix peer's datagrams have no conversation:
+ * each is a session by itself, or is passed on and done with where the peer has no name to answer to.
  *
- * A drain: where nothing moves for a second, the target reads the end of the client's input; where still nothing does, the
- * connection ends in order. What moves goes on until the grace ends.
+ * A drain: where nothing moves for a second, the target reads the end of the client's input; where still nothing does,
+ * the connection ends in order. What moves goes on until the grace ends.
  *
  * The outcome of a failure is its -errno. Any model: where there is no loop the first fiber makes one. */
 #include <errno.h>
@@ -28,8 +29,8 @@
 
 #define DIAL_NS          (10 * HARK_S)
 #define DATAGRAM_IDLE_NS (60 * HARK_S)
-#define DATAGRAM_MAX     65536  /* bytes: above any UDP payload */
-#define QUIET_NS         HARK_S /* of a drain: nothing has moved for so long, or for a quarter of the grace */
+#define DATAGRAM_MAX     65536           /* bytes: above any UDP payload */
+#define QUIET_NS         HARK_S          /* of a drain: nothing has moved for so long, or for a quarter of the grace */
 #define LINGER_NS        (200 * HARK_MS) /* in a drain, closing waits so long for the target's own end */
 #define LOOK_NS          HARK_S /* how soon a drain is seen once the client has ended its input, where nothing tells of one */
 
@@ -37,7 +38,7 @@ struct relay {
 	char *address;
 	char *local; /* NULL: as the kernel chooses */
 	int64_t dial_ns;
-	int type;    /* SOCK_STREAM, SOCK_DGRAM */
+	int type; /* SOCK_STREAM, SOCK_DGRAM */
 };
 
 /* On the box's stack, as its directions are: it outlives both fibers, because it closes their scopes. */
@@ -115,11 +116,15 @@ static int carry_bytes(struct direction *d)
 static bool is_passing(ssize_t error)
 {
 	switch (error) {
-	case -EMSGSIZE: case -ENOBUFS: case -ENOMEM: case -EAGAIN: case -EPERM:
-	case -EHOSTUNREACH: case -ENETUNREACH: case -EHOSTDOWN:
-		return true;
-	default:
-		return false;
+	case -EMSGSIZE:
+	case -ENOBUFS:
+	case -ENOMEM:
+	case -EAGAIN:
+	case -EPERM:
+	case -EHOSTUNREACH:
+	case -ENETUNREACH:
+	case -EHOSTDOWN: return true;
+	default: return false;
 	}
 }
 
@@ -192,7 +197,8 @@ static bool step_down(struct pair *p, bool *asked)
 {
 	if (!*asked && hark_type(p->s.client) == SOCK_STREAM) {
 		*asked = true;
-		(void)shutdown(hark_fd(p->s.client), SHUT_RD); /* the client's direction reads the end, and passes it on */
+		(void)shutdown(hark_fd(p->s.client),
+		               SHUT_RD); /* the client's direction reads the end, and passes it on */
 		return false;
 	}
 	p->s.over = true;
@@ -340,7 +346,8 @@ static int check_local(const char *local, struct hark_why *why)
 		if (n > 0 && (size_t)n < sizeof text && hark_address_parse(text, &a, NULL) == 0)
 			return 0;
 	}
-	return box_why(why, -EINVAL, "--local: \"%s\" is no address to come from (write HOST, HOST:PORT or :PORT)", local);
+	return box_why(why, -EINVAL, "--local: \"%s\" is no address to come from (write HOST, HOST:PORT or :PORT)",
+	               local);
 }
 
 static int fill(struct relay *x, int argc, char *const argv[], struct hark_why *why)
@@ -369,7 +376,8 @@ static int fill(struct relay *x, int argc, char *const argv[], struct hark_why *
 		return box_why(why, -EINVAL, "--local is for tcp and udp, not for %s", argv[took]);
 	if (local != NULL && check_local(local, why) < 0)
 		return -EINVAL;
-	bool datagrams = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
+	bool datagrams = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
+	                 a.scheme == HARK_UNIXGRAM;
 	x->type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
 	x->address = strdup(argv[took]);
 	x->local = local != NULL ? strdup(local) : NULL;

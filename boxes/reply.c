@@ -6,7 +6,8 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
-#define LOW_PORTS IPPORT_RESERVED /* ports below 1024: echo 7, daytime 13, qotd 17, chargen 19, time 37 and their like */
+#define LOW_PORTS \
+	IPPORT_RESERVED /* ports below 1024: echo 7, daytime 13, qotd 17, chargen 19, time 37 and their like */
 
 static bool from_low_port(const struct hark_endpoint *peer)
 {

@@ -21,7 +21,11 @@ struct reply_rules {
 };
 
 /* The rows that set the rules, for a box's struct box_option list. */
-#define REPLY_OPTIONS(rules) {"any-port", &(rules)->any_port, NULL}, {"longer", &(rules)->longer, NULL}
+#define REPLY_OPTIONS(rules) \
+	{"any-port", &(rules)->any_port, NULL}, \
+	{ \
+		"longer", &(rules)->longer, NULL \
+	}
 
 /* The most bytes that the answer on c may have; SSIZE_MAX: any number; -1: give none. Of a datagram, which must not
  * have been read yet, the size of the request decides. rules may be NULL. Never suspends. */

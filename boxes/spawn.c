@@ -42,8 +42,8 @@
 #define UNWATCHED __attribute__((noinline, no_sanitize_address, no_sanitize_thread, no_sanitize_undefined))
 #endif
 
-/* ThreadSanitizer's clone() takes every child for one with memory of its own, and notes in that memory, which ours shares
- * with us, that this is a forked child. glibc's own has a second name. */
+/* ThreadSanitizer's clone() takes every child for one with memory of its own, and notes in that memory, which ours
+ * shares with us, that this is a forked child. glibc's own has a second name. */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define THREAD_SANITIZER
@@ -72,7 +72,8 @@ struct birth {
 	volatile int error; /* the child's, while the parent stands still; volatile: clone() hides the write */
 };
 
-/* The connection, or other input, on 0 and the connection on 1 (and 2), in whatever order the numbers lie; close-on-exec off, as dup2(2) leaves it. */
+/* The connection, or other input, on 0 and the connection on 1 (and 2), in whatever order the numbers lie;
+ * close-on-exec off, as dup2(2) leaves it. */
 UNWATCHED static int child_descriptors(const struct spawn *s)
 {
 	long fd = s->fd, input = s->input < 0 ? s->fd : s->input;
@@ -93,8 +94,8 @@ UNWATCHED static int child_descriptors(const struct spawn *s)
 /* which: a bit for each signal whose disposition is to be made the default. */
 UNWATCHED static void child_signals(uint32_t which)
 {
-	/* A zeroed struct sigaction of the kernel's is SIG_DFL with no flag on every architecture; 64 bytes is more than
-	 * any. execve(2) itself resets what is caught, but not what is ignored. */
+	/* A zeroed struct sigaction of the kernel's is SIG_DFL with no flag on every architecture; 64 bytes is more
+	 * than any. execve(2) itself resets what is caught, but not what is ignored. */
 	static const uint64_t defaults[8], none[2];
 	for (int sig = 1; sig <= LAST_SIGNAL; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP && (which & UINT32_C(1) << sig))
@@ -119,7 +120,8 @@ UNWATCHED static int child(void *arg)
 	return 0; /* not reached */
 }
 
-/* The parent's handlers are cleared by the kernel; what it ignores is looked up once: a service decides that before it serves. */
+/* The parent's handlers are cleared by the kernel; what it ignores is looked up once: a service decides that before it
+ * serves. */
 static uint32_t ignored_signals(void)
 {
 	static _Atomic uint32_t known; /* bit 0: it has been looked up. Relaxed: every look-up finds the same */
@@ -283,7 +285,8 @@ int spawn_find(const char *name, char *path, size_t cap)
 		int r = try_in(dirs, len, name, path, cap);
 		if (r == 0)
 			return 0;
-		if (r == -EACCES) /* perhaps there is one that may be run further on; if not, this is the telling reason */
+		if (r ==
+		    -EACCES) /* perhaps there is one that may be run further on; if not, this is the telling reason */
 			result = r;
 		if (dirs[len] == '\0')
 			return result;

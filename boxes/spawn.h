@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 struct spawn {
-	const char *path;      /* as spawn_find() gave it: no search here */
+	const char *path; /* as spawn_find() gave it: no search here */
 	char *const *argv;
 	char *const *envp;
 	const char *directory; /* to start in; NULL: ours */

@@ -3,8 +3,8 @@
  * A machine that keeps no utmp has nobody to name: the answer is empty. To a datagram as many whole lines are given
  * as fit into as many bytes as the request had, or into 512 with --longer (reply.h). Names are shown as far as they
  * are printable ASCII. */
-#include "table.h"
 #include "logins.h"
+#include "table.h"
 
 #include <string.h>
 

@@ -27,7 +27,7 @@ enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM 
 struct report {
 	enum step step; /* where it ended; DONE: all is well */
 	int error;      /* errno */
-	int at;         /* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program */
+	int at; /* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program */
 };
 
 /* One service. */
@@ -122,7 +122,8 @@ static void become_and_look(const struct trial *t, struct report *r)
 		return;
 	}
 	if (t->become) {
-		if (setgroups(s->n_groups, s->groups) < 0 || (s->gid != (gid_t)-1 && setresgid(s->gid, s->gid, s->gid) < 0) ||
+		if (setgroups(s->n_groups, s->groups) < 0 ||
+		    (s->gid != (gid_t)-1 && setresgid(s->gid, s->gid, s->gid) < 0) ||
 		    (s->uid != (uid_t)-1 && setresuid(s->uid, s->uid, s->uid) < 0)) {
 			*r = (struct report){STEP_USER, errno, 0};
 			return;
@@ -184,8 +185,7 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 	struct at head = {.file = s->s.place.file, .line = s->s.place.line, .order = s->order};
 
 	switch (r->step) {
-	case STEP_DONE:
-		return;
+	case STEP_DONE: return;
 	case STEP_CHROOT:
 		return inside_error(w, key_at(s->at, "chroot"), "chroot: cannot enter %s: %s%s", s->s.chroot, why,
 		                    r->error == EPERM ? " (this needs root)" : "");
@@ -193,11 +193,13 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 		if (r->error == ETIMEDOUT)
 			return inside_error(w, head, "[%s] could not be tried: it took too long", s->s.name);
 		key = s->s.user != NULL ? "user" : s->s.group != NULL ? "group" : "groups";
-		return inside_error(w, key_at(s->at, key).file != NULL ? key_at(s->at, key) : head, "%s: cannot become %s: %s%s", key, who,
-		                    why, r->error == EPERM ? " (this needs root)" : "");
+		return inside_error(w, key_at(s->at, key).file != NULL ? key_at(s->at, key) : head,
+		                    "%s: cannot become %s: %s%s", key, who, why,
+		                    r->error == EPERM ? " (this needs root)" : "");
 	case STEP_DIRECTORY:
-		return inside_error(w, key_at(s->at, "directory"), "directory: %s cannot enter %s%s%s: %s", who, s->s.directory,
-		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why);
+		return inside_error(w, key_at(s->at, "directory"), "directory: %s cannot enter %s%s%s: %s", who,
+		                    s->s.directory, s->s.chroot != NULL ? " in " : "",
+		                    s->s.chroot != NULL ? s->s.chroot : "", why);
 	case STEP_PROGRAM:
 		return inside_error(w, key_at(s->at, key), "%s: %s cannot run %s%s%s: %s%s%.*s", key, who, t->program,
 		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
@@ -214,7 +216,9 @@ static bool must_become(const struct service *s)
 static void try_service(struct whole *w, const struct service *s, int64_t deadline)
 {
 	const char *path = service_path(s);
-	struct trial t = {.s = s, .become = must_become(s), .path = path != NULL && path[0] != '\0' ? path : "/bin:/usr/bin"};
+	struct trial t = {.s = s,
+	                  .become = must_become(s),
+	                  .path = path != NULL && path[0] != '\0' ? path : "/bin:/usr/bin"};
 	struct report r = {0};
 
 	if (s->s.disabled || (s->s.user != NULL && s->s.gid == (gid_t)-1))

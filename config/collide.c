@@ -18,13 +18,13 @@ enum { FAMILY_4 = 1, FAMILY_6 = 2 };
 /* An address as it is compared. */
 struct spot {
 	const struct service *s;
-	const char *text;  /* in s */
+	const char *text; /* in s */
 	struct at at;
-	int protocol;      /* 't', 'u'; 'p' a path, 'a' and 'A' an abstract stream and datagram name; 'f' a descriptor */
-	int port;          /* -1: a name that is unknown */
+	int protocol; /* 't', 'u'; 'p' a path, 'a' and 'A' an abstract stream and datagram name; 'f' a descriptor */
+	int port;     /* -1: a name that is unknown */
 	unsigned families;
-	bool any;          /* every address of the families */
-	char *name;        /* host, path or descriptor's */
+	bool any;   /* every address of the families */
+	char *name; /* host, path or descriptor's */
 };
 
 static bool is_datagram(enum hark_scheme scheme)
@@ -51,7 +51,8 @@ static void find_port(struct whole *w, struct spot *p, const struct hark_address
 
 static void find_host(struct spot *p, const struct hark_address *a)
 {
-	bool only4 = a->scheme == HARK_TCP4 || a->scheme == HARK_UDP4, only6 = a->scheme == HARK_TCP6 || a->scheme == HARK_UDP6;
+	bool only4 = a->scheme == HARK_TCP4 || a->scheme == HARK_UDP4,
+	     only6 = a->scheme == HARK_TCP6 || a->scheme == HARK_UDP6;
 	struct in_addr four;
 
 	p->families = only4 ? FAMILY_4 : only6 ? FAMILY_6 : FAMILY_4 | FAMILY_6;
@@ -106,7 +107,8 @@ static void compare(struct whole *w, const struct spot *spots, size_t n)
 			if (!overlap(a, b))
 				continue;
 			if (a->s == b->s)
-				inside_error(w, b->at, "listen: %.200s: the service itself listens on %.200s", b->text, a->text);
+				inside_error(w, b->at, "listen: %.200s: the service itself listens on %.200s", b->text,
+				             a->text);
 			else
 				inside_error(w, b->at, "listen: %.200s: [%s] (%s:%d) listens on %.200s", b->text,
 				             a->s->s.name, a->at.file, a->at.line, a->text);
@@ -128,7 +130,8 @@ void inside_collide(struct whole *w)
 		const struct service *s = (const struct service *)w->c.services[i];
 		for (size_t k = 0; k < s->s.listen.n && !s->s.disabled; k++) {
 			if (n == ADDRESSES_MAX) {
-				inside_error(w, s->listen_at[k], "listen: more than %d addresses in all", ADDRESSES_MAX);
+				inside_error(w, s->listen_at[k], "listen: more than %d addresses in all",
+				             ADDRESSES_MAX);
 				goto full;
 			}
 			spots[n].s = s;

@@ -100,12 +100,14 @@ int inside_load_bytes(const char *file, const char *bytes, size_t n, struct conf
 
 static void take_section(struct whole *w, const struct draft_section *from)
 {
-	struct section *s = inside_section(w, from->name, inside_at(w, inside_file(w, from->place.file), from->place.line));
+	struct section *s = inside_section(w, from->name,
+	                                   inside_at(w, inside_file(w, from->place.file), from->place.line));
 
 	for (size_t i = 0; i < from->n && s != NULL; i++) {
 		const struct draft_line *l = &from->lines[i];
 		if (l->kind == DRAFT_SETTING)
-			inside_setting(w, s, inside_at(w, inside_file(w, l->place.file), l->place.line), l->key, l->value);
+			inside_setting(w, s, inside_at(w, inside_file(w, l->place.file), l->place.line), l->key,
+			               l->value);
 	}
 }
 

@@ -1,7 +1,8 @@
-/* config.h — what harkd is told to serve, as read from hark.conf(5) or from a draft that another format was turned into.
+/* config.h — what harkd is told to serve, as read from hark.conf(5) or from a draft that another format was turned
+ * into.
  *
- * A configuration is read whole, every mistake in it is found in one pass, and nothing is acted upon here: no socket is opened,
- * no program started. Read by the main thread alone; what was read is constant from then on and owned by its
+ * A configuration is read whole, every mistake in it is found in one pass, and nothing is acted upon here: no socket is
+ * opened, no program started. Read by the main thread alone; what was read is constant from then on and owned by its
  * struct config. Sees hark.h, box.h and common/ alone; the daemon and the tool both use it. */
 #ifndef CONFIG_H
 #define CONFIG_H
@@ -31,9 +32,9 @@ struct config_words {
 
 /* A token bucket: tokens come at events per period_ns, at most burst gather. events 0: no limit. */
 struct config_rate {
-	double events;      /* "50/s", "256/m", "1000/h", "50" (a second); "50/s burst 200" */
+	double events; /* "50/s", "256/m", "1000/h", "50" (a second); "50/s burst 200" */
 	int64_t period_ns;
-	double burst;       /* 0 in the file: as many as come in one period, at least 1 */
+	double burst; /* 0 in the file: as many as come in one period, at least 1 */
 };
 
 enum config_start { CONFIG_START_BOOT = 0, CONFIG_START_DEMAND };
@@ -42,92 +43,98 @@ enum config_start { CONFIG_START_BOOT = 0, CONFIG_START_DEMAND };
 
 struct config_service {
 	char *name;
-	struct config_place place;     /* of its section's head */
-	char *text;                    /* its effective settings as hark.conf text: two services are the same if and only if this is */
-	bool disabled;                 /* disable = yes: checked, not served */
+	struct config_place place; /* of its section's head */
+	char *text;    /* its effective settings as hark.conf text: two services are the same if and only if this is */
+	bool disabled; /* disable = yes: checked, not served */
 
 	/* what */
-	struct config_words listen;    /* addresses as hark_listen() takes them, in canonical form */
-	struct config_words argv;      /* the box's name and its arguments, as hark serve takes them: exec, relay and box all end here */
+	struct config_words listen; /* addresses as hark_listen() takes them, in canonical form */
+	struct config_words
+		argv; /* the box's name and its arguments, as hark serve takes them: exec, relay and box all end here */
 	const struct box *box;
-	bool wait;                     /* inetd's wait */
-	char *banner;                  /* sent first to each stream, '\n' and '\t' and "\\" undone; NULL: none */
+	bool wait;    /* inetd's wait */
+	char *banner; /* sent first to each stream, '\n' and '\t' and "\\" undone; NULL: none */
 
 	/* how */
 	enum hark_model model;
-	int workers;                   /* 1… */
-	char *engine;                  /* NULL: the default */
-	size_t stack_bytes;            /* 0: the default */
-	int client_first;              /* 1: first = client, 0: first = server, -1: as the box says */
+	int workers;        /* 1… */
+	char *engine;       /* NULL: the default */
+	size_t stack_bytes; /* 0: the default */
+	int client_first;   /* 1: first = client, 0: first = server, -1: as the box says */
 	enum config_start start;
-	int64_t stop_idle_ns;          /* start = demand: the workers end when nobody was connected so long; 0: never */
+	int64_t stop_idle_ns; /* start = demand: the workers end when nobody was connected so long; 0: never */
 	int64_t idle_timeout_ns, lifetime_ns; /* 0: none */
-	int64_t grace_ns;              /* what is busy may take so long to finish when it is reloaded or stopped */
-	int backlog;                   /* 0: the default */
+	int64_t grace_ns; /* what is busy may take so long to finish when it is reloaded or stopped */
+	int backlog;      /* 0: the default */
 	bool reuseport, v6only;
 	int defer_accept_s;
 
 	/* limits; 0: none */
-	int max_conns;                 /* of the service, over all its workers */
+	int max_conns; /* of the service, over all its workers */
 	int max_per_source;
 	int source_v4_bits, source_v6_bits; /* what counts as one source: 32 and 64 */
 	struct config_rate rate, rate_per_source;
-	double max_load;               /* the 1 min load average above which connections wait */
+	double max_load; /* the 1 min load average above which connections wait */
 
 	/* as whom, and where */
-	char *user, *group;            /* NULL: as harkd runs; group NULL: the user's own */
-	uid_t uid;                     /* of user; -1: none */
-	gid_t gid;                     /* of group or the user's; -1: none */
-	gid_t *groups;                 /* supplementary ones: groups =, else those of the user in the group database */
+	char *user, *group; /* NULL: as harkd runs; group NULL: the user's own */
+	uid_t uid;          /* of user; -1: none */
+	gid_t gid;          /* of group or the user's; -1: none */
+	gid_t *groups;      /* supplementary ones: groups =, else those of the user in the group database */
 	size_t n_groups;
-	bool groups_named;             /* groups = was given, be it none: they hold without a user, too */
-	char *chroot, *directory;      /* absolute; NULL: none */
-	int umask;                     /* -1: as harkd's */
-	int nice;                      /* added to harkd's */
+	bool groups_named;                    /* groups = was given, be it none: they hold without a user, too */
+	char *chroot, *directory;             /* absolute; NULL: none */
+	int umask;                            /* -1: as harkd's */
+	int nice;                             /* added to harkd's */
 	struct rlimit rlimit[CONFIG_RLIMITS]; /* where rlimit_set has the bit */
 	unsigned rlimit_set;
-	struct config_words env;       /* "NAME=value" */
-	struct config_words pass_env;  /* names of harkd's environment that programs get; "*": all. Default: PATH TZ LANG LC_* */
-	char *stderr_to;               /* "log" (harkd's own standard error), "connection", "null", or an absolute path that is appended to */
-	bool stdin_null;               /* stdin = null: programs only answer */
+	struct config_words env; /* "NAME=value" */
+	struct config_words
+		pass_env; /* names of harkd's environment that programs get; "*": all. Default: PATH TZ LANG LC_* */
+	char *stderr_to;  /* "log" (harkd's own standard error), "connection", "null", or an absolute path that is
+	                     appended to */
+	bool stdin_null;  /* stdin = null: programs only answer */
 	char *socket_user, *socket_group; /* of unix paths; NULL: harkd's */
-	int socket_mode;               /* -1: what the umask leaves */
+	int socket_mode;                  /* -1: what the umask leaves */
 };
 
 enum config_log_format { CONFIG_LOG_TEXT = 0, CONFIG_LOG_JSON };
 
 struct config {
 	/* [harkd] */
-	char *control;                 /* path of the control socket; NULL: none; default /run/harkd.sock for root, $XDG_RUNTIME_DIR/harkd.sock else */
-	char *pid_file;                /* NULL: none; --pid-file overrides */
-	char *log;                     /* "stderr", "syslog", "journal", or an absolute path */
+	char *control;  /* path of the control socket; NULL: none; default /run/harkd.sock for root,
+	                   $XDG_RUNTIME_DIR/harkd.sock else */
+	char *pid_file; /* NULL: none; --pid-file overrides */
+	char *log;      /* "stderr", "syslog", "journal", or an absolute path */
 	enum config_log_format log_format;
-	char *syslog_facility;         /* "daemon" */
-	bool log_connections;          /* a line for each; default yes */
-	int64_t upgrade_timeout_ns;    /* a new generation that is not ready by then has failed; 30 s */
+	char *syslog_facility;      /* "daemon" */
+	bool log_connections;       /* a line for each; default yes */
+	int64_t upgrade_timeout_ns; /* a new generation that is not ready by then has failed; 30 s */
 
 	struct config_service **services; /* in the order of the file */
 	size_t n_services;
 
-	char **errors;                 /* "FILE:LINE: what, and the nearest right key"; in the order of the file */
+	char **errors; /* "FILE:LINE: what, and the nearest right key"; in the order of the file */
 	size_t n_errors;
 	char **warnings;
 	size_t n_warnings;
 	void *private;
 };
 
-/* Reads hark.conf and what it includes. *out is set in every case but -ENOMEM, and config_free()'s to free; whatever is wrong, a file that
- * cannot be opened included, is in its errors. Returns the number of errors, or -ENOMEM. */
+/* Reads hark.conf and what it includes. *out is set in every case but -ENOMEM, and config_free()'s to free; whatever is
+ * wrong, a file that cannot be opened included, is in its errors. Returns the number of errors, or -ENOMEM. */
 int config_load(const char *file, struct config **out);
 
-/* The same from a draft (draft.h): each setting's own place is told in errors. The draft stays the caller's and may be freed at once. */
+/* The same from a draft (draft.h): each setting's own place is told in errors. The draft stays the caller's and may be
+ * freed at once. */
 int config_load_draft(const struct draft *d, struct config **out);
 
 /* Adds to the warnings what the draft's readers could not carry over, each with its place. 0 or -ENOMEM. */
 int config_warn_of_draft(struct config *c, const struct draft *d);
 
-/* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each service of another user
- * is tried in a forked child that becomes that user). Adds to the errors and returns their number, or -ENOMEM. */
+/* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each
+ * service of another user is tried in a forked child that becomes that user). Adds to the errors and returns their
+ * number, or -ENOMEM. */
 int config_check_system(struct config *c);
 
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */
@@ -140,7 +147,8 @@ void config_free(struct config *c);
 
 struct config_how;
 
-/* One key of hark.conf: the table from which keys are read, checked, printed, completed, and which the man page is tested against. */
+/* One key of hark.conf: the table from which keys are read, checked, printed, completed, and which the man page is
+ * tested against. */
 struct config_key {
 	const char *name;
 	bool global;          /* of [harkd], else of a service and of [defaults] */

@@ -1,8 +1,8 @@
 /* draft.c — see draft.h. Any thread, one at a time; all memory is the draft's.
  *
- * What is put in comes from foreign files. It is made harmless here, once, and not in each reader: a name has a section name's
- * characters alone, a value no control character, a remark is one line of printable bytes. So whatever a reader puts in, what is
- * printed has the settings and sections that the draft has. */
+ * What is put in comes from foreign files. It is made harmless here, once, and not in each reader: a name has a section
+ * name's characters alone, a value no control character, a remark is one line of printable bytes. So whatever a reader
+ * puts in, what is printed has the settings and sections that the draft has. */
 #include "draft.h"
 
 #include <errno.h>
@@ -11,7 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define NAME_MAX_BYTES 40 /* of a section: with a "-1234" as well it is a name that the reader of hark.conf keeps whole */
+#define NAME_MAX_BYTES \
+	40 /* of a section: with a "-1234" as well it is a name that the reader of hark.conf keeps whole */
 
 struct draft *draft_new(void)
 {
@@ -56,8 +57,8 @@ bool draft_broken(const struct draft *d)
 	return d->broken;
 }
 
-/* Room for one more in an array of n: it grows where n is a power of two, so that no capacity need be kept. NULL: there is
- * none, the draft is broken and the old array stays. */
+/* Room for one more in an array of n: it grows where n is a power of two, so that no capacity need be kept. NULL: there
+ * is none, the draft is broken and the old array stays. */
 static void *room(struct draft *d, void *array, size_t n, size_t size)
 {
 	if ((n & (n - 1)) != 0)
@@ -68,8 +69,8 @@ static void *room(struct draft *d, void *array, size_t n, size_t size)
 	return more;
 }
 
-/* Adds text, which is then the array's; where that fails text is freed. NULL is a text that could not be made. The place it got,
- * or NULL. */
+/* Adds text, which is then the array's; where that fails text is freed. NULL is a text that could not be made. The
+ * place it got, or NULL. */
 static char *add_text(struct draft *d, char ***array, size_t *n, char *text)
 {
 	char **more = text == NULL || d->broken ? NULL : room(d, *array, *n, sizeof **array);
@@ -100,7 +101,8 @@ static void clean_name(const char *name, char *buf, size_t cap)
 
 	for (; *name != '\0' && n < cap - 1; name++) {
 		unsigned char c = (unsigned char)*name;
-		bool good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("._-", c) != NULL;
+		bool good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		            strchr("._-", c) != NULL;
 		buf[n++] = good ? (char)c : '-';
 	}
 	buf[n] = '\0';
@@ -108,8 +110,8 @@ static void clean_name(const char *name, char *buf, size_t cap)
 		(void)snprintf(buf, cap, "service");
 }
 
-/* 0: no section has the name; else the number that makes it new: one above the highest taken. One walk, however many have
- * it: a file may name one service ten thousand times. */
+/* 0: no section has the name; else the number that makes it new: one above the highest taken. One walk, however many
+ * have it: a file may name one service ten thousand times. */
 static unsigned long next_number(const struct draft *d, const char *name)
 {
 	size_t len = strlen(name);
@@ -157,8 +159,8 @@ struct draft_section *draft_section(struct draft *d, const char *name, struct co
 }
 
 /* Takes key and value over, even on failure. */
-static void add_line(struct draft *d, struct draft_section *s, enum draft_kind kind, struct config_place place, char *key,
-                     char *value)
+static void add_line(struct draft *d, struct draft_section *s, enum draft_kind kind, struct config_place place,
+                     char *key, char *value)
 {
 	struct draft_line *more = NULL;
 
@@ -190,7 +192,8 @@ static void trim(char *text)
 	text[n - lead] = '\0';
 }
 
-void draft_set(struct draft *d, struct draft_section *s, struct config_place place, const char *key, const char *format, ...)
+void draft_set(struct draft *d, struct draft_section *s, struct config_place place, const char *key, const char *format,
+               ...)
 {
 	va_list args;
 	char *value;
@@ -224,8 +227,9 @@ static void mask(char *text)
 			*text = '?';
 }
 
-__attribute__((format(printf, 5, 0))) static void add_remark(struct draft *d, struct draft_section *s, struct config_place place,
-                                                             const char *before, const char *format, va_list args)
+__attribute__((format(printf, 5, 0))) static void add_remark(struct draft *d, struct draft_section *s,
+                                                             struct config_place place, const char *before,
+                                                             const char *format, va_list args)
 {
 	char *words, *value;
 
@@ -278,7 +282,8 @@ void draft_error(struct draft *d, struct config_place place, const char *format,
 		d->broken = true;
 		return;
 	}
-	n = place.line > 0 ? asprintf(&text, "%s:%d: %s", place.file, place.line, words) : asprintf(&text, "%s: %s", place.file, words);
+	n = place.line > 0 ? asprintf(&text, "%s:%d: %s", place.file, place.line, words)
+	                   : asprintf(&text, "%s: %s", place.file, words);
 	free(words);
 	if (n >= 0)
 		mask(text);
@@ -371,7 +376,8 @@ int draft_print(const struct draft *d, FILE *to)
 	return 0;
 }
 
-/* A blank, a quote, a backslash would end or change a plain word; ';' and '#' might begin a comment; an empty one would vanish. */
+/* A blank, a quote, a backslash would end or change a plain word; ';' and '#' might begin a comment; an empty one would
+ * vanish. */
 static bool needs_quotes(const char *word)
 {
 	return *word == '\0' || strpbrk(word, " \t\n\r\v\f\"'\\;#") != NULL;

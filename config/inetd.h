@@ -5,8 +5,8 @@
  *   inetd_text.c      lines and words, and the memory for all that was read
  *   inetd_service.c   from a service's words to a section of the draft
  *
- * First every service is read, then all are translated: which address families "tcp" means, and which line counts of two for one
- * address, is known only when the last line is. */
+ * First every service is read, then all are translated: which address families "tcp" means, and which line counts of
+ * two for one address, is known only when the last line is. */
 #ifndef INETD_H
 #define INETD_H
 
@@ -15,11 +15,11 @@
 
 #include "draft.h"
 
-#define INETD_LINE_MAX     65536 /* bytes */
+#define INETD_LINE_MAX     65536      /* bytes */
 #define INETD_FILE_MAX     (16 << 20) /* bytes */
-#define INETD_SERVICES_MAX 4096 /* harkd serves a quarter of them at most */
-#define INETD_DEPTH_MAX    16 /* files that include each other */
-#define INETD_FILES_MAX    1000 /* in all */
+#define INETD_SERVICES_MAX 4096       /* harkd serves a quarter of them at most */
+#define INETD_DEPTH_MAX    16         /* files that include each other */
+#define INETD_FILES_MAX    1000       /* in all */
 
 /* Where the reading of a text is. */
 struct inetd_text {
@@ -37,8 +37,8 @@ struct inetd_words {
 /* One service as its file says it; NULL: not said. Texts are the reader's. */
 struct inetd_entry {
 	struct config_place place;
-	const char *host;     /* what stands before the service's ':', a list; "*" by default */
-	const char *owner;    /* FreeBSD's "user:group:mode" of a unix path */
+	const char *host;  /* what stands before the service's ':', a list; "*" by default */
+	const char *owner; /* FreeBSD's "user:group:mode" of a unix path */
 	const char *service;
 	const char *type;     /* stream, dgram …; with NetBSD's ",10" and ":filter" */
 	const char *protocol; /* with ",rcvbuf=64k" */
@@ -55,13 +55,13 @@ struct inetd {
 	struct draft *draft;
 	struct inetd_entry *entries;
 	size_t n;
-	struct inetd_kept *kept;  /* texts and lists of words */
-	const char *host;         /* for lines that name none */
-	const char *ipsec;        /* "#@": for lines from here on; NULL: none */
+	struct inetd_kept *kept;           /* texts and lists of words */
+	const char *host;                  /* for lines that name none */
+	const char *ipsec;                 /* "#@": for lines from here on; NULL: none */
 	const struct inetd_source *source; /* the file being read, and by it those that include it */
-	int files;                /* read so far */
-	bool full;                /* told that there are too many services or files */
-	bool no_memory;           /* everything is given up */
+	int files;                         /* read so far */
+	bool full;                         /* told that there are too many services or files */
+	bool no_memory;                    /* everything is given up */
 };
 
 /* inetd_text.c */
@@ -85,8 +85,9 @@ void inetd_skip(struct inetd_text *t, bool keys);
 /* Whether t is at the end of its line or of the text. */
 bool inetd_at_end(const struct inetd_text *t);
 
-/* The word at t, without its quotes; "" where there is none. keys: it also ends at , ; and #, its quotes know escapes, and one that is not
- * closed is told as an error (t->bad); without, such a quote is an ordinary character, as Debian's inetd has it. */
+/* The word at t, without its quotes; "" where there is none. keys: it also ends at , ; and #, its quotes know escapes,
+ * and one that is not closed is told as an error (t->bad); without, such a quote is an ordinary character, as Debian's
+ * inetd has it. */
 char *inetd_word(struct inetd *r, struct inetd_text *t, bool keys);
 
 /* inetd_keys.c */

@@ -1,7 +1,9 @@
-/* inetd_keys.c — NetBSD's other form of a service in inetd.conf: "key = value value, key = value, …;". Any thread, one at a time.
+/* inetd_keys.c — NetBSD's other form of a service in inetd.conf: "key = value value, key = value, …;". Any thread, one
+ * at a time.
  *
- * It goes over any number of lines, with comments anywhere. Where it is so wrong that its end cannot be found, the reading goes on at the
- * next ';', or at the next line that is not indented: a forgotten ';' must not swallow the rest of the file. */
+ * It goes over any number of lines, with comments anywhere. Where it is so wrong that its end cannot be found, the
+ * reading goes on at the next ';', or at the next line that is not indented: a forgotten ';' must not swallow the rest
+ * of the file. */
 #include "inetd.h"
 
 #include <string.h>
@@ -47,7 +49,8 @@ static const struct key *find_key(struct inetd *r, const struct inetd_text *t, c
 			return &keys[i];
 		nearest_offer(&near, keys[i].name);
 	}
-	draft_error(r->draft, inetd_place(t), "\"%s\" is no option of a service%s", name, nearest_hint(&near, "", hint, sizeof hint));
+	draft_error(r->draft, inetd_place(t), "\"%s\" is no option of a service%s", name,
+	            nearest_hint(&near, "", hint, sizeof hint));
 	return NULL;
 }
 
@@ -68,8 +71,8 @@ static void resynchronise(struct inetd_text *t)
 		t->at++;
 }
 
-/* The values of a key, up to the ',' or ';' that ends them, which is *end; '\0': it never came, or a value was so wrong (t->bad) that it cannot
- * be known. */
+/* The values of a key, up to the ',' or ';' that ends them, which is *end; '\0': it never came, or a value was so wrong
+ * (t->bad) that it cannot be known. */
 static struct inetd_words take_values(struct inetd *r, struct inetd_text *t, char *end)
 {
 	struct inetd_words values = {0};
@@ -88,7 +91,8 @@ static struct inetd_words take_values(struct inetd *r, struct inetd_text *t, cha
 	return values;
 }
 
-static bool put_text(struct inetd *r, struct config_place place, struct inetd_entry *e, const struct key *k, const char *value)
+static bool put_text(struct inetd *r, struct config_place place, struct inetd_entry *e, const struct key *k,
+                     const char *value)
 {
 	const char **text = (const char **)(void *)((char *)e + k->at);
 
@@ -100,7 +104,8 @@ static bool put_text(struct inetd *r, struct config_place place, struct inetd_en
 	return true;
 }
 
-static bool put(struct inetd *r, struct config_place place, struct inetd_entry *e, const struct key *k, struct inetd_words values)
+static bool put(struct inetd *r, struct config_place place, struct inetd_entry *e, const struct key *k,
+                struct inetd_words values)
 {
 	if (k->shape == MANY) {
 		const char *first = values.n > 0 ? values.word[0] : NULL;

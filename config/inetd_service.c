@@ -1,11 +1,11 @@
 /* inetd_service.c — what one service of inetd.conf says, as a section of hark.conf. Any thread, one at a time.
  *
- * "tcp" means IPv4 and IPv6 to Debian's inetd, IPv4 to the others, where a second line says "tcp6". Here it means both unless a second
- * line of the same service takes one of them: that serves each file as its own inetd does, but that a BSD's service with one line "tcp"
- * is reached by IPv6 as well.
+ * "tcp" means IPv4 and IPv6 to Debian's inetd, IPv4 to the others, where a second line says "tcp6". Here it means both
+ * unless a second line of the same service takes one of them: that serves each file as its own inetd does, but that a
+ * BSD's service with one line "tcp" is reached by IPv6 as well.
  *
- * What inetd does and harkd does not, or otherwise, is told by a remark beside the service. What cannot be served at all (RPC, tcpmux, raw
- * sockets) is told at the top: the other services of a file are served. */
+ * What inetd does and harkd does not, or otherwise, is told by a remark beside the service. What cannot be served at
+ * all (RPC, tcpmux, raw sockets) is told at the top: the other services of a file are served. */
 #include "inetd.h"
 
 #include <netdb.h>
@@ -23,13 +23,13 @@ static const struct protocol {
 	const char *scheme;
 	const char *look_up; /* services(5)'s name of it; NULL: a path */
 } protocols[] = {
-	{"tcp", SOCK_STREAM, "tcp", "tcp"},       {"tcp4", SOCK_STREAM, "tcp4", "tcp"},
-	{"tcp6", SOCK_STREAM, "tcp6", "tcp"},     {"tcp46", SOCK_STREAM, "tcp", "tcp"},
-	{"tcp64", SOCK_STREAM, "tcp", "tcp"},     {"tcp6only", SOCK_STREAM, "tcp6", "tcp"},
-	{"udp", SOCK_DGRAM, "udp", "udp"},        {"udp4", SOCK_DGRAM, "udp4", "udp"},
-	{"udp6", SOCK_DGRAM, "udp6", "udp"},      {"udp46", SOCK_DGRAM, "udp", "udp"},
-	{"udp64", SOCK_DGRAM, "udp", "udp"},      {"udp6only", SOCK_DGRAM, "udp6", "udp"},
-	{"unix", SOCK_STREAM, "unix", NULL},      {"unix", SOCK_DGRAM, "unixgram", NULL},
+	{"tcp", SOCK_STREAM, "tcp", "tcp"},   {"tcp4", SOCK_STREAM, "tcp4", "tcp"},
+	{"tcp6", SOCK_STREAM, "tcp6", "tcp"}, {"tcp46", SOCK_STREAM, "tcp", "tcp"},
+	{"tcp64", SOCK_STREAM, "tcp", "tcp"}, {"tcp6only", SOCK_STREAM, "tcp6", "tcp"},
+	{"udp", SOCK_DGRAM, "udp", "udp"},    {"udp4", SOCK_DGRAM, "udp4", "udp"},
+	{"udp6", SOCK_DGRAM, "udp6", "udp"},  {"udp46", SOCK_DGRAM, "udp", "udp"},
+	{"udp64", SOCK_DGRAM, "udp", "udp"},  {"udp6only", SOCK_DGRAM, "udp6", "udp"},
+	{"unix", SOCK_STREAM, "unix", NULL},  {"unix", SOCK_DGRAM, "unixgram", NULL},
 };
 
 #define PROTOCOLS (sizeof protocols / sizeof *protocols)
@@ -40,7 +40,8 @@ struct service {
 	int type;
 	bool wait;
 	const char *box; /* of an internal service; NULL: a program's */
-	long rate, max_conns, rate_per_source, max_per_source; /* the first and third in a minute; 0: none, -1: not said */
+	long rate, max_conns, rate_per_source,
+		max_per_source; /* the first and third in a minute; 0: none, -1: not said */
 	char *user, *group, *class;
 	char *listen; /* addresses */
 	const char *scheme;
@@ -107,7 +108,8 @@ static const char *last_part(const char *path)
 	return slash != NULL ? slash + 1 : path;
 }
 
-__attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const struct inetd_entry *e, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const struct inetd_entry *e,
+                                                        const char *format, ...)
 {
 	va_list args;
 	char *words;
@@ -138,7 +140,9 @@ static bool is_refused(struct inetd *r, const struct inetd_entry *e)
 	if (strncmp(e->service, "tcpmux/", 7) == 0 || strcmp(e->service, "tcpmux") == 0)
 		return !refuse(r, e, "tcpmux (RFC 1078) is not served; a service needs an address of its own");
 	if (e->protocol != NULL && strncmp(e->protocol, "rpc/", 4) == 0)
-		return !refuse(r, e, "Sun RPC is not served: nobody would register it with rpcbind(8); run its program on its own");
+		return !refuse(
+			r, e,
+			"Sun RPC is not served: nobody would register it with rpcbind(8); run its program on its own");
 	if (e->protocol != NULL && (strncmp(e->protocol, "faith/", 6) == 0 || strstr(e->protocol, "/faith") != NULL))
 		return !refuse(r, e, "faith, the translation of IPv6 to IPv4, is not served");
 	for (int i = 0; e->type != NULL && types[i] != NULL; i++)
@@ -218,7 +222,8 @@ static bool judge_protocol(struct inetd *r, struct service *s)
 	}
 	if (known)
 		return wrong(r, s->e, "%s is not what %s serves", s->type == SOCK_STREAM ? "stream" : "dgram", name);
-	return wrong(r, s->e, "\"%s\" is no protocol that is served%s", text, nearest_hint(&near, "", hint, sizeof hint));
+	return wrong(r, s->e, "\"%s\" is no protocol that is served%s", text,
+	             nearest_hint(&near, "", hint, sizeof hint));
 }
 
 /* "nowait", "nowait.40", "nowait:40", "nowait/10/60/5", and "wait" likewise. */
@@ -238,7 +243,10 @@ static bool judge_wait(struct inetd *r, struct service *s)
 		long *to = sign == '.' || sign == ':' ? &s->rate : sign == '/' && n < 3 ? counts[n++] : NULL;
 		long count = to != NULL ? take_count(&p, ".:/") : -1;
 		if (count < 0)
-			return wrong(r, s->e, "\"%s\" is none of wait, nowait, nowait.MAX, nowait/MAX/PER-SOURCE-AND-MINUTE/PER-SOURCE", text);
+			return wrong(r, s->e,
+			             "\"%s\" is none of wait, nowait, nowait.MAX, "
+			             "nowait/MAX/PER-SOURCE-AND-MINUTE/PER-SOURCE",
+			             text);
 		*to = count;
 	}
 	return true;
@@ -251,8 +259,8 @@ static bool judge_counts(struct inetd *r, struct service *s)
 	       take_number(r, s->e, "accept_max", s->e->accept_max, &s->max_conns);
 }
 
-/* Where the user's name ends in "user.group": names may have dots, so the longest that is a user's counts; if there is none, the first
- * dot. */
+/* Where the user's name ends in "user.group": names may have dots, so the longest that is a user's counts; if there is
+ * none, the first dot. */
 static size_t user_length(struct inetd *r, const char *text)
 {
 	size_t len = strlen(text);
@@ -326,7 +334,8 @@ static bool judge_internal(struct inetd *r, struct service *s)
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strcmp(names[i], said) == 0 || strcmp(names[i], official) == 0)
 			s->box = names[i];
-	/* "7007 stream tcp nowait root internal echo": more than other inetds take, for ports that services(5) does not know. */
+	/* "7007 stream tcp nowait root internal echo": more than other inetds take, for ports that services(5) does not
+	 * know. */
 	for (size_t i = 0; i < sizeof names / sizeof *names && s->box == NULL && s->e->argv.n == 1; i++)
 		if (strcmp(names[i], s->e->argv.word[0]) == 0)
 			s->box = names[i];
@@ -334,7 +343,8 @@ static bool judge_internal(struct inetd *r, struct service *s)
 		return true;
 	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
 		if (strcmp(refused[i], said) == 0 || strcmp(refused[i], official) == 0)
-			return refuse(r, s->e, "auth (RFC 1413) is none of hark's boxes; an identd can be run in its place");
+			return refuse(r, s->e,
+			              "auth (RFC 1413) is none of hark's boxes; an identd can be run in its place");
 	if (s->e->program == NULL)
 		return wrong(r, s->e, "exec is missing, and no internal service has its name");
 	return wrong(r, s->e, "no internal service has its name (echo, discard, chargen, daytime, time)");
@@ -385,7 +395,8 @@ static bool add_address(struct inetd *r, struct service *s, const char *host, si
 	if (s->protocol->look_up == NULL)
 		len = asprintf(&url, "%s:%s", s->scheme, s->e->service);
 	else
-		len = asprintf(&url, "%s://%s%.*s%s:%s", s->scheme, six ? "[" : "", (int)n, host, six ? "]" : "", s->e->service);
+		len = asprintf(&url, "%s://%s%.*s%s:%s", s->scheme, six ? "[" : "", (int)n, host, six ? "]" : "",
+		               s->e->service);
 	if (len < 0) {
 		r->no_memory = true;
 		return false;
@@ -418,8 +429,8 @@ static char *list_addresses(struct inetd *r, struct service *s)
 static bool judge(struct inetd *r, struct service *s)
 {
 	s->rate = s->max_conns = s->rate_per_source = s->max_per_source = -1;
-	if (is_refused(r, s->e) || !judge_type(r, s) || !judge_protocol(r, s) || !judge_internal(r, s) || !judge_wait(r, s) ||
-	    !judge_counts(r, s) || !judge_user(r, s))
+	if (is_refused(r, s->e) || !judge_type(r, s) || !judge_protocol(r, s) || !judge_internal(r, s) ||
+	    !judge_wait(r, s) || !judge_counts(r, s) || !judge_user(r, s))
 		return false;
 	if (s->protocol->look_up != NULL)
 		return judge_port(r, s);
@@ -476,11 +487,12 @@ static bool can_share(const struct service *a, const struct service *b)
 {
 	const struct inetd_entry *x = a->e, *y = b->e;
 
-	if (is_limited(a) || is_limited(b) || a->rate != b->rate || x->off != y->off || !same_text(x->service, y->service) ||
-	    !same_text(a->user, b->user) || !same_text(a->group, b->group) || !same_text(a->class, b->class) ||
-	    !same_text(x->owner, y->owner) || !same_text(x->ipsec, y->ipsec) || !same_text(x->filter, y->filter) ||
-	    !same_text(x->sndbuf, y->sndbuf) || !same_text(x->recvbuf, y->recvbuf) ||
-	    !same_text(behind_comma(x->protocol), behind_comma(y->protocol)) || !same_words(&x->argv, &y->argv))
+	if (is_limited(a) || is_limited(b) || a->rate != b->rate || x->off != y->off ||
+	    !same_text(x->service, y->service) || !same_text(a->user, b->user) || !same_text(a->group, b->group) ||
+	    !same_text(a->class, b->class) || !same_text(x->owner, y->owner) || !same_text(x->ipsec, y->ipsec) ||
+	    !same_text(x->filter, y->filter) || !same_text(x->sndbuf, y->sndbuf) ||
+	    !same_text(x->recvbuf, y->recvbuf) || !same_text(behind_comma(x->protocol), behind_comma(y->protocol)) ||
+	    !same_words(&x->argv, &y->argv))
 		return false;
 	if (a->box != NULL)
 		return same_text(a->box, b->box);
@@ -509,8 +521,8 @@ static bool is_replaced(struct inetd *r, const struct service *all, size_t n, co
 	for (const struct service *o = s + 1; o < all + n && !s->e->off; o++) {
 		if (o->done || o->e->off || strcmp(o->listen, s->listen) != 0)
 			continue;
-		draft_drop(r->draft, NULL, s->e->place, "service %s: %s:%d says it again, and the later counts", s->e->service,
-		           o->e->place.file, o->e->place.line);
+		draft_drop(r->draft, NULL, s->e->place, "service %s: %s:%d says it again, and the later counts",
+		           s->e->service, o->e->place.file, o->e->place.line);
 		return true;
 	}
 	return false;
@@ -539,7 +551,8 @@ static struct draft_section *open_section(struct inetd *r, const struct service 
 		(void)snprintf(name, sizeof name, "%s", said);
 	if (has_section(r->draft, name)) {
 		size_t len = strlen(name);
-		(void)snprintf(name + len, sizeof name - len, "-%.*s", (int)strcspn(s->e->protocol, ",/"), s->e->protocol);
+		(void)snprintf(name + len, sizeof name - len, "-%.*s", (int)strcspn(s->e->protocol, ",/"),
+		               s->e->protocol);
 	}
 	return draft_section(r->draft, name, s->e->place);
 }
@@ -572,18 +585,23 @@ static void put_program(struct inetd *r, struct draft_section *to, const struct 
 	free(line);
 	draft_set(r->draft, to, e->place, "stderr", "connection");
 	if (strcmp(last_part(e->program), "tcpd") == 0)
-		draft_remark(r->draft, to, e->place, "hosts.allow and hosts.deny still count: tcpd(8) looks at them and then runs %s",
+		draft_remark(r->draft, to, e->place,
+		             "hosts.allow and hosts.deny still count: tcpd(8) looks at them and then runs %s",
 		             argv0 != NULL ? argv0 : "nothing");
 	if (e->program[0] != '/')
 		draft_remark(r->draft, to, e->place, "%s is %s; inetd looks in /", e->program,
-		             strchr(e->program, '/') != NULL ? "meant from the directory of its file" : "looked for in $PATH");
+		             strchr(e->program, '/') != NULL ? "meant from the directory of its file"
+		                                             : "looked for in $PATH");
 	for (size_t i = 1; i < e->argv.n; i++)
 		if (e->argv.word[i][0] == '#')
-			draft_remark(r->draft, to, e->place, "\"%s\" and what follows are arguments of the program, as in inetd, and no comment",
-			             e->argv.word[i]);
+			draft_remark(
+				r->draft, to, e->place,
+				"\"%s\" and what follows are arguments of the program, as in inetd, and no comment",
+				e->argv.word[i]);
 	if (!s->wait && s->type == SOCK_DGRAM)
 		draft_remark(r->draft, to, e->place,
-		             "dgram nowait: each peer gets a program of its own, connected to it, with the first datagram still to be read");
+		             "dgram nowait: each peer gets a program of its own, connected to it, with the first "
+		             "datagram still to be read");
 }
 
 static void put_box(struct inetd *r, struct draft_section *to, const struct service *s, bool datagrams)
@@ -596,17 +614,21 @@ static void put_box(struct inetd *r, struct draft_section *to, const struct serv
 		    strcmp(argv->word[i], s->box) != 0)
 			draft_drop(r->draft, to, s->e->place, "argument %s of an internal service", argv->word[i]);
 	if (strcmp(s->box, "daytime") == 0)
-		draft_remark(r->draft, to, s->e->place, "inetd tells local time as ctime(3) has it; hark tells UTC as ISO 8601 has it");
-	if (datagrams && strcmp(s->box, "echo") != 0 && strcmp(s->box, "discard") != 0)
 		draft_remark(r->draft, to, s->e->place,
-		             "a datagram is answered by no more bytes than it has; box = %s --longer answers as inetd does", s->box);
+		             "inetd tells local time as ctime(3) has it; hark tells UTC as ISO 8601 has it");
+	if (datagrams && strcmp(s->box, "echo") != 0 && strcmp(s->box, "discard") != 0)
+		draft_remark(
+			r->draft, to, s->e->place,
+			"a datagram is answered by no more bytes than it has; box = %s --longer answers as inetd does",
+			s->box);
 }
 
 /* Once for all: what inetd does to whoever says nothing. */
 static void tell_default_rate(struct inetd *r)
 {
 	static const char words[] =
-		"inetd stops a service for ten minutes that is started more than 256 times in a minute (NetBSD's, GNU's: 40) where its "
+		"inetd stops a service for ten minutes that is started more than 256 times in a minute (NetBSD's, "
+		"GNU's: 40) where its "
 		"line says nothing else. This is not carried over; rate = 256/m makes callers wait instead.";
 	const struct draft_section *head = &r->draft->head;
 
@@ -622,13 +644,15 @@ static void put_limits(struct inetd *r, struct draft_section *to, const struct s
 	struct config_place place = s->e->place;
 
 	if (s->wait && s->max_conns > 1)
-		draft_drop(r->draft, to, place, "%ld programs at once for a service with wait: there is one", s->max_conns);
+		draft_drop(r->draft, to, place, "%ld programs at once for a service with wait: there is one",
+		           s->max_conns);
 	else if (!s->wait && s->max_conns > 0)
 		draft_set(r->draft, to, place, "max_conns", "%ld", s->max_conns);
 	if (s->rate > 0)
 		draft_set(r->draft, to, place, "rate", "%ld/m", s->rate);
 	if (s->wait && (s->rate_per_source > 0 || s->max_per_source > 0)) {
-		draft_drop(r->draft, to, place, "limits of each source for a service with wait: its program alone knows its peers");
+		draft_drop(r->draft, to, place,
+		           "limits of each source for a service with wait: its program alone knows its peers");
 		return;
 	}
 	if (s->max_per_source > 0)
@@ -645,8 +669,8 @@ static void put_owner(struct inetd *r, struct draft_section *to, const struct se
 
 	if (s->e->owner == NULL)
 		return;
-	if (sscanf(s->e->owner, "%63[^:]:%63[^:]:%7[0-7]%n", user, group, mode, &end) != 3 || s->e->owner[end] != '\0' ||
-	    !is_name(user) || !is_name(group)) {
+	if (sscanf(s->e->owner, "%63[^:]:%63[^:]:%7[0-7]%n", user, group, mode, &end) != 3 ||
+	    s->e->owner[end] != '\0' || !is_name(user) || !is_name(group)) {
 		(void)wrong(r, s->e, "\":%s:\" is not :USER:GROUP:MODE:", s->e->owner);
 		return;
 	}
@@ -720,7 +744,8 @@ void inetd_translate(struct inetd *r)
 		all[i].e = &r->entries[i];
 		all[i].done = !judge(r, &all[i]);
 		if (all[i].box != NULL)
-			all[i].wait = false; /* they take each datagram and connection by themselves, whatever their line says */
+			all[i].wait = false; /* they take each datagram and connection by themselves, whatever their
+			                        line says */
 	}
 	for (size_t i = 0; i < r->n && !r->no_memory; i++)
 		if (!all[i].done)

@@ -1,9 +1,11 @@
 /* inetd_text.c — the lines and words of inetd.conf. Any thread, one at a time.
  *
- * A line that begins with a blank continues the one before, as in the BSDs. GNU's inetd knows no such thing and takes an indented line as
- * one of its own; so does this one where the words are a service's: the second a socket type, the third a protocol.
+ * A line that begins with a blank continues the one before, as in the BSDs. GNU's inetd knows no such thing and takes
+ * an indented line as one of its own; so does this one where the words are a service's: the second a socket type, the
+ * third a protocol.
  *
- * Quotes are NetBSD's, anywhere in a word. FreeBSD's and GNU's, which enclose whole words, are read alike by it. Debian's inetd has none. */
+ * Quotes are NetBSD's, anywhere in a word. FreeBSD's and GNU's, which enclose whole words, are read alike by it.
+ * Debian's inetd has none. */
 #include "inetd.h"
 
 #include <stdlib.h>
@@ -145,7 +147,10 @@ void inetd_skip(struct inetd_text *t, bool keys)
 
 static int hex_digit(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+	                              : -1;
 }
 
 /* The byte that the escape at t, after its backslash, stands for; -1: none. */
@@ -191,7 +196,8 @@ static size_t take_quoted(struct inetd *r, struct inetd_text *t, bool keys, char
 			int byte = take_escape(t);
 			if (byte < 0 && !t->bad) {
 				t->bad = true;
-				draft_error(r->draft, inetd_place(t), "an escape that is none of \\n \\t \\r \\\\ \\' \\\" and \\x01 to \\xff");
+				draft_error(r->draft, inetd_place(t),
+				            "an escape that is none of \\n \\t \\r \\\\ \\' \\\" and \\x01 to \\xff");
 			}
 			c = byte < 0 ? '?' : (char)byte;
 		}

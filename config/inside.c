@@ -233,7 +233,9 @@ static const struct config_key *key_of(struct whole *w, const struct section *s,
 		const char *near = key_hint(name, is_global(s), hint, sizeof hint);
 		if (near[0] == '\0') {
 			const char *other = key_hint(name, !is_global(s), hint, sizeof hint);
-			near = other[0] == '\0' ? "" : is_global(s) ? " (a service has one like it)" : " ([harkd] has one like it)";
+			near = other[0] == '\0' ? ""
+			       : is_global(s)   ? " (a service has one like it)"
+			                        : " ([harkd] has one like it)";
 		}
 		inside_error(w, at, "no such key: %.80s%s", name, near);
 	} else if (s == NULL && strcmp(name, "include") != 0) {

@@ -23,10 +23,10 @@
 #define TOTAL_BYTES_MAX   8388608 /* of all files together */
 #define FILES_MAX         1024
 #define INCLUDE_DEPTH_MAX 8
-#define LINE_BYTES_MAX    65536   /* of one line with its continuations */
-#define MESSAGES_MAX      1000    /* errors and warnings that are told */
-#define WORDS_MAX         1024    /* of one key */
-#define WORDS_BYTES_MAX   16384   /* of one value, as they are: written they are at most three times as long */
+#define LINE_BYTES_MAX    65536 /* of one line with its continuations */
+#define MESSAGES_MAX      1000  /* errors and warnings that are told */
+#define WORDS_MAX         1024  /* of one key */
+#define WORDS_BYTES_MAX   16384 /* of one value, as they are: written they are at most three times as long */
 #define GROUPS_MAX        NGROUPS_MAX
 
 /* A place, and when it was come to: what "in the order of the file" means where files include others. file NULL:
@@ -70,9 +70,9 @@ struct service {
 	bool own[KEYS_MAX];      /* it was the service itself */
 	struct at listen_at[LISTEN_MAX];
 	struct config_words what[WHATS]; /* as they were given */
-	unsigned order;          /* of its head's place */
-	bool program_bad;        /* the box refused its arguments, or lacks its program: that was said */
-	bool is_exec;            /* a program is served: exec = ..., or box = exec ... */
+	unsigned order;                  /* of its head's place */
+	bool program_bad;                /* the box refused its arguments, or lacks its program: that was said */
+	bool is_exec;                    /* a program is served: exec = ..., or box = exec ... */
 	bool lookup_host;
 	int64_t term_after_ns, kill_after_ns; /* stop_ladder */
 	struct config_words group_names;
@@ -151,8 +151,8 @@ enum {
 struct reading {
 	struct whole *w;
 	struct at at;
-	bool quiet; /* it was read before, and what is wrong was said */
-	bool bad;   /* out: it is wrong */
+	bool quiet;   /* it was read before, and what is wrong was said */
+	bool bad;     /* out: it is wrong */
 	bool lenient; /* what this system lacks is a warning: the service is disabled */
 	const char *value;
 	const struct config_key *key;
@@ -194,9 +194,10 @@ struct at key_at(const struct at at[KEYS_MAX], const char *name);
 /* " (did you mean X?)" or "". global: of [harkd]'s keys, else of a service's. */
 const char *key_hint(const char *name, bool global, char *buf, size_t cap);
 
-extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kind_env, kind_group, kind_groups, kind_include,
-	kind_ladder, kind_listen, kind_load, kind_names, kind_number, kind_octal, kind_one_of, kind_path, kind_path_or, kind_prefix,
-	kind_rate, kind_rlimit, kind_seconds, kind_size, kind_socket_group, kind_socket_user, kind_user, kind_words;
+extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kind_env, kind_group, kind_groups,
+	kind_include, kind_ladder, kind_listen, kind_load, kind_names, kind_number, kind_octal, kind_one_of, kind_path,
+	kind_path_or, kind_prefix, kind_rate, kind_rlimit, kind_seconds, kind_size, kind_socket_group, kind_socket_user,
+	kind_user, kind_words;
 
 /* ---- users.c: names and numbers. 0; -ENOENT: there is none; or another -errno of the database. ---- */
 

@@ -23,10 +23,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BLANKS         " \t"
-#define KEY_BYTES_MAX  64 /* no key is as long; inih has room for 197 bytes in a line */
-#define HEAD           "=" /* after a section's head: has handler() called, though no setting may follow */
-#define INIH_NAME_MAX  49  /* bytes that inih keeps of a section's name */
+#define BLANKS        " \t"
+#define KEY_BYTES_MAX 64  /* no key is as long; inih has room for 197 bytes in a line */
+#define HEAD          "=" /* after a section's head: has handler() called, though no setting may follow */
+#define INIH_NAME_MAX 49  /* bytes that inih keeps of a section's name */
 
 /* The file that is being read, and those that include it. */
 struct reader {
@@ -38,16 +38,16 @@ struct reader {
 	int depth;
 
 	const char *bytes;
-	size_t n, next;        /* next: where the next line begins */
-	int line;              /* of the next line's number, less one */
-	char *text;            /* the line at hand with its continuations; LINE_BYTES_MAX + 1 bytes */
+	size_t n, next; /* next: where the next line begins */
+	int line;       /* of the next line's number, less one */
+	char *text;     /* the line at hand with its continuations; LINE_BYTES_MAX + 1 bytes */
 
 	struct at at;
-	const char *head;      /* name of the section whose head is at hand; NULL: the line is a setting */
-	const char *value;     /* of the setting at hand; in text */
-	bool waiting;          /* inih has a line for which handler() must be called */
-	bool head_given;       /* inih has the head's line, not yet what follows it */
-	bool lost;             /* the last head was bad: what follows it belongs nowhere */
+	const char *head;  /* name of the section whose head is at hand; NULL: the line is a setting */
+	const char *value; /* of the setting at hand; in text */
+	bool waiting;      /* inih has a line for which handler() must be called */
+	bool head_given;   /* inih has the head's line, not yet what follows it */
+	bool lost;         /* the last head was bad: what follows it belongs nowhere */
 	struct section *section;
 };
 
@@ -150,7 +150,8 @@ static bool take_head(struct reader *r)
 		return false;
 	}
 	if (end[1] != '\0') {
-		inside_error(r->w, r->at, "\"%.40s\" follows the section's head (a comment needs a line of its own)", end + 1);
+		inside_error(r->w, r->at, "\"%.40s\" follows the section's head (a comment needs a line of its own)",
+		             end + 1);
 		return false;
 	}
 	*end = '\0';
@@ -394,7 +395,10 @@ static void cannot_read(struct whole *w, struct at at, const char *file, const c
 
 static void read_file(struct whole *w, const struct reader *outer, const char *file, struct at at)
 {
-	struct reader r = {.w = w, .file = inside_file(w, file), .outer = outer, .depth = outer != NULL ? outer->depth + 1 : 0};
+	struct reader r = {.w = w,
+	                   .file = inside_file(w, file),
+	                   .outer = outer,
+	                   .depth = outer != NULL ? outer->depth + 1 : 0};
 	char *bytes;
 
 	if (w->n_files > FILES_MAX || w->total_bytes > TOTAL_BYTES_MAX)

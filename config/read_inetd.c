@@ -1,8 +1,9 @@
-/* read_inetd.c — inetd.conf into a draft: Debian's (OpenBSD's), FreeBSD's, NetBSD's and GNU's, told apart by nothing but what each line says.
- * Any thread, one at a time.
+/* read_inetd.c — inetd.conf into a draft: Debian's (OpenBSD's), FreeBSD's, NetBSD's and GNU's, told apart by nothing
+ * but what each line says. Any thread, one at a time.
  *
- * The seven columns are the same everywhere; what each dialect adds to them collides nowhere but in what "tcp" means (see
- * inetd_service.c), so all are read at once. NetBSD's key-value form is known by its second word, "on" or "off". */
+ * The seven columns are the same everywhere; what each dialect adds to them collides nowhere but in what "tcp" means
+ * (see inetd_service.c), so all are read at once. NetBSD's key-value form is known by its second word, "on" or "off".
+ */
 #include "inetd.h"
 
 #include <errno.h>
@@ -39,12 +40,14 @@ static void blank_bad_lines(struct inetd *r, const char *file, char *text, size_
 		if (nul)
 			draft_error(r->draft, place, "a NUL byte, which no text has: the line is not read");
 		else
-			draft_error(r->draft, place, "a line of %zu bytes; more than %d are not read", len, INETD_LINE_MAX);
+			draft_error(r->draft, place, "a line of %zu bytes; more than %d are not read", len,
+			            INETD_LINE_MAX);
 		memset(p, '#', len);
 	}
 }
 
-/* The whole file. It may be a pipe: its size is known when it has ended. 0, or -errno; *text is the caller's to free. */
+/* The whole file. It may be a pipe: its size is known when it has ended. 0, or -errno; *text is the caller's to free.
+ */
 static int slurp(int fd, char **text, size_t *n)
 {
 	size_t room = 0, len = 0;
@@ -81,7 +84,8 @@ static struct inetd_entry *new_entry(struct inetd *r, struct config_place place)
 {
 	if (r->n == INETD_SERVICES_MAX) {
 		if (!r->full)
-			draft_error(r->draft, place, "more than %d services: this and all that follow are not read", INETD_SERVICES_MAX);
+			draft_error(r->draft, place, "more than %d services: this and all that follow are not read",
+			            INETD_SERVICES_MAX);
 		r->full = true;
 		return NULL;
 	}
@@ -154,8 +158,8 @@ static const char *beside(struct inetd *r, const char *file, const char *pattern
 	return kept;
 }
 
-/* Sorted, where NetBSD's has no order: the same files make the same draft. What was said by "address:" and "#@" before holds in the file too,
- * and what it says of these ends with it. */
+/* Sorted, where NetBSD's has no order: the same files make the same draft. What was said by "address:" and "#@" before
+ * holds in the file too, and what it says of these ends with it. */
 static void include(struct inetd *r, struct config_place place, const char *pattern)
 {
 	glob_t found = {0};
@@ -236,7 +240,10 @@ static void read_columns(struct inetd *r, struct inetd_text *t, struct inetd_ent
 		const char **text;
 		const char *what;
 	} columns[] = {
-		{&e->protocol, "protocol"}, {&e->wait, "wait or nowait"}, {&e->user, "user"}, {&e->program, "program"},
+		{&e->protocol, "protocol"},
+		{&e->wait, "wait or nowait"},
+		{&e->user, "user"},
+		{&e->program, "program"},
 	};
 
 	for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
@@ -245,8 +252,11 @@ static void read_columns(struct inetd *r, struct inetd_text *t, struct inetd_ent
 		if (word == NULL)
 			return;
 		if (*word == '\0') {
-			draft_error(r->draft, e->place, "%s: the line ends before its %s: SERVICE TYPE PROTOCOL WAIT USER PROGRAM ARGUMENT... "
-			            "belongs here", e->service, columns[i].what);
+			draft_error(
+				r->draft, e->place,
+				"%s: the line ends before its %s: SERVICE TYPE PROTOCOL WAIT USER PROGRAM ARGUMENT... "
+				"belongs here",
+				e->service, columns[i].what);
 			return;
 		}
 		*columns[i].text = word;
@@ -261,7 +271,8 @@ static void read_columns(struct inetd *r, struct inetd_text *t, struct inetd_ent
 /* "service on a = b, …;". NetBSD takes "on#comment" for "on" as well. */
 static bool is_switch(const char *word)
 {
-	return strcmp(word, "on") == 0 || strcmp(word, "off") == 0 || strncmp(word, "on#", 3) == 0 || strncmp(word, "off#", 4) == 0;
+	return strcmp(word, "on") == 0 || strcmp(word, "off") == 0 || strncmp(word, "on#", 3) == 0 ||
+	       strncmp(word, "off#", 4) == 0;
 }
 
 static void read_entry(struct inetd *r, struct inetd_text *t, struct inetd_entry *e)
@@ -368,13 +379,15 @@ static bool is_refused(struct inetd *r, const struct stat *st, const char *name,
 	if (by.line > 0 && !S_ISREG(st->st_mode))
 		draft_error(r->draft, by, ".include %s: it is no regular file", name);
 	else if (is_being_read(r, st))
-		draft_error(r->draft, by, ".include %s: it is being read already: it would include itself for ever", name);
+		draft_error(r->draft, by, ".include %s: it is being read already: it would include itself for ever",
+		            name);
 	else if (r->source != NULL && r->source->depth == INETD_DEPTH_MAX)
 		draft_error(r->draft, by, ".include %s: more than %d files deep", name, INETD_DEPTH_MAX);
 	else if (r->files < INETD_FILES_MAX)
 		return false;
 	else if (!r->full)
-		draft_error(r->draft, by, "%s: more than %d files in all: this and all that follow are not read", name, INETD_FILES_MAX);
+		draft_error(r->draft, by, "%s: more than %d files in all: this and all that follow are not read", name,
+		            INETD_FILES_MAX);
 	r->full = r->full || r->files >= INETD_FILES_MAX;
 	return true;
 }
@@ -384,7 +397,8 @@ static void read_file(struct inetd *r, const char *file, struct config_place by)
 {
 	const char *name = draft_file(r->draft, file);
 	struct stat st;
-	/* The file that was asked for may be a pipe, whose writer is waited for; an included one may not be one at all. */
+	/* The file that was asked for may be a pipe, whose writer is waited for; an included one may not be one at all.
+	 */
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | (by.line > 0 ? O_NONBLOCK : 0));
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
@@ -399,7 +413,8 @@ static void read_file(struct inetd *r, const char *file, struct config_place by)
 		if (err == -ENOMEM)
 			r->no_memory = true;
 		else if (err < 0)
-			draft_error(r->draft, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "", strerror(-err));
+			draft_error(r->draft, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
+			            strerror(-err));
 	}
 	if (fd >= 0)
 		(void)close(fd);

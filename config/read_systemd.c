@@ -1,9 +1,9 @@
-/* read_systemd.c — systemd.socket(5) units, each with its service, read as systemd does: sections, continued lines, drop-in directories, an empty
- * assignment that takes back what was said before.
+/* read_systemd.c — systemd.socket(5) units, each with its service, read as systemd does: sections, continued lines,
+ * drop-in directories, an empty assignment that takes back what was said before.
  *
- * A unit's drop-ins are the *.conf files in NAME.d beside it. Its service, X@.service where it accepts, else X.service or what Service= names,
- * is looked for beside it, and where the unit lies in one of systemd's own directories, in the others as well. What the lines mean is
- * for systemd_service.c. Bounded; any thread. */
+ * A unit's drop-ins are the *.conf files in NAME.d beside it. Its service, X@.service where it accepts, else X.service
+ * or what Service= names, is looked for beside it, and where the unit lies in one of systemd's own directories, in the
+ * others as well. What the lines mean is for systemd_service.c. Bounded; any thread. */
 #include "systemd.h"
 
 #include <dirent.h>
@@ -96,8 +96,8 @@ static char *trim(char *text)
 	return text;
 }
 
-/* A line with its continuations: a backslash at its end is a blank, and comments between do not count. In place, because what
- * is joined never gets longer. NULL: the end. *line is the number of its first. */
+/* A line with its continuations: a backslash at its end is a blank, and comments between do not count. In place,
+ * because what is joined never gets longer. NULL: the end. *line is the number of its first. */
 static char *next_line(char **next, int *line, int *read)
 {
 	char *start = *next, *to = start;
@@ -222,7 +222,8 @@ static void read_unit(struct draft *d, struct unit *u, const char *beside)
 		const char *directory = i < 0 ? beside : directories[i];
 		if (i >= 0 && !others)
 			break;
-		if (snprintf(path, sizeof path, "%s/%s", directory, u->name) >= (int)sizeof path || access(path, F_OK) < 0)
+		if (snprintf(path, sizeof path, "%s/%s", directory, u->name) >= (int)sizeof path ||
+		    access(path, F_OK) < 0)
 			continue;
 		u->has_main = read_file(d, u, (struct config_place){.file = draft_file(d, path)}, path);
 		if (!u->has_main)
@@ -235,7 +236,8 @@ static void read_unit(struct draft *d, struct unit *u, const char *beside)
 	read_drop_ins(d, u, beside);
 }
 
-/* The service's name: of x.socket x@.service where it accepts, of x@.socket x@.service in any case. The caller's to free. */
+/* The service's name: of x.socket x@.service where it accepts, of x@.socket x@.service in any case. The caller's to
+ * free. */
 static char *service_name(struct draft *d, const struct unit *u)
 {
 	const struct unit_line *accept = unit_last(u, "Socket", "Accept"), *service = unit_last(u, "Socket", "Service");
@@ -246,7 +248,8 @@ static char *service_name(struct draft *d, const struct unit *u)
 
 	if (!accepts && service != NULL && strchr(service->value, '/') == NULL)
 		name = strdup(service->value);
-	else if ((r = asprintf(&name, "%.*s%s.service", (int)n, u->name, accepts && memchr(u->name, '@', n) == NULL ? "@" : "")) < 0)
+	else if ((r = asprintf(&name, "%.*s%s.service", (int)n, u->name,
+	                       accepts && memchr(u->name, '@', n) == NULL ? "@" : "")) < 0)
 		name = NULL;
 	if (name == NULL)
 		d->broken = true;
@@ -259,7 +262,8 @@ int draft_read_systemd(struct draft *d, const char *socket_file)
 	const char *slash = strrchr(socket_file, '/'), *base = slash != NULL ? slash + 1 : socket_file;
 	size_t n = strlen(base);
 	struct unit u = {.user = strstr(socket_file, "/systemd/user/") != NULL}, s = {.user = u.user};
-	char *directory = slash == NULL ? strdup(".") : strndup(socket_file, slash > socket_file ? (size_t)(slash - socket_file) : 1);
+	char *directory = slash == NULL ? strdup(".")
+	                                : strndup(socket_file, slash > socket_file ? (size_t)(slash - socket_file) : 1);
 
 	if (n < 8 || strcmp(base + n - 7, ".socket") != 0) {
 		draft_error(d, place, "not a socket unit: its name should end in .socket");

@@ -1,15 +1,16 @@
-/* read_xinetd.c — xinetd.conf(5), read as xinetd 2.3.15 does: entries in braces, `include` and `includedir`, `=`, `+=` and `-=`, and what a
- * service takes from `defaults`.
+/* read_xinetd.c — xinetd.conf(5), read as xinetd 2.3.15 does: entries in braces, `include` and `includedir`, `=`, `+=`
+ * and `-=`, and what a service takes from `defaults`.
  *
- * A service that sets a list which may be added to (only_from, log_on_success …) begins with what defaults had at that point of the
- * file; everything else comes from defaults at the end, wherever they are. So the files are read whole first, then each entry is made
- * into a section (xinetd_service.c).
+ * A service that sets a list which may be added to (only_from, log_on_success …) begins with what defaults had at that
+ * point of the file; everything else comes from defaults at the end, wherever they are. So the files are read whole
+ * first, then each entry is made into a section (xinetd_service.c).
  *
- * Where xinetd would go on without a word or with one in its log, so do we, but say it: an attribute that it does not know is an
- * error that names the nearest; a line that it cannot read makes it drop the service, so the section is disabled. A relative name in
- * include is taken from the directory of the file that has it.
+ * Where xinetd would go on without a word or with one in its log, so do we, but say it: an attribute that it does not
+ * know is an error that names the nearest; a line that it cannot read makes it drop the service, so the section is
+ * disabled. A relative name in include is taken from the directory of the file that has it.
  *
- * Bounded: a file that includes itself is refused, includes are at most DEPTH_MAX deep and FILES_MAX altogether. Any thread. */
+ * Bounded: a file that includes itself is refused, includes are at most DEPTH_MAX deep and FILES_MAX altogether. Any
+ * thread. */
 #include "xinetd.h"
 
 #include "nearest.h"
@@ -20,10 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEPTH_MAX 8
-#define FILES_MAX 2000
-#define ENTRIES_MAX 4096   /* harkd serves a quarter of them at most */
-#define WORDS_MAX 1024     /* of one value */
+#define DEPTH_MAX     8
+#define FILES_MAX     2000
+#define ENTRIES_MAX   4096    /* harkd serves a quarter of them at most */
+#define WORDS_MAX     1024    /* of one value */
 #define ALL_WORDS_MAX 1000000 /* that services begin with, having them from defaults */
 
 enum { NOT_HERE = -3, ANY_SET = -2, ANY = -1 }; /* how many values; ANY_SET: += and -= may be used */
@@ -84,7 +85,8 @@ static const struct attribute {
 #define ATTRIBUTES (sizeof attributes / sizeof attributes[0])
 
 /* Lists that a service's entry begins with. */
-static const enum xinetd_attribute begun_with[] = {X_LOG_ON_FAILURE, X_LOG_ON_SUCCESS, X_NO_ACCESS, X_ONLY_FROM, X_PASSENV};
+static const enum xinetd_attribute begun_with[] = {X_LOG_ON_FAILURE, X_LOG_ON_SUCCESS, X_NO_ACCESS, X_ONLY_FROM,
+                                                   X_PASSENV};
 
 struct reading {
 	struct draft *d;
@@ -105,7 +107,7 @@ struct source {
 	bool had_defaults;
 };
 
-enum operator { OP_SET, OP_ADD, OP_REMOVE };
+enum operator{ OP_SET, OP_ADD, OP_REMOVE };
 
 static const char *const operator_name[] = {"=", "+=", "-="};
 
@@ -122,8 +124,8 @@ static struct config_place here(const struct source *s)
 	return (struct config_place){.file = s->file, .line = s->line};
 }
 
-/* The next line that is neither blank nor a comment, without blanks at its ends (a file from Windows loses its '\r' here). NULL: the
- * end. */
+/* The next line that is neither blank nor a comment, without blanks at its ends (a file from Windows loses its '\r'
+ * here). NULL: the end. */
 static char *next_line(struct source *s)
 {
 	while (*s->next != '\0') {
@@ -194,7 +196,8 @@ static void unknown(const struct source *s, const char *name, bool in_defaults)
 
 	for (size_t i = 0; i < ATTRIBUTES; i++) {
 		if (strcmp(attributes[i].name, name) == 0) {
-			draft_error(s->r->d, here(s), "%s: not an attribute of %s", name, in_defaults ? "defaults" : "a service");
+			draft_error(s->r->d, here(s), "%s: not an attribute of %s", name,
+			            in_defaults ? "defaults" : "a service");
 			return;
 		}
 		if ((in_defaults ? attributes[i].defaults : attributes[i].service) != NOT_HERE)
@@ -204,12 +207,13 @@ static void unknown(const struct source *s, const char *name, bool in_defaults)
 }
 
 /* The attribute and its operator; *line is then at the first value. NULL, having said why, if it is no such line. */
-static char *cut_attribute(const struct source *s, char **line, enum operator *op)
+static char *cut_attribute(const struct source *s, char **line, enum operator* op)
 {
 	char *name = *line, *p = name + strcspn(name, " \t=");
 
 	if (*p == '=') {
-		draft_error(s->r->d, here(s), "%.64s: xinetd wants a blank between an attribute and its operator", name);
+		draft_error(s->r->d, here(s), "%.64s: xinetd wants a blank between an attribute and its operator",
+		            name);
 		return NULL;
 	}
 	if (*p != '\0')
@@ -225,7 +229,8 @@ static char *cut_attribute(const struct source *s, char **line, enum operator *o
 	return name;
 }
 
-static void change_list(const struct source *s, const struct attribute *a, struct xinetd_value *v, enum operator op, char *values)
+static void change_list(const struct source *s, const struct attribute *a, struct xinetd_value *v, enum operator op,
+                        char *values)
 {
 	bool own = a->is == X_ENV || a->is == X_LOG_TYPE; /* the same word twice is two */
 
@@ -264,7 +269,8 @@ static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool 
 	if (name == NULL)
 		return false;
 	for (size_t i = 0; i < ATTRIBUTES && a == NULL; i++)
-		if (strcmp(attributes[i].name, name) == 0 && (in_defaults ? attributes[i].defaults : attributes[i].service) != NOT_HERE)
+		if (strcmp(attributes[i].name, name) == 0 &&
+		    (in_defaults ? attributes[i].defaults : attributes[i].service) != NOT_HERE)
 			a = &attributes[i];
 	if (a == NULL) {
 		unknown(s, name, in_defaults);
@@ -280,7 +286,8 @@ static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool 
 	} else if (wanted != ANY_SET && v->set) {
 		draft_error(d, here(s), "%s: set twice; the first one counts (line %d)", name, v->place.line);
 	} else if (wanted > 0 && n != (size_t)wanted) {
-		draft_error(d, here(s), "%s: takes %d value%s, %zu %s given", name, wanted, wanted == 1 ? "" : "s", n, n == 1 ? "is" : "are");
+		draft_error(d, here(s), "%s: takes %d value%s, %zu %s given", name, wanted, wanted == 1 ? "" : "s", n,
+		            n == 1 ? "is" : "are");
 	} else if (n + v->words.n > WORDS_MAX) {
 		draft_error(d, here(s), "%s: more than %d values", name, WORDS_MAX);
 	} else {
@@ -370,8 +377,9 @@ static void begin_entry(struct source *s, const char *name, char *rest)
 	struct xinetd_entry *e = NULL;
 
 	if (line == NULL || strcmp(line, "{") != 0) {
-		draft_error(r->d, place, "%s%s: xinetd wants a { alone in the next line%s", defaults ? "defaults" : "service ",
-		            defaults ? "" : name, inline_brace ? ", not in this one" : "");
+		draft_error(r->d, place, "%s%s: xinetd wants a { alone in the next line%s",
+		            defaults ? "defaults" : "service ", defaults ? "" : name,
+		            inline_brace ? ", not in this one" : "");
 		if (line != NULL && strcmp(line, "}") != 0)
 			read_entry(s, NULL, defaults);
 		return;
@@ -381,7 +389,8 @@ static void begin_entry(struct source *s, const char *name, char *rest)
 	else if (defaults)
 		e = &r->defaults;
 	else if (r->n >= ENTRIES_MAX || r->words > ALL_WORDS_MAX)
-		draft_error(r->d, place, "service %s: more than %d services, or too many words in defaults", name, ENTRIES_MAX);
+		draft_error(r->d, place, "service %s: more than %d services, or too many words in defaults", name,
+		            ENTRIES_MAX);
 	else
 		e = add_entry(r, name, place);
 	s->had_defaults = s->had_defaults || defaults;
@@ -433,7 +442,8 @@ static int depth(const struct source *s)
 	return n;
 }
 
-static bool may_read(struct reading *r, const struct source *from, struct config_place place, const char *file, const char *real)
+static bool may_read(struct reading *r, const struct source *from, struct config_place place, const char *file,
+                     const char *real)
 {
 	if (depth(from) >= DEPTH_MAX)
 		draft_error(r->d, place, "%s: includes are more than %d deep", file, DEPTH_MAX - 1);
@@ -484,8 +494,8 @@ static void inherit(struct reading *r, struct xinetd_entry *e)
 	}
 }
 
-/* xinetd asks tcp_wrappers' files of every service that does not say NOLIBWRAP. Whether there are rules in them is not looked at: what is
- * imported may be another machine's. */
+/* xinetd asks tcp_wrappers' files of every service that does not say NOLIBWRAP. Whether there are rules in them is not
+ * looked at: what is imported may be another machine's. */
 static void tell_of_libwrap(const struct reading *r)
 {
 	for (size_t i = 0; i < r->n; i++) {
@@ -493,7 +503,8 @@ static void tell_of_libwrap(const struct reading *r)
 		if (e->listen == NULL || wordlist_has(&e->value[X_FLAGS].words, "NOLIBWRAP"))
 			continue;
 		draft_remark(r->d, NULL, e->place,
-		             "xinetd asks hosts.allow and hosts.deny, hark does not: exec = /usr/sbin/tcpd PROGRAM has rules in them kept");
+		             "xinetd asks hosts.allow and hosts.deny, hark does not: exec = /usr/sbin/tcpd PROGRAM has "
+		             "rules in them kept");
 		return;
 	}
 }

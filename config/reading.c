@@ -24,7 +24,8 @@ static int open_regular(const char *file, int *out)
 	return rc;
 }
 
-/* Reads until the end, at most max bytes. 0, -EFBIG or another -errno. What st_size says is not asked: of files in /proc it is 0. */
+/* Reads until the end, at most max bytes. 0, -EFBIG or another -errno. What st_size says is not asked: of files in
+ * /proc it is 0. */
 static int read_all(int fd, size_t max, char **text, size_t *len)
 {
 	size_t cap = 0, n = 0;
@@ -69,7 +70,8 @@ char *reading_file(struct draft *d, struct config_place place, const char *file,
 		rc = read_all(fd, max, &text, len);
 		(void)close(fd);
 	}
-	/* Where the file is the one that is read, and not one that a line of another names, place has its name already. */
+	/* Where the file is the one that is read, and not one that a line of another names, place has its name already.
+	 */
 	const char *name = place.line > 0 ? file : "", *colon = place.line > 0 ? ": " : "";
 	if (rc == -ENOMEM) {
 		d->broken = true;
@@ -165,8 +167,8 @@ char *wordlist_join(struct draft *d, const struct config_words *w, size_t i)
 	return line;
 }
 
-void reading_environment(struct draft *d, struct draft_section *s, struct config_place place, const struct config_words *w, bool names,
-                         const char *before)
+void reading_environment(struct draft *d, struct draft_section *s, struct config_place place,
+                         const struct config_words *w, bool names, const char *before)
 {
 	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
 	struct config_words good = {0};
@@ -176,8 +178,8 @@ void reading_environment(struct draft *d, struct draft_section *s, struct config
 		if (n > 0 && n < 256 && w->word[i][n] == (names ? '\0' : '='))
 			wordlist_add(d, &good, w->word[i], strlen(w->word[i]));
 		else
-			draft_drop(d, s, place, "%s = %.64s: not a name of letters, digits and _%s", names ? "pass_env" : "env", w->word[i],
-			           names ? "" : ", = and a value");
+			draft_drop(d, s, place, "%s = %.64s: not a name of letters, digits and _%s",
+			           names ? "pass_env" : "env", w->word[i], names ? "" : ", = and a value");
 	}
 	char *line = wordlist_join(d, &good, 0);
 	if (line != NULL && good.n > 0)

@@ -1,7 +1,7 @@
 /* reading.h — what the readers of foreign formats share: a file read whole, and lists of words that grow.
  *
- * Memory that cannot be had breaks the draft (draft.h), which tells once at the end: so nothing here returns -ENOMEM. Any thread, one at
- * a time. */
+ * Memory that cannot be had breaks the draft (draft.h), which tells once at the end: so nothing here returns -ENOMEM.
+ * Any thread, one at a time. */
 #ifndef READING_H
 #define READING_H
 
@@ -12,8 +12,9 @@
 
 #define READING_FILE_MAX (1 << 20) /* bytes; no configuration in the wild is a tenth of it */
 
-/* The whole of a regular file as a string, the caller's to free; *len without its NUL. A device or a pipe is not opened for good: it might block or
- * never end. NULL, with the error in d at place, if it cannot be read, is longer than max, or has a NUL byte. */
+/* The whole of a regular file as a string, the caller's to free; *len without its NUL. A device or a pipe is not opened
+ * for good: it might block or never end. NULL, with the error in d at place, if it cannot be read, is longer than max,
+ * or has a NUL byte. */
 char *reading_file(struct draft *d, struct config_place place, const char *file, size_t max, size_t *len);
 
 void wordlist_add(struct draft *d, struct config_words *w, const char *word, size_t len);
@@ -22,13 +23,13 @@ void wordlist_remove(struct config_words *w, const char *word);
 void wordlist_clear(struct config_words *w);
 void wordlist_copy(struct draft *d, struct config_words *to, const struct config_words *from);
 
-/* The words from the i-th on in one line, each quoted where it must be (draft_quote()). The caller's to free; "" where there are none, NULL
- * where there is no memory. */
+/* The words from the i-th on in one line, each quoted where it must be (draft_quote()). The caller's to free; "" where
+ * there are none, NULL where there is no memory. */
 char *wordlist_join(struct draft *d, const struct config_words *w, size_t i);
 
-/* env = those of the words that are NAME=value, with a name that hark.conf takes, or pass_env = those that are such names, after before; the
- * others are dropped. */
-void reading_environment(struct draft *d, struct draft_section *s, struct config_place place, const struct config_words *w, bool names,
-                         const char *before);
+/* env = those of the words that are NAME=value, with a name that hark.conf takes, or pass_env = those that are such
+ * names, after before; the others are dropped. */
+void reading_environment(struct draft *d, struct draft_section *s, struct config_place place,
+                         const struct config_words *w, bool names, const char *before);
 
 #endif

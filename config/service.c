@@ -15,8 +15,8 @@ void service_free(struct service *s)
 {
 	if (s == NULL)
 		return;
-	char *texts[] = {s->s.name,      s->s.text,        s->s.banner,    s->s.engine,      s->s.user,        s->s.group,
-	                 s->s.chroot,    s->s.directory,   s->s.stderr_to, s->s.socket_user, s->s.socket_group};
+	char *texts[] = {s->s.name,   s->s.text,      s->s.banner,    s->s.engine,      s->s.user,        s->s.group,
+	                 s->s.chroot, s->s.directory, s->s.stderr_to, s->s.socket_user, s->s.socket_group};
 	struct config_words *words[] = {&s->s.listen, &s->s.argv, &s->s.env, &s->s.pass_env, &s->group_names};
 
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -146,8 +146,8 @@ static int check_what(struct whole *w, const struct service *s, const struct sec
 		if (!gives_value(own, what_names[i]))
 			continue;
 		if (found >= 0) {
-			inside_error(w, key_at(s->at, what_names[i]), "%s: [%s] has %s already, and one is served", what_names[i], own->name,
-			             what_names[found]);
+			inside_error(w, key_at(s->at, what_names[i]), "%s: [%s] has %s already, and one is served",
+			             what_names[i], own->name, what_names[found]);
 			return -1;
 		}
 		found = i;
@@ -168,7 +168,8 @@ static void check_flags(struct whole *w, const struct service *s, int what)
 		if (!s->own[i] || s->at[i].file == NULL)
 			continue;
 		if ((k->how->flags & KEY_EXEC) && what >= 0 && !s->is_exec)
-			inside_error(w, s->at[i], "%s is for programs: it goes with exec, not with %s", k->name, what_names[what]);
+			inside_error(w, s->at[i], "%s is for programs: it goes with exec, not with %s", k->name,
+			             what_names[what]);
 		if ((k->how->flags & KEY_UNIX) && !has_unix)
 			inside_warning(w, s->at[i], "%s: the service listens on no Unix socket", k->name);
 	}
@@ -263,10 +264,12 @@ static void check_kinds(struct whole *w, const struct service *s, const void *ar
 		struct hark_address a;
 		if (hark_address_parse(s->s.listen.word[i], &a, NULL) < 0 || a.scheme == HARK_FD)
 			continue;
-		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 || a.scheme == HARK_UNIXGRAM;
+		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
+		                a.scheme == HARK_UNIXGRAM;
 		if (!box_takes(s->s.box, arg, datagram ? SOCK_DGRAM : SOCK_STREAM))
-			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i], s->s.box->name,
-			             s->s.box->takes != NULL ? "with these arguments takes" : "serves", datagram ? "datagrams" : "streams");
+			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i],
+			             s->s.box->name, s->s.box->takes != NULL ? "with these arguments takes" : "serves",
+			             datagram ? "datagrams" : "streams");
 	}
 }
 
@@ -313,7 +316,8 @@ static void make_absolute(struct whole *w, struct service *s)
 	char *real = dir != NULL ? realpath(dir, NULL) : NULL;
 	free(dir);
 	if (real == NULL && errno != ENOMEM) {
-		inside_error(w, at, "exec: %.200s: where it is meant from cannot be told: %s", *program, hark_strerror(errno));
+		inside_error(w, at, "exec: %.200s: where it is meant from cannot be told: %s", *program,
+		             hark_strerror(errno));
 	} else if (real == NULL || asprintf(&path, "%s/%s", real, *program) < 0) {
 		w->no_memory = true;
 	} else {
@@ -354,8 +358,9 @@ static void check_box(struct whole *w, struct service *s, int what)
 
 	if (program != NULL && program[0] != '/' && strchr(program, '/') != NULL) {
 		s->program_bad = true;
-		inside_error(w, key_at(s->at, what_names[what]), "%s: %.200s: give an absolute path, or a name that is found in $PATH",
-		             what_names[what], program);
+		inside_error(w, key_at(s->at, what_names[what]),
+		             "%s: %.200s: give an absolute path, or a name that is found in $PATH", what_names[what],
+		             program);
 	} else if (s->is_exec && looks_elsewhere(s, program)) {
 		check_kinds(w, s, NULL); /* config_check_system() looks for the program where it will be */
 	} else {
@@ -371,7 +376,8 @@ static void find_groups(struct whole *w, struct service *s)
 	bool none = names->n == 1 && strcmp(names->word[0], "none") == 0;
 
 	if (s->s.user != NULL && s->s.gid == (gid_t)-1)
-		inside_error(w, key_at(s->at, "user"), "user: the number %s has no entry, so the service needs a group", s->s.user);
+		inside_error(w, key_at(s->at, "user"), "user: the number %s has no entry, so the service needs a group",
+		             s->s.user);
 	if (names->n == 0) {
 		if (s->s.user != NULL && s->s.gid != (gid_t)-1 &&
 		    users_groups(s->s.uid, s->s.gid, &s->s.groups, &s->s.n_groups) < 0)
@@ -415,7 +421,8 @@ static struct service *build(struct whole *w, const struct section *own, const s
 		if (!k->global && k != disable)
 			read_key(w, s, own, defaults, k);
 		/* What is served stands before what goes with it in the table. */
-		s->is_exec = s->what[WHAT_EXEC].n > 0 || (s->what[WHAT_BOX].n > 0 && strcmp(s->what[WHAT_BOX].word[0], "exec") == 0);
+		s->is_exec = s->what[WHAT_EXEC].n > 0 ||
+		             (s->what[WHAT_BOX].n > 0 && strcmp(s->what[WHAT_BOX].word[0], "exec") == 0);
 	}
 	int what = own->wrong ? -1 : check_what(w, s, own);
 	if (!own->wrong)

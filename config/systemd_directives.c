@@ -1,7 +1,8 @@
-/* systemd_directives.c — the lines of a socket unit and its service that have a setting of their own, or none: one row each in a table.
+/* systemd_directives.c — the lines of a socket unit and its service that have a setting of their own, or none: one row
+ * each in a table.
  *
- * A row says how its directive is made: set, dropped with a reason, covered (hark does it anyway, or another file looks at it), or refused, where
- * dropping it would open the service or give it rights. Functions of their arguments. */
+ * A row says how its directive is made: set, dropped with a reason, covered (hark does it anyway, or another file looks
+ * at it), or refused, where dropping it would open the service or give it rights. Functions of their arguments. */
 #include "systemd_making.h"
 
 #include "number.h"
@@ -10,7 +11,7 @@
 #include <string.h>
 
 #define COUNT_MAX 1000000000 /* what hark.conf takes at most */
-#define WORDS_MAX 1024 /* of one list, but for the program's arguments */
+#define WORDS_MAX 1024       /* of one list, but for the program's arguments */
 #define GENTLE    "what it would keep the program from is not kept from it"
 
 /* How a directive is made. l holds; value is l->value. */
@@ -262,7 +263,8 @@ static void limit(struct making *m, const struct unit_line *l, const char *key)
 	size_t n = colon != NULL ? (size_t)(colon - l->value) : strlen(l->value);
 	char soft[32], hard[32] = "";
 
-	if (!limit_value(key, l->value, n, soft) || (colon != NULL && !limit_value(key, colon + 1, strlen(colon + 1), hard)))
+	if (!limit_value(key, l->value, n, soft) ||
+	    (colon != NULL && !limit_value(key, colon + 1, strlen(colon + 1), hard)))
 		making_bad(m, l, "a limit");
 	else
 		draft_set(m->d, m->s, l->place, key, "%s%s%s", soft, colon != NULL ? ":" : "", hard);
@@ -310,7 +312,8 @@ static void pass_env(struct making *m, const struct unit_line *l, const char *ke
 
 static void stderr_to(struct making *m, const struct unit_line *l, const char *key)
 {
-	static const char *const log[] = {"journal", "journal+console", "syslog", "syslog+console", "kmsg", "kmsg+console", "tty"};
+	static const char *const log[] = {"journal", "journal+console", "syslog", "syslog+console",
+	                                  "kmsg",    "kmsg+console",    "tty"};
 	const char *value = l->value;
 
 	for (size_t i = 0; i < sizeof log / sizeof log[0]; i++)
@@ -365,10 +368,10 @@ static void restart(struct making *m, const struct unit_line *l, const char *key
 
 /* ---- the table ---- */
 
-#define ORDER    "harkd orders nothing; its own unit does"
-#define DURING   "only the program itself is run"
-#define SANDBOX  "harkd has no sandbox yet; " GENTLE
-#define NOT_SET  "the socket's option stays as the system has it"
+#define ORDER   "harkd orders nothing; its own unit does"
+#define DURING  "only the program itself is run"
+#define SANDBOX "harkd has no sandbox yet; " GENTLE
+#define NOT_SET "the socket's option stays as the system has it"
 
 static const struct directive table[] = {
 	{"Unit", "Description", false, covered, NULL},
@@ -418,7 +421,8 @@ static const struct directive table[] = {
 	{"Socket", "IPAddressDeny", true, making_refuse, "hark.conf has no rules of access yet"},
 	{"Socket", "IPTOS", false, making_drop, NOT_SET},
 	{"Socket", "IPTTL", false, making_drop, NOT_SET},
-	{"Socket", "KeepAlive", false, unless_no, "no SO_KEEPALIVE; idle_timeout = ends connections whose peer is gone"},
+	{"Socket", "KeepAlive", false, unless_no,
+         "no SO_KEEPALIVE; idle_timeout = ends connections whose peer is gone"},
 	{"Socket", "KeepAliveIntervalSec", false, making_drop, NOT_SET},
 	{"Socket", "KeepAliveProbes", false, making_drop, NOT_SET},
 	{"Socket", "KeepAliveTimeSec", false, making_drop, NOT_SET},
@@ -430,8 +434,10 @@ static const struct directive table[] = {
 	{"Socket", "PassPacketInfo", false, unless_no, NOT_SET},
 	{"Socket", "PassSecurity", false, unless_no, NOT_SET},
 	{"Socket", "PipeSize", false, making_drop, "of FIFOs alone"},
-	{"Socket", "PollLimitBurst", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
-	{"Socket", "PollLimitIntervalSec", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "PollLimitBurst", false, making_drop,
+         "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "PollLimitIntervalSec", false, making_drop,
+         "a service is never disabled; rate = limits how fast connections are taken"},
 	{"Socket", "Priority", false, making_drop, NOT_SET},
 	{"Socket", "ReceiveBuffer", false, making_drop, NOT_SET},
 	{"Socket", "RemoveOnStop", false, yes, NULL},
@@ -444,8 +450,10 @@ static const struct directive table[] = {
 	{"Socket", "TCPCongestion", false, making_drop, NOT_SET},
 	{"Socket", "TimeoutSec", false, making_drop, DURING},
 	{"Socket", "Transparent", false, unless_no, NOT_SET},
-	{"Socket", "TriggerLimitBurst", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
-	{"Socket", "TriggerLimitIntervalSec", false, making_drop, "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "TriggerLimitBurst", false, making_drop,
+         "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "TriggerLimitIntervalSec", false, making_drop,
+         "a service is never disabled; rate = limits how fast connections are taken"},
 	{"Socket", "Writable", false, making_drop, "of special files alone"},
 
 	{"Service", "ExecStart", true, covered, NULL},
@@ -533,7 +541,8 @@ static const struct directive *find(const struct unit_line *l)
 static void other(struct making *m, const struct unit_line *l)
 {
 	for (size_t i = 0; i < sizeof groups_of / sizeof groups_of[0]; i++)
-		if (strcmp(groups_of[i].section, l->section) == 0 && strncmp(l->key, groups_of[i].begins, strlen(groups_of[i].begins)) == 0)
+		if (strcmp(groups_of[i].section, l->section) == 0 &&
+		    strncmp(l->key, groups_of[i].begins, strlen(groups_of[i].begins)) == 0)
 			return making_drop(m, l, groups_of[i].why);
 	making_drop(m, l, "hark.conf has nothing like it");
 }

@@ -1,5 +1,5 @@
-/* systemd_making.h — a section of hark.conf being made of a socket unit and its service: what systemd_service.c, which makes address and
- * program, and systemd_directives.c, which makes all other lines, share. */
+/* systemd_making.h — a section of hark.conf being made of a socket unit and its service: what systemd_service.c, which
+ * makes address and program, and systemd_directives.c, which makes all other lines, share. */
 #ifndef SYSTEMD_MAKING_H
 #define SYSTEMD_MAKING_H
 
@@ -17,8 +17,8 @@ struct making {
 	struct config_words listen, argv, groups, env, pass_env;
 	struct config_place env_at, pass_at, groups_at;
 	const struct unit_line *shown; /* ExecStart= */
-	size_t bytes;   /* of argv so far */
-	char why[96];   /* why it is disabled; "": it is not */
+	size_t bytes;                  /* of argv so far */
+	char why[96];                  /* why it is disabled; "": it is not */
 };
 
 /* Remembers why the section must be disabled; the first reason is the one that is told. */

@@ -1,10 +1,13 @@
-/* systemd_service.c — a socket unit and its service become a section of hark.conf: settings, and a remark for each directive that has none.
+/* systemd_service.c — a socket unit and its service become a section of hark.conf: settings, and a remark for each
+ * directive that has none.
  *
- * What hark serves in the same way is a program that has the connection (Accept=yes) or the socket (Accept=no) as its standard input,
- * StandardInput=socket. A program that takes its sockets by sd_listen_fds(3) would find none, so its section gets disable = yes.
- * So does one that dropping a directive would open (IPAddressDeny=), give rights (DynamicUser=), or call wrongly (%i in ExecStart=).
+ * What hark serves in the same way is a program that has the connection (Accept=yes) or the socket (Accept=no) as its
+ * standard input, StandardInput=socket. A program that takes its sockets by sd_listen_fds(3) would find none, so its
+ * section gets disable = yes. So does one that dropping a directive would open (IPAddressDeny=), give rights
+ * (DynamicUser=), or call wrongly (%i in ExecStart=).
  *
- * First the address and the program, here; then each line that holds goes through the table of directives. Functions of their arguments. */
+ * First the address and the program, here; then each line that holds goes through the table of directives. Functions of
+ * their arguments. */
 #include "systemd_making.h"
 
 #include <stdlib.h>
@@ -36,7 +39,8 @@ static bool address(const struct making *m, const char *value, bool stream, char
 /* What cannot be listened on is said at once, in the section. */
 static void make_address(struct making *m, const struct unit_line *l)
 {
-	static const char *const others[] = {"ListenFIFO", "ListenMessageQueue", "ListenNetlink", "ListenSequentialPacket",
+	static const char *const others[] = {"ListenFIFO",    "ListenMessageQueue",
+	                                     "ListenNetlink", "ListenSequentialPacket",
 	                                     "ListenSpecial", "ListenUSBFunction"};
 	bool stream = strcmp(l->key, "ListenStream") == 0;
 	char buf[HARK_ADDRESS_MAX + 2];
@@ -87,7 +91,8 @@ static const char *variable(const struct making *m, const char *name, size_t n)
 
 static void unset(struct making *m, const char *name, size_t n)
 {
-	draft_drop(m->d, m->s, m->shown->place, "ExecStart= $%.*s: not set by Environment=, and taken for empty", (int)(n < 64 ? n : 64), name);
+	draft_drop(m->d, m->s, m->shown->place, "ExecStart= $%.*s: not set by Environment=, and taken for empty",
+	           (int)(n < 64 ? n : 64), name);
 }
 
 /* Whether argv may have so many bytes more. That it may not is said once. */
@@ -209,7 +214,8 @@ static bool make_exec(struct making *m)
 
 	for (size_t i = 0; i < m->service->n; i++) {
 		const struct unit_line *l = &m->service->lines[i];
-		if (strcmp(l->key, "ExecStart") != 0 || strcmp(l->section, "Service") != 0 || !unit_holds(m->service, i, true))
+		if (strcmp(l->key, "ExecStart") != 0 || strcmp(l->section, "Service") != 0 ||
+		    !unit_holds(m->service, i, true))
 			continue;
 		if (m->shown == NULL)
 			m->shown = l;
@@ -226,7 +232,8 @@ static bool make_exec(struct making *m)
 		line = wordlist_join(m->d, &m->argv, 0);
 	char *quoted = name != NULL ? malloc(2 * strlen(name) + 3) : NULL;
 	if (line != NULL && quoted != NULL)
-		draft_set(m->d, m->s, m->shown->place, "box", "exec --argv0 %s %s", draft_quote(name, quoted, 2 * strlen(name) + 3), line);
+		draft_set(m->d, m->s, m->shown->place, "box", "exec --argv0 %s %s",
+		          draft_quote(name, quoted, 2 * strlen(name) + 3), line);
 	else if (line != NULL)
 		draft_set(m->d, m->s, m->shown->place, "exec", "%s", line);
 	free(quoted);
@@ -241,7 +248,8 @@ static void read_environment(struct making *m)
 {
 	for (size_t i = 0; i < m->service->n; i++) {
 		const struct unit_line *l = &m->service->lines[i];
-		if (strcmp(l->key, "Environment") == 0 && strcmp(l->section, "Service") == 0 && unit_holds(m->service, i, true))
+		if (strcmp(l->key, "Environment") == 0 && strcmp(l->section, "Service") == 0 &&
+		    unit_holds(m->service, i, true))
 			making_gather(m, l, &m->env, &m->env_at);
 	}
 }
@@ -268,10 +276,12 @@ static void make_passing(struct making *m)
 		if (unit_last(m->service, "Service", "StandardError") == NULL)
 			draft_set(m->d, m->s, in->place, "stderr", "connection"); /* what it inherits */
 	} else if (m->accept) {
-		draft_drop(m->d, m->s, m->place, "Accept=yes without StandardInput=socket: the program wants the connection as descriptor 3");
+		draft_drop(m->d, m->s, m->place,
+		           "Accept=yes without StandardInput=socket: the program wants the connection as descriptor 3");
 		making_disable(m, "the program must take the connection as its standard input");
 	} else {
-		draft_drop(m->d, m->s, m->place, "Accept=no: the program takes its sockets by sd_listen_fds(3), which harkd gives to none");
+		draft_drop(m->d, m->s, m->place,
+		           "Accept=no: the program takes its sockets by sd_listen_fds(3), which harkd gives to none");
 		making_disable(m, "the program must take the socket or the connection as its standard input");
 	}
 }
@@ -343,7 +353,8 @@ static void make_section(struct making *m, const char *wanted)
 	draft_set(m->d, m->s, m->place, "disable", "yes");
 }
 
-void systemd_make(struct draft *d, const struct unit *u, const struct unit *s, const char *wanted, struct config_place place)
+void systemd_make(struct draft *d, const struct unit *u, const struct unit *s, const char *wanted,
+                  struct config_place place)
 {
 	const struct unit_line *accept = unit_last(u, "Socket", "Accept");
 	size_t n = strlen(u->name) - strlen(".socket");

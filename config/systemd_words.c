@@ -1,5 +1,5 @@
-/* systemd_words.c — the words, specifiers, times and sizes of systemd.syntax(7), systemd.unit(5) and systemd.time(7). Functions of their
- * arguments; any thread. */
+/* systemd_words.c — the words, specifiers, times and sizes of systemd.syntax(7), systemd.unit(5) and systemd.time(7).
+ * Functions of their arguments; any thread. */
 #include "systemd.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 #include "hark.h"
 
-#define BLANKS  " \t\n\r\v\f"
+#define BLANKS " \t\n\r\v\f"
 #define US_NS  INT64_C(1000)
 
 /* \n, \s, \x41, \101 …: *at is behind the backslash. Writes the byte and moves on; what is no escape stays as it is. */
@@ -72,8 +72,8 @@ char *systemd_cut(struct draft *d, const char **at, bool *plain)
 /* What stands for %c in a unit of the system's own systemd, or NULL. */
 static const char *specifier(const struct unit *u, char c, char *buf, size_t cap)
 {
-	static const char *const system[] = {"t/run", "S/var/lib", "C/var/cache", "L/var/log", "E/etc", "h/root", "uroot", "U0", "groot",
-	                                     "G0", "s/bin/sh"};
+	static const char *const system[] = {"t/run", "S/var/lib", "C/var/cache", "L/var/log", "E/etc",   "h/root",
+	                                     "uroot", "U0",        "groot",       "G0",        "s/bin/sh"};
 	static const char *const all[] = {"%%", "T/tmp", "V/var/tmp"};
 	const char *template = strchr(u->name, '@'), *dot = strrchr(u->name, '.');
 	size_t base = dot != NULL ? (size_t)(dot - u->name) : strlen(u->name);
@@ -134,10 +134,27 @@ static const struct {
 	const char *name;
 	int64_t ns;
 } units[] = {
-	{"us", US_NS}, {"usec", US_NS}, {"ms", HARK_MS}, {"msec", HARK_MS}, {"s", HARK_S}, {"sec", HARK_S}, {"second", HARK_S},
-	{"seconds", HARK_S}, {"m", 60 * HARK_S}, {"min", 60 * HARK_S}, {"minute", 60 * HARK_S}, {"minutes", 60 * HARK_S},
-	{"h", 3600 * HARK_S}, {"hr", 3600 * HARK_S}, {"hour", 3600 * HARK_S}, {"hours", 3600 * HARK_S}, {"d", 86400 * HARK_S},
-	{"day", 86400 * HARK_S}, {"days", 86400 * HARK_S}, {"w", 604800 * HARK_S}, {"week", 604800 * HARK_S},
+	{"us", US_NS},
+	{"usec", US_NS},
+	{"ms", HARK_MS},
+	{"msec", HARK_MS},
+	{"s", HARK_S},
+	{"sec", HARK_S},
+	{"second", HARK_S},
+	{"seconds", HARK_S},
+	{"m", 60 * HARK_S},
+	{"min", 60 * HARK_S},
+	{"minute", 60 * HARK_S},
+	{"minutes", 60 * HARK_S},
+	{"h", 3600 * HARK_S},
+	{"hr", 3600 * HARK_S},
+	{"hour", 3600 * HARK_S},
+	{"hours", 3600 * HARK_S},
+	{"d", 86400 * HARK_S},
+	{"day", 86400 * HARK_S},
+	{"days", 86400 * HARK_S},
+	{"w", 604800 * HARK_S},
+	{"week", 604800 * HARK_S},
 	{"weeks", 604800 * HARK_S},
 };
 

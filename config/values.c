@@ -17,10 +17,11 @@
 
 #define AT(base, key, type)  ((type *)((char *)(base) + (key)->how->at))
 #define SEE(base, key, type) ((const type *)((const char *)(base) + (key)->how->at))
-#define MILLION     1e6
+#define MILLION              1e6
 
 static_assert(sizeof(enum hark_model) == sizeof(int) && sizeof(enum config_start) == sizeof(int) &&
-	      sizeof(enum config_log_format) == sizeof(int), "kind_choice writes an int");
+                      sizeof(enum config_log_format) == sizeof(int),
+              "kind_choice writes an int");
 
 void inside_bad(struct reading *r, const char *format, ...)
 {
@@ -34,7 +35,8 @@ void inside_bad(struct reading *r, const char *format, ...)
 	(void)vsnprintf(words, sizeof words, format, args);
 	va_end(args);
 	bool comment = strstr(r->value, " #") != NULL || strstr(r->value, " ;") != NULL;
-	inside_error(r->w, r->at, "%s: %s%s", r->key->name, words, comment ? " (a comment needs a line of its own)" : "");
+	inside_error(r->w, r->at, "%s: %s%s", r->key->name, words,
+	             comment ? " (a comment needs a line of its own)" : "");
 }
 
 void inside_set_text(struct reading *r, char **field, const char *text)
@@ -59,7 +61,8 @@ static void read_number(struct reading *r, const char *value, void *base)
 	int64_t n;
 
 	if (number_parse(value + minus, "", &n) < 0 || (minus ? -n : n) < how->min || (minus ? -n : n) > how->max)
-		return inside_bad(r, "\"%.40s\" is not a number from %" PRId64 " to %" PRId64, value, how->min, how->max);
+		return inside_bad(r, "\"%.40s\" is not a number from %" PRId64 " to %" PRId64, value, how->min,
+		                  how->max);
 	*AT(base, r->key, int) = (int)(minus ? -n : n);
 }
 
@@ -76,7 +79,8 @@ static void read_size(struct reading *r, const char *value, void *base)
 	int64_t n;
 
 	if (number_parse(value, "kmg", &n) < 0 || n > how->max || (n < how->min && n != 0))
-		return inside_bad(r, "\"%.40s\" is not a size from %" PRId64 " to %" PRId64 " bytes (64k, 1m)", value, how->min, how->max);
+		return inside_bad(r, "\"%.40s\" is not a size from %" PRId64 " to %" PRId64 " bytes (64k, 1m)", value,
+		                  how->min, how->max);
 	*AT(base, r->key, size_t) = (size_t)n;
 }
 
@@ -124,7 +128,8 @@ static void print_ns(int64_t ns, FILE *to)
 	static const struct {
 		const char *unit;
 		int64_t ns;
-	} units[] = {{"h", 3600 * HARK_S}, {"m", 60 * HARK_S}, {"s", HARK_S}, {"ms", HARK_MS}, {"us", HARK_MS / 1000}, {"ns", 1}};
+	} units[] = {{"h", 3600 * HARK_S}, {"m", 60 * HARK_S},     {"s", HARK_S},
+	             {"ms", HARK_MS},      {"us", HARK_MS / 1000}, {"ns", 1}};
 	size_t i = 0;
 
 	while (ns % units[i].ns != 0)
@@ -139,7 +144,8 @@ static void read_duration(struct reading *r, const char *value, void *base)
 	if (!duration(r, value, &ns))
 		return;
 	if (ns < r->key->how->min)
-		return inside_bad(r, "\"%.40s\" is too short: %" PRId64 " ms is the least", value, r->key->how->min / HARK_MS);
+		return inside_bad(r, "\"%.40s\" is too short: %" PRId64 " ms is the least", value,
+		                  r->key->how->min / HARK_MS);
 	*AT(base, r->key, int64_t) = ns;
 }
 
@@ -429,8 +435,11 @@ static void read_prefix(struct reading *r, const char *value, void *base)
 	char four[32], six[32];
 	int64_t n4, n6;
 
-	if (!two_words(value, four, six) || number_parse(four, "", &n4) < 0 || number_parse(six, "", &n6) < 0 || n4 > 32 || n6 > 128)
-		return inside_bad(r, "\"%.60s\" is not two lengths, of IPv4 (to 32) and IPv6 (to 128) prefixes, such as 32 64", value);
+	if (!two_words(value, four, six) || number_parse(four, "", &n4) < 0 || number_parse(six, "", &n6) < 0 ||
+	    n4 > 32 || n6 > 128)
+		return inside_bad(
+			r, "\"%.60s\" is not two lengths, of IPv4 (to 32) and IPv6 (to 128) prefixes, such as 32 64",
+			value);
 	s->s.source_v4_bits = (int)n4;
 	s->s.source_v6_bits = (int)n6;
 }
@@ -503,8 +512,8 @@ static void read_rlimit(struct reading *r, const char *value, void *base)
 	if (good && colon != NULL)
 		good = parse_limit(colon + 1, strlen(colon + 1), how->suffixes, &limit.rlim_max);
 	if (!good)
-		return inside_bad(r, "\"%.60s\" is not a limit: a number%s, \"unlimited\", or two of them, soft:hard", value,
-		                  how->suffixes[0] != '\0' ? ", also with k, m or g" : "");
+		return inside_bad(r, "\"%.60s\" is not a limit: a number%s, \"unlimited\", or two of them, soft:hard",
+		                  value, how->suffixes[0] != '\0' ? ", also with k, m or g" : "");
 	if (limit.rlim_cur > limit.rlim_max) /* RLIM_INFINITY is the largest number */
 		return inside_bad(r, "\"%.60s\" has a soft limit above the hard one", value);
 	s->rlimit[how->number] = limit;

@@ -11,8 +11,8 @@
 
 #define AT(base, key, type)  ((type *)((char *)(base) + (key)->how->at))
 #define SEE(base, key, type) ((const type *)((const char *)(base) + (key)->how->at))
-#define BANNER_MAX     8192 /* bytes */
-#define NAME_MAX_BYTES 255  /* of an environment variable */
+#define BANNER_MAX           8192 /* bytes */
+#define NAME_MAX_BYTES       255  /* of an environment variable */
 
 /* What is wrong is not the text, but what this system has: a service that is disabled may have it so. */
 __attribute__((format(printf, 2, 3))) static void missing(struct reading *r, const char *format, ...)
@@ -39,7 +39,8 @@ static bool split(struct reading *r, const char *value, struct config_words *wor
 	if (wrong != NULL)
 		inside_bad(r, "%s", wrong);
 	else if (comment && !r->quiet)
-		inside_warning(r->w, r->at, "%s: the # or ; is part of the value: a comment needs a line of its own, a word quotes",
+		inside_warning(r->w, r->at,
+		               "%s: the # or ; is part of the value: a comment needs a line of its own, a word quotes",
 		               r->key->name);
 	return wrong == NULL;
 }
@@ -190,7 +191,8 @@ static void read_groups(struct reading *r, const char *value, void *base)
 	for (size_t i = 0; i < s->group_names.n; i++) {
 		int err = users_find_group(s->group_names.word[i], &gid);
 		if (err < 0)
-			missing(r, "%.80s: %s", s->group_names.word[i], err == -ENOENT ? "no such group" : hark_strerror(err));
+			missing(r, "%.80s: %s", s->group_names.word[i],
+			        err == -ENOENT ? "no such group" : hark_strerror(err));
 	}
 }
 
@@ -251,7 +253,8 @@ static void read_banner(struct reading *r, const char *value, void *base)
 	for (const char *from = value; *from != '\0'; to++) {
 		*to = *from++;
 		if (*to == '\\' && (*to = unescape(&from)) == '\0') {
-			inside_bad(r, "after a \\ stands n, t, r, \\ or x and two digits, and not \\x00: \"%.20s\"", from - 1);
+			inside_bad(r, "after a \\ stands n, t, r, \\ or x and two digits, and not \\x00: \"%.20s\"",
+			           from - 1);
 			break;
 		}
 	}

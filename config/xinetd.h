@@ -5,11 +5,53 @@
 #include "reading.h"
 
 enum xinetd_attribute {
-	X_ACCESS_TIMES = 0, X_BANNER, X_BANNER_FAIL, X_BANNER_SUCCESS, X_BIND, X_CPS, X_DENY_TIME, X_DISABLE, X_DISABLED,
-	X_ENABLED, X_ENV, X_FLAGS, X_GROUP, X_GROUPS, X_ID, X_INSTANCES, X_LIBWRAP, X_LOG_ON_FAILURE, X_LOG_ON_SUCCESS,
-	X_LOG_TYPE, X_MAX_LOAD, X_MDNS, X_NICE, X_NO_ACCESS, X_ONLY_FROM, X_PASSENV, X_PER_SOURCE, X_PORT, X_PROTOCOL,
-	X_REDIRECT, X_RLIMIT_AS, X_RLIMIT_CPU, X_RLIMIT_DATA, X_RLIMIT_FILES, X_RLIMIT_RSS, X_RLIMIT_STACK, X_RPC_NUMBER,
-	X_RPC_VERSION, X_SERVER, X_SERVER_ARGS, X_SOCKET_TYPE, X_TYPE, X_UMASK, X_USER, X_V6ONLY, X_WAIT, X_ATTRIBUTES,
+	X_ACCESS_TIMES = 0,
+	X_BANNER,
+	X_BANNER_FAIL,
+	X_BANNER_SUCCESS,
+	X_BIND,
+	X_CPS,
+	X_DENY_TIME,
+	X_DISABLE,
+	X_DISABLED,
+	X_ENABLED,
+	X_ENV,
+	X_FLAGS,
+	X_GROUP,
+	X_GROUPS,
+	X_ID,
+	X_INSTANCES,
+	X_LIBWRAP,
+	X_LOG_ON_FAILURE,
+	X_LOG_ON_SUCCESS,
+	X_LOG_TYPE,
+	X_MAX_LOAD,
+	X_MDNS,
+	X_NICE,
+	X_NO_ACCESS,
+	X_ONLY_FROM,
+	X_PASSENV,
+	X_PER_SOURCE,
+	X_PORT,
+	X_PROTOCOL,
+	X_REDIRECT,
+	X_RLIMIT_AS,
+	X_RLIMIT_CPU,
+	X_RLIMIT_DATA,
+	X_RLIMIT_FILES,
+	X_RLIMIT_RSS,
+	X_RLIMIT_STACK,
+	X_RPC_NUMBER,
+	X_RPC_VERSION,
+	X_SERVER,
+	X_SERVER_ARGS,
+	X_SOCKET_TYPE,
+	X_TYPE,
+	X_UMASK,
+	X_USER,
+	X_V6ONLY,
+	X_WAIT,
+	X_ATTRIBUTES,
 };
 
 struct xinetd_value {
@@ -22,7 +64,7 @@ struct xinetd_entry {
 	char *name;
 	struct config_place place;
 	struct xinetd_value value[X_ATTRIBUTES];
-	bool broken; /* a line of it could not be read: xinetd drops such a service */
+	bool broken;  /* a line of it could not be read: xinetd drops such a service */
 	char *listen; /* what xinetd_make() made of its address; NULL: nothing, or it is disabled */
 };
 

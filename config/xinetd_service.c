@@ -1,11 +1,14 @@
-/* xinetd_service.c — one xinetd service becomes a section of hark.conf: settings, and a remark for each thing that has none.
+/* xinetd_service.c — one xinetd service becomes a section of hark.conf: settings, and a remark for each thing that has
+ * none.
  *
- * Three outcomes. What hark has a key for is set; what hark does anyway (a log line a connection, TCP_NODELAY) counts as carried over and needs no
- * word. What is dropped is said. And where dropping it, or a mistake, would open what xinetd keeps closed (only_from,
- * access_times, a line that cannot be read), the section gets disable = yes, and a remark tells how to enable it.
+ * Three outcomes. What hark has a key for is set; what hark does anyway (a log line a connection, TCP_NODELAY) counts
+ * as carried over and needs no word. What is dropped is said. And where dropping it, or a mistake, would open what
+ * xinetd keeps closed (only_from, access_times, a line that cannot be read), the section gets disable = yes, and a
+ * remark tells how to enable it.
  *
- * Two rules of access have an equal that hark knows: who is only reached from this host may listen on loopback alone, and
- * only_from = 0.0.0.0/0 is IPv4. Functions of their arguments, but for the files of banners and the services database. */
+ * Two rules of access have an equal that hark knows: who is only reached from this host may listen on loopback alone,
+ * and only_from = 0.0.0.0/0 is IPv4. Functions of their arguments, but for the files of banners and the services
+ * database. */
 #include "xinetd.h"
 
 #include "nearest.h"
@@ -19,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BANNER_MAX 4096 /* bytes */
+#define BANNER_MAX 4096       /* bytes */
 #define COUNT_MAX  1000000000 /* what hark.conf takes at most */
 
 /* Of defaults these are said once: no service inherits them. */
@@ -30,11 +33,11 @@ struct making {
 	struct draft *d;
 	struct draft_section *s;
 	const struct xinetd_entry *e;
-	const struct xinetd_value *v;    /* the values, by attribute */
+	const struct xinetd_value *v; /* the values, by attribute */
 	bool stream, wait, internal, redirect;
-	bool off;                        /* the file itself has it disabled */
-	bool loopback, four;             /* only_from, as an address to listen on */
-	char why[64];                    /* why it is disabled here; "": it is not */
+	bool off;            /* the file itself has it disabled */
+	bool loopback, four; /* only_from, as an address to listen on */
+	char why[64];        /* why it is disabled here; "": it is not */
 };
 
 /* ---- values ---- */
@@ -67,7 +70,8 @@ static void disable(struct making *m, const char *why)
 }
 
 /* What xinetd looks at only if the service is not disabled. */
-__attribute__((format(printf, 3, 4))) static void wrong(const struct making *m, struct config_place place, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void wrong(const struct making *m, struct config_place place,
+                                                        const char *format, ...)
 {
 	char words[512];
 	va_list args;
@@ -85,7 +89,8 @@ static void bad(struct making *m, enum xinetd_attribute a, const char *wanted)
 {
 	char reason[64];
 
-	draft_error(m->d, at(m, a), "%s: \"%.64s\" is not %s", xinetd_name(a), value(m, a) != NULL ? value(m, a) : "", wanted);
+	draft_error(m->d, at(m, a), "%s: \"%.64s\" is not %s", xinetd_name(a), value(m, a) != NULL ? value(m, a) : "",
+	            wanted);
 	(void)snprintf(reason, sizeof reason, "%s cannot be read", xinetd_name(a));
 	disable(m, reason);
 }
@@ -150,7 +155,8 @@ static int port_known(const struct making *m)
 	struct servent entry, *found = NULL;
 	char room[4096];
 
-	if (getservbyname_r(m->e->name, m->stream ? "tcp" : "udp", &entry, room, sizeof room, &found) != 0 || found == NULL)
+	if (getservbyname_r(m->e->name, m->stream ? "tcp" : "udp", &entry, room, sizeof room, &found) != 0 ||
+	    found == NULL)
 		return -1;
 	return ntohs((uint16_t)found->s_port);
 }
@@ -164,11 +170,13 @@ static void check_port(struct making *m)
 	if (has(m, X_TYPE, "UNLISTED"))
 		return;
 	if (port == NULL && known < 0) {
-		draft_remark(m->d, m->s, m->e->place, "%s/%s is not in /etc/services here, so that xinetd would not serve it either",
-		             m->e->name, m->stream ? "tcp" : "udp");
+		draft_remark(m->d, m->s, m->e->place,
+		             "%s/%s is not in /etc/services here, so that xinetd would not serve it either", m->e->name,
+		             m->stream ? "tcp" : "udp");
 		disable(m, "its port is not known");
 	} else if (port != NULL && number(port, 65535, &n) && n != known) {
-		draft_remark(m->d, m->s, at(m, X_PORT), "port = %s: without type = UNLISTED xinetd wants the port of /etc/services", port);
+		draft_remark(m->d, m->s, at(m, X_PORT),
+		             "port = %s: without type = UNLISTED xinetd wants the port of /etc/services", port);
 	}
 }
 
@@ -193,7 +201,8 @@ static bool make_listen(struct making *m)
 	(void)snprintf(text, sizeof text, "%s%s://%s:%s", m->stream ? "tcp" : "udp", family(m, named), named,
 	               port != NULL ? port : m->e->name);
 	if (hark_address_parse(text, &a, &why) < 0) {
-		draft_error(m->d, m->v[X_BIND].set ? at(m, X_BIND) : m->e->place, "service %s: %s", m->e->name, why.text);
+		draft_error(m->d, m->v[X_BIND].set ? at(m, X_BIND) : m->e->place, "service %s: %s", m->e->name,
+		            why.text);
 		return false;
 	}
 	if (has(m, X_FLAGS, "IPv4") && has(m, X_FLAGS, "IPv6"))
@@ -223,7 +232,8 @@ static void make_exec(struct making *m)
 	}
 	draft_quote(whole, path, sizeof path);
 	if (named && args->n == 0) {
-		wrong(m, m->e->place, "service %.200s: flags NAMEINARGS wants the program's name in server_args", m->e->name);
+		wrong(m, m->e->place, "service %.200s: flags NAMEINARGS wants the program's name in server_args",
+		      m->e->name);
 		named = false;
 		disable(m, "server_args is missing");
 	}
@@ -231,7 +241,8 @@ static void make_exec(struct making *m)
 	const char *blank = rest != NULL && rest[0] != '\0' ? " " : "";
 	if (rest == NULL)
 		return;
-	bool usual = !named || strcmp(args->word[0], server) == 0 || strcmp(args->word[0], slash != NULL ? slash + 1 : server) == 0;
+	bool usual = !named || strcmp(args->word[0], server) == 0 ||
+	             strcmp(args->word[0], slash != NULL ? slash + 1 : server) == 0;
 	if (usual)
 		draft_set(m->d, m->s, at(m, X_SERVER), "exec", "%s%s%s", path, blank, rest);
 	else if (strlen(args->word[0]) < 4096)
@@ -257,14 +268,16 @@ static void make_relay(struct making *m)
 	struct hark_address a;
 	struct hark_why why = {""};
 
-	(void)snprintf(text, sizeof text, inet_pton(AF_INET6, to->word[0], &six) == 1 ? "tcp://[%.255s]:%.64s" : "tcp://%.255s:%.64s",
+	(void)snprintf(text, sizeof text,
+	               inet_pton(AF_INET6, to->word[0], &six) == 1 ? "tcp://[%.255s]:%.64s" : "tcp://%.255s:%.64s",
 	               to->word[0], to->word[1]);
 	if (!m->stream || m->wait || has(m, X_FLAGS, "NAMEINARGS")) {
 		wrong(m, at(m, X_REDIRECT), "redirect: of a stream alone, with wait = no and without NAMEINARGS");
 		disable(m, "its redirect is one that xinetd refuses");
 	}
 	if (hark_address_parse(text, &a, &why) < 0 || strcmp(to->word[0], "*") == 0) {
-		draft_error(m->d, at(m, X_REDIRECT), "redirect: %s", why.text[0] != '\0' ? why.text : "* is no host to connect to");
+		draft_error(m->d, at(m, X_REDIRECT), "redirect: %s",
+		            why.text[0] != '\0' ? why.text : "* is no host to connect to");
 		return;
 	}
 	draft_set(m->d, m->s, at(m, X_REDIRECT), "relay", "%s", text);
@@ -295,7 +308,8 @@ static bool only_from(const struct making *m, const char *const *words)
 /* Which addresses to listen on says as much as these: decided before listen is made. */
 static void narrow(struct making *m)
 {
-	static const char *const here[] = {"localhost", "127.0.0.1", "127.0.0.1/32", "127.0.0.0", "127.0.0.0/8", "127.0.0.0/24", NULL};
+	static const char *const here[] = {"localhost",    "127.0.0.1", "127.0.0.1/32", "127.0.0.0", "127.0.0.0/8",
+	                                   "127.0.0.0/24", NULL};
 	static const char *const four[] = {"0.0.0.0", "0.0.0.0/0", NULL};
 	const char *bind = value(m, X_BIND);
 	bool all = bind == NULL || strcmp(bind, "0.0.0.0") == 0 || strcmp(bind, "::") == 0;
@@ -310,12 +324,13 @@ static void make_access(struct making *m)
 
 	if (m->loopback || m->four) {
 		covered(m);
-		draft_remark(m->d, m->s, at(m, X_ONLY_FROM), "only_from = %s: by its address, which is %s alone", value(m, X_ONLY_FROM),
-		             m->loopback ? "this host's" : "IPv4");
+		draft_remark(m->d, m->s, at(m, X_ONLY_FROM), "only_from = %s: by its address, which is %s alone",
+		             value(m, X_ONLY_FROM), m->loopback ? "this host's" : "IPv4");
 	} else if (only_from(m, everybody)) {
 		covered(m);
 	} else if (m->v[X_ONLY_FROM].set) {
-		drop(m, X_ONLY_FROM, m->v[X_ONLY_FROM].words.n == 0 ? "nobody may connect" : "hark.conf has no rules of access yet");
+		drop(m, X_ONLY_FROM,
+		     m->v[X_ONLY_FROM].words.n == 0 ? "nobody may connect" : "hark.conf has no rules of access yet");
 		disable(m, "without only_from anybody could connect");
 	}
 	if (m->v[X_NO_ACCESS].set && m->v[X_NO_ACCESS].words.n > 0) {
@@ -372,12 +387,14 @@ static void make_rate(struct making *m)
 	if (w->n != 2 || !number(w->word[0], COUNT_MAX, &n) || !number(w->word[1], INT32_MAX, &seconds)) {
 		bad(m, X_CPS, "a number a second, and seconds");
 	} else if (m->wait && !m->internal) {
-		drop(m, X_CPS, "the program that waits takes its connections itself; hark backs off if it ends too often");
+		drop(m, X_CPS,
+		     "the program that waits takes its connections itself; hark backs off if it ends too often");
 	} else if (n == 0) {
 		covered(m);
 	} else {
 		draft_set(m->d, m->s, at(m, X_CPS), "rate", "%lld/s", (long long)n);
-		draft_remark(m->d, m->s, at(m, X_CPS), "who comes faster waits in the backlog: the service is never disabled for %lld s",
+		draft_remark(m->d, m->s, at(m, X_CPS),
+		             "who comes faster waits in the backlog: the service is never disabled for %lld s",
 		             (long long)seconds);
 	}
 }
@@ -403,8 +420,9 @@ static void make_rlimits(struct making *m)
 		enum xinetd_attribute a;
 		const char *key, *suffixes;
 	} limits[] = {
-		{X_RLIMIT_AS, "rlimit_as", "km"}, {X_RLIMIT_CPU, "rlimit_cpu", ""}, {X_RLIMIT_DATA, "rlimit_data", "km"},
-		{X_RLIMIT_FILES, "rlimit_nofile", "km"}, {X_RLIMIT_RSS, "rlimit_rss", "km"}, {X_RLIMIT_STACK, "rlimit_stack", "km"},
+		{X_RLIMIT_AS, "rlimit_as", "km"},     {X_RLIMIT_CPU, "rlimit_cpu", ""},
+		{X_RLIMIT_DATA, "rlimit_data", "km"}, {X_RLIMIT_FILES, "rlimit_nofile", "km"},
+		{X_RLIMIT_RSS, "rlimit_rss", "km"},   {X_RLIMIT_STACK, "rlimit_stack", "km"},
 	};
 
 	for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
@@ -456,8 +474,10 @@ static void make_user(struct making *m)
 	if (groups == 1)
 		covered(m); /* what hark does where user is set */
 	else if (value(m, X_USER) != NULL && !m->internal)
-		draft_set(m->d, m->s, at(m, X_GROUPS), "groups", "none"); /* what xinetd does where it is told nothing */
-	if (mask != NULL && strspn(mask, "01234567") == strlen(mask) && strlen(mask) <= 5 && strtol(mask, NULL, 8) <= 0777)
+		draft_set(m->d, m->s, at(m, X_GROUPS), "groups",
+		          "none"); /* what xinetd does where it is told nothing */
+	if (mask != NULL && strspn(mask, "01234567") == strlen(mask) && strlen(mask) <= 5 &&
+	    strtol(mask, NULL, 8) <= 0777)
 		draft_set(m->d, m->s, at(m, X_UMASK), "umask", "%04lo", strtol(mask, NULL, 8));
 	else if (m->v[X_UMASK].set)
 		bad(m, X_UMASK, "an octal number up to 0777");
@@ -514,7 +534,8 @@ static void make_banner(struct making *m)
 		if (!m->stream || m->wait)
 			drop(m, both[i], "of streams that hark accepts alone");
 		else if (!add_banner(m, both[i], &text))
-			drop(m, both[i], "no file that can be read here, of at most 4096 bytes; banner = takes its words");
+			drop(m, both[i],
+			     "no file that can be read here, of at most 4096 bytes; banner = takes its words");
 		else
 			last = both[i];
 	}
@@ -554,7 +575,8 @@ static void make_flags(struct making *m)
 		while (k < sizeof flags / sizeof flags[0] && strcmp(flags[k].name, w->word[i]) != 0)
 			nearest_offer(&near, flags[k++].name);
 		if (k == sizeof flags / sizeof flags[0]) {
-			draft_error(m->d, at(m, X_FLAGS), "flags: unknown flag %.64s%s", w->word[i], nearest_hint(&near, "", hint, sizeof hint));
+			draft_error(m->d, at(m, X_FLAGS), "flags: unknown flag %.64s%s", w->word[i],
+			            nearest_hint(&near, "", hint, sizeof hint));
 			disable(m, "flags cannot be read");
 		} else if (flags[k].dropped != NULL) {
 			draft_drop(m->d, m->s, at(m, X_FLAGS), "flags = %s: %s", flags[k].name, flags[k].dropped);
@@ -573,7 +595,8 @@ static void make_log(struct making *m)
 		if (!m->v[both[i]].set)
 			continue;
 		if (has(m, both[i], "USERID"))
-			draft_drop(m->d, m->s, at(m, both[i]), "%s = USERID: nobody's user is asked for (RFC 1413)", xinetd_name(both[i]));
+			draft_drop(m->d, m->s, at(m, both[i]), "%s = USERID: nobody's user is asked for (RFC 1413)",
+			           xinetd_name(both[i]));
 		else
 			covered(m);
 	}
@@ -662,7 +685,8 @@ static void check_type(struct making *m)
 			continue;
 		for (size_t k = 0; types[k] != NULL; k++)
 			nearest_offer(&near, types[k]);
-		draft_error(m->d, at(m, X_TYPE), "type: unknown type %.64s%s", w->word[i], nearest_hint(&near, "", hint, sizeof hint));
+		draft_error(m->d, at(m, X_TYPE), "type: unknown type %.64s%s", w->word[i],
+		            nearest_hint(&near, "", hint, sizeof hint));
 		disable(m, "type cannot be read");
 	}
 }
@@ -678,7 +702,8 @@ static bool make_what(struct making *m)
 		if (is_one_of(m->e->name, known))
 			draft_set(m->d, m->s, at(m, X_TYPE), "box", "%s", m->e->name);
 		else
-			wrong(m, m->e->place, "service %.200s: xinetd has no such service of its own (type = INTERNAL)", m->e->name);
+			wrong(m, m->e->place, "service %.200s: xinetd has no such service of its own (type = INTERNAL)",
+			      m->e->name);
 	} else if (value(m, X_SERVER) == NULL) {
 		missing(m, "server");
 	} else {
@@ -703,12 +728,13 @@ static void make_disable(struct making *m, struct xinetd_entry *const *entries, 
 	const char *other = m->off || m->why[0] != '\0' || listen == NULL ? NULL : taken(entries, i, listen);
 
 	if (other != NULL) {
-		draft_error(m->d, e->place, "service %s: service %s has the same address; the first one counts", e->name, other);
+		draft_error(m->d, e->place, "service %s: service %s has the same address; the first one counts",
+		            e->name, other);
 		disable(m, "another service has its address");
 	}
 	if (m->why[0] != '\0')
-		draft_remark(m->d, m->s, e->place, "%s: %s; once that is seen to, take out the next line", m->off ? "still disabled" : "disabled",
-		             m->why);
+		draft_remark(m->d, m->s, e->place, "%s: %s; once that is seen to, take out the next line",
+		             m->off ? "still disabled" : "disabled", m->why);
 	if (m->off || m->why[0] != '\0')
 		draft_set(m->d, m->s, m->v[X_DISABLE].set ? at(m, X_DISABLE) : e->place, "disable", "yes");
 	else if (listen != NULL && (e->listen = strdup(listen)) == NULL)
@@ -720,7 +746,8 @@ static void read_disable(struct making *m, const struct xinetd_entry *defaults, 
 {
 	const struct xinetd_value *off = &defaults->value[X_DISABLED], *on = &defaults->value[X_ENABLED];
 
-	m->off = yes(m, X_DISABLE) == 1 || (off->set && wordlist_has(&off->words, id)) || (on->set && !wordlist_has(&on->words, id));
+	m->off = yes(m, X_DISABLE) == 1 || (off->set && wordlist_has(&off->words, id)) ||
+	         (on->set && !wordlist_has(&on->words, id));
 	m->internal = has(m, X_TYPE, "INTERNAL");
 	m->redirect = value(m, X_REDIRECT) != NULL;
 	m->wait = yes(m, X_WAIT) == 1;
@@ -739,7 +766,8 @@ static void refuse(struct making *m, const char *id, const char *why)
 	bool same = strcmp(name, id) == 0;
 
 	draft_remove(m->d, m->s);
-	draft_drop(m->d, NULL, m->e->place, "service %s%s%s%s: %s", name, same ? "" : " (", same ? "" : id, same ? "" : ")", why);
+	draft_drop(m->d, NULL, m->e->place, "service %s%s%s%s: %s", name, same ? "" : " (", same ? "" : id,
+	           same ? "" : ")", why);
 }
 
 void xinetd_make_defaults(struct draft *d, const struct xinetd_entry *defaults)

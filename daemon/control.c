@@ -1,5 +1,6 @@
-/* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client. A request longer than a line may be, a client
- * that does not read its answers, or one too many: it is closed. The socket's mode, 0600, decides who may ask. */
+/* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client. A request longer
+ * than a line may be, a client that does not read its answers, or one too many: it is closed. The socket's mode, 0600,
+ * decides who may ask. */
 #include "control.h"
 
 #include <errno.h>
@@ -18,8 +19,8 @@
 #include "text.h"
 
 #define CLIENTS_MAX 16
-#define REQUEST_MAX 512        /* bytes of a line */
-#define UNREAD_MAX  (4 << 20)  /* bytes of answers that a client may leave unread */
+#define REQUEST_MAX 512             /* bytes of a line */
+#define UNREAD_MAX  (4 << 20)       /* bytes of answers that a client may leave unread */
 #define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
 
 struct client {
@@ -89,9 +90,10 @@ static void workers_json(FILE *to, const struct service *s)
 {
 	(void)fputs(",\"workers\":[", to);
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}", w == s->workers ? "" : ",", (int)w->pid,
-		              worker_now(s, w),
-		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false", (double)(hark_now() - w->started) / 1e9);
+		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}",
+		              w == s->workers ? "" : ",", (int)w->pid, worker_now(s, w),
+		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false",
+		              (double)(hark_now() - w->started) / 1e9);
 	(void)fputs("]", to);
 }
 
@@ -110,11 +112,14 @@ static void listen_json(FILE *to, const struct supervisor *v, const struct servi
 
 static void refusals_json(FILE *to, const struct counters *c)
 {
-	static const char *const holds[HOLDS] = {[HELD_MAX_CONNS] = "max_conns", [HELD_RATE] = "rate", [HELD_LOAD] = "max_load",
-		[HELD_RESOURCES] = "resources"};
+	static const char *const holds[HOLDS] = {[HELD_MAX_CONNS] = "max_conns",
+	                                         [HELD_RATE] = "rate",
+	                                         [HELD_LOAD] = "max_load",
+	                                         [HELD_RESOURCES] = "resources"};
 	(void)fputs(",\"refused\":{", to);
 	for (int i = 0; i < REFUSALS; i++)
-		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", counters_refusal_names[i], (unsigned long long)c->refused[i]);
+		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", counters_refusal_names[i],
+		              (unsigned long long)c->refused[i]);
 	(void)fputs("},\"held\":{", to);
 	for (int i = 0; i < HOLDS; i++)
 		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", holds[i], (unsigned long long)c->held[i]);
@@ -184,7 +189,8 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 	if (disabled(v, name) != NULL)
 		(void)snprintf(text, sizeof text, "%s is disabled: its configuration says so", name);
 	else
-		(void)snprintf(text, sizeof text, "no such service: %s%s", name, nearest_hint(&near, "", hint, sizeof hint));
+		(void)snprintf(text, sizeof text, "no such service: %s%s", name,
+		               nearest_hint(&near, "", hint, sizeof hint));
 	error_answer(to, text);
 	return NULL;
 }
@@ -235,10 +241,10 @@ static void do_reload(struct supervisor *v, FILE *to)
 	if (under_way(v, to))
 		return;
 	if (reload(v, &r) == 0) {
-		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
-		          r.changed, r.removed, r.unchanged);
-		(void)fprintf(to, "{\"ok\":true,\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", r.added, r.changed,
-		              r.removed, r.unchanged);
+		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged",
+		          v->config_file, r.added, r.changed, r.removed, r.unchanged);
+		(void)fprintf(to, "{\"ok\":true,\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", r.added,
+		              r.changed, r.removed, r.unchanged);
 		return;
 	}
 	log_event(LOG_LEVEL_ERROR, NULL, "reload: nothing was changed: %s", r.text);
@@ -305,7 +311,8 @@ static void obey(struct supervisor *v, char *line, FILE *to)
 		(void)fputs("{\"ok\":true}", to);
 		supervisor_drain(v);
 	} else
-		error_answer(to, "no such request (status [SERVICE], reload, stop SERVICE, start SERVICE, upgrade, drain)");
+		error_answer(to,
+		             "no such request (status [SERVICE], reload, stop SERVICE, start SERVICE, upgrade, drain)");
 }
 
 /* ---- clients --------------------------------------------------------------------------------- */
@@ -427,7 +434,8 @@ int control_poll(struct control *c, struct pollfd *p, int room)
 	for (int i = 0; i < CLIENTS_MAX && n < room; i++)
 		if (c->clients[i].fd >= 0)
 			p[n++] = (struct pollfd){.fd = c->clients[i].fd,
-				.events = (short)((c->clients[i].ended ? 0 : POLLIN) | (c->clients[i].out != NULL ? POLLOUT : 0))};
+			                         .events = (short)((c->clients[i].ended ? 0 : POLLIN) |
+			                                           (c->clients[i].out != NULL ? POLLOUT : 0))};
 	return n;
 }
 

@@ -17,8 +17,8 @@
  *      "held":{"max_conns":0,"rate":4,"max_load":0,"resources":0},
  *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,"error":null}]}
  *
- * state: "waiting" (on demand, no worker), "running", "draining" (stopped, its last connections finish), "stopped" (by command), "backing-off" (its
- * workers die; "error" says how), "disabled". */
+ * state: "waiting" (on demand, no worker), "running", "draining" (stopped, its last connections finish), "stopped" (by
+ * command), "backing-off" (its workers die; "error" says how), "disabled". */
 #ifndef CONTROL_H
 #define CONTROL_H
 #endif

@@ -1,10 +1,12 @@
-/* counters.c — the table of what services have done: one memfd, mapped by the supervisor, its workers and the next generation.
+/* counters.c — the table of what services have done: one memfd, mapped by the supervisor, its workers and the next
+ * generation.
  *
- * A next generation may be another version of hark: magic and size tell whether the layout is ours. The size is sealed, or whoever
- * else has the descriptor could shrink the file under our mapping (SIGBUS). Blocks are looked for up to the highest one ever
- * used: a look at the others would make memory of them.
+ * A next generation may be another version of hark: magic and size tell whether the layout is ours. The size is sealed,
+ * or whoever else has the descriptor could shrink the file under our mapping (SIGBUS). Blocks are looked for up to the
+ * highest one ever used: a look at the others would make memory of them.
  *
- * Thread: the supervisor's main thread, for blocks and slots; the counts themselves are anybody's. The mapping lives as long as the process. */
+ * Thread: the supervisor's main thread, for blocks and slots; the counts themselves are anybody's. The mapping lives as
+ * long as the process. */
 #include "counters.h"
 
 #include <assert.h>
@@ -22,8 +24,9 @@
 
 struct table {
 	uint64_t magic;
-	uint64_t bytes;        /* of the whole */
-	_Atomic uint32_t high; /* blocks ever used: those from here on are untouched. Relaxed: the supervisor alone moves it */
+	uint64_t bytes; /* of the whole */
+	_Atomic uint32_t
+		high; /* blocks ever used: those from here on are untouched. Relaxed: the supervisor alone moves it */
 	struct counters services[COUNTERS_SERVICES_MAX];
 };
 

@@ -1,17 +1,20 @@
 /* limiter.c — places, token buckets and the table of sources, in memory that a service's workers share.
  *
- * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is killed while it
- * holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the truth: what each slot holds is, and
- * whoever gets the lock next adds it up again. limits_forget() but marks the slot dead, and the next one to have the lock does the rest: the
- * supervisor, which is root, neither waits for a lock nor follows a pointer (a robust lock is full of them) where a worker can write.
+ * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is
+ * killed while it holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the
+ * truth: what each slot holds is, and whoever gets the lock next adds it up again. limits_forget() but marks the slot
+ * dead, and the next one to have the lock does the rest: the supervisor, which is root, neither waits for a lock nor
+ * follows a pointer (a robust lock is full of them) where a worker can write.
  *
- * The table of sources is hashed with a secret (SipHash-2-4: who can choose addresses must not choose neighbours). A source is looked for in a few
- * places and no more. Entries of connected sources stay. Others give way: those with a full bucket first, as nothing is lost with
- * them, then those nearest to it, so that newcomers push each other out rather than one who is being held back.
+ * The table of sources is hashed with a secret (SipHash-2-4: who can choose addresses must not choose neighbours). A
+ * source is looked for in a few places and no more. Entries of connected sources stay. Others give way: those with a
+ * full bucket first, as nothing is lost with them, then those nearest to it, so that newcomers push each other out
+ * rather than one who is being held back.
  *
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
- * Thread: each worker's loop; limits_forget() the supervisor's main thread. Owner: the supervisor; its workers inherit the mapping. */
+ * Thread: each worker's loop; limits_forget() the supervisor's main thread. Owner: the supervisor; its workers inherit
+ * the mapping. */
 #include "limiter.h"
 
 #include <assert.h>
@@ -29,15 +32,15 @@
 #include <sys/un.h>
 #include <time.h>
 
-#define SOURCES        4096 /* entries; a power of two */
-#define PROBES         16   /* places where a source may be */
-#define SLOTS          LIMITS_SLOTS
-#define WAIT_MAX_NS    HARK_S
-#define WAIT_MIN_NS    HARK_MS
-#define WAIT_USUAL_NS  (10 * HARK_MS) /* at least, where the bucket can gather what comes meanwhile */
-#define FULL_NS        (50 * HARK_MS) /* at max_conns: another worker's connection may end, which nobody tells us of */
-#define LOAD_NS        HARK_S         /* between looks at the load */
-#define EPSILON        1e-6           /* of a token: what adding up fractions may have lost */
+#define SOURCES       4096 /* entries; a power of two */
+#define PROBES        16   /* places where a source may be */
+#define SLOTS         LIMITS_SLOTS
+#define WAIT_MAX_NS   HARK_S
+#define WAIT_MIN_NS   HARK_MS
+#define WAIT_USUAL_NS (10 * HARK_MS) /* at least, where the bucket can gather what comes meanwhile */
+#define FULL_NS       (50 * HARK_MS) /* at max_conns: another worker's connection may end, which nobody tells us of */
+#define LOAD_NS       HARK_S         /* between looks at the load */
+#define EPSILON       1e-6           /* of a token: what adding up fractions may have lost */
 
 enum kind { FREE = 0, IPV4, IPV6, UID, NAMED };
 
@@ -63,7 +66,8 @@ struct slot {
 	int8_t holding; /* 1 + enum counters_hold, since its last answer; 0: it was not held */
 };
 
-/* What workers share. Pointers and sizes are not in it: a worker that has been taken over must not lead the supervisor anywhere. */
+/* What workers share. Pointers and sizes are not in it: a worker that has been taken over must not lead the supervisor
+ * anywhere. */
 struct shared {
 	pthread_mutex_t lock;
 
@@ -71,19 +75,19 @@ struct shared {
 	unsigned conns, reserved;
 	struct bucket bucket;
 	struct slot slots[SLOTS];
-	bool used[SLOTS];          /* has ever held something: the others' rows are not looked at */
+	bool used[SLOTS]; /* has ever held something: the others' rows are not looked at */
 
 	/* Atomic. seq_cst: a slot's mark is there before any_dead tells of one. */
 	atomic_bool dead[SLOTS];
 	atomic_bool any_dead;
-	_Atomic int64_t load_at;   /* relaxed: who moves it looks */
-	atomic_bool load_high;     /* relaxed */
+	_Atomic int64_t load_at; /* relaxed: who moves it looks */
+	atomic_bool load_high;   /* relaxed */
 };
 
 /* Constant from limits_new() on, and each process's own. */
 struct limits {
 	struct shared *m;
-	size_t bytes; /* of the mapping: m and, behind it, the next two */
+	size_t bytes;              /* of the mapping: m and, behind it, the next two */
 	struct source *sources;    /* SOURCES of them; NULL: no limit for a source */
 	uint32_t (*held)[SOURCES]; /* SLOTS of them: a row for each worker, so that rows of none cost no memory */
 	unsigned max_conns, max_per_source;
@@ -120,8 +124,8 @@ static bool has(const struct bucket *b, double tokens)
 	return b->tokens >= tokens - EPSILON;
 }
 
-/* How long until so many are there. No shorter than the bucket can gather over: a worker that woke for each token of a high rate
- * would do little else. */
+/* How long until so many are there. No shorter than the bucket can gather over: a worker that woke for each token of a
+ * high rate would do little else. */
 static int64_t wait_for(const struct bucket *b, const struct config_rate *r, double tokens)
 {
 	double each = (double)r->period_ns / r->events;
@@ -147,7 +151,8 @@ static struct config_rate sane(struct config_rate r)
 
 /* ---- the lock, and what holds when its holder is dead ------------------------------------------- */
 
-/* A kill may come between any two instructions, so the order of what is written matters even under the lock; the compiler is told. */
+/* A kill may come between any two instructions, so the order of what is written matters even under the lock; the
+ * compiler is told. */
 static void in_order(void)
 {
 	atomic_signal_fence(memory_order_seq_cst);
@@ -289,7 +294,8 @@ static bool key_of(const struct limits *l, struct hark_conn *c, struct key *k)
 {
 	struct hark_endpoint e = {.len = 0};
 	int r = hark_peer_endpoint(c, &e);
-	if (r < 0 && !(r == -ENOTCONN && hark_type(c) == SOCK_DGRAM)) /* that one: unix senders without a name are one source */
+	if (r < 0 &&
+	    !(r == -ENOTCONN && hark_type(c) == SOCK_DGRAM)) /* that one: unix senders without a name are one source */
 		return false;
 	if (e.addr.ss_family == AF_INET || e.addr.ss_family == AF_INET6) {
 		key_of_inet(l, &e, k);

@@ -1,12 +1,14 @@
-/* limiter.h — the limits that no box can forget: how many connections at once and how fast, of the service and of each source.
+/* limiter.h — the limits that no box can forget: how many connections at once and how fast, of the service and of each
+ * source.
  *
- * Two questions, asked by the worker that accepts (struct hark_serve_opts): limits_pace() before a connection is taken from the backlog (the service's
- * max_conns, rate, max_load: who comes waits), limits_admit() when it is (its source's max_per_source and rate_per_source: it is shed). State
- * lies in memory that the service's workers share, under one robust process-shared lock for the table of sources; a killed worker's
- * connections are taken back by limits_forget(). Nothing here ever disables a service.
+ * Two questions, asked by the worker that accepts (struct hark_serve_opts): limits_pace() before a connection is taken
+ * from the backlog (the service's max_conns, rate, max_load: who comes waits), limits_admit() when it is (its source's
+ * max_per_source and rate_per_source: it is shed). State lies in memory that the service's workers share, under one
+ * robust process-shared lock for the table of sources; a killed worker's connections are taken back by limits_forget().
+ * Nothing here ever disables a service.
  *
- * A source is an IPv4 address, an IPv6 prefix, or the uid of a unix peer. The table is bounded; where it is full of sources that are all
- * connected the newcomer is admitted uncounted. */
+ * A source is an IPv4 address, an IPv6 prefix, or the uid of a unix peer. The table is bounded; where it is full of
+ * sources that are all connected the newcomer is admitted uncounted. */
 #ifndef LIMITER_H
 #define LIMITER_H
 
@@ -26,16 +28,16 @@ void limits_free(struct limits *l);
 
 /* A worker's view of the limits: what hark_serve()'s hooks get as their argument. */
 struct limits_worker {
-	struct limits *limits;     /* may be NULL */
+	struct limits *limits; /* may be NULL */
 	struct counters *counters;
-	int slot;                  /* in the limits */
-	_Atomic uint32_t *now;     /* in the counters: connections being served; NULL: they are not counted there */
+	int slot;                      /* in the limits */
+	_Atomic uint32_t *now;         /* in the counters: connections being served; NULL: they are not counted there */
 	enum counters_refusal refused; /* why limits_admit() shed the last one that it did */
 };
 
-/* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and a token: limits_admit()
- * takes them, limits_leave(-1) gives them back. So max_conns is never exceeded, however many workers ask at once. Counts the hold, once for each
- * time that it begins. */
+/* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and
+ * a token: limits_admit() takes them, limits_leave(-1) gives them back. So max_conns is never exceeded, however many
+ * workers ask at once. Counts the hold, once for each time that it begins. */
 int64_t limits_pace(void *limits_worker);
 
 /* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or -EACCES: shed it. Counts the refusal, and in the
@@ -45,14 +47,15 @@ int limits_admit(struct hark_conn *c, void *limits_worker);
 /* struct hark_serve_opts' leave: the connection is over; -1: nothing was taken after limits_pace(). */
 void limits_leave(int ticket, void *limits_worker);
 
-/* The worker of that slot is dead: what it held is given back, as soon as another one asks. Called by the supervisor; it never waits. */
+/* The worker of that slot is dead: what it held is given back, as soon as another one asks. Called by the supervisor;
+ * it never waits. */
 void limits_forget(struct limits *l, int slot);
 
 /* What limiter.c asks of the world; for tests to put their own there, before anything else is called. */
 struct limits_world {
-	int64_t (*now)(void);      /* CLOCK_MONOTONIC */
-	double (*load)(void);      /* the 1 min load average; < 0: not known */
-	void (*locked)(void);      /* called with the lock held, in the middle of a change; NULL: not */
+	int64_t (*now)(void); /* CLOCK_MONOTONIC */
+	double (*load)(void); /* the 1 min load average; < 0: not known */
+	void (*locked)(void); /* called with the lock held, in the middle of a change; NULL: not */
 };
 extern struct limits_world limits_world;
 

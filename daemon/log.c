@@ -2,18 +2,19 @@
  *
  * How that call is kept from waiting depends on what takes the line:
  *   - syslog and journal: datagrams with MSG_DONTWAIT;
- *   - a log file: opened here with O_NONBLOCK, which a fifo of that name heeds. A file on a disk is written plainly: pwritev2(2)'s
- *     RWF_NOWAIT is refused there (ext4, tmpfs) or fails wherever a block must be allocated, which is what a log does all day;
- *   - standard error is shared with other programs, so its O_NONBLOCK is not ours to set. RWF_NOWAIT works for pipes, sockets and
- *     /dev/null (Linux 6.18); terminals and named fifos refuse it, and get poll(2) before a write(2) of at most PIPE_BUF bytes.
- * A broken pipe raises SIGPIPE as for anyone: harkd catches it.
+ *   - a log file: opened here with O_NONBLOCK, which a fifo of that name heeds. A file on a disk is written plainly:
+ * pwritev2(2)'s RWF_NOWAIT is refused there (ext4, tmpfs) or fails wherever a block must be allocated, which is what a
+ * log does all day;
+ *   - standard error is shared with other programs, so its O_NONBLOCK is not ours to set. RWF_NOWAIT works for pipes,
+ * sockets and /dev/null (Linux 6.18); terminals and named fifos refuse it, and get poll(2) before a write(2) of at most
+ * PIPE_BUF bytes. A broken pipe raises SIGPIPE as for anyone: harkd catches it.
  *
- * What is lost is counted in memory that all processes forked after log_open() share, and told by the next line that leaves, whoever
- * writes it. There also lies which file a reload has made anew: each process opens it by itself with its next line, where it
- * may; one that has become another user keeps the old one.
+ * What is lost is counted in memory that all processes forked after log_open() share, and told by the next line that
+ * leaves, whoever writes it. There also lies which file a reload has made anew: each process opens it by itself with
+ * its next line, where it may; one that has become another user keeps the old one.
  *
- * log_open(): one thread of the supervisor. All else: any process, any thread, never a signal handler. The descriptor is log.c's own and keeps
- * its number as long as there is one. */
+ * log_open(): one thread of the supervisor. All else: any process, any thread, never a signal handler. The descriptor
+ * is log.c's own and keeps its number as long as there is one. */
 #include "log.h"
 
 #include <assert.h>
@@ -39,9 +40,9 @@
 
 #define SYSLOG_SOCKET  "/dev/log"
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
-#define VALUE_MAX      440  /* bytes of one value in a line: a unix path of hostile bytes, each as \xNN */
-#define MESSAGE_MAX    1024 /* bytes of an event's words, before escaping */
-#define MESSAGE_LONG   3000 /* and after */
+#define VALUE_MAX      440          /* bytes of one value in a line: a unix path of hostile bytes, each as \xNN */
+#define MESSAGE_MAX    1024         /* bytes of an event's words, before escaping */
+#define MESSAGE_LONG   3000         /* and after */
 #define SD_ID          "hark@32473" /* the enterprise number that RFC 5612 sets aside: hark has none of its own */
 
 static_assert(TEXT_LINE_MAX <= PIPE_BUF, "a line is one atomic write to a pipe");
@@ -49,8 +50,8 @@ static_assert(TEXT_LINE_MAX <= PIPE_BUF, "a line is one atomic write to a pipe")
 /* What a line tells: an event's message, or a connection. */
 struct entry {
 	enum log_level level;
-	const char *service;               /* may be NULL */
-	const char *message;               /* NULL: a connection */
+	const char *service; /* may be NULL */
+	const char *message; /* NULL: a connection */
 	const struct log_connection *conn;
 };
 
@@ -91,20 +92,20 @@ static struct shared alone; /* until there is a shared one */
 static struct {
 	const struct sink *sink;
 	int fd;
-	char path[PATH_MAX];     /* of the file or the socket */
+	char path[PATH_MAX]; /* of the file or the socket */
 	enum config_log_format format;
 	int facility;
 	bool connections;
 	struct shared *shared;
 	_Atomic uint32_t generation; /* the one that fd is of; an exchange decides which thread opens a new one */
 	_Atomic enum wait_by wait_by;
-	_Atomic bool torn;       /* a line left in part */
+	_Atomic bool torn; /* a line left in part */
 } out = {.sink = sinks, .fd = STDERR_FILENO, .facility = 3, .connections = true, .shared = &alone};
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* How foreign bytes are made harmless: WORD has no blank, so that a line can be taken apart at them; PHRASE has; PARAM is a
- * value of RFC 5424 section 6.3.3. */
+/* How foreign bytes are made harmless: WORD has no blank, so that a line can be taken apart at them; PHRASE has; PARAM
+ * is a value of RFC 5424 section 6.3.3. */
 enum style { WORD, PHRASE, PARAM };
 
 /* One byte's form. Returns its length, at most 5. */
@@ -498,8 +499,10 @@ static int put_datagram(struct text *t)
 		if (send(out.fd, t->buf, t->len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
 			return 0;
 		int err = errno;
-		/* The daemon was restarted: its socket is another one of the same name. A datagram socket may be connected anew. */
-		if (again || (err != ECONNREFUSED && err != ENOTCONN && err != ECONNRESET && err != EPIPE && err != EDESTADDRREQ))
+		/* The daemon was restarted: its socket is another one of the same name. A datagram socket may be
+		 * connected anew. */
+		if (again || (err != ECONNREFUSED && err != ENOTCONN && err != ECONNRESET && err != EPIPE &&
+		              err != EDESTADDRREQ))
 			return -err;
 		if (connect_path(out.fd, out.path) < 0)
 			return -err;
@@ -511,8 +514,8 @@ static int put_datagram(struct text *t)
 /* O_NONBLOCK: a fifo without a reader is an error here, and a full one loses lines. */
 #define FILE_FLAGS (O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
 
-/* A reload has made the log file anew. This process may be inside a chroot or another user, and what it finds by that name anything:
- * it takes the very file that log_open() made, or keeps what it has. */
+/* A reload has made the log file anew. This process may be inside a chroot or another user, and what it finds by that
+ * name anything: it takes the very file that log_open() made, or keeps what it has. */
 static void follow_file(void)
 {
 	uint32_t generation = atomic_load_explicit(&out.shared->generation, memory_order_acquire);
@@ -581,8 +584,9 @@ static const struct sink *sink_of(const char *name)
 static int facility_of(const char *name)
 {
 	static const char *const names[] = {
-		"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
-		[16] = "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+		"kern",   "user",   "mail",   "daemon",   "auth",   "syslog",        "lpr",
+		"news",   "uucp",   "cron",   "authpriv", "ftp",    [16] = "local0", "local1",
+		"local2", "local3", "local4", "local5",   "local6", "local7",
 	};
 
 	if (name == NULL)
@@ -596,8 +600,8 @@ static int facility_of(const char *name)
 static int failed(struct hark_why *why, int err, const char *what, const char *path, const char *advice)
 {
 	if (why != NULL)
-		(void)snprintf(why->text, sizeof why->text, "log %.120s%s%.60s: %s%s", what, path[0] != '\0' ? " " : "", path,
-		               hark_strerror(err), advice);
+		(void)snprintf(why->text, sizeof why->text, "log %.120s%s%.60s: %s%s", what, path[0] != '\0' ? " " : "",
+		               path, hark_strerror(err), advice);
 	return err;
 }
 
@@ -646,7 +650,8 @@ int log_open(const struct config *c, struct hark_why *why)
 	if (sink == NULL)
 		return failed(why, -EINVAL, c->log, "", " (stderr, syslog, journal, or an absolute path)");
 	if (facility < 0)
-		return failed(why, -EINVAL, "facility", c->syslog_facility, " (daemon, user, local0, ...: see syslog(3))");
+		return failed(why, -EINVAL, "facility", c->syslog_facility,
+		              " (daemon, user, local0, ...: see syslog(3))");
 	const char *path = sink == SINK_FILE ? c->log : sink == &sinks[0] ? "" : socket_path(sink);
 	if (strlen(path) >= sizeof out.path)
 		return failed(why, -ENAMETOOLONG, path, "", "");

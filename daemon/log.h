@@ -1,8 +1,9 @@
-/* log.h — harkd's log: a line for each connection and for each thing that happens to a service, as text or JSON, to standard error, a
- * file, syslog (RFC 5424 over /dev/log) or the journal.
+/* log.h — harkd's log: a line for each connection and for each thing that happens to a service, as text or JSON, to
+ * standard error, a file, syslog (RFC 5424 over /dev/log) or the journal.
  *
- * A line is built in the caller's stack and leaves by one system call that does not wait: where it cannot leave at once it is dropped and
- * counted, because a log must not stop a service. Any process of harkd, any thread; never from a signal handler. */
+ * A line is built in the caller's stack and leaves by one system call that does not wait: where it cannot leave at once
+ * it is dropped and counted, because a log must not stop a service. Any process of harkd, any thread; never from a
+ * signal handler. */
 #ifndef LOG_H
 #define LOG_H
 
@@ -10,14 +11,21 @@
 #include "counters.h"
 #include "hark.h"
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6 }; /* RFC 5424's severities */
+enum log_level {
+	LOG_LEVEL_ERROR = 3,
+	LOG_LEVEL_WARNING = 4,
+	LOG_LEVEL_NOTICE = 5,
+	LOG_LEVEL_INFO = 6
+}; /* RFC 5424's severities */
 
-/* Opens the log that c asks for; called again after a reload (a file that was moved away is made anew). 0 or -errno with why; on failure what was
- * open before stays. Before the first call lines go to standard error as text. */
+/* Opens the log that c asks for; called again after a reload (a file that was moved away is made anew). 0 or -errno
+ * with why; on failure what was open before stays. Before the first call lines go to standard error as text. */
 int log_open(const struct config *c, struct hark_why *why);
 
-/* What happens: "harkd: SERVICE: words" on standard error; in JSON an object of time, level, service, message. service may be NULL. */
-void log_event(enum log_level level, const char *service, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* What happens: "harkd: SERVICE: words" on standard error; in JSON an object of time, level, service, message. service
+ * may be NULL. */
+void log_event(enum log_level level, const char *service, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* One that has ended. */
 struct log_connection {
@@ -28,16 +36,16 @@ struct log_connection {
 	int64_t opened_realtime_ns;
 	int64_t duration_ns;
 	int64_t bytes_in, bytes_out; /* -1: not known */
-	int error;                /* 0 or errno */
-	int status;               /* waitpid(2)'s, of the program; 0: done */
-	const char *refused;      /* NULL: served; else the limit: "max_per_source" */
+	int error;                   /* 0 or errno */
+	int status;                  /* waitpid(2)'s, of the program; 0: done */
+	const char *refused;         /* NULL: served; else the limit: "max_per_source" */
 };
 
 /* dropped: counted up if the line was lost; may be NULL. */
 void log_connection(const struct log_connection *l, _Atomic uint64_t *dropped);
 
-/* Descriptor 2 is about to become another file, that of a service's programs: lines that go to standard error go on to what it is now, by
- * another descriptor. 0 or -errno. */
+/* Descriptor 2 is about to become another file, that of a service's programs: lines that go to standard error go on to
+ * what it is now, by another descriptor. 0 or -errno. */
 int log_leave_stderr(void);
 
 /* The descriptor in use, or -1: a worker keeps it when it closes all that is not its own. */

@@ -52,10 +52,16 @@ static void read_arguments(int argc, char *argv[], struct arguments *a)
 {
 	enum { INETD = 256, FOREGROUND, DAEMON, PID_FILE, CONTROL };
 	static const struct option longs[] = {
-		{"config", required_argument, NULL, 'c'}, {"inetd", required_argument, NULL, INETD}, {"test", no_argument, NULL, 't'},
-		{"foreground", no_argument, NULL, FOREGROUND}, {"daemon", no_argument, NULL, DAEMON},
-		{"pid-file", required_argument, NULL, PID_FILE}, {"control", required_argument, NULL, CONTROL}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'}, {0},
+		{"config", required_argument, NULL, 'c'},
+		{"inetd", required_argument, NULL, INETD},
+		{"test", no_argument, NULL, 't'},
+		{"foreground", no_argument, NULL, FOREGROUND},
+		{"daemon", no_argument, NULL, DAEMON},
+		{"pid-file", required_argument, NULL, PID_FILE},
+		{"control", required_argument, NULL, CONTROL},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{0},
 	};
 	for (int o; (o = getopt_long(argc, argv, "c:thV", longs, NULL)) != -1;) {
 		switch (o) {
@@ -109,7 +115,8 @@ static char *absolute(const char *path)
 	return out;
 }
 
-/* What is opened next must not get one of these numbers: messages would be written to it, and workers make others of them. */
+/* What is opened next must not get one of these numbers: messages would be written to it, and workers make others of
+ * them. */
 static bool fill_standard_descriptors(void)
 {
 	int fd;
@@ -139,7 +146,8 @@ static int test_only(const struct supervisor *v)
 
 /* ---- the background -------------------------------------------------------------------------- */
 
-/* Goes on in a child without a terminal; the parent stays until the child is ready, or has failed, and ends accordingly. */
+/* Goes on in a child without a terminal; the parent stays until the child is ready, or has failed, and ends
+ * accordingly. */
 static int into_background(struct supervisor *v)
 {
 	int ready[2], status = 0;
@@ -221,7 +229,8 @@ static void abandon(struct supervisor *v)
 	(void)supervisor_run(v, NULL);
 }
 
-/* So that what a leak checker finds was lost while it ran. What was handed over cannot be taken apart: its paths would go with it. */
+/* So that what a leak checker finds was lost while it ran. What was handed over cannot be taken apart: its paths would
+ * go with it. */
 static int end(struct supervisor *v, int status)
 {
 	if (v->handed_over)
@@ -247,8 +256,11 @@ int main(int argc, char *argv[])
 	v.inetd = a.inetd != NULL;
 	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);
 	v.pid_file = a.pid_file != NULL ? absolute(a.pid_file) : NULL;
-	v.control_path = a.control == NULL ? NULL : strcmp(a.control, "none") == 0 ? strdup("none") : absolute(a.control);
-	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL) || (a.control != NULL && v.control_path == NULL))
+	v.control_path = a.control == NULL                ? NULL
+	                 : strcmp(a.control, "none") == 0 ? strdup("none")
+	                                                  : absolute(a.control);
+	if (v.config_file == NULL || (a.pid_file != NULL && v.pid_file == NULL) ||
+	    (a.control != NULL && v.control_path == NULL))
 		return end(&v, STATUS_SYSTEM);
 	if (a.test)
 		return end(&v, test_only(&v));

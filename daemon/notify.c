@@ -1,6 +1,7 @@
 /* notify.c — telling whoever started us: sd_notify(3) without its library, for it is one datagram; and the pid file.
  *
- * The supervisor's thread. Failures of the notification are nobody's business but the service manager's, which will time out. */
+ * The supervisor's thread. Failures of the notification are nobody's business but the service manager's, which will
+ * time out. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -32,8 +33,8 @@ void notify(const char *format, ...)
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return;
-	(void)sendto(fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to,
-	             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
+	(void)sendto(fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, MSG_NOSIGNAL | MSG_DONTWAIT,
+	             (struct sockaddr *)&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
 	(void)close(fd);
 }
 
@@ -47,8 +48,8 @@ static int write_number(const char *path)
 	return r;
 }
 
-/* Written beside and renamed: who reads it sees a whole number, the old or the new one. What is there beside was left by one that had our
- * number, or made by somebody who hopes to own what we write to. */
+/* Written beside and renamed: who reads it sees a whole number, the old or the new one. What is there beside was left
+ * by one that had our number, or made by somebody who hopes to own what we write to. */
 int pid_file_write(const char *path, struct hark_why *why)
 {
 	char beside[PATH_MAX];

@@ -1,6 +1,6 @@
-/* reload.c — a new configuration, by difference. A service whose effective text is the same is not touched at all; one that differs gets new
- * workers at once and its old ones drain; sockets that are still wanted are never closed. Whatever can fail is done first: a file with
- * a mistake, or an address that cannot be bound, changes nothing.
+/* reload.c — a new configuration, by difference. A service whose effective text is the same is not touched at all; one
+ * that differs gets new workers at once and its old ones drain; sockets that are still wanted are never closed.
+ * Whatever can fail is done first: a file with a mistake, or an address that cannot be bound, changes nothing.
  *
  * The supervisor's thread. */
 #include <errno.h>
@@ -86,7 +86,8 @@ static int open_sockets(struct supervisor *v, const struct config *c, struct rel
 			int r = sockets_open(&v->sockets, conf, j, &why);
 			if (r == 0)
 				continue;
-			(void)snprintf(out->text, sizeof out->text, "%s:%d: %.200s", conf->place.file, conf->place.line, why.text);
+			(void)snprintf(out->text, sizeof out->text, "%s:%d: %.200s", conf->place.file, conf->place.line,
+			               why.text);
 			sockets_undo(&v->sockets);
 			return r;
 		}
@@ -104,11 +105,12 @@ static void append(struct supervisor *v, struct service *s)
 
 static bool same_log(const struct config *a, const struct config *b)
 {
-	return strcmp(a->log, b->log) == 0 && strcmp(a->syslog_facility, b->syslog_facility) == 0 && a->log_format == b->log_format &&
-	       a->log_connections == b->log_connections;
+	return strcmp(a->log, b->log) == 0 && strcmp(a->syslog_facility, b->syslog_facility) == 0 &&
+	       a->log_format == b->log_format && a->log_connections == b->log_connections;
 }
 
-static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf, struct reload_result *out)
+static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf,
+                         struct reload_result *out)
 {
 	struct service *s = find_service(v, conf->name);
 	/* Workers log by themselves, as it was said when they were forked. */
@@ -196,7 +198,8 @@ int reload(struct supervisor *v, struct reload_result *out)
 	if (r == 0)
 		return apply(v, c, out);
 	out->failed = c;
-	(void)snprintf(out->text, sizeof out->text, "%s", c != NULL && c->n_errors > 0 ? c->errors[0] : hark_strerror(r));
+	(void)snprintf(out->text, sizeof out->text, "%s",
+	               c != NULL && c->n_errors > 0 ? c->errors[0] : hark_strerror(r));
 	if (out == &own)
 		config_free(c);
 	return r < 0 ? 1 : r;

@@ -1,6 +1,6 @@
-/* service.c — one service's life: its workers are started, at boot or when something waits at its sockets; restarted with back-off when they
- * die; drained when it changes, stops or is idle. Its sockets stay open in the supervisor meanwhile, so that who comes waits and is
- * served by the next worker.
+/* service.c — one service's life: its workers are started, at boot or when something waits at its sockets; restarted
+ * with back-off when they die; drained when it changes, stops or is idle. Its sockets stay open in the supervisor
+ * meanwhile, so that who comes waits and is served by the next worker.
  *
  * The supervisor's thread. A service owns its workers' records; a worker is forgotten only when it was waited for. */
 #include <errno.h>
@@ -17,10 +17,10 @@
 
 #define BACKOFF_FIRST_NS (100 * HARK_MS)
 #define BACKOFF_MAX_NS   (10 * HARK_S)
-#define LIVED_NS         (1 * HARK_S)  /* a worker that lived so long is restarted at once when it dies */
-#define KILL_NS          (5 * HARK_S)  /* past the grace's end: it has not even cut its connections */
+#define LIVED_NS         (1 * HARK_S)   /* a worker that lived so long is restarted at once when it dies */
+#define KILL_NS          (5 * HARK_S)   /* past the grace's end: it has not even cut its connections */
 #define IDLE_NS          (10 * HARK_MS) /* between looks whether it is idle, at least */
-#define SETTLE_NS        (10 * HARK_S) /* a worker that says neither yes nor no is taken for started */
+#define SETTLE_NS        (10 * HARK_S)  /* a worker that says neither yes nor no is taken for started */
 
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
 {
@@ -52,7 +52,8 @@ static void leave_cohort(struct service *s)
 	s->cohort = NULL;
 }
 
-/* Those who are forked from now on share limits of their own. They outlive workers that end when idle: a rate counts when nobody is there, too. */
+/* Those who are forked from now on share limits of their own. They outlive workers that end when idle: a rate counts
+ * when nobody is there, too. */
 static int new_cohort(struct service *s)
 {
 	struct cohort *c = calloc(1, sizeof *c);
@@ -100,8 +101,8 @@ static unsigned serving(const struct service *s)
 	return n;
 }
 
-/* Those who live on after reloads, for what is still connected, may have all slots of the counters, those of the older generation too: one that
- * has none serves all the same. In a cohort there are no more than serve at once. */
+/* Those who live on after reloads, for what is still connected, may have all slots of the counters, those of the older
+ * generation too: one that has none serves all the same. In a cohort there are no more than serve at once. */
 static int take_slots(struct service *s, struct worker *w)
 {
 	w->cohort = s->cohort;
@@ -192,8 +193,9 @@ static void back_off(struct service *s)
 {
 	s->state = SERVICE_BACKING_OFF;
 	s->again = hark_after(s->backoff);
-	s->backoff = s->backoff == 0 ? BACKOFF_FIRST_NS :
-	             s->backoff * 2 < BACKOFF_MAX_NS ? s->backoff * 2 : BACKOFF_MAX_NS;
+	s->backoff = s->backoff == 0                   ? BACKOFF_FIRST_NS
+	             : s->backoff * 2 < BACKOFF_MAX_NS ? s->backoff * 2
+	                                               : BACKOFF_MAX_NS;
 }
 
 /* As many workers as there should be. */
@@ -237,8 +239,8 @@ static void tell_death(struct service *s, const struct worker *w, const siginfo_
 	else if (i->si_code == CLD_EXITED)
 		(void)snprintf(s->error, sizeof s->error, "worker %d ended by itself", (int)w->pid);
 	else
-		(void)snprintf(s->error, sizeof s->error, "worker %d was killed by signal %d (%s)", (int)w->pid, i->si_status,
-		               strsignal(i->si_status));
+		(void)snprintf(s->error, sizeof s->error, "worker %d was killed by signal %d (%s)", (int)w->pid,
+		               i->si_status, strsignal(i->si_status));
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 
@@ -256,7 +258,8 @@ void service_worker_ended(struct service *s, struct worker *w)
 	if (drained && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
 		tell_death(s, w, &info);
 	if (drained && r == 0 && info.si_code == CLD_EXITED && info.si_status == 2)
-		log_event(LOG_LEVEL_NOTICE, s->conf->name, "the grace ended: connections that were still busy have been cut");
+		log_event(LOG_LEVEL_NOTICE, s->conf->name,
+		          "the grace ended: connections that were still busy have been cut");
 	if (!drained) {
 		atomic_fetch_add_explicit(&s->counters->crashes, 1, memory_order_relaxed);
 		if (ready || s->error[0] == '\0')
@@ -310,7 +313,8 @@ void service_hurry(struct service *s)
 	service_drain(s);
 }
 
-/* SIGUSR1, and not SIGTERM: it closes its sockets and ends with its last connection, which may go on as long as it likes, idle or not. Wait services have no connections: those drain. */
+/* SIGUSR1, and not SIGTERM: it closes its sockets and ends with its last connection, which may go on as long as it
+ * likes, idle or not. Wait services have no connections: those drain. */
 void service_retire(struct service *s)
 {
 	if (s->conf->wait) {
@@ -413,7 +417,8 @@ static bool somebody_waits(const struct supervisor *v, const struct service *s)
 	return false;
 }
 
-/* Nobody was there since it was looked at: its workers may end. A connection that comes just now waits for the next ones. */
+/* Nobody was there since it was looked at: its workers may end. A connection that comes just now waits for the next
+ * ones. */
 static void look_idle(const struct supervisor *v, struct service *s, int64_t now)
 {
 	uint64_t accepted = atomic_load_explicit(&s->counters->accepted, memory_order_relaxed);
@@ -452,7 +457,8 @@ bool service_settled(const struct service *s)
 		return true;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
 		if (!w->ready && w->kill_at == HARK_FOREVER && !w->retired && hark_now() - w->started < SETTLE_NS)
-			return false; /* one that said why it cannot start is about to end, and then the service backs off */
+			return false; /* one that said why it cannot start is about to end, and then the service backs
+			                 off */
 	return true;
 }
 
@@ -460,7 +466,7 @@ const char *service_state_name(const struct service *s)
 {
 	static const char *const names[] = {
 		[SERVICE_WAITING] = "waiting", [SERVICE_RUNNING] = "running", [SERVICE_BACKING_OFF] = "backing-off",
-		[SERVICE_STOPPED] = "stopped", [SERVICE_GONE] = "draining", [SERVICE_DISABLED] = "disabled",
+		[SERVICE_STOPPED] = "stopped", [SERVICE_GONE] = "draining",   [SERVICE_DISABLED] = "disabled",
 	};
 	return s->state == SERVICE_STOPPED && s->workers != NULL ? "draining" : names[s->state];
 }

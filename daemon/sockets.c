@@ -1,5 +1,6 @@
-/* sockets.c — listening sockets by address. A socket is opened once and kept as long as a configuration wants its address: a reload
- * closes none that it keeps, so nothing that waits in a backlog is lost, and a failed reload closes only what it opened.
+/* sockets.c — listening sockets by address. A socket is opened once and kept as long as a configuration wants its
+ * address: a reload closes none that it keeps, so nothing that waits in a backlog is lost, and a failed reload closes
+ * only what it opened.
  *
  * hark_listen() itself adopts what a service manager handed over (LISTEN_FDS). The supervisor's thread. */
 #include <errno.h>
@@ -14,10 +15,10 @@
 #include "log.h"
 #include "supervisor.h"
 
-#define KEY_MAX    (HARK_ADDRESS_MAX + 80)
-#define LINGER_NS  (500 * HARK_MS) /* after it was closed here a worker that was told to may still have it */
-#define LOOK_NS    (5 * HARK_MS)
-#define FIRST_HANDED 3             /* SD_LISTEN_FDS_START */
+#define KEY_MAX      (HARK_ADDRESS_MAX + 80)
+#define LINGER_NS    (500 * HARK_MS) /* after it was closed here a worker that was told to may still have it */
+#define LOOK_NS      (5 * HARK_MS)
+#define FIRST_HANDED 3 /* SD_LISTEN_FDS_START */
 
 /* Port 0 is another socket for each service, and each time that it says so. */
 static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
@@ -49,8 +50,9 @@ const char *unix_path(const char *key)
 	return strncmp(key, "unix", 4) == 0 && path != NULL && path[1] == '/' ? path + 1 : NULL;
 }
 
-/* O_NONBLOCK belongs to the socket, whoever has it. A program that was given it (wait) has it without, and goes on with it while a new
- * generation takes it over; workers that share one must not wait in accept(2) for what another one took. */
+/* O_NONBLOCK belongs to the socket, whoever has it. A program that was given it (wait) has it without, and goes on with
+ * it while a new generation takes it over; workers that share one must not wait in accept(2) for what another one took.
+ */
 static void set_nonblock(const struct hark_listener *l, const struct config_service *conf, int flags_before)
 {
 	int fd = hark_listener_fd(l), flags = fcntl(fd, F_GETFL);
@@ -124,7 +126,8 @@ static int add(struct sockets *s, const char *key, struct hark_listener *l, bool
 }
 
 /* An address that was given up just now and is wanted again: `hark stop`, `hark start`. */
-static int listen_patiently(const struct sockets *s, const char *address, const struct hark_listen_opts *o, struct hark_listener **out)
+static int listen_patiently(const struct sockets *s, const char *address, const struct hark_listen_opts *o,
+                            struct hark_listener **out)
 {
 	for (;;) {
 		o->why->text[0] = '\0';
@@ -148,7 +151,8 @@ int sockets_open(struct sockets *s, const struct config_service *conf, size_t i,
 	}
 	if (conf->socket_user != NULL || conf->socket_group != NULL)
 		(void)snprintf(owner, sizeof owner, "%s%s%s", conf->socket_user != NULL ? conf->socket_user : "",
-		               conf->socket_group != NULL ? ":" : "", conf->socket_group != NULL ? conf->socket_group : "");
+		               conf->socket_group != NULL ? ":" : "",
+		               conf->socket_group != NULL ? conf->socket_group : "");
 	const struct hark_listen_opts opts = {
 		.backlog = conf->backlog,
 		.reuseport = conf->reuseport,
@@ -193,7 +197,8 @@ static void drop(struct sockets *s, size_t i)
 	s->dropped = hark_now();
 	hark_listener_close(e->listener);
 	/* What an older generation made is not the listener's to unlink, but ours all the same. */
-	if (e->ino != 0 && !e->managed && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev && st.st_ino == e->ino)
+	if (e->ino != 0 && !e->managed && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev &&
+	    st.st_ino == e->ino)
 		(void)unlink(unix_path(e->key));
 	free(e->key);
 	free(e);

@@ -1,11 +1,12 @@
-/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals (workers' ends among them), the sockets of services that wait for demand, the
- * control socket; timers by its time-out. Each thing that happens is handed to the file whose it is.
+/* supervisor.c — the loop of harkd's supervisor: one poll(2) over signals (workers' ends among them), the sockets of
+ * services that wait for demand, the control socket; timers by its time-out. Each thing that happens is handed to the
+ * file whose it is.
  *
- * A plain poll(2), rebuilt each time: the supervisor wakes when something happens to a service, not for each connection, and so few
- * descriptors need no more. It never accepts and never reads what a peer sent.
+ * A plain poll(2), rebuilt each time: the supervisor wakes when something happens to a service, not for each
+ * connection, and so few descriptors need no more. It never accepts and never reads what a peer sent.
  *
- * Ends are told by SIGCHLD and not by a pidfd each: some are of processes that nobody here started, and must be waited for all the same
- * (process 1 of a container; generations that ended before an older one). One thread. */
+ * Ends are told by SIGCHLD and not by a pidfd each: some are of processes that nobody here started, and must be waited
+ * for all the same (process 1 of a container; generations that ended before an older one). One thread. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -84,7 +85,8 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	t->control = t->n;
 	if (reserve(t, 64) < 0)
 		return;
-	/* Until the older one has let go of the control socket a new generation leaves it to that: it may yet fail, and two must not answer. */
+	/* Until the older one has let go of the control socket a new generation leaves it to that: it may yet fail, and
+	 * two must not answer. */
 	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
@@ -134,8 +136,8 @@ static void hang_up(struct supervisor *v)
 	}
 	notify("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(hark_now() / 1000));
 	if (reload(v, &r) == 0)
-		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged", v->config_file, r.added,
-		          r.changed, r.removed, r.unchanged);
+		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged",
+		          v->config_file, r.added, r.changed, r.removed, r.unchanged);
 	else {
 		if (r.failed != NULL)
 			log_errors(r.failed);
@@ -145,8 +147,8 @@ static void hang_up(struct supervisor *v)
 	notify("READY=1");
 }
 
-/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and when it is asked for
- * by a signal then: they have the grace. And then: at once. */
+/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and
+ * when it is asked for by a signal then: they have the grace. And then: at once. */
 void supervisor_drain(struct supervisor *v)
 {
 	bool begins = !v->draining, relieved = begins && v->handed_over, again = v->ending;
@@ -239,19 +241,11 @@ static bool alive(const struct supervisor *v, const struct watch *w)
 static void dispatch(struct supervisor *v, const struct watch *w)
 {
 	switch (w->what) {
-	case WATCH_SIGNALS:
-		take_signals(v);
-		return;
-	case WATCH_HEIR:
-		upgrade_heard(v);
-		return;
-	case WATCH_ELDER:
-		upgrade_alone(v);
-		return;
-	case WATCH_CONTROL:
-		return;
-	default:
-		break;
+	case WATCH_SIGNALS: take_signals(v); return;
+	case WATCH_HEIR: upgrade_heard(v); return;
+	case WATCH_ELDER: upgrade_alone(v); return;
+	case WATCH_CONTROL: return;
+	default: break;
 	}
 	if (!alive(v, w))
 		return;
@@ -342,7 +336,8 @@ static void look_at_start(struct supervisor *v)
 	if (v->told_ready || v->draining || starting(v))
 		return;
 	if (unfit(v)) {
-		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends", v->generation);
+		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends",
+		          v->generation);
 		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
 		supervisor_drain(v);
 	} else {
@@ -372,8 +367,9 @@ static void turn(struct supervisor *v, struct turn *t)
 
 int supervisor_signals(struct supervisor *v)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD,
-		SIGUSR1}; /* the last one is nothing to us, and must do no harm; and a worker that is sent it may not have its handlers yet */
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2,
+	                           SIGCHLD, SIGUSR1}; /* the last one is nothing to us, and must do no harm; and a
+	                                                 worker that is sent it may not have its handlers yet */
 	sigset_t set;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)

@@ -1,10 +1,10 @@
-/* upgrade.c — a new binary in place of the running one, with nothing lost: the old generation starts the new one with its sockets and its
- * counters; serves on until the new one says that it is ready; and drains. If the new one ends first, or is not ready in time, the
- * old one goes on as if nothing had been.
+/* upgrade.c — a new binary in place of the running one, with nothing lost: the old generation starts the new one with
+ * its sockets and its counters; serves on until the new one says that it is ready; and drains. If the new one ends
+ * first, or is not ready in time, the old one goes on as if nothing had been.
  *
- *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control socket's is
- *                           "control PATH"; "-" before it: its path is a service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
- *   HARKD_COUNTERS          the descriptor of the counters
+ *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control
+ * socket's is "control PATH"; "-" before it: its path is a service manager's. By what is configured and not by what is
+ * bound (sd_listen_fds(3)): port 0 stays the port it became. HARKD_COUNTERS          the descriptor of the counters
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
  *   HARKD_NOFILE            RLIMIT_NOFILE, the soft one, as the first one found it
@@ -46,7 +46,8 @@ static int number_of(const char *name, int none)
 	return text != NULL && text[0] >= '0' && text[0] <= '9' ? atoi(text) : none;
 }
 
-/* A few descriptors a service: the usual soft limit, which is for programs that select(2), would be the limit of services. */
+/* A few descriptors a service: the usual soft limit, which is for programs that select(2), would be the limit of
+ * services. */
 static void raise_descriptors(struct supervisor *v)
 {
 	if (getrlimit(RLIMIT_NOFILE, &v->nofile) < 0)
@@ -69,7 +70,8 @@ static void inherit(void)
 	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL)
 		return;
 	char *rest = NULL;
-	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n; line = strtok_r(NULL, "\n", &rest)) {
+	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n;
+	     line = strtok_r(NULL, "\n", &rest)) {
 		(void)fcntl(FIRST_FD + inherited.n, F_SETFD, FD_CLOEXEC);
 		inherited.key[inherited.n++] = line;
 	}
@@ -104,7 +106,9 @@ static void remove_paths(void)
 	struct stat st;
 	for (int i = 0; i < inherited.n; i++) {
 		const char *address = strstr(inherited.key[i], "unix"); /* behind "control " */
-		const char *path = inherited.taken[i] || inherited.key[i][0] == '-' || address == NULL ? NULL : unix_path(address);
+		const char *path = inherited.taken[i] || inherited.key[i][0] == '-' || address == NULL
+		                           ? NULL
+		                           : unix_path(address);
 		if (path != NULL && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
 			(void)unlink(path);
 	}
@@ -123,8 +127,8 @@ static bool same_file(const char *a, const char *b)
 	return stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
 }
 
-/* As we were called, so that a symbolic link is followed anew by an upgrade; where that does not lead to us (a script's interpreter, a
- * descriptor) it is what the kernel says. */
+/* As we were called, so that a symbolic link is followed anew by an upgrade; where that does not lead to us (a script's
+ * interpreter, a descriptor) it is what the kernel says. */
 static void find_own_path(void)
 {
 	const char *called = (const char *)(uintptr_t)getauxval(AT_EXECFN); /* as execve(2) was told: getauxval(3) */
@@ -134,8 +138,8 @@ static void find_own_path(void)
 		n = snprintf(own_path, sizeof own_path, "%s", called);
 	else if (called != NULL && getcwd(cwd, sizeof cwd) != NULL)
 		n = snprintf(own_path, sizeof own_path, "%s/%s", cwd, called);
-	if (n > 0 && n < (int)sizeof own_path && strncmp(own_path, "/dev/", 5) != 0 && strncmp(own_path, "/proc/", 6) != 0 &&
-	    same_file(own_path, "/proc/self/exe"))
+	if (n > 0 && n < (int)sizeof own_path && strncmp(own_path, "/dev/", 5) != 0 &&
+	    strncmp(own_path, "/proc/", 6) != 0 && same_file(own_path, "/proc/self/exe"))
 		return;
 	ssize_t len = readlink("/proc/self/exe", own_path, sizeof own_path - 1);
 	own_path[len > 0 ? len : 0] = '\0';
@@ -176,7 +180,8 @@ void upgrade_alone(struct supervisor *v)
 	v->parent_fd = -1;
 }
 
-/* Puts copies of fds at FIRST_FD and on, and those of more after them, close-on-exec off. fds must all lie above. 0 or -errno. */
+/* Puts copies of fds at FIRST_FD and on, and those of more after them, close-on-exec off. fds must all lie above. 0 or
+ * -errno. */
 static int arrange(const int *fds, int n)
 {
 	for (int i = 0; i < n; i++)
@@ -192,9 +197,10 @@ static void set_number(const char *name, long value)
 	(void)setenv(name, text, 1);
 }
 
-/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked, as one that comes before the new binary has
- * blocked them itself would kill it; but for those that are meant to. */
-static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets, const char *addresses)
+/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked, as one that comes before the
+ * new binary has blocked them itself would kill it; but for those that are meant to. */
+static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets,
+                                  const char *addresses)
 {
 	sigset_t ends;
 	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
@@ -209,7 +215,9 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	set_number("HARKD_COUNTERS", FIRST_FD + n_sockets);
 	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
-	set_number("HARKD_NOFILE", (long)v->nofile.rlim_cur); /* the limit itself stays as we raised it: its sockets are above the other */
+	set_number(
+		"HARKD_NOFILE",
+		(long)v->nofile.rlim_cur); /* the limit itself stays as we raised it: its sockets are above the other */
 	(void)sigemptyset(&ends);
 	(void)sigaddset(&ends, SIGTERM);
 	(void)sigaddset(&ends, SIGINT);
@@ -218,7 +226,8 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	_exit(111);
 }
 
-/* Descriptors and their addresses, in one order. What is not a socket comes after them, in room for two. false: no memory. */
+/* Descriptors and their addresses, in one order. What is not a socket comes after them, in room for two. false: no
+ * memory. */
 static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses)
 {
 	size_t len = 0;
@@ -276,8 +285,8 @@ int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why
 	else
 		pid = access(own_path, X_OK) < 0 ? -errno : start_heir(v, argv, said);
 	if (pid < 0) {
-		(void)snprintf(why->text, sizeof why->text, "upgrade: %.180s: %s", reason != NULL ? "refused" : own_path,
-		               reason != NULL ? reason : strerror(-pid));
+		(void)snprintf(why->text, sizeof why->text, "upgrade: %.180s: %s",
+		               reason != NULL ? "refused" : own_path, reason != NULL ? reason : strerror(-pid));
 		return pid;
 	}
 	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);

@@ -1,12 +1,13 @@
-/* worker.c — what a forked worker does: keeps the descriptors that are its own, becomes its service's user in its service's place, and serves.
+/* worker.c — what a forked worker does: keeps the descriptors that are its own, becomes its service's user in its
+ * service's place, and serves.
  *
- * In the worker's process alone, forked from the supervisor; it never returns to it. The supervisor's memory is here as a copy, of which
- * only the service's configuration, its counters and its limits are used. */
+ * In the worker's process alone, forked from the supervisor; it never returns to it. The supervisor's memory is here as
+ * a copy, of which only the service's configuration, its counters and its limits are used. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <netinet/in.h>
 #include <linux/tcp.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@
 #include "log.h"
 #include "supervisor.h"
 
-/* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct tcp_info's newer half. */
+/* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct
+ * tcp_info's newer half. */
 enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
 
 #define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
@@ -53,8 +55,8 @@ static _Noreturn void give_up(const char *what, const char *why)
 
 /* ---- becoming the service -------------------------------------------------------------------- */
 
-/* The supervisor's second one ends at once. A service manager's comes beside the supervisor's, and the kernel's, for a supervisor that has
- * died, after it: those mean no more than the first. */
+/* The supervisor's second one ends at once. A service manager's comes beside the supervisor's, and the kernel's, for a
+ * supervisor that has died, after it: those mean no more than the first. */
 static void on_term(int signal, siginfo_t *info, void *context)
 {
 	static volatile sig_atomic_t told;
@@ -73,9 +75,11 @@ static void on_retire(int signal)
 static void set_signals(void)
 {
 	struct sigaction retire = {.sa_handler = on_retire, .sa_flags = SA_RESTART};
-	struct sigaction term = {.sa_sigaction = on_term, .sa_flags = SA_RESTART | SA_SIGINFO}, standard = {.sa_handler = SIG_DFL};
+	struct sigaction term = {.sa_sigaction = on_term, .sa_flags = SA_RESTART | SA_SIGINFO},
+			 standard = {.sa_handler = SIG_DFL};
 	sigset_t none;
-	for (int signal = 1; signal < NSIG; signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
+	for (int signal = 1; signal < NSIG;
+	     signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
 		(void)sigaction(signal, &standard, NULL);
 	(void)sigaction(SIGTERM, &term, NULL);
 	(void)sigaction(SIGINT, &term, NULL);
@@ -89,8 +93,8 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* Other services' sockets, other workers' pipes, the control socket: nothing of them may be left in a process that peers
- * talk to. */
+/* Other services' sockets, other workers' pipes, the control socket: nothing of them may be left in a process that
+ * peers talk to. */
 static void close_others(const int *keep, int n)
 {
 	unsigned from = 3;
@@ -151,7 +155,8 @@ static void set_limits(void)
 	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
 		if ((self.conf->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &self.conf->rlimit[i]) < 0)
 			give_up("setrlimit", strerror(errno));
-	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all there is. */
+	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all
+	 * there is. */
 	struct rlimit files;
 	if (!self.is_exec && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
@@ -171,7 +176,8 @@ static void set_place_and_user(void)
 		give_up(c->chroot, strerror(errno));
 	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
 		/* Not where it stays who it is: that needs no privilege. */
-		bool another = (c->uid != (uid_t)-1 && c->uid != geteuid()) || (c->gid != (gid_t)-1 && c->gid != getegid());
+		bool another = (c->uid != (uid_t)-1 && c->uid != geteuid()) ||
+		               (c->gid != (gid_t)-1 && c->gid != getegid());
 		if ((geteuid() == 0 || another || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
 			give_up("setgroups", strerror(errno));
 		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
@@ -198,7 +204,8 @@ static bool passes(const char *entry)
 	for (size_t i = 0; i < names->n; i++) {
 		const char *name = names->word[i];
 		size_t n = strlen(name);
-		if (n > 0 && name[n - 1] == '*' ? strncmp(entry, name, n - 1) == 0 : n == len && strncmp(entry, name, len) == 0)
+		if (n > 0 && name[n - 1] == '*' ? strncmp(entry, name, n - 1) == 0
+		                                : n == len && strncmp(entry, name, len) == 0)
 			return true;
 	}
 	return false;
@@ -219,7 +226,8 @@ static void set_environment(void)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
-/* wait: no connection, so no limit is asked and nothing counted; but a service is not idle while a program has its socket. */
+/* wait: no connection, so no limit is asked and nothing counted; but a service is not idle while a program has its
+ * socket. */
 static void serve_lent(struct hark_conn *c, void *arg)
 {
 	if (self.limits.now != NULL)
@@ -251,13 +259,16 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	l->bytes_in = l->bytes_out = -1;
 	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
 	    info.tcpi_state != TCP_LISTEN_) { /* wait = yes: what came and went on it is not counted there */
-		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ || info.tcpi_state == TCP_CLOSING_;
-		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended; /* the peer's FIN is numbered, and counted, as a byte */
+		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ ||
+		             info.tcpi_state == TCP_CLOSING_;
+		l->bytes_in = (int64_t)info.tcpi_bytes_received -
+		              ended; /* the peer's FIN is numbered, and counted, as a byte */
 		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
 	}
 }
 
-static void describe(struct hark_conn *c, struct log_connection *l, char peer[HARK_ADDRESS_MAX], char local[HARK_ADDRESS_MAX])
+static void describe(struct hark_conn *c, struct log_connection *l, char peer[HARK_ADDRESS_MAX],
+                     char local[HARK_ADDRESS_MAX])
 {
 	struct hark_conn_stats stats;
 	struct timespec now;
@@ -300,7 +311,10 @@ static void closed(const struct hark_event *e)
 static void refused(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct log_connection l = {.pid = getpid(), .bytes_in = -1, .bytes_out = -1,
+	struct log_connection l = {
+		.pid = getpid(),
+		.bytes_in = -1,
+		.bytes_out = -1,
 		.refused = counters_refusal_names[self.limits.refused]}; /* this one: admit() was asked just before */
 	if (!self.config->log_connections)
 		return;
@@ -317,20 +331,15 @@ static void on_event(const struct hark_event *e, void *arg)
 		(void)close(self.ready_fd);
 		self.ready_fd = -1;
 		break;
-	case HARK_EVENT_CLOSE:
-		closed(e);
-		break;
-	case HARK_EVENT_REFUSED:
-		refused(e);
-		break;
+	case HARK_EVENT_CLOSE: closed(e); break;
+	case HARK_EVENT_REFUSED: refused(e); break;
 	case HARK_EVENT_PAUSED:
 		if (e->error != 0 && e->error != EBUSY) { /* EBUSY: limits_pace() has counted it */
 			add(&self.counters->held[HELD_RESOURCES], 1);
 			log_event(LOG_LEVEL_WARNING, self.conf->name, "accepting pauses: %s", hark_strerror(e->error));
 		}
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
@@ -407,8 +416,10 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	self.conf = s->conf;
 	self.config = s->epoch->config;
 	self.counters = s->counters;
-	self.limits = (struct limits_worker){.limits = w->cohort->limits, .counters = s->counters, .slot = w->slot,
-		.now = w->counter >= 0 ? &s->counters->slots[w->counter].now : NULL};
+	self.limits = (struct limits_worker){.limits = w->cohort->limits,
+	                                     .counters = s->counters,
+	                                     .slot = w->slot,
+	                                     .now = w->counter >= 0 ? &s->counters->slots[w->counter].now : NULL};
 	self.ready_fd = ready_fd;
 	self.supervisor = v->pid;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;

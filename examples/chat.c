@@ -1,12 +1,12 @@
 /* chat.c — a room: what one connection says, every other one hears.
  *
- * Connections talk to each other through plain shared variables. That is sound because they are fibers of one worker: all on
- * one thread, switched only inside calls that may suspend, so nothing between two such calls needs a lock. (Under the process
- * model each would sit in a room of its own; so this program asks for fibers and one worker.)
+ * Connections talk to each other through plain shared variables. That is sound because they are fibers of one worker:
+ * all on one thread, switched only inside calls that may suspend, so nothing between two such calls needs a lock.
+ * (Under the process model each would sit in a room of its own; so this program asks for fibers and one worker.)
  *
- * Nobody waits for a slow listener. The room keeps the last HISTORY lines in a ring; each member knows which line it hears
- * next, and a fiber of its own writes them out at the pace of its connection. Who falls behind by more than the ring
- * holds is told how many lines were missed. Memory is bounded whatever the peers do.
+ * Nobody waits for a slow listener. The room keeps the last HISTORY lines in a ring; each member knows which line it
+ * hears next, and a fiber of its own writes them out at the pace of its connection. Who falls behind by more than the
+ * ring holds is told how many lines were missed. Memory is bounded whatever the peers do.
  *
  *   build/examples/chat tcp://127.0.0.1:7070      then twice: nc 127.0.0.1 7070 */
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #include "hark.h"
 
-#define HISTORY   256 /* lines that a slow member may fall behind */
+#define HISTORY    256 /* lines that a slow member may fall behind */
 #define LINE_BYTES 512 /* bytes of a line, its '\n' and NUL included */
 #define NAME_BYTES 32  /* bytes of a name, likewise */
 

@@ -1,7 +1,8 @@
 /* daytime.c — asks daytime servers (RFC 867) for the time, one after another.
  *
- * hark_dial() tries every address that a name has, IPv6 and IPv4 in turn, and keeps what became of each attempt; where it fails it
- * tells in words why. The deadline covers look-up and connecting; from then on the connection has one of its own.
+ * hark_dial() tries every address that a name has, IPv6 and IPv4 in turn, and keeps what became of each attempt; where
+ * it fails it tells in words why. The deadline covers look-up and connecting; from then on the connection has one of
+ * its own.
  *
  *   build/examples/daytime 127.0.0.1:7013 */
 #include <stdio.h>
@@ -28,7 +29,8 @@ static int ask(const char *address)
 	if (n > 0)
 		printf("%s: %s%s", address, line, line[n - 1] == '\n' ? "" : "\n");
 	else
-		fprintf(stderr, "daytime: %s: %s\n", address, n == 0 ? "ended without an answer" : hark_strerror((int)n));
+		fprintf(stderr, "daytime: %s: %s\n", address,
+		        n == 0 ? "ended without an answer" : hark_strerror((int)n));
 	(void)hark_close(c); /* there was nothing to send, so nothing can be lost */
 	return n > 0 ? 0 : -1;
 }

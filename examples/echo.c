@@ -1,8 +1,8 @@
 /* echo.c — an echo server (RFC 862).
  *
- * The box, echo(), is straight-line code: it reads and writes one connection as if there were no other. hark_serve() runs it on
- * a fiber for each connection; another model or more workers are a word in the last argument, and nothing here changes.
- * The server owns the connection and closes it when the box returns.
+ * The box, echo(), is straight-line code: it reads and writes one connection as if there were no other. hark_serve()
+ * runs it on a fiber for each connection; another model or more workers are a word in the last argument, and nothing
+ * here changes. The server owns the connection and closes it when the box returns.
  *
  *   build/examples/echo                        tcp://127.0.0.1:7007
  *   build/examples/echo udp://127.0.0.1:7007   or any other address */

@@ -1,9 +1,9 @@
 /* proxy.c — passes each connection on to another address, both directions at once.
  *
- * The box dials, then starts one fiber a direction in a scope and waits for both; the scope cannot end while either still
- * uses the box's variables. The end of the stream is passed on as a half-close, so a peer that ends its request first still
- * gets its answer. A failure cancels the other direction, and the client sees a cut, not an orderly end: what it got
- * may not be all. Any address will do on either side: this also turns TCP into a unix socket and back.
+ * The box dials, then starts one fiber a direction in a scope and waits for both; the scope cannot end while either
+ * still uses the box's variables. The end of the stream is passed on as a half-close, so a peer that ends its request
+ * first still gets its answer. A failure cancels the other direction, and the client sees a cut, not an orderly end:
+ * what it got may not be all. Any address will do on either side: this also turns TCP into a unix socket and back.
  *
  *   build/examples/proxy tcp://127.0.0.1:7080 tcp://127.0.0.1:7007 */
 #include <stdio.h>

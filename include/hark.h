@@ -36,8 +36,8 @@ struct hark_listener; /* one bound socket that takes connections or datagrams */
 /* ---- time ------------------------------------------------------------------------------------ */
 
 #define HARK_FOREVER INT64_MAX
-#define HARK_MS INT64_C(1000000)    /* nanoseconds in a millisecond */
-#define HARK_S  INT64_C(1000000000) /* nanoseconds in a second */
+#define HARK_MS      INT64_C(1000000)    /* nanoseconds in a millisecond */
+#define HARK_S       INT64_C(1000000000) /* nanoseconds in a second */
 
 /* CLOCK_MONOTONIC now, in nanoseconds. Never fails. clock_gettime(2). */
 int64_t hark_now(void);
@@ -177,13 +177,13 @@ struct hark_listen_opts {
 	struct hark_why *why;     /* filled on failure; may be NULL */
 };
 
-/* Binds and listens. TCP_NODELAY is set, for what is accepted. "*" is one dual-stack socket, IPv4 alone where the system has
- * no IPv6. A name must have one address, or the first is taken. SO_REUSEADDR is set, so that a restart need not wait for TIME_WAIT. A unix
- * path left by a dead server is tried, found dead and replaced; a live one is -EADDRINUSE; what is not a socket is
- * never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS; sd_listen_fds(3)) and that is
- * bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and name.
- * May suspend only to look a name up. The caller owns *out.
- * -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT, -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
+/* Binds and listens. TCP_NODELAY is set, for what is accepted. "*" is one dual-stack socket, IPv4 alone where the
+ * system has no IPv6. A name must have one address, or the first is taken. SO_REUSEADDR is set, so that a restart need
+ * not wait for TIME_WAIT. A unix path left by a dead server is tried, found dead and replaced; a live one is
+ * -EADDRINUSE; what is not a socket is never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS;
+ * sd_listen_fds(3)) and that is bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and
+ * name. May suspend only to look a name up. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
+ * -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
 
 /* How many sockets the environment handed over, and so fd:3 … can be listened on; 0 if none or not for this process. */
@@ -264,14 +264,15 @@ int hark_flush(struct hark_conn *c);
  * a buffer elsewhere. May suspend. Returns how many bytes were sent. */
 int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
-/* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte, without a
- * buffer of the caller's and mostly without copying. May suspend. Returns the count; 0 at the end of from; -EOPNOTSUPP
- * for datagrams. After a failure of to what was read is lost. Much at a time, between sockets, is spliced; for that, as for
- * hark_sendfile(), their O_NONBLOCK is set. */
+/* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte,
+ * without a buffer of the caller's and mostly without copying. May suspend. Returns the count; 0 at the end of from;
+ * -EOPNOTSUPP for datagrams. After a failure of to what was read is lost. Much at a time, between sockets, is spliced;
+ * for that, as for hark_sendfile(), their O_NONBLOCK is set. */
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to);
 
 /* Copies from one connection to another until from's end, flushing as it goes.
- * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). Splices as hark_pass(). */
+ * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). Splices as
+ * hark_pass(). */
 int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed);
 
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */
@@ -281,9 +282,10 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
  * May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
 int hark_shutdown(struct hark_conn *c, int directions);
 
-/* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread does not
- * make the kernel reset the connection and cut the answer's tail (RFC 1122 section 4.2.2.13, RFC 9112 section 9.6).
- * Frees c in every case; NULL is fine. May suspend. Returns 0 or the first error that lost written bytes. */
+/* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread
+ * does not make the kernel reset the connection and cut the answer's tail (RFC 1122 section 4.2.2.13, RFC 9112
+ * section 9.6). Frees c in every case; NULL is fine. May suspend. Returns 0 or the first error that lost written bytes.
+ */
 int hark_close(struct hark_conn *c);
 
 /* Drops what is not yet sent and closes with RST. Frees c; NULL is fine. Never suspends. */
@@ -304,9 +306,9 @@ int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out);
 int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out);
 
 struct hark_conn_stats {
-	uint64_t bytes_in;  /* received by hark; not what a program took from the descriptor */
-	uint64_t bytes_out; /* handed to the kernel */
-	int64_t opened_ns;  /* hark_now() when it was accepted, dialed or made */
+	uint64_t bytes_in;   /* received by hark; not what a program took from the descriptor */
+	uint64_t bytes_out;  /* handed to the kernel */
+	int64_t opened_ns;   /* hark_now() when it was accepted, dialed or made */
 	int64_t deadline_ns; /* what hark_deadline() or the service's lifetime set; HARK_FOREVER: none */
 	int64_t idle_ns;     /* what hark_idle_timeout() or the service's idle time-out set; 0: none */
 };
@@ -314,11 +316,11 @@ struct hark_conn_stats {
 void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
 
 /* Request boundary: waits until the peer's next byte is there. May suspend; what was written is flushed before.
- * Here a drain ends a connection, and here the stack of a fiber that waits for more than a second is given back, if less
- * than 2 KB of it is in use: keep large buffers in a function that is called after hark_idle() has returned.
- * While it waits nobody else may use what lies on its stack, unless a scope of its own is open.
- * Returns 1: read on. 0: return from the box: the stream has ended or the service drains.
- * Or -ETIMEDOUT, -ECONNRESET, ….   while (hark_idle(c) > 0) serve_one_request(c); */
+ * Here a drain ends a connection, and here the stack of a fiber that waits for more than a second is given back, if
+ * less than 2 KB of it is in use: keep large buffers in a function that is called after hark_idle() has returned. While
+ * it waits nobody else may use what lies on its stack, unless a scope of its own is open. Returns 1: read on. 0: return
+ * from the box: the stream has ended or the service drains. Or -ETIMEDOUT, -ECONNRESET, ….   while (hark_idle(c) > 0)
+ * serve_one_request(c); */
 int hark_idle(struct hark_conn *c);
 
 /* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
@@ -330,12 +332,13 @@ int hark_udp_connect(struct hark_conn *c);
 #define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */
 
 /* Waits until any descriptor is readable (HARK_IN) or writable (HARK_OUT): pidfds, signalfds, another library's.
- * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT, -ECANCELED, -EBADF. */
+ * May suspend. Returns what is so, of what was asked (an error or hang-up makes both directions ready), or -ETIMEDOUT,
+ * -ECANCELED, -EBADF. */
 int hark_wait_fd(int fd, int directions, int64_t deadline);
 
-/* Tells the server how the box judges its own end: HARK_EVENT_CLOSE carries it. pid: the process that served in the box's
- * place; 0: none. status: in waitpid(2)'s form, 0 by default; or a -errno: the connection has failed, that is the event's
- * error, and the server ends it by hark_abort() instead of hark_close(): its peer sees no end in order. */
+/* Tells the server how the box judges its own end: HARK_EVENT_CLOSE carries it. pid: the process that served in the
+ * box's place; 0: none. status: in waitpid(2)'s form, 0 by default; or a -errno: the connection has failed, that is the
+ * event's error, and the server ends it by hark_abort() instead of hark_close(): its peer sees no end in order. */
 void hark_outcome(struct hark_conn *c, pid_t pid, int status);
 
 /* ---- serve ----------------------------------------------------------------------------------- */
@@ -358,13 +361,13 @@ const char *hark_model_name(enum hark_model m);
 int hark_model_parse(const char *name);
 
 enum hark_event_kind {
-	HARK_EVENT_READY = 1,   /* every worker that could be forked accepts from now on */
-	HARK_EVENT_OPEN,        /* conn was accepted */
-	HARK_EVENT_CLOSE,       /* conn's box has returned; conn is closed next. error: 0 or why it was cut */
-	HARK_EVENT_PAUSED,      /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), EBUSY: pace() says
-	                         * so, or 0: max_conns */
-	HARK_EVENT_RESUMED,     /* and goes on */
-	HARK_EVENT_WORKER_UP,   /* pid */
+	HARK_EVENT_READY = 1, /* every worker that could be forked accepts from now on */
+	HARK_EVENT_OPEN,      /* conn was accepted */
+	HARK_EVENT_CLOSE,     /* conn's box has returned; conn is closed next. error: 0 or why it was cut */
+	HARK_EVENT_PAUSED,    /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), EBUSY:
+	                       * pace() says    so, or 0: max_conns */
+	HARK_EVENT_RESUMED,   /* and goes on */
+	HARK_EVENT_WORKER_UP, /* pid */
 	HARK_EVENT_WORKER_DOWN, /* pid, status as of waitpid(2) */
 	HARK_EVENT_DRAINING,    /* no more is accepted */
 	HARK_EVENT_REFUSED,     /* admit() refused conn, with this error: it is shed next, without OPEN and CLOSE */
@@ -374,18 +377,19 @@ struct hark_event {
 	enum hark_event_kind kind;
 	struct hark_conn *conn; /* OPEN, CLOSE, REFUSED */
 	int error;
-	pid_t pid;              /* WORKER_UP, WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
-	int status;             /* WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
+	pid_t pid;  /* WORKER_UP, WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
+	int status; /* WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
 };
 
 struct hark_serve_opts {
 	enum hark_model model;
-	int workers;             /* processes that all accept; 0 or 1: the caller itself */
-	int max_conns;           /* at once in each worker; above it connections wait in the backlog; 0: no limit */
-	bool client_first;       /* the peer speaks first: the box starts at its first byte, a silent connection costs no stack */
-	bool wait;               /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
-	                          * connection, nothing taken from it, and the server looks away until the box returns; at once
-	                          * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */
+	int workers;       /* processes that all accept; 0 or 1: the caller itself */
+	int max_conns;     /* at once in each worker; above it connections wait in the backlog; 0: no limit */
+	bool client_first; /* the peer speaks first: the box starts at its first byte, a silent connection costs no
+	                      stack */
+	bool wait; /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
+	            * connection, nothing taken from it, and the server looks away until the box returns; at once
+	            * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */
 	const char *engine;      /* "epoll", "uring", "poll"; NULL: $HARK_ENGINE, else the best that works here */
 	size_t stack_bytes;      /* of each fiber or thread; 0: 64 KB for fibers, the system's for threads */
 	int64_t idle_timeout_ns; /* hark_idle_timeout() of each connection; 0: none */
@@ -394,48 +398,49 @@ struct hark_serve_opts {
 	 * CLOSE come from the connection's own process or thread. May be NULL. Must not suspend. */
 	void (*event)(const struct hark_event *e, void *event_arg);
 	void *event_arg;
-	/* Limits of the caller's own. All three are called in the process that accepts, on its loop's thread: never in a forked child or a
-	 * connection's thread; with workers in each of them. Each may be NULL. Must not suspend.
+	/* Limits of the caller's own. All three are called in the process that accepts, on its loop's thread: never in
+	 * a forked child or a connection's thread; with workers in each of them. Each may be NULL. Must not suspend.
 	 *
-	 * pace: something waits at a listener: may it be taken? Asked before each connection and each datagram (which therefore come
-	 * one by one, not in batches) and, with wait, before the socket is lent. 0: go on. > 0: what waits stays in the backlog for so many
-	 * nanoseconds, or until a connection ends; then it is asked again. HARK_FOREVER: until one ends (for a short while if there is none).
-	 * In a drain it is asked for each connection that the backlog still held; those that have to wait when the grace ends are
-	 * reset. HARK_FOREVER in a drain: the backlog is not taken at all, as others accept from that socket and go on.
-	 * Each pace() that said 0 is followed by one admit(), or by leave(-1) if nothing was taken after all; so it may reserve.
+	 * pace: something waits at a listener: may it be taken? Asked before each connection and each datagram (which
+	 * therefore come one by one, not in batches) and, with wait, before the socket is lent. 0: go on. > 0: what
+	 * waits stays in the backlog for so many nanoseconds, or until a connection ends; then it is asked again.
+	 * HARK_FOREVER: until one ends (for a short while if there is none). In a drain it is asked for each connection
+	 * that the backlog still held; those that have to wait when the grace ends are reset. HARK_FOREVER in a drain:
+	 * the backlog is not taken at all, as others accept from that socket and go on. Each pace() that said 0 is
+	 * followed by one admit(), or by leave(-1) if nothing was taken after all; so it may reserve.
 	 *
-	 * admit: c was accepted, its box not yet started. >= 0: a ticket, for leave(). < 0: a -errno; c is reset, a datagram is dropped,
-	 * and there is a HARK_EVENT_REFUSED for it alone. Not asked with wait.
+	 * admit: c was accepted, its box not yet started. >= 0: a ticket, for leave(). < 0: a -errno; c is reset, a
+	 * datagram is dropped, and there is a HARK_EVENT_REFUSED for it alone. Not asked with wait.
 	 *
-	 * leave: the connection of that ticket is over, in whatever way, also where a child that served it was killed or a drain cut
-	 * it: once for each that was admitted, before hark_serve() returns. -1: see pace. */
+	 * leave: the connection of that ticket is over, in whatever way, also where a child that served it was killed
+	 * or a drain cut it: once for each that was admitted, before hark_serve() returns. -1: see pace. */
 	int64_t (*pace)(void *limit_arg);
 	int (*admit)(struct hark_conn *c, void *limit_arg);
 	void (*leave)(int ticket, void *limit_arg);
 	void *limit_arg;
-	struct hark_why *why;    /* filled on failure; may be NULL */
+	struct hark_why *why; /* filled on failure; may be NULL */
 };
 
 /* Serves every listener, streams and datagrams alike, until drained. Each datagram is a connection of its own; replies
- * written while a batch is served leave by sendmmsg(2). A worker that dies is restarted, at once at first, then with back-off up to 10 s,
- * and one that cannot be forked is tried again likewise, as long as any runs at the start.
- * Children are waited for by their own pid alone. Descriptors run out: accepting pauses and resumes, nothing is refused.
- * When a drain begins the listeners' sockets are closed here (after what their backlog held is accepted); the
+ * written while a batch is served leave by sendmmsg(2). A worker that dies is restarted, at once at first, then with
+ * back-off up to 10 s, and one that cannot be forked is tried again likewise, as long as any runs at the start.
+ * Children are waited for by their own pid alone. Descriptors run out: accepting pauses and resumes, nothing is
+ * refused. When a drain begins the listeners' sockets are closed here (after what their backlog held is accepted); the
  * structs stay the caller's to hark_listener_close(). May suspend: on a fiber, others run meanwhile.
- * Returns 0 when drained; -ETIMEDOUT if the grace ended and connections were cut; -EINVAL, -ENOSYS (no such engine here),
- * -EMFILE, -ENOMEM …: it could not start. */
+ * Returns 0 when drained; -ETIMEDOUT if the grace ended and connections were cut; -EINVAL, -ENOSYS (no such engine
+ * here), -EMFILE, -ENOMEM …: it could not start. */
 int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, void *arg,
                const struct hark_serve_opts *opts);
 
-/* Ends every hark_serve() of this process and its workers: idle connections end, busy ones finish, and what is left when
- * grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
+/* Ends every hark_serve() of this process and its workers: idle connections end, busy ones finish, and what is left
+ * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
  * Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
-/* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended by itself, in its own
- * time: nobody is told, nothing idle is ended. What waits in the backlogs is left there, for others that have the sockets open: a
- * successor. A socket that was lent (serve_opts.wait) is lent no more. A hark_drain() may follow.
- * Async-signal-safe. */
+/* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended
+ * by itself, in its own time: nobody is told, nothing idle is ended. What waits in the backlogs is left there, for
+ * others that have the sockets open: a successor. A socket that was lent (serve_opts.wait) is lent no more. A
+ * hark_drain() may follow. Async-signal-safe. */
 void hark_retire(void);
 
 /* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
@@ -444,16 +449,17 @@ int64_t hark_drain_deadline(void);
 /* ---- fibers: structured concurrency inside a box or a program -----------------------------------
  *
  * A fiber is a function with a stack of its own, on the event loop of the thread that started it; it never moves to
- * another thread, and is switched only where a call may suspend. A scope holds fibers: its end waits for them all, so that
- * no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
+ * another thread, and is switched only where a call may suspend. A scope holds fibers: its end waits for them all, so
+ * that no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
  * hark_go() makes one for the thread, and in a box that one too hears of drains, and is cut when the grace ends.
  *
- * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes that were
- * open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function there is no loop to
- * go back to, and the child is aborted (SIGABRT).
+ * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes
+ * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
+ * there is no loop to go back to, and the child is aborted (SIGABRT).
  *
- * Below each stack lie 16 KB that nothing may touch: who runs into them is told its name and ended (SIGSEGV). A function with more
- * than that in its frame can step over them into another fiber's stack: compile such programs with -fstack-clash-protection. */
+ * Below each stack lie 16 KB that nothing may touch: who runs into them is told its name and ended (SIGSEGV). A
+ * function with more than that in its frame can step over them into another fiber's stack: compile such programs with
+ * -fstack-clash-protection. */
 
 struct hark_scope {
 	void *hark__private[6];
@@ -462,13 +468,13 @@ struct hark_scope {
 /* Begins a scope for the calling fiber or thread. Always followed by hark_scope_close() in the same function. */
 void hark_scope_open(struct hark_scope *s);
 
-/* Starts fn(arg) as a fiber in s; it runs when the caller next suspends. name (copied, at most 23 bytes kept; may be NULL)
- * is for hark_dump() and the overflow message. The scope's owner or any fiber in it may call this.
- * -ENOMEM; -EAGAIN: out of guarded stacks; -ECANCELED: the scope is cancelled; -ENOSYS: no engine. */
+/* Starts fn(arg) as a fiber in s; it runs when the caller next suspends. name (copied, at most 23 bytes kept; may be
+ * NULL) is for hark_dump() and the overflow message. The scope's owner or any fiber in it may call this. -ENOMEM;
+ * -EAGAIN: out of guarded stacks; -ECANCELED: the scope is cancelled; -ENOSYS: no engine. */
 int hark_go(struct hark_scope *s, const char *name, void (*fn)(void *), void *arg);
 
-/* Cancels every fiber in s: what they wait for returns -ECANCELED, and everything after. They unwind by ordinary returns.
- * Never suspends. */
+/* Cancels every fiber in s: what they wait for returns -ECANCELED, and everything after. They unwind by ordinary
+ * returns. Never suspends. */
 void hark_cancel(struct hark_scope *s);
 
 /* Waits until every fiber in s has returned. May suspend. 0; -ETIMEDOUT past the deadline; -ECANCELED. */

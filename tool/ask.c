@@ -115,7 +115,8 @@ static int ask_datagram(struct ask *a, struct hark_conn *c)
 	else if (n == 0)
 		(void)ask_failed(a, -ENODATA, "ask %s: the answer is empty", a->address);
 	else if (n == -EMSGSIZE && sent)
-		(void)ask_failed(a, -EMSGSIZE, "ask %s: the answer is longer than %d bytes", a->address, ASK_ANSWER_MAX);
+		(void)ask_failed(a, -EMSGSIZE, "ask %s: the answer is longer than %d bytes", a->address,
+		                 ASK_ANSWER_MAX);
 	else
 		failed(a, (int)n, "ask");
 	hark_abort(c);

@@ -1,8 +1,8 @@
 /* ask.h — one question, one answer: what daytime, time, users and loggedin have in common.
  *
- * Over a stream: connect, send the question if there is one, read to the end, or as much as there can be. Over datagrams: send the question, wait
- * for one datagram, and try again, from a new socket, so that a late answer to an earlier try is not taken for one to
- * this. */
+ * Over a stream: connect, send the question if there is one, read to the end, or as much as there can be. Over
+ * datagrams: send the question, wait for one datagram, and try again, from a new socket, so that a late answer to an
+ * earlier try is not taken for one to this. */
 #ifndef ASK_H
 #define ASK_H
 
@@ -26,31 +26,48 @@ struct ask_args {
 
 #define ASK_AT(member) offsetof(struct ask_args, member)
 #define ASK_TIMEOUT_ROW \
-	{"timeout", 0, OPTION_DURATION, "T", "how long a connection, or one datagram's answer, is waited for (2s)", \
-	 ASK_AT(timeout), 1}
-#define ASK_TRIES_ROW   {"tries", 0, OPTION_COUNT, "N", "datagrams sent before giving up (3)", ASK_AT(tries), 1, 100}
-#define ASK_UDP_ROW     {"udp", 'u', OPTION_FLAG, NULL, "ask by datagram; the same as udp://HOST", ASK_AT(udp)}
-#define ASK_PORT_ROW(n) {"port", 'p', OPTION_TEXT, "PORT", "port or service, where HOST names none (" n ")", ASK_AT(port)}
-#define ASK_JSON_ROW    {"json", 0, OPTION_FLAG, NULL, "print JSON lines", ASK_AT(json)}
-#define ASK_DEFAULTS    {.timeout = 2 * HARK_S, .tries = 3}
+	{ \
+		"timeout", 0, OPTION_DURATION, "T", \
+			"how long a connection, or one datagram's answer, is waited for (2s)", ASK_AT(timeout), 1 \
+	}
+#define ASK_TRIES_ROW \
+	{ \
+		"tries", 0, OPTION_COUNT, "N", "datagrams sent before giving up (3)", ASK_AT(tries), 1, 100 \
+	}
+#define ASK_UDP_ROW \
+	{ \
+		"udp", 'u', OPTION_FLAG, NULL, "ask by datagram; the same as udp://HOST", ASK_AT(udp) \
+	}
+#define ASK_PORT_ROW(n) \
+	{ \
+		"port", 'p', OPTION_TEXT, "PORT", "port or service, where HOST names none (" n ")", ASK_AT(port) \
+	}
+#define ASK_JSON_ROW \
+	{ \
+		"json", 0, OPTION_FLAG, NULL, "print JSON lines", ASK_AT(json) \
+	}
+#define ASK_DEFAULTS \
+	{ \
+		.timeout = 2 * HARK_S, .tries = 3 \
+	}
 
 struct ask {
 	/* what to ask */
 	const struct ask_args *args;
-	const char *host;                /* as the command line has it */
+	const char *host; /* as the command line has it */
 	char address[HARK_ADDRESS_MAX];
 	const void *question;
 	size_t question_len;
-	size_t stream_question_len;      /* what of it is sent on a stream; 0: nothing is asked there */
-	size_t stream_answer_len;        /* that much is the whole answer on a stream; 0: it goes to the end */
-	bool may_be_empty;               /* an end without a byte is an answer */
+	size_t stream_question_len; /* what of it is sent on a stream; 0: nothing is asked there */
+	size_t stream_answer_len;   /* that much is the whole answer on a stream; 0: it goes to the end */
+	bool may_be_empty;          /* an end without a byte is an answer */
 	/* what came of it */
-	int error;                       /* 0, or -errno: then why says it in words */
+	int error; /* 0, or -errno: then why says it in words */
 	struct hark_why why;
 	char answer[ASK_ANSWER_MAX + 1]; /* NUL after the last byte */
 	size_t len;
-	int64_t sent_ns, answered_ns;    /* hark_now() before the question left and after the answer came */
-	struct timespec answered;        /* CLOCK_REALTIME with the latter */
+	int64_t sent_ns, answered_ns; /* hark_now() before the question left and after the answer came */
+	struct timespec answered;     /* CLOCK_REALTIME with the latter */
 };
 
 /* Notes that a has failed, and why in words. Returns err. */

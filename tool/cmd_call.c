@@ -13,7 +13,7 @@
 #include "text.h"
 #include "tool.h"
 
-#define DATAGRAM_MAX 65536       /* bytes; more than any UDP datagram has */
+#define DATAGRAM_MAX 65536        /* bytes; more than any UDP datagram has */
 #define CLOSE_MAX    (5 * HARK_S) /* for a peer that has ended but does not take what is left */
 
 struct call_args {
@@ -28,9 +28,11 @@ static const struct option_row options[] = {
 	{"verbose", 'v', OPTION_FLAG, NULL, "tell every attempt to connect, and what went each way", AT(verbose)},
 	{"timeout", 'w', OPTION_DURATION, "T", "for looking up and connecting (30s)", AT(timeout), 1},
 	{"idle", 0, OPTION_DURATION, "T", "fail once nothing has gone either way for T (never)", AT(idle), 1},
-	{"wait", 0, OPTION_DURATION, "T", "datagrams: after the input's end, listen until T of silence (1s)", AT(wait), 0},
+	{"wait", 0, OPTION_DURATION, "T", "datagrams: after the input's end, listen until T of silence (1s)", AT(wait),
+         0},
 	{"local", 0, OPTION_TEXT, "ADDR", "come from this host, host:port or :port; unix: this path", AT(local)},
-	{"reserved-port", 0, OPTION_FLAG, NULL, "come from a port between 512 and 1023, which root alone can", AT(reserved_port)},
+	{"reserved-port", 0, OPTION_FLAG, NULL, "come from a port between 512 and 1023, which root alone can",
+         AT(reserved_port)},
 	{"crlf", 0, OPTION_FLAG, NULL, "send each line's end as CR LF", AT(crlf)},
 	{"lines", 0, OPTION_FLAG, NULL, "datagrams: one for each line of the input, not for each read", AT(lines)},
 	{"send-only", 0, OPTION_FLAG, NULL, "drop what the peer says; its end does not end the call", AT(send_only)},
@@ -166,8 +168,9 @@ static void send_fiber(void *arg)
 {
 	struct call *c = arg;
 	bool to_failed = false;
-	int64_t n = !c->stream ? copy_messages(c, &to_failed) :
-	            c->args.crlf ? copy_crlf(c, &to_failed) : hark_copy(c->in, c->peer, &to_failed);
+	int64_t n = !c->stream     ? copy_messages(c, &to_failed)
+	            : c->args.crlf ? copy_crlf(c, &to_failed)
+	                           : hark_copy(c->in, c->peer, &to_failed);
 
 	if (n >= 0)
 		input_ended(c);
@@ -259,8 +262,10 @@ static void tell_attempts(const struct call *c, const struct hark_dial_report *r
 		if (hark_endpoint_format(&a->to, to, sizeof to) < 0)
 			continue;
 		text_add(&t, "%s: ", to);
-		text_add(&t, "%s after ", a->error == 0 ? "connected" : a->error == ECANCELED ? "given up for another" :
-		                          hark_strerror(a->error));
+		text_add(&t, "%s after ",
+		         a->error == 0           ? "connected"
+		         : a->error == ECANCELED ? "given up for another"
+		                                 : hark_strerror(a->error));
 		text_add_duration(&t, a->end_ns - a->start_ns);
 		say(c->verb, "%s", buf);
 	}
@@ -384,15 +389,16 @@ static int run(const struct verb *self, int argc, char *argv[])
 	}
 	if (path_is_ours)
 		(void)unlink(c.args.local); /* it is not there if the socket was never bound */
-	return status; /* what is still open ends with the process */
+	return status;                      /* what is still open ends with the process */
 }
 
 const struct verb verb_call = {
 	.name = "call",
 	.summary = "Connects standard input and output to an address",
 	.usage = "ADDRESS",
-	.notes = "At the end of standard input the connection is half-closed and the peer read to its end. The peer's end\n"
-	         "ends the call: exit code 0. Over udp:// and unixgram: each read of standard input is a datagram.\n",
+	.notes = "At the end of standard input the connection is half-closed and the peer read to its end. The peer's "
+		 "end\n"
+		 "ends the call: exit code 0. Over udp:// and unixgram: each read of standard input is a datagram.\n",
 	.options = options,
 	.run = run,
 };

@@ -1,5 +1,5 @@
-/* cmd_command.c — hark reload, stop, start, drain, upgrade: the operator's commands to a running harkd. They differ in a word
- * and in what is said when harkd has obeyed. Main thread. */
+/* cmd_command.c — hark reload, stop, start, drain, upgrade: the operator's commands to a running harkd. They differ in
+ * a word and in what is said when harkd has obeyed. Main thread. */
 #include <string.h>
 
 #include "control.h"
@@ -11,15 +11,18 @@
 #define TIMEOUT_DEFAULT (60 * HARK_S)
 
 static const struct option_row options[] = {
-	CONTROL_PATH_ROW, CONTROL_TIMEOUT_ROW("1m"), CONTROL_JSON_ROW, {0},
+	CONTROL_PATH_ROW,
+	CONTROL_TIMEOUT_ROW("1m"),
+	CONTROL_JSON_ROW,
+	{0},
 };
 
 static void tell(const struct verb *self, const char *service, const json_t *answer)
 {
 	if (strcmp(self->name, "reload") == 0)
-		printf("reloaded: %lld added, %lld changed, %lld removed, %lld unchanged\n", (long long)control_count(answer, "added"),
-		       (long long)control_count(answer, "changed"), (long long)control_count(answer, "removed"),
-		       (long long)control_count(answer, "unchanged"));
+		printf("reloaded: %lld added, %lld changed, %lld removed, %lld unchanged\n",
+		       (long long)control_count(answer, "added"), (long long)control_count(answer, "changed"),
+		       (long long)control_count(answer, "removed"), (long long)control_count(answer, "unchanged"));
 	else if (strcmp(self->name, "stop") == 0)
 		printf("%s stops: what is busy may finish\n", service);
 	else if (strcmp(self->name, "start") == 0)
@@ -74,7 +77,8 @@ const struct verb verb_reload = {
 	.name = "reload",
 	.summary = "Has harkd read its configuration again and act on what has changed",
 	.usage = "",
-	.notes = "The same as SIGHUP, and tells what came of it. A configuration with mistakes changes nothing: each is told.\n",
+	.notes = "The same as SIGHUP, and tells what came of it. A configuration with mistakes changes nothing: each "
+		 "is told.\n",
 	.options = options,
 	.run = run,
 };

@@ -27,8 +27,8 @@ static void print_keys(bool global)
 	printf("# %s\n", global ? "[harkd]" : "a service, and [defaults]");
 	for (const struct config_key *k = config_keys; k->name != NULL; k++)
 		if (k->global == global)
-			printf("%s = %s\n    %s%s%s%s\n", k->name, k->value, k->summary, k->standard[0] != '\0' ? " (" : "", k->standard,
-			       k->standard[0] != '\0' ? ")" : "");
+			printf("%s = %s\n    %s%s%s%s\n", k->name, k->value, k->summary,
+			       k->standard[0] != '\0' ? " (" : "", k->standard, k->standard[0] != '\0' ? ")" : "");
 }
 
 static void print_messages(const struct config *c)
@@ -89,7 +89,7 @@ const struct verb verb_config = {
 	.summary = "Checks a configuration of harkd and prints what is in effect",
 	.usage = "[FILE]",
 	.notes = "FILE is " DEFAULT_FILE " unless another is named. Errors, one a line with file and line, go to\n"
-	         "standard error; the exit code is then 100. The format: hark.conf(5).\n",
+		 "standard error; the exit code is then 100. The format: hark.conf(5).\n",
 	.options = options,
 	.run = run,
 };

@@ -59,7 +59,8 @@ const struct verb verb_daytime = {
 	.name = "daytime",
 	.summary = "Asks hosts for the time of day, in words (RFC 867)",
 	.usage = "HOST...",
-	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n",
+	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 "
+		 "if any failed.\n",
 	.options = options,
 	.run = run,
 };

@@ -1,7 +1,7 @@
 /* cmd_import.c — hark import: what inetd, xinetd or systemd was told to serve, as hark.conf. Main thread.
  *
- * The readers (config/read_*.c) put everything into one draft. Here it is decided which reader a file is for, and the draft is printed,
- * checked as harkd would check it, or counted. */
+ * The readers (config/read_*.c) put everything into one draft. Here it is decided which reader a file is for, and the
+ * draft is printed, checked as harkd would check it, or counted. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -31,11 +31,14 @@ static const char *const format_names[] = {"inetd", "xinetd", "systemd", NULL};
 #define AT(member) offsetof(struct import_args, member)
 
 static const struct option_row options[] = {
-	{"format", 0, OPTION_CHOICE, "F", "inetd, xinetd or systemd: what the files are (told by their names and first lines)",
-	 AT(format), .choices = format_names},
-	{"output", 'o', OPTION_TEXT, "FILE", "write to FILE, which is replaced once all is written (standard output)", AT(output)},
+	{"format", 0, OPTION_CHOICE, "F",
+         "inetd, xinetd or systemd: what the files are (told by their names and first lines)", AT(format),
+         .choices = format_names},
+	{"output", 'o', OPTION_TEXT, "FILE", "write to FILE, which is replaced once all is written (standard output)",
+         AT(output)},
 	{"check", 0, OPTION_FLAG, NULL, "check the result as harkd would; print it only with --output", AT(check)},
-	{"report", 0, OPTION_FLAG, NULL, "print a table of what was carried over, and all that was not, instead", AT(report)},
+	{"report", 0, OPTION_FLAG, NULL, "print a table of what was carried over, and all that was not, instead",
+         AT(report)},
 	{"json", 0, OPTION_FLAG, NULL, "the report as a JSON object", AT(json)},
 	{0},
 };
@@ -71,8 +74,10 @@ static const char *guess_from(const char *text)
 			continue;
 		if (*p == '[' && strcspn(p, "]\n") < n && strchr(":,", p[strcspn(p, "]\n") + 1]) == NULL)
 			return "systemd";
-		/* xinetd: "service NAME" and "{", on this line or another, "defaults", "include FILE": never inetd's seven columns. */
-		bool service = is_word(p, n, "service") && strncmp(next, "stream", 6) != 0 && strncmp(next, "dgram", 5) != 0;
+		/* xinetd: "service NAME" and "{", on this line or another, "defaults", "include FILE": never inetd's
+		 * seven columns. */
+		bool service = is_word(p, n, "service") && strncmp(next, "stream", 6) != 0 &&
+		               strncmp(next, "dgram", 5) != 0;
 		if (service || is_word(p, n, "defaults") || is_word(p, n, "include") || is_word(p, n, "includedir"))
 			return "xinetd";
 		return "inetd";
@@ -116,7 +121,8 @@ static int read_one(struct import *im, const char *file)
 /* What lies beside configuration and is none: hidden files, copies that editors and package managers leave. */
 static int is_meant(const struct dirent *e)
 {
-	static const char *const endings[] = {"~", ".bak", ".orig", ".rej", ".swp", ".rpmsave", ".rpmnew", ".rpmorig", ".service", NULL};
+	static const char *const endings[] = {"~",        ".bak",    ".orig",    ".rej",     ".swp",
+	                                      ".rpmsave", ".rpmnew", ".rpmorig", ".service", NULL};
 
 	for (int i = 0; endings[i] != NULL; i++)
 		if (ends_in(e->d_name, endings[i]))
@@ -150,7 +156,8 @@ static int read_directory(struct import *im, const char *directory)
 	if (n < 0 && errno == ENOMEM)
 		return -ENOMEM;
 	if (n < 0) {
-		draft_error(im->draft, (struct config_place){.file = draft_file(im->draft, directory)}, "%s", strerror(errno));
+		draft_error(im->draft, (struct config_place){.file = draft_file(im->draft, directory)}, "%s",
+		            strerror(errno));
 		return 0;
 	}
 	for (int i = 0; i < n; i++)
@@ -170,7 +177,8 @@ static int read_all(struct import *im, int n, char *files[])
 	int err = 0;
 
 	for (int i = 0; i < n && err == 0; i++)
-		err = stat(files[i], &st) == 0 && S_ISDIR(st.st_mode) ? read_directory(im, files[i]) : read_one(im, files[i]);
+		err = stat(files[i], &st) == 0 && S_ISDIR(st.st_mode) ? read_directory(im, files[i])
+		                                                      : read_one(im, files[i]);
 	return draft_broken(im->draft) ? -ENOMEM : err;
 }
 
@@ -271,7 +279,8 @@ static bool is_in(const struct config_place *place, const char *file)
 
 static void count_section(const struct draft_section *s, const char *file, struct counts *c)
 {
-	if (s->name != NULL && is_in(&s->place, file) && strcmp(s->name, "defaults") != 0 && strcmp(s->name, "harkd") != 0)
+	if (s->name != NULL && is_in(&s->place, file) && strcmp(s->name, "defaults") != 0 &&
+	    strcmp(s->name, "harkd") != 0)
 		c->services++;
 	for (size_t i = 0; i < s->n; i++) {
 		if (!is_in(&s->lines[i].place, file))
@@ -301,7 +310,8 @@ static void print_plain(const char *text)
 		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
 }
 
-static void each_drop(const struct draft *d, void (*show)(const struct draft_section *s, const struct draft_line *l, bool first))
+static void each_drop(const struct draft *d,
+                      void (*show)(const struct draft_section *s, const struct draft_line *l, bool first))
 {
 	bool first = true;
 
@@ -375,7 +385,8 @@ static void report_json(const struct draft *d)
 		struct counts c = count_file(d, d->files[i]);
 		fputs(i > 0 ? ",{\"file\":" : "{\"file\":", stdout);
 		print_json(d->files[i]);
-		printf(",\"services\":%zu,\"carried\":%zu,\"dropped\":%zu,\"errors\":%zu}", c.services, c.carried, c.dropped, c.errors);
+		printf(",\"services\":%zu,\"carried\":%zu,\"dropped\":%zu,\"errors\":%zu}", c.services, c.carried,
+		       c.dropped, c.errors);
 	}
 	printf("],\"carried\":%zu,\"dropped\":[", d->fates[DRAFT_CARRIED]);
 	each_drop(d, show_drop_json);
@@ -442,8 +453,9 @@ const struct verb verb_import = {
 	.name = "import",
 	.summary = "Turns inetd.conf, xinetd.conf or systemd's sockets into hark.conf",
 	.usage = "FILE...",
-	.notes = "FILE is an inetd.conf, an xinetd.conf, a .socket unit, or a directory of them; all become one configuration.\n"
-	         "What cannot be carried over is a comment in it. Exit code 1 if something could not be read.\n",
+	.notes = "FILE is an inetd.conf, an xinetd.conf, a .socket unit, or a directory of them; all become one "
+		 "configuration.\n"
+		 "What cannot be carried over is a comment in it. Exit code 1 if something could not be read.\n",
 	.options = options,
 	.run = run,
 };

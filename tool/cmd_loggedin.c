@@ -17,7 +17,10 @@
 
 static const struct option_row options[] = {
 	{"port", 'p', OPTION_TEXT, "PORT", "port or service, where HOST names none (" LOGGEDIN_PORT ")", ASK_AT(port)},
-	ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+	ASK_TIMEOUT_ROW,
+	ASK_TRIES_ROW,
+	ASK_JSON_ROW,
+	{0},
 };
 
 /* Exit codes beside the common ones: a script can ask "if hark loggedin alice host". */
@@ -110,8 +113,9 @@ const struct verb verb_loggedin = {
 	.name = "loggedin",
 	.summary = "Asks hosts, one after another until one answers, whether a user is logged in",
 	.usage = "USER HOST...",
-	.notes = "HOST is a host, host:port or a full address; udp unless it says otherwise. Exit code 0: logged in; 1: not; 111: no\n"
-	         "host answered.\n",
+	.notes = "HOST is a host, host:port or a full address; udp unless it says otherwise. Exit code 0: logged in; "
+		 "1: not; 111: no\n"
+		 "host answered.\n",
 	.options = options,
 	.run = run,
 };

@@ -16,9 +16,10 @@
 #include "text.h"
 #include "tool.h"
 
-#define ECHO_PORT "7"   /* RFC 862 */
-#define TRIP_MIN  8     /* bytes: the mark below */
-#define TRIP_MAX  65507 /* bytes: the largest UDP datagram over IPv4; it also fits a stream's socket buffers on the way */
+#define ECHO_PORT "7" /* RFC 862 */
+#define TRIP_MIN  8   /* bytes: the mark below */
+#define TRIP_MAX \
+	65507 /* bytes: the largest UDP datagram over IPv4; it also fits a stream's socket buffers on the way */
 
 struct ping_args {
 	bool udp, quiet, json;
@@ -55,7 +56,7 @@ struct ping {
 	struct hark_scope scope;
 	struct hark_conn *conn; /* NULL: to be dialed */
 	struct mark mark;
-	int signals;            /* signalfd */
+	int signals; /* signalfd */
 	uint64_t sent, late;
 	struct histogram trips;
 	char out[TRIP_MAX], in[TRIP_MAX];
@@ -125,9 +126,10 @@ static int trip(struct ping *p, int64_t *took)
 
 static const char *lost_words(int err)
 {
-	return err == -ETIMEDOUT ? "no echo in time" :
-	       err == -ENODATA ? "the connection ended before the whole echo had come" :
-	       err == -EBADMSG ? "what came is not what was sent" : hark_strerror(err);
+	return err == -ETIMEDOUT ? "no echo in time"
+	       : err == -ENODATA ? "the connection ended before the whole echo had come"
+	       : err == -EBADMSG ? "what came is not what was sent"
+	                         : hark_strerror(err);
 }
 
 static void print_trip(const struct ping *p, int err, int64_t took)
@@ -141,7 +143,8 @@ static void print_trip(const struct ping *p, int err, int64_t took)
 		else
 			printf("\"error\":\"%s\"}\n", lost_words(err));
 	} else if (err == 0) {
-		printf("%zu bytes from %s: trip %u, %.3f ms\n", p->args.size, p->address, p->mark.trip, (double)took / 1e6);
+		printf("%zu bytes from %s: trip %u, %.3f ms\n", p->args.size, p->address, p->mark.trip,
+		       (double)took / 1e6);
 	} else {
 		printf("%s: trip %u: %s\n", p->address, p->mark.trip, lost_words(err));
 	}
@@ -200,8 +203,8 @@ static void print_summary_json(const struct ping *p)
 	struct text t = {.buf = address, .cap = sizeof address};
 
 	text_add_json(&t, p->address, strlen(p->address));
-	printf("{\"address\":%s,\"sent\":%llu,\"answered\":%llu,\"late\":%llu", address,
-	       (unsigned long long)p->sent, (unsigned long long)h->n, (unsigned long long)p->late);
+	printf("{\"address\":%s,\"sent\":%llu,\"answered\":%llu,\"late\":%llu", address, (unsigned long long)p->sent,
+	       (unsigned long long)h->n, (unsigned long long)p->late);
 	if (h->n > 0) {
 		printf(",\"min_s\":%.9f,\"mean_s\":%.9f", (double)h->min / 1e9, h->sum / (double)h->n / 1e9);
 		for (size_t i = 0; i < sizeof percents / sizeof percents[0]; i++)
@@ -220,7 +223,8 @@ static void print_summary(const struct ping *p)
 		return;
 	}
 	printf("%s%s: %llu sent, %llu answered, %.1f%% lost", p->args.quiet ? "" : "\n", p->address,
-	       (unsigned long long)p->sent, (unsigned long long)h->n, p->sent > 0 ? 100.0 * (double)(p->sent - h->n) / (double)p->sent : 0.0);
+	       (unsigned long long)p->sent, (unsigned long long)h->n,
+	       p->sent > 0 ? 100.0 * (double)(p->sent - h->n) / (double)p->sent : 0.0);
 	if (p->late > 0)
 		printf(", %llu late", (unsigned long long)p->late);
 	putchar('\n');
@@ -287,8 +291,8 @@ static int run(const struct verb *self, int argc, char *argv[])
 		return status;
 	if (n != 1)
 		return options_usage(self, n == 0 ? "no host to ping" : "one host at a time");
-	if (target_address(argv[0], p.args.udp ? "udp" : "tcp", p.args.port != NULL ? p.args.port : ECHO_PORT, p.address,
-	                   &why) < 0) {
+	if (target_address(argv[0], p.args.udp ? "udp" : "tcp", p.args.port != NULL ? p.args.port : ECHO_PORT,
+	                   p.address, &why) < 0) {
 		say(self, "%s", why.text);
 		return STATUS_USAGE;
 	}
@@ -300,7 +304,8 @@ const struct verb verb_ping = {
 	.name = "ping",
 	.summary = "Measures round trips through a host's echo service (RFC 862)",
 	.usage = "HOST",
-	.notes = "HOST is a host, host:port or a full address. Ctrl-C prints the summary. Exit code 0 if anything was answered.\n",
+	.notes = "HOST is a host, host:port or a full address. Ctrl-C prints the summary. Exit code 0 if anything was "
+		 "answered.\n",
 	.options = options,
 	.run = run,
 };

@@ -32,26 +32,29 @@ static const char *const engines[] = {"epoll", "uring", "poll", NULL};
 #define AT(member) offsetof(struct serve_args, member)
 
 static const struct option_row options[] = {
-	{"model", 0, OPTION_CHOICE, "M", "inline, process, thread or fiber: what each connection gets (fiber)", AT(model),
-	 .choices = models},
+	{"model", 0, OPTION_CHOICE, "M", "inline, process, thread or fiber: what each connection gets (fiber)",
+         AT(model), .choices = models},
 	{"workers", 0, OPTION_COUNT, "N", "processes that all accept (1: hark itself)", AT(workers), 1, 1024},
 	{"engine", 0, OPTION_CHOICE, "E", "epoll, uring or poll: how a loop waits ($HARK_ENGINE, else the best here)",
-	 AT(engine), .choices = engines},
+         AT(engine), .choices = engines},
 	{"max-conns", 0, OPTION_COUNT, "N", "connections at once in each worker; more wait in the backlog (no limit)",
-	 AT(max_conns), 1, 100000000},
+         AT(max_conns), 1, 100000000},
 	{"timeout", 0, OPTION_DURATION, "T", "end a connection that is silent for T (never)", AT(timeout), 1},
 	{"lifetime", 0, OPTION_DURATION, "T", "end every connection T after it came (never)", AT(lifetime), 1},
 	{"grace", 0, OPTION_DURATION, "T", "on SIGTERM or SIGINT, what is busy has T to finish (10s)", AT(grace), 0},
 	{"backlog", 0, OPTION_COUNT, "N", "connections that may wait to be accepted ($LISTENQ, else the system's most)",
-	 AT(backlog), 1, 1 << 20},
+         AT(backlog), 1, 1 << 20},
 	{"reuseport", 0, OPTION_FLAG, NULL, "share the port with other processes that do the same", AT(reuseport)},
 	{"v6only", 0, OPTION_FLAG, NULL, "* takes no IPv4", AT(v6only)},
-	{"unix-mode", 0, OPTION_MODE, "MODE", "permissions of unix sockets, octal (what the umask leaves)", AT(unix_mode)},
+	{"unix-mode", 0, OPTION_MODE, "MODE", "permissions of unix sockets, octal (what the umask leaves)",
+         AT(unix_mode)},
 	{"unix-owner", 0, OPTION_TEXT, "U:G", "owner of unix sockets: user, user:group or :group", AT(unix_owner)},
-	{"stack", 0, OPTION_SIZE, "SIZE", "stack of each fiber or thread: 256k, 1m (64k for fibers)", AT(stack), 16384, 1 << 30},
+	{"stack", 0, OPTION_SIZE, "SIZE", "stack of each fiber or thread: 256k, 1m (64k for fibers)", AT(stack), 16384,
+         1 << 30},
 	{"files", 0, OPTION_COUNT, "N", "raise the limit of open files to N (as it was found)", AT(files), 16, 1 << 30},
 	{"wait", 0, OPTION_FLAG, NULL, "inetd's wait: the box gets the listening socket itself", AT(wait)},
-	{"verbose", 'v', OPTION_FLAG, NULL, "a line on standard error for each connection, worker and pause", AT(verbose)},
+	{"verbose", 'v', OPTION_FLAG, NULL, "a line on standard error for each connection, worker and pause",
+         AT(verbose)},
 	{"json", 0, OPTION_FLAG, NULL, "the same, and the beginning of each connection, as JSON lines", AT(json)},
 	{0},
 };
@@ -136,8 +139,8 @@ static int check_type(struct serve *s, int i)
 
 	if (s->args.wait || box_takes(s->box, s->box_arg, type))
 		return STATUS_DONE;
-	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->box->name, stream ? "datagrams" : "streams",
-	    s->box->takes != NULL ? " with these arguments" : "");
+	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->box->name,
+	    stream ? "datagrams" : "streams", s->box->takes != NULL ? " with these arguments" : "");
 	return STATUS_USAGE;
 }
 
@@ -321,10 +324,11 @@ const struct verb verb_serve = {
 	.name = "serve",
 	.summary = "Serves a box or a program on any addresses",
 	.usage = "ADDRESS... (BOX [ARGUMENT]... | -- PROGRAM [ARGUMENT]...)",
-	.notes = "Options come first. The first operand without a ':' is the box; what follows is the box's own. PROGRAM gets the\n"
-	         "connection as its standard input and output: the same as the box exec.\n"
-	         "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains,\n"
-	         "a second one ends at once.\n",
+	.notes = "Options come first. The first operand without a ':' is the box; what follows is the box's own. "
+		 "PROGRAM gets the\n"
+		 "connection as its standard input and output: the same as the box exec.\n"
+		 "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains,\n"
+		 "a second one ends at once.\n",
 	.options = options,
 	.options_first = true,
 	.more = list_boxes,

@@ -1,7 +1,7 @@
 /* cmd_status.c — hark status: what a running harkd does, once or again and again.
  *
- * Each round asks over a connection of its own, so that a watch outlives a restart and an upgrade of harkd without knowing of them:
- * it sees by the pid and the generation that another one answers. Main thread. */
+ * Each round asks over a connection of its own, so that a watch outlives a restart and an upgrade of harkd without
+ * knowing of them: it sees by the pid and the generation that another one answers. Main thread. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -27,9 +27,12 @@ struct status_args {
 };
 
 static const struct option_row options[] = {
-	{"watch", 0, OPTION_PERIOD, "[=T]", "again and again, every T (2s), until Ctrl-C", offsetof(struct status_args, watch), PERIOD_LEAST,
-	 PERIOD_DEFAULT},
-	CONTROL_JSON_ROW, CONTROL_PATH_ROW, CONTROL_TIMEOUT_ROW("5s"), {0},
+	{"watch", 0, OPTION_PERIOD, "[=T]", "again and again, every T (2s), until Ctrl-C",
+         offsetof(struct status_args, watch), PERIOD_LEAST, PERIOD_DEFAULT},
+	CONTROL_JSON_ROW,
+	CONTROL_PATH_ROW,
+	CONTROL_TIMEOUT_ROW("5s"),
+	{0},
 };
 
 struct status {
@@ -123,9 +126,11 @@ static int ask(struct status *s, struct hark_why *why)
 	int err = control_ask(&s->control, &s->now, why);
 
 	if (err == 0 && s->now.ok && !s->args.control.json &&
-	    (!status_view_fits(s->now.json) || (s->one && json_array_size(json_object_get(s->now.json, "services")) != 1))) {
+	    (!status_view_fits(s->now.json) ||
+	     (s->one && json_array_size(json_object_get(s->now.json, "services")) != 1))) {
 		control_answer_free(&s->now);
-		(void)snprintf(why->text, sizeof why->text, "%s: not harkd's answer: not the services that were asked for", s->control.path);
+		(void)snprintf(why->text, sizeof why->text,
+		               "%s: not harkd's answer: not the services that were asked for", s->control.path);
 		err = -EBADMSG;
 	}
 	s->now_ns = hark_now();
@@ -155,17 +160,19 @@ static int once(struct status *s)
 static void note_change(struct status *s)
 {
 	int64_t pid = control_count(s->now.json, "pid"), old_pid = control_count(s->before.json, "pid");
-	int64_t generation = control_count(s->now.json, "generation"), old = control_count(s->before.json, "generation");
+	int64_t generation = control_count(s->now.json, "generation"),
+		old = control_count(s->before.json, "generation");
 
 	s->note[0] = '\0';
 	if (s->before.json == NULL || pid == old_pid)
 		return;
 	if (generation > old)
-		(void)snprintf(s->note, sizeof s->note, "harkd was upgraded: generation %lld, pid %lld, in place of %lld",
-		               (long long)generation, (long long)pid, (long long)old_pid);
+		(void)snprintf(s->note, sizeof s->note,
+		               "harkd was upgraded: generation %lld, pid %lld, in place of %lld", (long long)generation,
+		               (long long)pid, (long long)old_pid);
 	else
-		(void)snprintf(s->note, sizeof s->note, "harkd was restarted: pid %lld in place of %lld", (long long)pid,
-		               (long long)old_pid);
+		(void)snprintf(s->note, sizeof s->note, "harkd was restarted: pid %lld in place of %lld",
+		               (long long)pid, (long long)old_pid);
 	if (generation <= old)
 		control_answer_free(&s->before);
 }
@@ -276,8 +283,9 @@ const struct verb verb_status = {
 	.name = "status",
 	.summary = "Tells what a running harkd does: its services, connections, refusals",
 	.usage = "[SERVICE]",
-	.notes = "One row a service; with SERVICE all that is known of it. REFUSED were closed at once, HELD are the times that accepting\n"
-	         "paused for a limit, IN and OUT are bytes. A watch goes on when harkd is restarted or upgraded.\n",
+	.notes = "One row a service; with SERVICE all that is known of it. REFUSED were closed at once, HELD are the "
+		 "times that accepting\n"
+		 "paused for a limit, IN and OUT are bytes. A watch goes on when harkd is restarted or upgraded.\n",
 	.options = options,
 	.run = run,
 };

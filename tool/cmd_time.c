@@ -9,9 +9,9 @@
 #include "options.h"
 #include "tool.h"
 
-#define TIME_PORT  "37"                   /* RFC 868 */
-#define UNIX_EPOCH INT64_C(2208988800)    /* seconds from 1900, where RFC 868 begins, to 1970 */
-#define ERA        (INT64_C(1) << 32)     /* seconds after which its 32 bits begin again: first in 2036 */
+#define TIME_PORT  "37"                /* RFC 868 */
+#define UNIX_EPOCH INT64_C(2208988800) /* seconds from 1900, where RFC 868 begins, to 1970 */
+#define ERA        (INT64_C(1) << 32)  /* seconds after which its 32 bits begin again: first in 2036 */
 
 static const struct option_row options[] = {
 	ASK_UDP_ROW, ASK_PORT_ROW(TIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
@@ -50,7 +50,8 @@ static int show(struct ask *a, bool many)
 		return ask_failed(a, -ERANGE, "read %s: a time beyond all calendars", a->address);
 	if (a->args->json) {
 		ask_json_begin(a);
-		printf(",\"time\":%lld,\"offset_s\":%.6f,\"uncertainty_s\":%.6f}\n", (long long)theirs, offset, uncertain);
+		printf(",\"time\":%lld,\"offset_s\":%.6f,\"uncertainty_s\":%.6f}\n", (long long)theirs, offset,
+		       uncertain);
 		return 0;
 	}
 	printf("%s%s%s UTC, %.3f s %s ours (+-%.3f s)\n", many ? a->host : "", many ? ": " : "", stamp, fabs(offset),
@@ -86,8 +87,10 @@ const struct verb verb_time = {
 	.name = "time",
 	.summary = "Tells how far the clocks of hosts are from ours (RFC 868)",
 	.usage = "HOST...",
-	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n"
-	         "The protocol tells whole seconds: half a second and half the round trip is how well the difference is known.\n",
+	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 "
+		 "if any failed.\n"
+		 "The protocol tells whole seconds: half a second and half the round trip is how well the difference "
+		 "is known.\n",
 	.options = options,
 	.run = run,
 };

@@ -70,7 +70,8 @@ const struct verb verb_users = {
 	.name = "users",
 	.summary = "Asks hosts who is logged in there (RFC 866)",
 	.usage = "HOST...",
-	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 if any failed.\n",
+	.notes = "HOST is a host, host:port or a full address. All are asked at once and shown in order; exit code 1 "
+		 "if any failed.\n",
 	.options = options,
 	.run = run,
 };

@@ -67,7 +67,8 @@ int control_init(struct control *c, const struct verb *v, const struct control_a
 {
 	*c = (struct control){.verb = v, .args = args};
 	if (service != NULL && !is_service_name(service)) {
-		say(v, "\"%.80s\" is no service's name: 1 to %d letters, digits, '.', '_' and '-'", service, SERVICE_MAX);
+		say(v, "\"%.80s\" is no service's name: 1 to %d letters, digits, '.', '_' and '-'", service,
+		    SERVICE_MAX);
 		return STATUS_USAGE;
 	}
 	(void)snprintf(c->request, sizeof c->request, "%s%s%s\n", v->name, service != NULL ? " " : "",
@@ -155,7 +156,8 @@ static int dial_failed(const struct control *c, struct hark_why *why, int err)
 	const char *advice = "";
 
 	if (err == -ENOENT || err == -ECONNREFUSED)
-		advice = ": harkd does not run, or its socket is elsewhere (start it with harkd -c FILE, or name the socket by --control)";
+		advice = ": harkd does not run, or its socket is elsewhere (start it with harkd -c FILE, or name the "
+			 "socket by --control)";
 	else if (err == -EACCES || err == -EPERM)
 		advice = ": ask as the user that harkd runs as, or as root";
 	else if (err == -ETIMEDOUT || err == -EAGAIN)
@@ -172,7 +174,8 @@ static int check_owner(const struct control *c, struct hark_conn *conn, struct h
 
 	if (!c->in_tmp)
 		return 0;
-	if (getsockopt(hark_fd(conn), SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == geteuid() || peer.uid == 0))
+	if (getsockopt(hark_fd(conn), SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+	    (peer.uid == geteuid() || peer.uid == 0))
 		return 0;
 	return failed(c, why, -EPERM, "another user's process listens there: not asked");
 }
@@ -195,14 +198,17 @@ static int read_line(const struct control *c, struct hark_conn *conn, char **lin
 		if (n < 0)
 			return failed(c, why, (int)n, hark_strerror((int)n));
 		if (n == 0)
-			return failed(c, why, -ENODATA, len == 0 ? "the connection ended without an answer" :
-			                                           "the connection ended within the answer");
+			return failed(c, why, -ENODATA,
+			              len == 0 ? "the connection ended without an answer"
+			                       : "the connection ended within the answer");
 		char *newline = memchr(*line + len, '\n', (size_t)n);
 		len += (size_t)n;
 		if (newline != NULL) {
 			*newline = '\0';
 			/* A NUL before it would hide what follows from whoever prints the line. */
-			return strlen(*line) == (size_t)(newline - *line) ? 0 : failed(c, why, -EBADMSG, "not harkd's answer: a NUL byte");
+			return strlen(*line) == (size_t)(newline - *line)
+			               ? 0
+			               : failed(c, why, -EBADMSG, "not harkd's answer: a NUL byte");
 		}
 		if (len > ANSWER_MAX)
 			return failed(c, why, -EMSGSIZE, "not harkd's answer: it does not end");
@@ -217,7 +223,8 @@ static int parse(const struct control *c, struct control_answer *answer, struct 
 	answer->json = json_loads(answer->line, 0, &error);
 	if (answer->json == NULL) {
 		char words[sizeof error.text + 40];
-		(void)snprintf(words, sizeof words, "not harkd's answer: %s", control_clean(error.text, buf, sizeof buf));
+		(void)snprintf(words, sizeof words, "not harkd's answer: %s",
+		               control_clean(error.text, buf, sizeof buf));
 		return failed(c, why, -EBADMSG, words);
 	}
 	const json_t *ok = json_object_get(answer->json, "ok");
@@ -227,7 +234,8 @@ static int parse(const struct control *c, struct control_answer *answer, struct 
 	return 0;
 }
 
-static int converse(const struct control *c, struct hark_conn *conn, struct control_answer *answer, struct hark_why *why)
+static int converse(const struct control *c, struct hark_conn *conn, struct control_answer *answer,
+                    struct hark_why *why)
 {
 	int err = check_owner(c, conn, why);
 

@@ -1,6 +1,6 @@
-/* control.h — one question to harkd over its control socket, one answer: what status, reload, stop, start, drain and upgrade have
- * in common. The protocol is told in daemon/control.h; the server is not trusted: its answer is bounded in size and time, and
- * printed with nothing in it that a terminal obeys. */
+/* control.h — one question to harkd over its control socket, one answer: what status, reload, stop, start, drain and
+ * upgrade have in common. The protocol is told in daemon/control.h; the server is not trusted: its answer is bounded in
+ * size and time, and printed with nothing in it that a terminal obeys. */
 #ifndef CONTROL_H
 #define CONTROL_H
 
@@ -23,9 +23,19 @@ struct control_args {
 
 #define CONTROL_AT(member) offsetof(struct control_args, member)
 #define CONTROL_PATH_ROW \
-	{"control", 0, OPTION_TEXT, "PATH", "harkd's control socket ($HARKD_CONTROL, else where harkd puts it)", CONTROL_AT(control)}
-#define CONTROL_TIMEOUT_ROW(t) {"timeout", 0, OPTION_DURATION, "T", "how long harkd may take to answer (" t ")", CONTROL_AT(timeout), 1}
-#define CONTROL_JSON_ROW       {"json", 0, OPTION_FLAG, NULL, "print harkd's answer as it is, JSON", CONTROL_AT(json)}
+	{ \
+		"control", 0, OPTION_TEXT, "PATH", \
+			"harkd's control socket ($HARKD_CONTROL, else where harkd puts it)", CONTROL_AT(control) \
+	}
+#define CONTROL_TIMEOUT_ROW(t) \
+	{ \
+		"timeout", 0, OPTION_DURATION, "T", "how long harkd may take to answer (" t ")", CONTROL_AT(timeout), \
+			1 \
+	}
+#define CONTROL_JSON_ROW \
+	{ \
+		"json", 0, OPTION_FLAG, NULL, "print harkd's answer as it is, JSON", CONTROL_AT(json) \
+	}
 
 struct control {
 	const struct verb *verb;
@@ -37,24 +47,25 @@ struct control {
 };
 
 struct control_answer {
-	char *line;  /* as it came, without the newline */
+	char *line;   /* as it came, without the newline */
 	json_t *json; /* an object with a boolean "ok" */
 	bool ok;
 };
 
-/* Where to ask, and what: COMMAND or COMMAND SERVICE (service may be NULL). Returns STATUS_DONE or, having told it, STATUS_USAGE. */
+/* Where to ask, and what: COMMAND or COMMAND SERVICE (service may be NULL). Returns STATUS_DONE or, having told it,
+ * STATUS_USAGE. */
 int control_init(struct control *c, const struct verb *v, const struct control_args *args, const char *service);
 
-/* Asks once. May suspend. Returns 0 with *answer, the caller's to control_answer_free(); or -errno, why telling path, cause and what can be
- * done about it. */
+/* Asks once. May suspend. Returns 0 with *answer, the caller's to control_answer_free(); or -errno, why telling path,
+ * cause and what can be done about it. */
 int control_ask(const struct control *c, struct control_answer *answer, struct hark_why *why);
 void control_answer_free(struct control_answer *answer);
 
 /* Tells on standard error why harkd said no, each reason a line. */
 void control_tell_refusal(const struct verb *v, const struct control_answer *answer);
 
-/* Members of an object that may be anything: "" and 0 where they are not what they should be. The string is cleaned into buf and cut to
- * fit. */
+/* Members of an object that may be anything: "" and 0 where they are not what they should be. The string is cleaned
+ * into buf and cut to fit. */
 const char *control_string(const json_t *object, const char *key, char *buf, size_t cap);
 int64_t control_count(const json_t *object, const char *key);
 double control_real(const json_t *object, const char *key);

@@ -15,10 +15,8 @@
 #include "options.h"
 
 const struct verb *const verbs[] = {
-	&verb_serve, &verb_call, &verb_ping, &verb_daytime, &verb_time, &verb_users, &verb_loggedin,
-	&verb_config, &verb_import,
-	&verb_status, &verb_reload, &verb_stop, &verb_start, &verb_drain, &verb_upgrade,
-	NULL,
+	&verb_serve,  &verb_call,   &verb_ping,   &verb_daytime, &verb_time,  &verb_users, &verb_loggedin, &verb_config,
+	&verb_import, &verb_status, &verb_reload, &verb_stop,    &verb_start, &verb_drain, &verb_upgrade,  NULL,
 };
 
 static void on_sigpipe(int signal)
@@ -56,9 +54,11 @@ static void print_help(FILE *to)
 		fprintf(to, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
 	fputs("\n  hark VERB --help   a verb's options\n"
 	      "  hark --version     the version\n"
-	      "\nAn address is tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, unixgram:/PATH, fd:N or fd:NAME;\n"
+	      "\nAn address is tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, unixgram:/PATH, fd:N or "
+	      "fd:NAME;\n"
 	      "tcp4, tcp6, udp4 and udp6 choose a family, HOST:PORT alone means tcp, * listens on every address.\n"
-	      "Exit codes: 0 done, 1 failed, 100 wrong usage, 111 the system refused. Manual: hark(1).\n", to);
+	      "Exit codes: 0 done, 1 failed, 100 wrong usage, 111 the system refused. Manual: hark(1).\n",
+	      to);
 }
 
 static const struct verb *verb_find(const char *name)

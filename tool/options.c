@@ -14,7 +14,8 @@ static int take_number(const struct verb *v, const struct option_row *o, const c
 	int64_t n;
 
 	if (number_parse(text, o->kind == OPTION_SIZE ? "kmg" : "", &n) < 0 || n < o->min || n > o->max) {
-		say(v, "--%s: \"%s\" is not a number from %lld to %lld", o->name, text, (long long)o->min, (long long)o->max);
+		say(v, "--%s: \"%s\" is not a number from %lld to %lld", o->name, text, (long long)o->min,
+		    (long long)o->max);
 		return STATUS_USAGE;
 	}
 	*out = n;
@@ -31,8 +32,9 @@ static int take_duration(const struct verb *v, const struct option_row *o, const
 		return 0;
 	}
 	say(v, "--%s: \"%s\" is %s", o->name, text,
-	    err == -EINVAL ? "not a duration (write 500ms, 5s, 2m, 1h, or plain seconds)" :
-	    err == -ERANGE ? "too long" : "too short");
+	    err == -EINVAL   ? "not a duration (write 500ms, 5s, 2m, 1h, or plain seconds)"
+	    : err == -ERANGE ? "too long"
+	                     : "too short");
 	return STATUS_USAGE;
 }
 
@@ -65,7 +67,8 @@ static int take_mode(const struct verb *v, const struct option_row *o, const cha
 	return 0;
 }
 
-/* Puts the value in its place. text is NULL for flags, and for periods that were left out. Returns 0 or STATUS_USAGE. */
+/* Puts the value in its place. text is NULL for flags, and for periods that were left out. Returns 0 or STATUS_USAGE.
+ */
 static int option_take(const struct verb *v, const struct option_row *o, const char *text, void *to)
 {
 	void *place = (char *)to + o->at;
@@ -73,12 +76,8 @@ static int option_take(const struct verb *v, const struct option_row *o, const c
 	int err = 0;
 
 	switch (o->kind) {
-	case OPTION_FLAG:
-		*(bool *)place = true;
-		return 0;
-	case OPTION_TEXT:
-		*(const char **)place = text;
-		return 0;
+	case OPTION_FLAG: *(bool *)place = true; return 0;
+	case OPTION_TEXT: *(const char **)place = text; return 0;
 	case OPTION_COUNT:
 		if ((err = take_number(v, o, text, &n)) == 0)
 			*(int *)place = (int)n;
@@ -93,12 +92,9 @@ static int option_take(const struct verb *v, const struct option_row *o, const c
 			return 0;
 		}
 		return take_duration(v, o, text, place);
-	case OPTION_DURATION:
-		return take_duration(v, o, text, place);
-	case OPTION_MODE:
-		return take_mode(v, o, text, place);
-	case OPTION_CHOICE:
-		return take_choice(v, o, text, place);
+	case OPTION_DURATION: return take_duration(v, o, text, place);
+	case OPTION_MODE: return take_mode(v, o, text, place);
+	case OPTION_CHOICE: return take_choice(v, o, text, place);
 	}
 	return STATUS_USAGE;
 }
@@ -226,8 +222,9 @@ static void help_row(FILE *to, char letter, const char *name, const char *value,
 {
 	char left[64];
 
-	(void)snprintf(left, sizeof left, "%c%c%s--%s%s%s", letter ? '-' : ' ', letter ? letter : ' ', letter ? ", " : "  ",
-	               name, value != NULL && value[0] != '[' ? " " : "", value != NULL ? value : "");
+	(void)snprintf(left, sizeof left, "%c%c%s--%s%s%s", letter ? '-' : ' ', letter ? letter : ' ',
+	               letter ? ", " : "  ", name, value != NULL && value[0] != '[' ? " " : "",
+	               value != NULL ? value : "");
 	fprintf(to, "  %-26s %s\n", left, help);
 }
 

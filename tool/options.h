@@ -21,17 +21,18 @@ enum option_kind {
 	OPTION_SIZE,     /* size_t bytes: 4096, 64k, 1m; from min to max */
 	OPTION_MODE,     /* mode_t, octal */
 	OPTION_CHOICE,   /* const char *: one of choices */
-	OPTION_PERIOD,   /* a duration that may be left out, so that it stands after '=' alone: --watch is --watch=2s if max is that */
+	OPTION_PERIOD,   /* a duration that may be left out, so that it stands after '=' alone: --watch is --watch=2s if
+	                    max is that */
 };
 
 struct option_row {
-	const char *name;  /* "model" for --model */
-	char letter;       /* 'v' for -v; 0: none */
+	const char *name; /* "model" for --model */
+	char letter;      /* 'v' for -v; 0: none */
 	enum option_kind kind;
-	const char *value; /* what --help calls the value; NULL for a flag; "[=T]" for a period */
-	const char *help;  /* one line, the default in it */
-	size_t at;         /* offsetof() in the struct that is filled */
-	int64_t min, max;  /* a period's max: what it is where it is left out */
+	const char *value;          /* what --help calls the value; NULL for a flag; "[=T]" for a period */
+	const char *help;           /* one line, the default in it */
+	size_t at;                  /* offsetof() in the struct that is filled */
+	int64_t min, max;           /* a period's max: what it is where it is left out */
 	const char *const *choices; /* ends with NULL */
 };
 

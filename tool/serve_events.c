@@ -85,31 +85,20 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 	text_add(&t, "hark: serve: ");
 	switch (e->kind) {
 	case HARK_EVENT_READY:
-	case HARK_EVENT_OPEN:
-		return;
-	case HARK_EVENT_CLOSE:
-		close_words(&t, s, e);
-		break;
+	case HARK_EVENT_OPEN: return;
+	case HARK_EVENT_CLOSE: close_words(&t, s, e); break;
 	case HARK_EVENT_PAUSED:
 		text_add(&t, "accepting pauses: %s",
 		         e->error != 0 ? hark_strerror(e->error) : "as many connections as --max-conns");
 		break;
-	case HARK_EVENT_RESUMED:
-		text_add(&t, "accepting goes on");
-		break;
-	case HARK_EVENT_WORKER_UP:
-		text_add(&t, "worker %d up", (int)e->pid);
-		break;
+	case HARK_EVENT_RESUMED: text_add(&t, "accepting goes on"); break;
+	case HARK_EVENT_WORKER_UP: text_add(&t, "worker %d up", (int)e->pid); break;
 	case HARK_EVENT_WORKER_DOWN:
 		text_add(&t, "worker %d down: ", (int)e->pid);
 		add_status(&t, e->status);
 		break;
-	case HARK_EVENT_REFUSED:
-		text_add(&t, "refused: %s", hark_strerror(e->error));
-		break;
-	case HARK_EVENT_DRAINING:
-		text_add(&t, "draining: no more connections are accepted");
-		break;
+	case HARK_EVENT_REFUSED: text_add(&t, "refused: %s", hark_strerror(e->error)); break;
+	case HARK_EVENT_DRAINING: text_add(&t, "draining: no more connections are accepted"); break;
 	}
 	text_scrub(&t); /* a peer chooses the path that its unix socket is bound to */
 	(void)text_write_line(&t, 2);
@@ -118,9 +107,14 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 static const char *event_name(enum hark_event_kind kind)
 {
 	static const char *const names[] = {
-		[HARK_EVENT_READY] = "ready", [HARK_EVENT_OPEN] = "open", [HARK_EVENT_CLOSE] = "close",
-		[HARK_EVENT_PAUSED] = "paused", [HARK_EVENT_RESUMED] = "resumed", [HARK_EVENT_WORKER_UP] = "worker-up",
-		[HARK_EVENT_WORKER_DOWN] = "worker-down", [HARK_EVENT_DRAINING] = "draining",
+		[HARK_EVENT_READY] = "ready",
+		[HARK_EVENT_OPEN] = "open",
+		[HARK_EVENT_CLOSE] = "close",
+		[HARK_EVENT_PAUSED] = "paused",
+		[HARK_EVENT_RESUMED] = "resumed",
+		[HARK_EVENT_WORKER_UP] = "worker-up",
+		[HARK_EVENT_WORKER_DOWN] = "worker-down",
+		[HARK_EVENT_DRAINING] = "draining",
 		[HARK_EVENT_REFUSED] = "refused",
 	};
 

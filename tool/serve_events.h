@@ -10,10 +10,10 @@
 
 struct serve_events {
 	const struct verb *verb;
-	const char *box;     /* its name, or the program's path */
-	bool is_program;     /* the program moves the bytes: hark does not see how many */
-	bool verbose;        /* a line a connection, workers, pauses; otherwise only what went wrong */
-	bool json;           /* the same as JSON lines */
+	const char *box;              /* its name, or the program's path */
+	bool is_program;              /* the program moves the bytes: hark does not see how many */
+	bool verbose;                 /* a line a connection, workers, pauses; otherwise only what went wrong */
+	bool json;                    /* the same as JSON lines */
 	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
 	/* Workers that end now were asked to. Written once, while connections' threads read it and its neighbours above
 	 * (so it is not among them: compilers join their reads); it orders nothing else. */

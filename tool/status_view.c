@@ -57,8 +57,7 @@ static int64_t sum(const json_t *counts)
 	json_t *value;
 	uint64_t total = 0;
 
-	json_object_foreach((json_t *)counts, key, value)
-		total += (uint64_t)json_integer_value(value);
+	json_object_foreach((json_t *)counts, key, value) total += (uint64_t)json_integer_value(value);
 	return (int64_t)total;
 }
 
@@ -120,7 +119,7 @@ struct row {
 	char cell[COLUMNS][72];
 };
 
-#define CELL(r, column) (r)->cell[column], sizeof (r)->cell[column]
+#define CELL(r, column) (r)->cell[column], sizeof(r)->cell[column]
 
 /* The first one, and how many more there are. */
 static void format_pids(const json_t *workers, char *buf, size_t cap)
@@ -253,10 +252,12 @@ static void print_counts(const char *title, const json_t *counts, FILE *to)
 	int shown_already = 0;
 
 	fprintf(to, "  %-9s ", title);
-	json_object_foreach((json_t *)counts, key, value) {
+	json_object_foreach((json_t *)counts, key, value)
+	{
 		if (shown_already == 32)
 			break;
-		fprintf(to, "%s%s %" PRId64, shown_already++ > 0 ? ", " : "", control_clean(key, name, sizeof name), (int64_t)json_integer_value(value));
+		fprintf(to, "%s%s %" PRId64, shown_already++ > 0 ? ", " : "", control_clean(key, name, sizeof name),
+		        (int64_t)json_integer_value(value));
 	}
 	fputs(shown_already == 0 ? "-\n" : "\n", to);
 }
@@ -268,7 +269,8 @@ static void print_listen(const json_t *listen, FILE *to)
 
 	for (size_t i = 0; i < n && i < ROWS_MAX; i++) {
 		const char *s = json_string_value(json_array_get(listen, i));
-		fprintf(to, "  %-9s %s\n", i == 0 ? "listens" : "", control_clean(s != NULL ? s : "", address, sizeof address));
+		fprintf(to, "  %-9s %s\n", i == 0 ? "listens" : "",
+		        control_clean(s != NULL ? s : "", address, sizeof address));
 	}
 }
 
@@ -280,8 +282,9 @@ static void print_workers(const json_t *workers, FILE *to)
 		const json_t *w = json_array_get(workers, i);
 		char up[40];
 		format_span(control_real(w, "uptime_s"), up, sizeof up);
-		fprintf(to, "  %-9s pid %" PRId64 ", %" PRId64 " now, up %s%s\n", i == 0 ? "workers" : "", control_count(w, "pid"),
-		        control_count(w, "now"), up, json_is_true(json_object_get(w, "draining")) ? ", draining" : "");
+		fprintf(to, "  %-9s pid %" PRId64 ", %" PRId64 " now, up %s%s\n", i == 0 ? "workers" : "",
+		        control_count(w, "pid"), control_count(w, "now"), up,
+		        json_is_true(json_object_get(w, "draining")) ? ", draining" : "");
 	}
 	if (n == 0)
 		fputs("  workers   none\n", to);
@@ -296,20 +299,23 @@ void status_view_service(const struct status_view *v, FILE *to)
 	fprintf(to, "%s: %s\n", control_string(s, "name", a, sizeof a), control_string(s, "state", b, sizeof b));
 	if (control_string(s, "error", a, sizeof a)[0] != '\0')
 		fprintf(to, "  error     %s\n", a);
-	fprintf(to, "  box       %s, model %s\n", control_string(s, "box", a, sizeof a), control_string(s, "model", b, sizeof b));
+	fprintf(to, "  box       %s, model %s\n", control_string(s, "box", a, sizeof a),
+	        control_string(s, "model", b, sizeof b));
 	print_listen(json_object_get(s, "listen"), to);
 	print_workers(json_object_get(s, "workers"), to);
 	fprintf(to, "  total     %" PRId64 " accepted, %" PRId64 " closed, %" PRId64 " failed, %" PRId64 " now\n",
-	        control_count(s, "accepted"), control_count(s, "closed"), control_count(s, "failed"), control_count(s, "now"));
+	        control_count(s, "accepted"), control_count(s, "closed"), control_count(s, "failed"),
+	        control_count(s, "now"));
 	if (v->rates) {
 		format_rate(v, s, rate, sizeof rate);
 		fprintf(to, "  rate      %s a second\n", rate);
 	}
-	fprintf(to, "  bytes     %" PRId64 " in, %" PRId64 " out\n", control_count(s, "bytes_in"), control_count(s, "bytes_out"));
+	fprintf(to, "  bytes     %" PRId64 " in, %" PRId64 " out\n", control_count(s, "bytes_in"),
+	        control_count(s, "bytes_out"));
 	print_counts("refused", json_object_get(s, "refused"), to);
 	print_counts("held", json_object_get(s, "held"), to);
-	fprintf(to, "  started   %" PRId64 " workers, %" PRId64 " restarted, %" PRId64 " crashed\n", control_count(s, "starts"),
-	        control_count(s, "restarts"), control_count(s, "crashes"));
+	fprintf(to, "  started   %" PRId64 " workers, %" PRId64 " restarted, %" PRId64 " crashed\n",
+	        control_count(s, "starts"), control_count(s, "restarts"), control_count(s, "crashes"));
 	fprintf(to, "  log       %" PRId64 " lines lost\n", control_count(s, "log_dropped"));
 }
 

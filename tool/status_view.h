@@ -1,5 +1,5 @@
-/* status_view.h — what harkd answers to "status" made into text: a table of services, or all that is known of one. Pure: from
- * JSON, of which nothing is taken for granted, to a stream. */
+/* status_view.h — what harkd answers to "status" made into text: a table of services, or all that is known of one.
+ * Pure: from JSON, of which nothing is taken for granted, to a stream. */
 #ifndef STATUS_VIEW_H
 #define STATUS_VIEW_H
 

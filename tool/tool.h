@@ -29,13 +29,15 @@ struct verb {
 	const struct option_row *options; /* ends with a row whose name is NULL */
 	bool options_first;               /* options end at the first operand: what follows may be another program's */
 	void (*more)(FILE *to);           /* prints what is known only at run time at the end of --help; may be NULL */
-	int (*run)(const struct verb *self, int argc, char *argv[]); /* argv: what follows the name. Returns the exit code */
+	int (*run)(const struct verb *self, int argc,
+	           char *argv[]); /* argv: what follows the name. Returns the exit code */
 };
 
 /* The list ends with NULL. */
 extern const struct verb *const verbs[];
 
-extern const struct verb verb_call, verb_config, verb_daytime, verb_import, verb_loggedin, verb_ping, verb_serve, verb_time, verb_users;
+extern const struct verb verb_call, verb_config, verb_daytime, verb_import, verb_loggedin, verb_ping, verb_serve,
+	verb_time, verb_users;
 extern const struct verb verb_drain, verb_reload, verb_start, verb_status, verb_stop, verb_upgrade;
 
 /* Writes "hark: VERB: ..." and a newline to standard error, in one write(2), whatever stdio holds. Control characters

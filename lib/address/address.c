@@ -13,8 +13,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "hark.h"
 #include "base/why.h"
+#include "hark.h"
 
 #define LABEL_MAX 63 /* bytes, RFC 1035 section 2.3.4 */
 
@@ -24,14 +24,10 @@ static const struct scheme {
 	bool slashes; /* "://" follows, else ":" */
 	int family;   /* that the host must be of; 0: any */
 } schemes[] = {
-	{"tcp", HARK_TCP, true, AF_UNSPEC},
-	{"tcp4", HARK_TCP4, true, AF_INET},
-	{"tcp6", HARK_TCP6, true, AF_INET6},
-	{"udp", HARK_UDP, true, AF_UNSPEC},
-	{"udp4", HARK_UDP4, true, AF_INET},
-	{"udp6", HARK_UDP6, true, AF_INET6},
-	{"unix", HARK_UNIX, false, AF_UNIX},
-	{"unixgram", HARK_UNIXGRAM, false, AF_UNIX},
+	{"tcp", HARK_TCP, true, AF_UNSPEC},  {"tcp4", HARK_TCP4, true, AF_INET},
+	{"tcp6", HARK_TCP6, true, AF_INET6}, {"udp", HARK_UDP, true, AF_UNSPEC},
+	{"udp4", HARK_UDP4, true, AF_INET},  {"udp6", HARK_UDP6, true, AF_INET6},
+	{"unix", HARK_UNIX, false, AF_UNIX}, {"unixgram", HARK_UNIXGRAM, false, AF_UNIX},
 	{"fd", HARK_FD, false, AF_UNSPEC},
 };
 
@@ -99,13 +95,16 @@ static int parse_ipv6(const struct input *in, struct hark_address *a)
 		return bad(in, "host \"[%s]\" is link-local and needs a %%scope", a->host);
 	if (IN6_IS_ADDR_V4MAPPED(&six)) {
 		if (in->scheme->family == AF_INET6)
-			return bad(in, "host \"[%s]\" is not what %s asks for: it is an IPv4 address", a->host, in->scheme->name);
-		memset(a->host, 0, sizeof a->host); /* what a longer spelling left behind, so that equal addresses are equal bytes */
+			return bad(in, "host \"[%s]\" is not what %s asks for: it is an IPv4 address", a->host,
+			           in->scheme->name);
+		memset(a->host, 0, sizeof a->host); /* what a longer spelling left behind, so that equal addresses are
+		                                       equal bytes */
 		(void)inet_ntop(AF_INET, &six.s6_addr[12], a->host, sizeof a->host);
 		return 0;
 	}
 	if (in->scheme->family == AF_INET)
-		return bad(in, "host \"[%s]\" is not what %s asks for: it is an IPv6 address", a->host, in->scheme->name);
+		return bad(in, "host \"[%s]\" is not what %s asks for: it is an IPv6 address", a->host,
+		           in->scheme->name);
 	char kept[IF_NAMESIZE] = "";
 	if (scope != NULL)
 		(void)snprintf(kept, sizeof kept, "%s", scope);
@@ -155,7 +154,8 @@ static int parse_host(const struct input *in, struct hark_address *a, const char
 		return 0;
 	if (inet_pton(AF_INET, a->host, &four) == 1) {
 		if (in->scheme->family == AF_INET6)
-			return bad(in, "host \"%s\" is not what %s asks for: it is an IPv4 address", a->host, in->scheme->name);
+			return bad(in, "host \"%s\" is not what %s asks for: it is an IPv4 address", a->host,
+			           in->scheme->name);
 		return 0;
 	}
 	if (inet_aton(a->host, &four) != 0 || strspn(a->host, "0123456789.") == n)

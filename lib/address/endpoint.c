@@ -107,15 +107,17 @@ bool hark__endpoint_same(const struct hark_endpoint *a, const struct hark_endpoi
 		return false;
 	if (a->addr.ss_family == AF_UNIX) {
 		size_t n = unix_name_len(a);
-		return n == unix_name_len(b) &&
-		       memcmp(((const struct sockaddr_un *)&a->addr)->sun_path, ((const struct sockaddr_un *)&b->addr)->sun_path, n) == 0;
+		return n == unix_name_len(b) && memcmp(((const struct sockaddr_un *)&a->addr)->sun_path,
+		                                       ((const struct sockaddr_un *)&b->addr)->sun_path, n) == 0;
 	}
 	if (a->addr.ss_family == AF_INET) {
-		const struct sockaddr_in *x = (const struct sockaddr_in *)&a->addr, *y = (const struct sockaddr_in *)&b->addr;
+		const struct sockaddr_in *x = (const struct sockaddr_in *)&a->addr,
+					 *y = (const struct sockaddr_in *)&b->addr;
 		return x->sin_port == y->sin_port && x->sin_addr.s_addr == y->sin_addr.s_addr;
 	}
 	if (a->addr.ss_family == AF_INET6) {
-		const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)&a->addr, *y = (const struct sockaddr_in6 *)&b->addr;
+		const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)&a->addr,
+					  *y = (const struct sockaddr_in6 *)&b->addr;
 		return x->sin6_port == y->sin6_port && x->sin6_scope_id == y->sin6_scope_id &&
 		       memcmp(&x->sin6_addr, &y->sin6_addr, sizeof x->sin6_addr) == 0;
 	}
@@ -145,8 +147,8 @@ static int format_ip(const struct hark_endpoint *e, char *buf, size_t cap)
 	char host[HARK__HOST_TEXT];
 	bool six = e->addr.ss_family == AF_INET6;
 	hark__endpoint_host(e, host);
-	return snprintf(buf, cap, "%s://%s%s%s:%u", e->type == SOCK_DGRAM ? "udp" : "tcp", six ? "[" : "", host, six ? "]" : "",
-	                hark__endpoint_port(e));
+	return snprintf(buf, cap, "%s://%s%s%s:%u", e->type == SOCK_DGRAM ? "udp" : "tcp", six ? "[" : "", host,
+	                six ? "]" : "", hark__endpoint_port(e));
 }
 
 static int format_unix(const struct hark_endpoint *e, char *buf, size_t cap)

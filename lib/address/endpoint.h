@@ -8,7 +8,8 @@
 #include "hark.h"
 
 /* An Internet endpoint; addr is a struct in_addr or in6_addr by family. A v4-mapped IPv6 address becomes IPv4. */
-void hark__endpoint_ip(struct hark_endpoint *out, int type, int family, const void *addr, uint32_t scope, unsigned port);
+void hark__endpoint_ip(struct hark_endpoint *out, int type, int family, const void *addr, uint32_t scope,
+                       unsigned port);
 
 /* A unix endpoint; a name that begins with '@' is abstract. name is at most HARK_PATH_MAX bytes. */
 void hark__endpoint_unix(struct hark_endpoint *out, int type, const char *name);

@@ -12,7 +12,8 @@ int hark__fd_socket(int family, int type, int flags);
 
 int hark__fd_option(int fd, int level, int name, int value);
 
-/* SO_SNDBUF and SO_RCVBUF, each left alone where it is 0. Before connect or listen: the window's scale is agreed in the SYN. */
+/* SO_SNDBUF and SO_RCVBUF, each left alone where it is 0. Before connect or listen: the window's scale is agreed in the
+ * SYN. */
 int hark__fd_buffers(int fd, int send_bytes, int receive_bytes);
 
 /* Sets or clears O_NONBLOCK, in as few calls as it takes. */
@@ -26,8 +27,8 @@ int hark__fd_local(int fd, struct hark_endpoint *out);
 /* Whether an IPv6 socket takes IPv4 as well. */
 bool hark__fd_dual_stack(int fd);
 
-/* write(2), sendfile(2) and splice(2), whose flags have no MSG_NOSIGNAL, without the SIGPIPE: it is held back for the call, and
- * taken away if the call raised it. -1 and errno, as the calls themselves. */
+/* write(2), sendfile(2) and splice(2), whose flags have no MSG_NOSIGNAL, without the SIGPIPE: it is held back for the
+ * call, and taken away if the call raised it. -1 and errno, as the calls themselves. */
 ssize_t hark__fd_write(int fd, const void *buf, size_t n);
 ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n);
 ssize_t hark__fd_splice(int pipe, int out, size_t n); /* out is O_NONBLOCK */

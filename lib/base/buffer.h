@@ -1,7 +1,7 @@
 /* buffer.h — bytes on their way in or out of a connection: a flat buffer with a consumed head.
  *
- * Buffers of the common size come from a small pool of the thread's, warm and without a walk through malloc, so that a connection
- * holds one only while bytes are in it. A thread may give back what another one took. */
+ * Buffers of the common size come from a small pool of the thread's, warm and without a walk through malloc, so that a
+ * connection holds one only while bytes are in it. A thread may give back what another one took. */
 #ifndef HARK__BUFFER_H
 #define HARK__BUFFER_H
 
@@ -44,8 +44,8 @@ void hark__buffer_consume(struct hark__buffer *b, size_t n);
 
 #define HARK__SPILL_BYTES (256u << 10) /* more than any datagram at the system's default limits, unix(7) */
 
-/* The calling thread's own, for use within one call; NULL: no memory. Not thread-local itself: dlopen(3) has no room for so
- * much beside loop.h's static TLS. */
+/* The calling thread's own, for use within one call; NULL: no memory. Not thread-local itself: dlopen(3) has no room
+ * for so much beside loop.h's static TLS. */
 char *hark__buffer_spill(void);
 
 /* Gives the memory back, bytes or not. */

@@ -9,7 +9,9 @@ struct hark__list {
 	struct hark__list *next, *prev;
 };
 
-#define hark__container(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format off: it takes the minus for a sign */
+#define hark__container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+/* clang-format on */
 
 static inline void hark__list_init(struct hark__list *head)
 {

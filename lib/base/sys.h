@@ -17,13 +17,15 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+/* clang-format off: a table, a call a row */
 /* X(return type, name, parameters, the parameters' names: what a wrapper passes on) */
 #define HARK__SYS_CALLS(X) \
 	X(void *, malloc, (size_t n), (n)) \
 	X(void *, calloc, (size_t count, size_t n), (count, n)) \
 	X(void *, aligned_alloc, (size_t alignment, size_t n), (alignment, n)) \
 	X(void *, realloc, (void *old, size_t n), (old, n)) \
-	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset), (at, n, prot, flags, fd, offset)) \
+	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset), \
+	  (at, n, prot, flags, fd, offset)) \
 	X(int, munmap, (void *at, size_t n), (at, n)) \
 	X(int, mprotect, (void *at, size_t n, int prot), (at, n, prot)) \
 	X(int, madvise, (void *at, size_t n, int advice), (at, n, advice)) \
@@ -35,7 +37,8 @@
 	X(int, accept4, (int fd, struct sockaddr *peer, socklen_t *len, int flags), (fd, peer, len, flags)) \
 	X(ssize_t, recv, (int fd, void *buf, size_t n, int flags), (fd, buf, n, flags)) \
 	X(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags)) \
-	X(int, recvmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout), (fd, m, n, flags, timeout)) \
+	X(int, recvmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *timeout), \
+	  (fd, m, n, flags, timeout)) \
 	X(ssize_t, send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags)) \
 	X(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags)) \
 	X(int, sendmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags), (fd, m, n, flags)) \
@@ -43,29 +46,36 @@
 	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n)) \
 	X(ssize_t, pread, (int fd, void *buf, size_t n, off_t offset), (fd, buf, n, offset)) \
 	X(ssize_t, writev, (int fd, const struct iovec *iov, int n), (fd, iov, n)) \
-	X(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned flags), (in, in_at, out, out_at, n, flags)) \
+	X(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned flags), \
+	  (in, in_at, out, out_at, n, flags)) \
 	X(ssize_t, sendfile, (int out, int in, off_t *at, size_t n), (out, in, at, n)) \
 	X(int, shutdown, (int fd, int how), (fd, how)) \
 	X(int, close, (int fd), (fd)) \
 	X(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *len), (fd, level, name, value, len)) \
-	X(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len), (fd, level, name, value, len)) \
+	X(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len), \
+	  (fd, level, name, value, len)) \
 	X(int, getsockname, (int fd, struct sockaddr *at, socklen_t *len), (fd, at, len)) \
 	X(int, getpeername, (int fd, struct sockaddr *at, socklen_t *len), (fd, at, len)) \
 	X(int, fcntl, (int fd, int command, long arg), (fd, command, arg)) \
 	X(int, ioctl, (int fd, unsigned long request, void *arg), (fd, request, arg)) \
-	X(int, poll, (struct pollfd *p, nfds_t n, int timeout_ms), (p, n, timeout_ms)) \
-	X(int, ppoll, (struct pollfd *p, nfds_t n, const struct timespec *timeout, const sigset_t *mask), (p, n, timeout, mask)) \
+	X(int, poll, (struct pollfd * p, nfds_t n, int timeout_ms), (p, n, timeout_ms)) \
+	X(int, ppoll, (struct pollfd * p, nfds_t n, const struct timespec *timeout, const sigset_t *mask), \
+	  (p, n, timeout, mask)) \
 	X(int, epoll_create1, (int flags), (flags)) \
 	X(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event), (epfd, op, fd, event)) \
-	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms), (epfd, events, n, timeout_ms)) \
-	X(int, epoll_pwait2, (int epfd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask), (epfd, events, n, timeout, mask)) \
+	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms), \
+	  (epfd, events, n, timeout_ms)) \
+	X(int, epoll_pwait2, \
+	  (int epfd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask), \
+	  (epfd, events, n, timeout, mask)) \
 	X(int, eventfd, (unsigned value, int flags), (value, flags)) \
 	X(int, pipe2, (int fds[2], int flags), (fds, flags)) \
 	X(pid_t, fork, (void), ()) \
 	X(int, pidfd_open, (pid_t pid, unsigned flags), (pid, flags)) \
-	X(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options), (type, id, info, options)) \
+	X(int, waitid, (idtype_t type, id_t id, siginfo_t * info, int options), (type, id, info, options)) \
 	X(int, kill, (pid_t pid, int signal), (pid, signal)) \
-	X(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), (t, a, fn, arg)) \
+	X(int, pthread_create, (pthread_t * t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), \
+	  (t, a, fn, arg)) \
 	X(int, open, (const char *path, int flags), (path, flags)) \
 	X(int, flock, (int fd, int how), (fd, how)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
@@ -74,10 +84,11 @@
 	X(int, chmod, (const char *path, mode_t mode), (path, mode)) \
 	X(int, chown, (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
 
-#define HARK__SYS_MEMBER(type, name, params, args) type (*name) params;
+#define HARK__SYS_MEMBER(type, name, params, args) type(*name) params;
 struct hark__sys {
 	HARK__SYS_CALLS(HARK__SYS_MEMBER)
 };
+/* clang-format on */
 #undef HARK__SYS_MEMBER
 
 extern struct hark__sys hark__sys;

@@ -6,13 +6,14 @@
 
 #include <errno.h>
 
+#include "base/sys.h"
 #include "conn/conn.h"
 #include "conn/datagram.h"
-#include "loop/fiber.h"
 #include "conn/listen.h"
-#include "base/sys.h"
+#include "loop/fiber.h"
 
-/* Errors that accept(2) hands on from a connection's network, and a firewall's: this connection is lost, not the listener. */
+/* Errors that accept(2) hands on from a connection's network, and a firewall's: this connection is lost, not the
+ * listener. */
 static bool passing(int err)
 {
 	switch (err) {
@@ -26,10 +27,8 @@ static bool passing(int err)
 	case ENONET:
 	case EHOSTUNREACH:
 	case ENETUNREACH:
-	case ETIMEDOUT:
-		return true;
-	default:
-		return false;
+	case ETIMEDOUT: return true;
+	default: return false;
 	}
 }
 

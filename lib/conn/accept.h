@@ -4,8 +4,8 @@
 
 #include "hark.h"
 
-/* One stream connection. 0; -EAGAIN: none there; -EINTR: nothing but passing errors so far, ask again; -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: no room now; another -errno: the
- * listener is broken. Never waits. */
+/* One stream connection. 0; -EAGAIN: none there; -EINTR: nothing but passing errors so far, ask again; -EMFILE,
+ * -ENFILE, -ENOBUFS, -ENOMEM: no room now; another -errno: the listener is broken. Never waits. */
 int hark__accept_now(struct hark_listener *l, struct hark_conn **out);
 
 #endif

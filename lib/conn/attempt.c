@@ -15,11 +15,11 @@
 
 #include "address/endpoint.h"
 #include "address/fd.h"
-#include "conn/resolve.h"
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/resolve.h"
 
-#define RESERVED_LOWEST  512  /* rresvport(3) */
+#define RESERVED_LOWEST  512 /* rresvport(3) */
 #define RESERVED_HIGHEST 1023
 
 static bool is_unix(const struct hark_address *a)
@@ -59,8 +59,8 @@ static int parse_local(const struct hark_address *to, const char *text, struct h
 	return rc;
 }
 
-int hark__attempt_plan(struct hark__attempt_plan *plan, const struct hark_address *address, const struct hark_dial_opts *opts,
-                       int64_t deadline, struct hark_why *why)
+int hark__attempt_plan(struct hark__attempt_plan *plan, const struct hark_address *address,
+                       const struct hark_dial_opts *opts, int64_t deadline, struct hark_why *why)
 {
 	struct hark_address local;
 	plan->opts = opts;
@@ -76,7 +76,8 @@ int hark__attempt_plan(struct hark__attempt_plan *plan, const struct hark_addres
 		return rc;
 	}
 	if (opts->reserved_port && hark__endpoint_port(&plan->locals[0]) != 0) {
-		hark__why(why, "local address %s: it names a port, and a reserved port is asked for as well", opts->local);
+		hark__why(why, "local address %s: it names a port, and a reserved port is asked for as well",
+		          opts->local);
 		return -EINVAL;
 	}
 	plan->n_locals = rc;
@@ -94,7 +95,8 @@ static int set_options(int fd, const struct hark_endpoint *to, const struct hark
 	if (rc == 0 && o->keepalive)
 		rc = hark__fd_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	if (rc == 0 && ip && o->fast_open)
-		(void)hark__fd_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1); /* a kernel without it connects as always */
+		(void)hark__fd_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT,
+		                      1); /* a kernel without it connects as always */
 	if (rc == 0 && o->linger_s > 0) {
 		struct linger linger = {.l_onoff = 1, .l_linger = o->linger_s};
 		if (hark__sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) < 0)
@@ -137,7 +139,8 @@ static int bind_ip(int fd, const struct hark__attempt_plan *plan, const struct h
 	if (i < plan->n_locals)
 		at = plan->locals[i];
 	if (family == AF_INET6)
-		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1); /* attempts over IPv4 beside this one want the port too */
+		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+		                     1); /* attempts over IPv4 beside this one want the port too */
 	if (rc == 0 && plan->opts->reserved_port)
 		return bind_reserved(fd, at);
 	if (rc == 0 && hark__endpoint_port(&at) != 0)
@@ -154,14 +157,16 @@ static int bind_local(int fd, const struct hark__attempt_plan *plan, const struc
 	*step = "local address";
 	if (plan->n_locals > 0)
 		return bind_to(fd, &plan->locals[0]);
-	if (to->type == SOCK_DGRAM) { /* an abstract address of the kernel's choice, so that answers find us: unix(7), autobind */
+	if (to->type ==
+	    SOCK_DGRAM) { /* an abstract address of the kernel's choice, so that answers find us: unix(7), autobind */
 		const struct sockaddr any = {.sa_family = AF_UNIX};
 		return hark__sys.bind(fd, &any, sizeof any.sa_family) < 0 ? -errno : 0;
 	}
 	return 0;
 }
 
-/* The connection is made: from here on its descriptor is blocking, and forgotten by the engine that watched it connect. */
+/* The connection is made: from here on its descriptor is blocking, and forgotten by the engine that watched it connect.
+ */
 static int settle(struct hark_conn *c)
 {
 	hark__source_detach(&c->src);
@@ -213,7 +218,7 @@ int hark__attempt_begin(const struct hark__attempt_plan *plan, const struct hark
 	if (hark__sys.connect(fd, (const struct sockaddr *)&to->addr, to->len) == 0)
 		rc = settle(c);
 	else if (errno == EINPROGRESS || errno == EINTR) /* interrupted, it goes on by itself: connect(2) */
-		rc = hark__attempt_check(c);              /* on loopback the handshake is already over */
+		rc = hark__attempt_check(c);             /* on loopback the handshake is already over */
 	else
 		rc = -errno;
 	if (rc < 0 && rc != -EINPROGRESS)

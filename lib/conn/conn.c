@@ -12,16 +12,18 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "conn/datagram.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
-#include "base/sys.h"
 
-#define LINGER_QUIET_NS (2 * HARK_S)  /* input drained at the end: until the peer, which has all of ours, was silent for so long */
+#define LINGER_QUIET_NS \
+	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
-#define LINGER_TOTAL_NS (10 * HARK_S) /* … and no longer than this in all */
-#define UNTAKEN_ROUNDS  1000 /* batches of completions: more than a ring holds */
-#define FIRST_BYTE_NS   HARK_S        /* a connection that has not spoken yet when a drain begins may still do so for this long */
+#define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
+#define UNTAKEN_ROUNDS  1000            /* batches of completions: more than a ring holds */
+#define FIRST_BYTE_NS \
+	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
 static int64_t now_cheap(void)
 {
@@ -31,8 +33,8 @@ static int64_t now_cheap(void)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* The loop that had received these for c ends before c does. Without memory for them the stream is cut: a gap must not pass
- * unnoticed. */
+/* The loop that had received these for c ends before c does. Without memory for them the stream is cut: a gap must not
+ * pass unnoticed. */
 static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool end)
 {
 	struct hark_conn *c = hark__container(s, struct hark_conn, src);
@@ -131,12 +133,13 @@ int hark_conn_from_fd(int fd, struct hark_conn **out)
 	return 0;
 }
 
-/* Its caller may hand the descriptor on: what comes from now on is left in it. A receive that is under way ends as soon as the
- * kernel is asked; the loop's completions that wait before its own are worked off first. */
+/* Its caller may hand the descriptor on: what comes from now on is left in it. A receive that is under way ends as soon
+ * as the kernel is asked; the loop's completions that wait before its own are worked off first. */
 static void take_no_more(struct hark_conn *c)
 {
 	struct hark__engine *e = c->src.engine;
-	if (e == NULL || e->ops->stop_receiving == NULL || e->forked || hark__loop_self() == NULL || hark__loop_engine(hark__loop_self()) != e)
+	if (e == NULL || e->ops->stop_receiving == NULL || e->forked || hark__loop_self() == NULL ||
+	    hark__loop_engine(hark__loop_self()) != e)
 		return;
 	for (int i = 0; i < UNTAKEN_ROUNDS && e->ops->stop_receiving(e, &c->src) == -EINPROGRESS; i++)
 		(void)e->ops->wait(e, 0);
@@ -286,7 +289,8 @@ void hark_outcome(struct hark_conn *c, pid_t pid, int status)
 
 /* ---- request boundary ------------------------------------------------------------------------ */
 
-/* A drain has begun: what has already come is served, an idle connection ends, a new one may still speak for a moment. */
+/* A drain has begun: what has already come is served, an idle connection ends, a new one may still speak for a moment.
+ */
 static __attribute__((noinline)) ssize_t idle_draining(struct hark_conn *c)
 {
 	ssize_t n;
@@ -330,7 +334,8 @@ static ssize_t idle_wait(struct hark_conn *c)
 	if (on_loop)
 		hark__fiber_idles(true);
 	for (;;) {
-		n = c->bulk && hark__splice_receive_stopped(c) ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
+		n = c->bulk && hark__splice_receive_stopped(c) ? look(c)
+		                                               : hark__conn_fill(c, datagram ? events : 0, "idle");
 		if (n != -EAGAIN || datagram)
 			break;
 		n = hark__conn_wait_in(c, events, "idle");
@@ -377,13 +382,15 @@ int hark_shutdown(struct hark_conn *c, int directions)
 	return r;
 }
 
-/* 1: there is something to receive, or the peer may still be reading: silence only counts once it has all of ours. 0: no more. */
+/* 1: there is something to receive, or the peer may still be reading: silence only counts once it has all of ours. 0:
+ * no more. */
 static int await_peer(struct hark_conn *c)
 {
 	int unsent = 0, r = hark__conn_wait(c, HARK__IN, "end of stream");
 	if (r == 0)
 		return 1;
-	return r == -ETIMEDOUT && hark__conn_expired(c) == 0 && hark__sys.ioctl(c->src.fd, SIOCOUTQ, &unsent) == 0 && unsent > 0;
+	return r == -ETIMEDOUT && hark__conn_expired(c) == 0 && hark__sys.ioctl(c->src.fd, SIOCOUTQ, &unsent) == 0 &&
+	       unsent > 0;
 }
 
 /* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */

@@ -10,9 +10,9 @@
 #include <stdatomic.h>
 
 #include "base/buffer.h"
+#include "hark.h"
 #include "loop/engine.h"
 #include "loop/fiber.h"
-#include "hark.h"
 
 enum hark__conn_kind {
 	HARK__STREAM,   /* a stream socket */
@@ -21,31 +21,35 @@ enum hark__conn_kind {
 	HARK__FILE,     /* pipe, terminal, file: read(2) and write(2), poll(2) first */
 };
 
-struct hark__acceptor;   /* serve.h */
-struct hark__server; /* serve.h; the server that gave this connection, if one did */
-struct hark__reply;  /* datagram.h; where a HARK__REPLY's answers go */
+struct hark__acceptor; /* serve.h */
+struct hark__server;   /* serve.h; the server that gave this connection, if one did */
+struct hark__reply;    /* datagram.h; where a HARK__REPLY's answers go */
 
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
 	struct hark__source src; /* src.fd is the descriptor; -1: a HARK__REPLY, or handed away */
 	uint8_t kind;
-	bool eof : 1;            /* the end of the stream was read. The reader's, as the next two */
-	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
-	bool served : 1;         /* a server gave it: its waits end with a drain */
-	bool hurried : 1;        /* the reader's: it waits no longer than read_until */
-	bool bulk : 1;           /* the reader's, as the three below: splice.c. It has a pipe */
+	bool eof : 1;           /* the end of the stream was read. The reader's, as the next two */
+	bool have_datagram : 1; /* in holds one datagram, perhaps an empty one */
+	bool served : 1;        /* a server gave it: its waits end with a drain */
+	bool hurried : 1;       /* the reader's: it waits no longer than read_until */
+	bool bulk : 1;          /* the reader's, as the three below: splice.c. It has a pipe */
 	bool no_splice : 1;
 	uint8_t full_reads : 4;  /* in a row */
 	uint8_t short_moves : 4; /* in a row */
-	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in stream.c */
+	atomic_bool reading; /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in
+	                        stream.c */
 	atomic_bool writing;
-	atomic_bool out_lock;    /* guards out and write_error. The reader only tries it, and never waits while it has it */
-	atomic_bool waiting_in;  /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
-	atomic_bool was_reset;   /* a write was told so, and the kernel tells it once: a reader would take it for the end. Relaxed */
-	bool ending;             /* what is flushed now is the last before our end: it leaves together with it. The writer's */
-	int16_t write_error;     /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
-	_Atomic int64_t deadline; /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
-	_Atomic int64_t idle_ns;  /* 0: none. The same */
+	atomic_bool
+		out_lock; /* guards out and write_error. The reader only tries it, and never waits while it has it */
+	atomic_bool waiting_in; /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
+	atomic_bool was_reset; /* a write was told so, and the kernel tells it once: a reader would take it for the end.
+	                          Relaxed */
+	bool ending; /* what is flushed now is the last before our end: it leaves together with it. The writer's */
+	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
+	_Atomic int64_t
+		deadline;        /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
+	_Atomic int64_t idle_ns; /* 0: none. The same */
 
 	struct hark__buffer in, out;
 	uint64_t bytes_in, bytes_out;
@@ -54,16 +58,16 @@ struct hark_conn {
 	struct hark__server *server; /* NULL: none */
 	struct hark__reply *reply;
 	struct hark__acceptor *lent; /* serve_wait.c: the acceptor whose own socket this is; else NULL */
-	union {                  /* the peer as accept told it; family 0: not told, ask getpeername(2) */
+	union {                      /* the peer as accept told it; family 0: not told, ask getpeername(2) */
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
 		struct sockaddr any;
 	} peer;
-	pid_t pid;               /* hark_outcome() */
-	int64_t read_until;      /* the reader's own, beside the deadline */
-	int status;              /* hark_outcome() */
-	int ticket;              /* what admit() gave; -1: none. Good once served is set */
-	struct hark__list link;  /* in the server's list */
+	pid_t pid;              /* hark_outcome() */
+	int64_t read_until;     /* the reader's own, beside the deadline */
+	int status;             /* hark_outcome() */
+	int ticket;             /* what admit() gave; -1: none. Good once served is set */
+	struct hark__list link; /* in the server's list */
 	union {
 		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
 		int pipe[2];               /* once that is past; if bulk */
@@ -111,19 +115,21 @@ int hark__conn_expired(const struct hark_conn *c);
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. (stream.c) */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
-/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended with a
- * drain's beginning; -errno. */
+/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended
+ * with a drain's beginning; -errno. */
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
 
-/* splice.c. Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing of from is
- * buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP before anything moved: they
- * cannot be. With the reader's role of from, the writer's of to, and nothing in to->out. Frees the pipe. */
+/* splice.c. Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing
+ * of from is buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP
+ * before anything moved: they cannot be. With the reader's role of from, the writer's of to, and nothing in to->out.
+ * Frees the pipe. */
 void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
 ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
 void hark__splice_end(struct hark_conn *c);
 
-/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no more. */
+/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no
+ * more. */
 bool hark__splice_receive_stopped(struct hark_conn *c);
 
 /* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */

@@ -1,16 +1,16 @@
 /* copy.c — bulk data without the caller's hands: files to connections, connections to connections.
  *
- * sendfile(2) moves a file's pages straight to a socket. It has no flag to keep it from waiting, so the socket's O_NONBLOCK is set for
- * it, once; a connection that uses it is its owner's alone by then. Where the kernel cannot, a buffer does. Between sockets
- * a buffer does until there is much: splice.c. */
+ * sendfile(2) moves a file's pages straight to a socket. It has no flag to keep it from waiting, so the socket's
+ * O_NONBLOCK is set for it, once; a connection that uses it is its owner's alone by then. Where the kernel cannot, a
+ * buffer does. Between sockets a buffer does until there is much: splice.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 
-#include "conn/conn.h"
 #include "address/fd.h"
-#include "loop/fiber.h"
 #include "base/sys.h"
+#include "conn/conn.h"
+#include "loop/fiber.h"
 
 #define CHUNK     (64u << 10) /* bytes a copy moves at a time */
 #define SEND_MOST (1u << 30)  /* bytes of one sendfile(2) */

@@ -1,12 +1,12 @@
 /* datagram.c — datagram connections: connected ones, and single datagrams that a server answers.
  *
- * A served datagram is a connection that can be read once and whose writes are replies. It is received with the address it was
- * sent to (IP_PKTINFO, IPV6_RECVPKTINFO; set by listen.c) and answered from there, which a host with two addresses
- * needs, or its peers would drop the answers (RFC 1123 section 2.3). Under load datagrams come by recvmmsg(2) and replies
- * leave by sendmmsg(2).
+ * A served datagram is a connection that can be read once and whose writes are replies. It is received with the address
+ * it was sent to (IP_PKTINFO, IPV6_RECVPKTINFO; set by listen.c) and answered from there, which a host with two
+ * addresses needs, or its peers would drop the answers (RFC 1123 section 2.3). Under load datagrams come by recvmmsg(2)
+ * and replies leave by sendmmsg(2).
  *
- * A datagram socket belongs to one loop's thread; replies may be written and freed by other threads, and then are sent at once.
- * See udp_connect.c for datagrams that begin a flow. */
+ * A datagram socket belongs to one loop's thread; replies may be written and freed by other threads, and then are sent
+ * at once. See udp_connect.c for datagrams that begin a flow. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -14,9 +14,9 @@
 #include <string.h>
 
 #include "conn/conn.h"
-#include "loop/fiber.h"
-#include "conn/listen.h"
 #include "conn/datagram_socket.h"
+#include "conn/listen.h"
+#include "loop/fiber.h"
 
 #define GATHER_MOST 65507u /* bytes: the longest datagram over IPv4, RFC 768 and RFC 791; IPv6 takes a few more */
 
@@ -36,8 +36,8 @@ void hark__packet_info_get(struct msghdr *m, struct hark__reply *r)
 	}
 	if (!six)
 		return;
-	/* A dual-stack socket tells both of a datagram over IPv4. The mapped address is the header's own, which for a broadcast nothing
-	 * can be sent from; the other tells what to send from then, too. */
+	/* A dual-stack socket tells both of a datagram over IPv4. The mapped address is the header's own, which for a
+	 * broadcast nothing can be sent from; the other tells what to send from then, too. */
 	if (r->family == AF_INET && IN6_IS_ADDR_V4MAPPED(&r->at6.ipi6_addr))
 		memcpy(&r->at6.ipi6_addr.s6_addr[12], &r->at4.ipi_spec_dst, sizeof r->at4.ipi_spec_dst);
 	r->family = AF_INET6;
@@ -152,7 +152,8 @@ void hark__datagram_socket_gather(struct hark__datagram_socket *m, bool on)
 	atomic_store_explicit(&m->gather, on, memory_order_relaxed);
 }
 
-/* One that cannot be sent (its peer unreachable, say) is skipped: datagrams may be lost, their neighbours must not be. */
+/* One that cannot be sent (its peer unreachable, say) is skipped: datagrams may be lost, their neighbours must not be.
+ */
 void hark__datagram_socket_send(struct hark__datagram_socket *m)
 {
 	unsigned sent = 0;
@@ -214,8 +215,8 @@ int hark__reply_local(const struct hark__reply *r, struct hark_endpoint *out)
 	return 0;
 }
 
-static int gather_reply(struct hark__datagram_socket *m, const struct hark__reply *r, const struct iovec *iov, int count,
-                        size_t total)
+static int gather_reply(struct hark__datagram_socket *m, const struct hark__reply *r, const struct iovec *iov,
+                        int count, size_t total)
 {
 	char *copy = hark__sys.malloc(total + 1); /* never 0 bytes: NULL means failure */
 	if (copy == NULL)
@@ -285,7 +286,8 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, unsigned even
 		r = hark__conn_wait(c, events, doing);
 		if (r < 0)
 			return r;
-		if ((events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) && hark_drain_deadline() != HARK_FOREVER)
+		if ((events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
+		    hark_drain_deadline() != HARK_FOREVER)
 			return -EAGAIN;
 	}
 }
@@ -354,7 +356,8 @@ static int send_connected(struct hark_conn *c, const struct iovec *iov, int coun
 	}
 }
 
-/* The socket is shared with every other reply: no room in it is rare and brief, so it is asked for again rather than watched. */
+/* The socket is shared with every other reply: no room in it is rare and brief, so it is asked for again rather than
+ * watched. */
 static int send_patiently(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	for (int tries = 0;; tries++) {

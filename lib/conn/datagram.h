@@ -9,8 +9,9 @@
 struct hark__datagram_socket;
 struct hark__reply;
 
-/* A datagram listener's inside while it is served: receives batches, gathers replies. It has a descriptor of its own for the
- * same socket, so that replies can leave after the listener has closed. Counts its replies; closes with the last one. */
+/* A datagram listener's inside while it is served: receives batches, gathers replies. It has a descriptor of its own
+ * for the same socket, so that replies can leave after the listener has closed. Counts its replies; closes with the
+ * last one. */
 int hark__datagram_socket_open(const struct hark_listener *l, struct hark__datagram_socket **out);
 void hark__datagram_socket_close(struct hark__datagram_socket *m); /* the owner's share; NULL is fine */
 
@@ -20,8 +21,8 @@ int hark__datagram_socket_receive(struct hark__datagram_socket *m, unsigned max)
 /* Makes a connection of the i-th one received. -ENOMEM: it is dropped, as a full queue would drop it. */
 int hark__datagram_socket_take(struct hark__datagram_socket *m, unsigned i, struct hark_conn **out);
 
-/* While on, replies gather and leave with hark__datagram_socket_send() (or when a batch is full); else at once. On only while no other
- * thread writes replies. */
+/* While on, replies gather and leave with hark__datagram_socket_send() (or when a batch is full); else at once. On only
+ * while no other thread writes replies. */
 void hark__datagram_socket_gather(struct hark__datagram_socket *m, bool on);
 void hark__datagram_socket_send(struct hark__datagram_socket *m);
 

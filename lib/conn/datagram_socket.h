@@ -6,9 +6,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "conn/datagram.h"
 #include "base/list.h"
 #include "base/sys.h"
+#include "conn/datagram.h"
 
 #define HARK__DATAGRAM_MAX 65536u /* bytes: above any UDP payload */
 #define HARK__BATCH        32u    /* datagrams per recvmmsg(2) and sendmmsg(2) */
@@ -20,31 +20,32 @@ union hark__packet_info {
 };
 
 struct hark__reply {
-	struct hark__datagram_socket *box;    /* holds one reference */
-	struct sockaddr_storage peer; /* as the kernel gave it: a v4-mapped one stays mapped, for sending */
+	struct hark__datagram_socket *box; /* holds one reference */
+	struct sockaddr_storage peer;      /* as the kernel gave it: a v4-mapped one stays mapped, for sending */
 	socklen_t peer_len;
-	int family;                   /* of the packet information: AF_INET, AF_INET6, 0: none */
+	int family; /* of the packet information: AF_INET, AF_INET6, 0: none */
 	struct in_pktinfo at4;
 	struct in6_pktinfo at6;
-	bool truncated;               /* the datagram was longer than any buffer of ours */
-	struct hark__list flow;       /* in box->flows, once it is a flow */
-	int flow_fd;                  /* its socket; the connection's own */
+	bool truncated;         /* the datagram was longer than any buffer of ours */
+	struct hark__list flow; /* in box->flows, once it is a flow */
+	int flow_fd;            /* its socket; the connection's own */
 };
 
 struct hark__datagram_socket {
 	int fd;
-	struct hark_endpoint at;  /* where the listener is bound */
-	atomic_uint refs;         /* the owner's and one a reply; release on the last */
+	struct hark_endpoint at; /* where the listener is bound */
+	atomic_uint refs;        /* the owner's and one a reply; release on the last */
 	pthread_mutex_t flows_lock;
-	struct hark__list flows;  /* guarded by flows_lock: flows, so that one peer has one */
-	atomic_bool gather;       /* relaxed: read by threads that reply as well, but on only while none but the loop's own does */
+	struct hark__list flows; /* guarded by flows_lock: flows, so that one peer has one */
+	atomic_bool gather; /* relaxed: read by threads that reply as well, but on only while none but the loop's own
+	                       does */
 	unsigned n_in, n_out;
 	struct mmsghdr in[HARK__BATCH];
 	struct iovec in_iov[HARK__BATCH];
 	struct sockaddr_storage in_peer[HARK__BATCH];
 	union hark__packet_info in_info[HARK__BATCH];
 	struct mmsghdr out[HARK__BATCH];
-	struct iovec out_iov[HARK__BATCH];   /* each owns its bytes */
+	struct iovec out_iov[HARK__BATCH]; /* each owns its bytes */
 	struct sockaddr_storage out_peer[HARK__BATCH];
 	union hark__packet_info out_info[HARK__BATCH];
 	char data[HARK__BATCH][HARK__DATAGRAM_MAX]; /* untouched pages cost nothing */

@@ -17,17 +17,17 @@
 #include <string.h>
 
 #include "address/endpoint.h"
-#include "loop/fiber.h"
-#include "conn/listen.h"
-#include "conn/resolve.h"
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/listen.h"
+#include "conn/resolve.h"
+#include "loop/fiber.h"
 
 #define DEADLINE_NS      (30 * HARK_S)
 #define ATTEMPT_DELAY_NS (250 * HARK_MS) /* RFC 8305 section 5 */
 #define ADDRESSES_MAX    32              /* of a name, from which attempts are chosen */
-#define RETRY_FIRST_NS   HARK_MS         /* a unix server with a full backlog is tried again after this, then twice this … */
-#define RETRY_MOST_NS    (50 * HARK_MS)  /* … up to this */
+#define RETRY_FIRST_NS   HARK_MS /* a unix server with a full backlog is tried again after this, then twice this … */
+#define RETRY_MOST_NS    (50 * HARK_MS) /* … up to this */
 
 struct race {
 	const struct hark_endpoint *to;
@@ -38,8 +38,8 @@ struct race {
 	int64_t deadline, delay_ns, retry_ns;
 	int64_t next; /* when the next attempt is due */
 	struct hark_dial_report *report;
-	struct hark_conn *conns[HARK_ATTEMPTS_MAX];  /* NULL: ended */
-	const char *steps[HARK_ATTEMPTS_MAX];        /* what failed, where it was not the connect */
+	struct hark_conn *conns[HARK_ATTEMPTS_MAX]; /* NULL: ended */
+	const char *steps[HARK_ATTEMPTS_MAX];       /* what failed, where it was not the connect */
 };
 
 void hark__dial_interleave(const struct hark_endpoint in[], struct hark_endpoint out[], int n)
@@ -156,8 +156,8 @@ static int look_at_each(struct race *r, struct hark_conn **out)
 	return -EINPROGRESS;
 }
 
-/* How much an error tells of the peer, the more the lower. Refused: a host is there, nothing listens. Unreachable may be the
- * other family's lack of a route, and that a family is missing here says least. */
+/* How much an error tells of the peer, the more the lower. Refused: a host is there, nothing listens. Unreachable may
+ * be the other family's lack of a route, and that a family is missing here says least. */
 static int rank(int error)
 {
 	switch (error) {
@@ -204,8 +204,9 @@ static int run(struct race *r, struct hark_conn **out)
 	return rc;
 }
 
-int hark__dial_endpoints(const struct hark_endpoint to[], int n, const struct hark__attempt_plan *plan, int64_t deadline,
-                         struct hark_dial_report *report, int *told, const char **step, struct hark_conn **out)
+int hark__dial_endpoints(const struct hark_endpoint to[], int n, const struct hark__attempt_plan *plan,
+                         int64_t deadline, struct hark_dial_report *report, int *told, const char **step,
+                         struct hark_conn **out)
 {
 	struct race r = {
 		.to = to,
@@ -238,7 +239,8 @@ static int dial_fd(const char *address, const struct hark_address *a, struct har
 	int fd = a->fd >= 0 ? a->fd : hark__listen_fds_named(a->path);
 	int rc = fd >= 0 ? hark_conn_from_fd(fd, out) : -EBADF;
 	if (rc < 0)
-		hark__why(why, "dial %s: %s%s", address, hark_strerror(rc), fd < 0 ? " (LISTEN_FDNAMES has no such name)" : "");
+		hark__why(why, "dial %s: %s%s", address, hark_strerror(rc),
+		          fd < 0 ? " (LISTEN_FDNAMES has no such name)" : "");
 	return rc;
 }
 
@@ -251,8 +253,8 @@ static void explain(struct hark_why *why, const char *address, bool numeric, int
 	if (report->n > 1)
 		(void)snprintf(others, sizeof others, "; tried %d addresses", report->n);
 	bool needs_root = rc == -EACCES && step != NULL && strcmp(step, "reserved local port") == 0;
-	hark__why(why, "dial %s%s%s%s: %s%s%s%s%s", address, host[0] != '\0' ? " (" : "", host, host[0] != '\0' ? ")" : "",
-	          step != NULL ? step : "", step != NULL ? ": " : "", hark_strerror(rc),
+	hark__why(why, "dial %s%s%s%s: %s%s%s%s%s", address, host[0] != '\0' ? " (" : "", host,
+	          host[0] != '\0' ? ")" : "", step != NULL ? step : "", step != NULL ? ": " : "", hark_strerror(rc),
 	          needs_root ? " (it needs root or CAP_NET_BIND_SERVICE)" : "", others);
 }
 
@@ -263,8 +265,8 @@ struct room {
 };
 
 /* Look-up and race. */
-static int dial_address(const char *address, const struct hark_address *a, const struct hark_dial_opts *o, int64_t deadline,
-                        struct room *room, struct hark_conn **out)
+static int dial_address(const char *address, const struct hark_address *a, const struct hark_dial_opts *o,
+                        int64_t deadline, struct room *room, struct hark_conn **out)
 {
 	struct hark_dial_report *report = o->report != NULL ? o->report : &room->report;
 	struct hark__attempt_plan plan;

@@ -18,13 +18,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "conn/conn.h"
-#include "conn/datagram.h"
 #include "address/endpoint.h"
 #include "address/fd.h"
-#include "conn/resolve.h"
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/conn.h"
+#include "conn/datagram.h"
+#include "conn/resolve.h"
 
 #define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
 
@@ -84,8 +84,8 @@ static int want_pktinfo(int fd, int family)
 	return 0;
 }
 
-/* What is accepted inherits it. Small writes coalesce here: Nagle's algorithm (RFC 896) adds nothing but, with the peer's delayed
- * acknowledgements, 40 ms to an answer that leaves in more than one write. tcp(7) */
+/* What is accepted inherits it. Small writes coalesce here: Nagle's algorithm (RFC 896) adds nothing but, with the
+ * peer's delayed acknowledgements, 40 ms to an answer that leaves in more than one write. tcp(7) */
 static int no_delay(int fd)
 {
 	return hark__fd_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -259,13 +259,15 @@ static void explain(const struct making *m, int rc, const struct hark_endpoint *
 		(void)snprintf(hint, sizeof hint, "%s", m->hint.text);
 	else if (rc == -EADDRINUSE && port != 0)
 		(void)snprintf(hint, sizeof hint, "another process %s there: ss %s 'sport = :%u' tells which",
-		               at->type == SOCK_STREAM ? "listens" : "is", at->type == SOCK_STREAM ? "-ltnp" : "-lunp", port);
+		               at->type == SOCK_STREAM ? "listens" : "is", at->type == SOCK_STREAM ? "-ltnp" : "-lunp",
+		               port);
 	else if (rc == -EACCES && port != 0 && port < (lowest = lowest_free_port()))
 		(void)snprintf(hint, sizeof hint, "ports below %u need root or CAP_NET_BIND_SERVICE", lowest);
 	else if (rc == -EADDRNOTAVAIL)
 		(void)snprintf(hint, sizeof hint, "no interface here has this address");
-	hark__why(m->opts->why, "listen %s: %s%s%s%s%s%s", m->address, m->step != NULL ? m->step : "", m->step != NULL ? ": " : "",
-	          hark_strerror(rc), hint[0] != '\0' ? " (" : "", hint, hint[0] != '\0' ? ")" : "");
+	hark__why(m->opts->why, "listen %s: %s%s%s%s%s%s", m->address, m->step != NULL ? m->step : "",
+	          m->step != NULL ? ": " : "", hark_strerror(rc), hint[0] != '\0' ? " (" : "", hint,
+	          hint[0] != '\0' ? ")" : "");
 }
 
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out)
@@ -318,7 +320,8 @@ int hark_listener_address(const struct hark_listener *l, char *buf, size_t cap)
 	char text[HARK_ADDRESS_MAX];
 	if (!l->dual_stack)
 		return hark_endpoint_format(&l->at, buf, cap);
-	int n = snprintf(text, sizeof text, "%s://*:%u", l->type == SOCK_DGRAM ? "udp" : "tcp", hark__endpoint_port(&l->at));
+	int n = snprintf(text, sizeof text, "%s://*:%u", l->type == SOCK_DGRAM ? "udp" : "tcp",
+	                 hark__endpoint_port(&l->at));
 	if (n < 0 || (size_t)n >= cap)
 		return -ENOSPC;
 	memcpy(buf, text, (size_t)n + 1);

@@ -4,8 +4,8 @@
 
 #include <sys/stat.h>
 
-#include "loop/engine.h"
 #include "hark.h"
+#include "loop/engine.h"
 
 struct hark__datagram_socket; /* datagram.h */
 
@@ -19,7 +19,7 @@ struct hark_listener {
 	dev_t dev;               /* which file that was: only it is removed */
 	ino_t ino;
 	struct hark__datagram_socket *datagrams; /* hark_accept()'s, of a datagram listener; NULL until first used */
-	struct hark_conn *spare;       /* accept.c: what the next connection accepted becomes; NULL: none yet */
+	struct hark_conn *spare; /* accept.c: what the next connection accepted becomes; NULL: none yet */
 };
 
 /* What helps, beside an error's number. */
@@ -29,16 +29,16 @@ struct hark__hint {
 };
 
 /* listen_unix.c. Binds fd to a unix name; a path that a dead server left is replaced, then mode and owner are set.
- * May suspend shortly, where a path seems to be left. Fills *made with the new path's lstat(2) unless the name is abstract.
- * 0 or -errno; hint says more where there is more to say. What was made is removed on failure. */
+ * May suspend shortly, where a path seems to be left. Fills *made with the new path's lstat(2) unless the name is
+ * abstract. 0 or -errno; hint says more where there is more to say. What was made is removed on failure. */
 int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
                     struct hark__hint *hint);
 
 /* Takes the path of a unix endpoint away if it still is that file. */
 void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino);
 
-/* listen_fds.c: sd_listen_fds(3)'s protocol. A descriptor is taken once in the life of the process: later its number may be
- * somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. */
+/* listen_fds.c: sd_listen_fds(3)'s protocol. A descriptor is taken once in the life of the process: later its number
+ * may be somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. */
 int hark__listen_fds_named(const char *name);
 int hark__listen_fds_bound_to(const struct hark_endpoint *at);
 

@@ -13,7 +13,7 @@
 #include "address/fd.h"
 #include "conn/listen.h"
 
-#define FIRST_FD   3    /* SD_LISTEN_FDS_START */
+#define FIRST_FD       3    /* SD_LISTEN_FDS_START */
 #define LISTEN_FDS_MAX 4096 /* descriptors; what is above is not looked at */
 
 /* Two threads may ask for the same one; the exchange alone decides, and orders nothing else: relaxed. */
@@ -45,7 +45,8 @@ int hark_listen_fds(void)
 {
 	int n = count();
 	for (int i = 0; i < n; i++)
-		(void)hark__fd_cloexec(FIRST_FD + i); /* as sd_listen_fds(3) does; one that is not open shows when it is used */
+		(void)hark__fd_cloexec(FIRST_FD +
+		                       i); /* as sd_listen_fds(3) does; one that is not open shows when it is used */
 	return n;
 }
 

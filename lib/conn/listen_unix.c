@@ -3,12 +3,13 @@
  * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether
  * or not somebody listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server
  * between its bind(2) and its listen(2), so the question is put twice, a moment apart, and the file must be the
- * same one before it is removed. Between that look and unlink(2) another starter might replace it, even by a file of the same number; so
- * starters take turns, by a lock on the directory, which leaves nothing behind. What is not a socket is never touched.
+ * same one before it is removed. Between that look and unlink(2) another starter might replace it, even by a file of
+ * the same number; so starters take turns, by a lock on the directory, which leaves nothing behind. What is not a
+ * socket is never touched.
  *
- * Mode and owner are set between bind and listen: before anybody can connect; by a descriptor, as a link may be in the path's place by
- * then, where the directory is somebody else's. Names of users are looked up before
- * anything is made. Caller's thread or fiber; nothing is kept. */
+ * Mode and owner are set between bind and listen: before anybody can connect; by a descriptor, as a link may be in the
+ * path's place by then, where the directory is somebody else's. Names of users are looked up before anything is made.
+ * Caller's thread or fiber; nothing is kept. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -22,13 +23,14 @@
 
 #include "address/endpoint.h"
 #include "address/fd.h"
-#include "conn/listen.h"
 #include "base/sys.h"
+#include "conn/listen.h"
 
 #define SECOND_LOOK_NS (20 * HARK_MS) /* from bind to listen takes a server less, but for name services */
-#define LOCK_TRIES     200            /* of LOCK_PAUSE_NS each, then without: whoever else locks a directory may mean something else by it */
-#define LOCK_PAUSE_NS  (5 * HARK_MS)
-#define TRIES          3              /* binds; more would be a fight with another starter */
+#define LOCK_TRIES \
+	200 /* of LOCK_PAUSE_NS each, then without: whoever else locks a directory may mean something else by it */
+#define LOCK_PAUSE_NS (5 * HARK_MS)
+#define TRIES         3 /* binds; more would be a fight with another starter */
 
 struct owner {
 	uid_t uid; /* (uid_t)-1: left as it is */
@@ -56,7 +58,8 @@ static int find_id(const char *name, bool group, unsigned *out, struct hark__hin
 	else
 		(void)getpwnam_r(name, &user, space, sizeof space, &found_user);
 	if (found_group == NULL && found_user == NULL) {
-		(void)snprintf(hint->room, sizeof hint->room, "unix_owner: this machine has no %s \"%s\"", group ? "group" : "user", name);
+		(void)snprintf(hint->room, sizeof hint->room, "unix_owner: this machine has no %s \"%s\"",
+		               group ? "group" : "user", name);
 		hint->text = hint->room;
 		return -EINVAL;
 	}
@@ -100,8 +103,7 @@ static int probe(const struct hark_endpoint *at)
 	case 0:
 	case -EAGAIN:     /* its backlog is full */
 	case -EPROTOTYPE: /* it is of another type */
-	case -EPERM:      /* a datagram socket that is connected to somebody else */
-		return -EADDRINUSE;
+	case -EPERM: /* a datagram socket that is connected to somebody else */ return -EADDRINUSE;
 	default: return rc;
 	}
 }
@@ -205,8 +207,10 @@ static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hi
 	return rc;
 }
 
-/* through: the path by which what was opened with O_PATH can be changed; fchmod(2) and fchown(2) take no such descriptor. */
-static int set_mode_and_owner(const char *through, const struct hark_listen_opts *opts, const struct owner *owner, struct hark__hint *hint)
+/* through: the path by which what was opened with O_PATH can be changed; fchmod(2) and fchown(2) take no such
+ * descriptor. */
+static int set_mode_and_owner(const char *through, const struct hark_listen_opts *opts, const struct owner *owner,
+                              struct hark__hint *hint)
 {
 	if (opts->unix_mode != 0 && hark__sys.chmod(through, opts->unix_mode & 07777) < 0) {
 		hint->text = "unix_mode cannot be set";
@@ -225,7 +229,9 @@ static int find_made(const char *path, int *fd, struct stat *made)
 	*fd = hark__sys.open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (*fd < 0)
 		return -errno;
-	int rc = hark__sys.fstat(*fd, made) < 0 ? -errno : S_ISSOCK(made->st_mode) ? 0 : -EADDRINUSE; /* somebody was faster */
+	int rc = hark__sys.fstat(*fd, made) < 0 ? -errno
+	         : S_ISSOCK(made->st_mode)      ? 0
+	                                        : -EADDRINUSE; /* somebody was faster */
 	return rc < 0 ? hark__fd_fail(*fd, rc) : 0;
 }
 

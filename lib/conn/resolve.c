@@ -23,8 +23,8 @@
 #include <string.h>
 
 #include "address/endpoint.h"
-#include "loop/fiber.h"
 #include "base/sys.h"
+#include "loop/fiber.h"
 
 struct question {
 	char host[HARK_HOST_MAX + 1]; /* empty: only the service is asked for */
@@ -137,7 +137,8 @@ static int without_asking(const struct hark_address *a, enum hark__purpose purpo
 	struct in_addr four;
 	if (strcmp(a->host, "*") == 0) {
 		four.s_addr = htonl(purpose == HARK__TO_DIAL ? INADDR_LOOPBACK : INADDR_ANY);
-		hark__endpoint_ip(&e, type, AF_INET6, purpose == HARK__TO_DIAL ? &in6addr_loopback : &in6addr_any, 0, port);
+		hark__endpoint_ip(&e, type, AF_INET6, purpose == HARK__TO_DIAL ? &in6addr_loopback : &in6addr_any, 0,
+		                  port);
 		int count = add(out, 0, n, family, &e);
 		hark__endpoint_ip(&e, type, AF_INET, &four, 0, port);
 		return add(out, count, n, family, &e);
@@ -204,8 +205,8 @@ static int question_new(const struct hark_address *a, bool service_only, struct 
 	return 0;
 }
 
-/* How many of n places a family may take: of a name with more addresses than that, the family that comes first leaves up to half
- * of them to the other, or the one that works here might not be among them. */
+/* How many of n places a family may take: of a name with more addresses than that, the family that comes first leaves
+ * up to half of them to the other, or the one that works here might not be among them. */
 static int share(const struct addrinfo *answer, int family, int n)
 {
 	int others = 0;

@@ -1,25 +1,28 @@
-/* splice.c — bytes from one stream socket to another through a pipe: the kernel moves its pages and copies none of them.
+/* splice.c — bytes from one stream socket to another through a pipe: the kernel moves its pages and copies none of
+ * them.
  *
- * That takes two system calls and a pipe, so it pays only where much comes at a time. A connection whose reads filled the
- * buffer several times in a row is "in bulk", and gets a pipe; it gives it back when little came several times. Small exchanges,
- * and idle connections, never see one.
+ * That takes two system calls and a pipe, so it pays only where much comes at a time. A connection whose reads filled
+ * the buffer several times in a row is "in bulk", and gets a pipe; it gives it back when little came several times.
+ * Small exchanges, and idle connections, never see one.
  *
- * splice(2) waits on sockets unless their O_NONBLOCK is set, whatever its own flag says (that is for the pipe): so it is set, as
- * for hark_sendfile(). What a completion engine has taken in advance is passed on first.
+ * splice(2) waits on sockets unless their O_NONBLOCK is set, whatever its own flag says (that is for the pipe): so it
+ * is set, as for hark_sendfile(). What a completion engine has taken in advance is passed on first.
  *
  * The reader's and the writer's role are the caller's. A pipe is the reader's, and empty between two calls. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "conn/conn.h"
 #include "address/fd.h"
-#include "loop/fiber.h"
 #include "base/sys.h"
+#include "conn/conn.h"
+#include "loop/fiber.h"
 
-#define FULL_READS  4           /* in a row: from then on in bulk */
-#define SHORT_MOVES 8           /* in a row: no longer */
-#define PIPE_BYTES  (256 << 10) /* asked for; without leave, or beyond the user's share, it stays what it is: pipe(7) */
+#define FULL_READS  4 /* in a row: from then on in bulk */
+#define SHORT_MOVES 8 /* in a row: no longer */
+#define PIPE_BYTES \
+	(256 << 10) /* asked for; without leave, or beyond the user's share, it stays what it is: pipe(7) \
+	             */
 
 /* Frees the pipe. */
 void hark__splice_end(struct hark_conn *c)
@@ -56,7 +59,8 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
 	if (from->full_reads < FULL_READS)
 		return;
 	from->full_reads = 0;
-	if (from->no_splice || from->bulk || !fits(from) || !fits(to) || hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+	if (from->no_splice || from->bulk || !fits(from) || !fits(to) ||
+	    hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
 		return; /* without a pipe: a while later again */
 	(void)hark__sys.fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
 	from->pipe[0] = fds[0];
@@ -77,7 +81,8 @@ static ssize_t move_in(struct hark_conn *from)
 	if (!(hark__ready(&from->src) & HARK__IN))
 		return -EAGAIN;
 	do
-		n = hark__sys.splice(from->src.fd, NULL, from->pipe[1], NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		n = hark__sys.splice(from->src.fd, NULL, from->pipe[1], NULL, PIPE_BYTES,
+		                     SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n == 0)
 		return hark__conn_ended(from);

@@ -1,7 +1,8 @@
 /* stream.c — reading and writing. Every call tries first; where it would block it waits in hark__conn_wait().
  *
- * Sockets are left blocking and each call passes MSG_DONTWAIT: the O_NONBLOCK flag belongs to the open file description, which a
- * program on the other end of a fork shares, and io_uring never waits on descriptors that carry it.
+ * Sockets are left blocking and each call passes MSG_DONTWAIT: the O_NONBLOCK flag belongs to the open file
+ * description, which a program on the other end of a fork shares, and io_uring never waits on descriptors that carry
+ * it.
  *
  * After a short read the socket is known to be empty, so the next read waits at once and saves the call that would
  * say EAGAIN: with edge-triggered readiness, a later byte makes a later edge (epoll(7), question 9). Not where the
@@ -15,11 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "address/fd.h"
+#include "base/sys.h"
 #include "conn/conn.h"
 #include "conn/datagram.h"
-#include "address/fd.h"
 #include "loop/fiber.h"
-#include "base/sys.h"
 
 #define READ_DIRECT 512u /* reads of at least so many bytes go past the buffer */
 #define IOV_STACK   8    /* pieces of a writev that need no allocation */
@@ -93,8 +94,8 @@ static ssize_t send_file(struct hark_conn *c, const struct iovec *iov)
 	return done < 0 ? -errno : done;
 }
 
-/* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the kernel), so that both are
- * one segment, and one wake-up of the peer, instead of two. tcp(7) */
+/* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the
+ * kernel), so that both are one segment, and one wake-up of the peer, instead of two. tcp(7) */
 static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	ssize_t n;
@@ -191,7 +192,8 @@ static int flush_now(struct hark_conn *c)
 	return 0;
 }
 
-/* Waits until what the engine took has left. Who may not wait has it tried at least: it may not have come to that yet. */
+/* Waits until what the engine took has left. Who may not wait has it tried at least: it may not have come to that yet.
+ */
 static int await_sent(struct hark_conn *c)
 {
 	while (is_sending(c) && c->write_error == 0) {
@@ -250,7 +252,8 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 	do
 		n = receive_once(c, buf, cap);
 	while (n == -EINTR);
-	if (n == -EAGAIN || (n > 0 && (size_t)n < cap && c->kind == HARK__STREAM && c->src.engine != NULL && !(hark__ready(&c->src) & HARK__HUP)))
+	if (n == -EAGAIN || (n > 0 && (size_t)n < cap && c->kind == HARK__STREAM && c->src.engine != NULL &&
+	                     !(hark__ready(&c->src) & HARK__HUP)))
 		hark__ready_clear(&c->src, HARK__IN);
 	if (n > 0)
 		c->bytes_in += (uint64_t)n;
@@ -259,10 +262,10 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 	return n;
 }
 
-/* What was written must not stay behind while the reader waits for the answer to it. Never waits itself; what the kernel has no
- * room for now is seen to when there is: HARK__OUT is returned then. If the writer is at work just now, it sees
- * waiting_in when it is done. Errors are the writer's: a peer that has gone may still have left something to read. Not inlined:
- * the stack of who waits next is put aside whole. */
+/* What was written must not stay behind while the reader waits for the answer to it. Never waits itself; what the
+ * kernel has no room for now is seen to when there is: HARK__OUT is returned then. If the writer is at work just now,
+ * it sees waiting_in when it is done. Errors are the writer's: a peer that has gone may still have left something to
+ * read. Not inlined: the stack of who waits next is put aside whole. */
 static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 {
 	unsigned more = 0;
@@ -282,7 +285,8 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 	if (!(hark__ready(&c->src) & HARK__IN))
 		r = hark__conn_wait(c, events | more, doing);
 	put(c, &c->waiting_in, false);
-	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) && hark_drain_deadline() != HARK_FOREVER)
+	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
+	    hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;
 	return r;
 }
@@ -370,7 +374,8 @@ ssize_t hark_read(struct hark_conn *c, void *buf, size_t cap)
 	return n;
 }
 
-/* Buffers until n bytes are there. Returns how many are: fewer only at the end (0 in *end too) or with -errno in *end. */
+/* Buffers until n bytes are there. Returns how many are: fewer only at the end (0 in *end too) or with -errno in *end.
+ */
 static size_t gather(struct hark_conn *c, size_t n, ssize_t *end)
 {
 	*end = 1;
@@ -684,7 +689,9 @@ int hark_flush(struct hark_conn *c)
 {
 	if (hark_type(c) == SOCK_DGRAM)
 		return 0;
-	int r = take(c, &c->writing) ? 0 : -EBUSY; /* of a cancelled fiber, too: closing sends what can be sent without waiting */
+	int r = take(c, &c->writing)
+	                ? 0
+	                : -EBUSY; /* of a cancelled fiber, too: closing sends what can be sent without waiting */
 	if (r < 0)
 		return r;
 	lock_out(c);

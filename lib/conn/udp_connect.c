@@ -1,22 +1,22 @@
 /* udp_connect.c — a socket of its own for the peer of a datagram, with the datagram in its queue.
  *
- * UDP has no accept(2). A second socket, bound to the address that was asked and connected to the peer, gets all that the
- * peer sends from then on, since the kernel prefers the most exact match; but not what has come already. So it is first
- * connected to a helper socket of ours, which sends it the datagram, and then to the peer: what lies in the queue stays.
- * What falls into it from strangers between bind and connect is dropped: a datagram may always be lost, but must not turn
- * up in somebody else's flow.
+ * UDP has no accept(2). A second socket, bound to the address that was asked and connected to the peer, gets all that
+ * the peer sends from then on, since the kernel prefers the most exact match; but not what has come already. So it is
+ * first connected to a helper socket of ours, which sends it the datagram, and then to the peer: what lies in the queue
+ * stays. What falls into it from strangers between bind and connect is dropped: a datagram may always be lost, but must
+ * not turn up in somebody else's flow.
  *
- * A second datagram that the peer sent before its socket was there is handed over to it by the same way: the datagram socket keeps
- * a list of its flows. (Other workers, and children under the process model, have lists of their own: there a
- * burst of first datagrams may begin two.)
+ * A second datagram that the peer sent before its socket was there is handed over to it by the same way: the datagram
+ * socket keeps a list of its flows. (Other workers, and children under the process model, have lists of their own:
+ * there a burst of first datagrams may begin two.)
  *
  * The datagram socket's thread; under the thread model any. The socket is the connection's. */
 #include <errno.h>
 #include <string.h>
 
+#include "address/fd.h"
 #include "conn/conn.h"
 #include "conn/datagram.h"
-#include "address/fd.h"
 #include "conn/datagram_socket.h"
 
 /* A socket at the local address, free to bind beside others of its kind. */
@@ -82,8 +82,8 @@ static int connect_to(int fd, const struct hark_endpoint *to)
 	return r < 0 ? -errno : 0;
 }
 
-/* Drops what strangers sent to the new socket while it was bound and not yet connected: microseconds, and a datagram may
- * always be lost; in a stranger's flow it must not turn up. */
+/* Drops what strangers sent to the new socket while it was bound and not yet connected: microseconds, and a datagram
+ * may always be lost; in a stranger's flow it must not turn up. */
 static void empty(int fd)
 {
 	char byte;

@@ -1,10 +1,12 @@
-/* drain.c — hark_drain() and hark_retire(): async-signal-safe, and heard by every worker, thread and child of this process.
+/* drain.c — hark_drain() and hark_retire(): async-signal-safe, and heard by every worker, thread and child of this
+ * process.
  *
- * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read: readable
- * for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and looks at
- * the ones of the process that forked it and of the one before as well; so ending one child does not drain its parent, and a connection's
- * process hears of the service's drain also where the worker that forked it has died. Retiring is told by an eventfd of its own:
- * it concerns those alone who accept, and who waits for a drain must not be woken by it.
+ * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read:
+ * readable for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and
+ * looks at the ones of the process that forked it and of the one before as well; so ending one child does not drain its
+ * parent, and a connection's process hears of the service's drain also where the worker that forked it has died.
+ * Retiring is told by an eventfd of its own: it concerns those alone who accept, and who waits for a drain must not be
+ * woken by it.
  *
  * Any thread; hark_drain() also in signal handlers. */
 #include "loop/drain.h"
@@ -16,15 +18,16 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
-#include "hark.h"
 #include "base/sys.h"
+#include "hark.h"
 
 struct state {
-	_Atomic int64_t until; /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
-	atomic_bool retired;   /* seq_cst, likewise */
+	_Atomic int64_t
+		until;       /* HARK_FOREVER: no drain. seq_cst: read after the eventfd told, by other processes too */
+	atomic_bool retired; /* seq_cst, likewise */
 };
 
-static struct state first = {.until = HARK_FOREVER};      /* before the first serve, so that an early signal is not lost */
+static struct state first = {.until = HARK_FOREVER}; /* before the first serve, so that an early signal is not lost */
 static _Atomic(struct state *) own = &first;
 static struct state *upstream, *far_upstream;
 static _Atomic int own_fd = -1, own_retire_fd = -1;
@@ -49,7 +52,9 @@ static void tell(int fd)
 void hark_drain(int64_t grace_ns)
 {
 	int saved = errno; /* the interrupted code's */
-	shorten(atomic_load(&own), hark_after(grace_ns < 0 ? 0 : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2 : grace_ns));
+	shorten(atomic_load(&own), hark_after(grace_ns < 0                  ? 0
+	                                      : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2
+	                                                                    : grace_ns));
 	tell(atomic_load(&own_fd));
 	errno = saved;
 }
@@ -148,7 +153,8 @@ static void empty(int fd)
 		;
 }
 
-/* Takes back what the descriptors tell of a drain that is over. With lock. A drain that begins meanwhile is told again. */
+/* Takes back what the descriptors tell of a drain that is over. With lock. A drain that begins meanwhile is told again.
+ */
 static void untell(void)
 {
 	empty(atomic_load(&own_fd));
@@ -193,7 +199,8 @@ void hark__drain_forked(void)
 	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
 	serving = 1;
 	if (renew(NULL) < 0)
-		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service too */
+		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service
+		           too */
 	if (far_upstream_fd >= 0)
 		(void)hark__sys.close(far_upstream_fd);
 	if (upstream_retire_fd >= 0)

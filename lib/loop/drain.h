@@ -1,4 +1,5 @@
-/* drain.h — the state of a drain, or of retiring, shared by a process, its workers and their children. Floor 3; see drain.c. */
+/* drain.h — the state of a drain, or of retiring, shared by a process, its workers and their children. Floor 3; see
+ * drain.c. */
 #ifndef HARK__DRAIN_H
 #define HARK__DRAIN_H
 
@@ -11,8 +12,8 @@
 /* When the drain's grace ends, here or in a process that this one comes from; HARK_FOREVER: none has begun. */
 int64_t hark__drain_until(void);
 
-/* The descriptor that becomes, and stays, readable when this process drains; the same of the process that forked it, and of the one
- * that forked that; -1: there is none. */
+/* The descriptor that becomes, and stays, readable when this process drains; the same of the process that forked it,
+ * and of the one that forked that; -1: there is none. */
 void hark__drain_fds(int fds[HARK__DRAIN_FDS]);
 
 /* Fills in what poll(2) needs to notice a drain's beginning; returns how many of the places. */
@@ -24,7 +25,8 @@ bool hark__drain_has_upstream(void);
 /* Whether this process, or the one that forked it, accepts no more. */
 bool hark__retired(void);
 
-/* The descriptor that becomes, and stays, readable when this process retires, or -errno; the same of the process that forked it, or -1. */
+/* The descriptor that becomes, and stays, readable when this process retires, or -errno; the same of the process that
+ * forked it, or -1. */
 int hark__retire_fd(void);
 int hark__retire_upstream_fd(void);
 

@@ -1,16 +1,16 @@
-/* drain_watch.c — drains, for the loop that a served box makes for fibers of its own where it has none: on a thread, in a child, or
- * called in place.
+/* drain_watch.c — drains, for the loop that a served box makes for fibers of its own where it has none: on a thread, in
+ * a child, or called in place.
  *
- * The server's loop hears of a drain as a server. Such a loop is nobody else's: without this its fibers would hear neither of
- * the drain's beginning (HARK__DRAIN) nor of its end, which cuts every wait of a box by -ECANCELED as wait.c does for boxes
- * that wait in poll(2).
+ * The server's loop hears of a drain as a server. Such a loop is nobody else's: without this its fibers would hear
+ * neither of the drain's beginning (HARK__DRAIN) nor of its end, which cuts every wait of a box by -ECANCELED as wait.c
+ * does for boxes that wait in poll(2).
  *
  * The loop's thread. The descriptors are drain.c's. */
 #include <errno.h>
 
+#include "hark.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
-#include "hark.h"
 #include "loop/loop.h"
 
 #define TICK_NS (50 * HARK_MS) /* while draining: how soon a shortened grace is seen */

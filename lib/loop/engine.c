@@ -23,7 +23,8 @@ static bool uring_is_tried(void)
 {
 	struct utsname u;
 	unsigned major, minor;
-	return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 12));
+	return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 12));
 }
 
 static bool valgrind_runs(void)
@@ -35,8 +36,8 @@ static bool valgrind_runs(void)
 #endif
 }
 
-/* By what bench/run echo and engines measure: io_uring, epoll, poll. Whatever keeps io_uring from being used here (a container that
- * forbids it, a limit), epoll does without it. */
+/* By what bench/run echo and engines measure: io_uring, epoll, poll. Whatever keeps io_uring from being used here (a
+ * container that forbids it, a limit), epoll does without it. */
 static int open_best(struct hark__engine **out)
 {
 	if (uring_is_tried() && !valgrind_runs() && hark__engine_uring.open(out) == 0)

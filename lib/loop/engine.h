@@ -4,8 +4,8 @@
  * engine->wake(waiter), which the loop sets, and which only queues. So nothing is run, and no source detached,
  * while an engine walks its events.
  *
- * One thread: the loop's. The engine owns its own descriptors; sources belong to whoever embeds them, and are detached before their
- * descriptor is closed. */
+ * One thread: the loop's. The engine owns its own descriptors; sources belong to whoever embeds them, and are detached
+ * before their descriptor is closed. */
 #ifndef HARK__ENGINE_H
 #define HARK__ENGINE_H
 
@@ -19,7 +19,8 @@
 /* Readiness, as bits of hark__source.ready and arguments of arm. */
 #define HARK__IN  1u
 #define HARK__OUT 2u
-#define HARK__HUP 4u /* the peer ended, an error is pending or urgent data came: never infer "drained" from a short read */
+#define HARK__HUP \
+	4u /* the peer ended, an error is pending or urgent data came: never infer "drained" from a short read */
 
 struct hark__waiter {
 	struct hark__waiter *next;          /* in the loop's ready queue; NULL: in none */
@@ -30,17 +31,18 @@ struct hark__engine;
 
 struct hark__source {
 	int fd;
-	_Atomic uint8_t ready;        /* HARK__ bits: what a call may find; a call that would block clears its bit */
-	/* Outside a loop reader and writer may be two threads, and either may come to set O_NONBLOCK: hark__splice_note(). A byte each, as
-	 * neighbours in one would be written together. Which of the two is seen first decides nothing: no order is needed. */
-	atomic_bool stream;           /* a stream socket whose bytes a completion engine may take in advance */
-	atomic_bool nonblock;         /* the description has O_NONBLOCK: completions cannot be used on it */
-	bool sending;                 /* bytes that the engine took to send are under way: others must not overtake them. The loop's */
-	struct hark__engine *engine;  /* the one it is attached to; NULL: none */
+	_Atomic uint8_t ready; /* HARK__ bits: what a call may find; a call that would block clears its bit */
+	/* Outside a loop reader and writer may be two threads, and either may come to set O_NONBLOCK:
+	 * hark__splice_note(). A byte each, as neighbours in one would be written together. Which of the two is seen
+	 * first decides nothing: no order is needed. */
+	atomic_bool stream;   /* a stream socket whose bytes a completion engine may take in advance */
+	atomic_bool nonblock; /* the description has O_NONBLOCK: completions cannot be used on it */
+	bool sending; /* bytes that the engine took to send are under way: others must not overtake them. The loop's */
+	struct hark__engine *engine;   /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
 	union {
-		uint32_t index;       /* engine_poll, engine_epoll: its place among the sources */
-		void *op;             /* engine_uring: the operations under way */
+		uint32_t index; /* engine_poll, engine_epoll: its place among the sources */
+		void *op;       /* engine_uring: the operations under way */
 	};
 };
 
@@ -51,23 +53,26 @@ struct hark__engine_ops {
 	void (*close)(struct hark__engine *e);
 	/* Closes the engine's descriptors in a forked child without disturbing the parent, and frees nothing else. */
 	void (*forked)(struct hark__engine *e);
-	/* Sees to it that s->in / s->out are woken, and s->ready set, once the events come; attaches s if need be. Readiness that
-	 * is already there counts. -errno: s cannot be watched (-EPERM: a regular file, always ready). */
+	/* Sees to it that s->in / s->out are woken, and s->ready set, once the events come; attaches s if need be.
+	 * Readiness that is already there counts. -errno: s cannot be watched (-EPERM: a regular file, always ready).
+	 */
 	int (*arm)(struct hark__engine *e, struct hark__source *s, unsigned events);
 	/* Forgets s: no event touches it after the return. */
 	void (*detach)(struct hark__engine *e, struct hark__source *s);
 	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0 or -errno. */
 	int (*wait)(struct hark__engine *e, int64_t timeout_ns);
-	/* Completion engines alone, NULL elsewhere: takes what has already arrived for s. > 0 bytes, 0 at the end, -EAGAIN: nothing
-	 * yet (arm and wait), or -errno. */
+	/* Completion engines alone, NULL elsewhere: takes what has already arrived for s. > 0 bytes, 0 at the end,
+	 * -EAGAIN: nothing yet (arm and wait), or -errno. */
 	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
 	/* Bytes that have arrived for s and were not taken. */
 	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
-	/* The same: from now on nothing is taken in advance for s while much comes at a time, or nobody reads. 0: so it is, and what was
-	 * taken has been read. 1: some of it has not. -EINPROGRESS: what is under way ends in one of the next waits. */
+	/* The same: from now on nothing is taken in advance for s while much comes at a time, or nobody reads. 0: so it
+	 * is, and what was taken has been read. 1: some of it has not. -EINPROGRESS: what is under way ends in one of
+	 * the next waits. */
 	int (*stop_receiving)(struct hark__engine *e, struct hark__source *s);
-	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until that was tried, then
-	 * HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is not one for it. */
+	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until
+	 * that was tried, then HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room,
+	 * or s is not one for it. */
 	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
 	/* While s->sending: how many they are. */
 	size_t (*sending)(struct hark__engine *e, const struct hark__source *s);
@@ -77,7 +82,7 @@ struct hark__engine {
 	const struct hark__engine_ops *ops;
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
-	bool forked;                  /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
+	bool forked; /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
@@ -125,12 +130,12 @@ static inline void hark__source_left(struct hark__source *s)
 	hark__ready_set(s, HARK__IN | HARK__OUT);
 }
 
-/* A completion engine closes with n bytes (n may be 0), and the end of the stream after them or not, that had arrived for s and were
- * not yet taken: they go to whoever embeds s. Set by conn.c, whose connections alone are streams. */
+/* A completion engine closes with n bytes (n may be 0), and the end of the stream after them or not, that had arrived
+ * for s and were not yet taken: they go to whoever embeds s. Set by conn.c, whose connections alone are streams. */
 extern void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
 
-/* What ops->send took and could not send: error < 0: these n bytes are lost; 0: there was no room, and they come before whatever else
- * is to be sent. Set likewise. */
+/* What ops->send took and could not send: error < 0: these n bytes are lost; 0: there was no room, and they come before
+ * whatever else is to be sent. Set likewise. */
 extern void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 /* Detaches s if it is attached to an engine of this process. */

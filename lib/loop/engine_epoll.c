@@ -1,14 +1,14 @@
-/* engine_epoll.c — the epoll(7) engine: one edge-triggered registration a descriptor, made when somebody first waits there and
- * kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
+/* engine_epoll.c — the epoll(7) engine: one edge-triggered registration a descriptor, made when somebody first waits
+ * there and kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
  *
  * One thread: the loop's. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "loop/engine.h"
-#include "hark.h"
 #include "base/sys.h"
+#include "hark.h"
+#include "loop/engine.h"
 
 #define BATCH 512 /* events taken at once: as many as wait, so that the kernel is asked seldom */
 #define AHEAD 4   /* events */
@@ -16,7 +16,7 @@
 struct epoll_engine {
 	struct hark__engine e;
 	int fd;
-	bool no_pwait2; /* the kernel is older than 5.11: milliseconds it is */
+	bool no_pwait2;                /* the kernel is older than 5.11: milliseconds it is */
 	struct hark__source **sources; /* the registered ones, each at its index: to be let go when the engine closes */
 	uint32_t n, cap;
 	struct epoll_event events[BATCH];
@@ -87,7 +87,8 @@ static int arm_epoll(struct hark__engine *e, struct hark__source *s, unsigned ev
 	return 0;
 }
 
-/* Always by name: a program that was given a copy of the descriptor would keep the registration alive after our close. */
+/* Always by name: a program that was given a copy of the descriptor would keep the registration alive after our close.
+ */
 static void detach_epoll(struct hark__engine *e, struct hark__source *s)
 {
 	struct epoll_engine *m = mine(e);
@@ -122,7 +123,8 @@ static int wait_once(struct epoll_engine *m, int64_t timeout_ns)
 	return hark__sys.epoll_wait(m->fd, m->events, BATCH, ms > 60000 ? 60000 : (int)ms);
 }
 
-/* The sources of a large batch, and then who waits for them, are fetched some events ahead: see fetch_ahead() in fiber.c. */
+/* The sources of a large batch, and then who waits for them, are fetched some events ahead: see fetch_ahead() in
+ * fiber.c. */
 static inline __attribute__((always_inline)) void fetch_ahead(const struct epoll_engine *m, int i, int n)
 {
 	if (i + 2 * AHEAD < n)

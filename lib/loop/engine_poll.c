@@ -1,13 +1,13 @@
-/* engine_poll.c — the portable engine, on poll(2): a flat array of what is waited for, scanned at every wait. For systems
- * without the other two, and as their measure. Interest lasts until the event comes or the source is detached.
+/* engine_poll.c — the portable engine, on poll(2): a flat array of what is waited for, scanned at every wait. For
+ * systems without the other two, and as their measure. Interest lasts until the event comes or the source is detached.
  *
  * One thread: the loop's. */
 #include <errno.h>
 #include <stdlib.h>
 
-#include "loop/engine.h"
-#include "hark.h"
 #include "base/sys.h"
+#include "hark.h"
+#include "loop/engine.h"
 
 struct poll_engine {
 	struct hark__engine e;
@@ -72,7 +72,8 @@ static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned eve
 		m->fds[s->index] = (struct pollfd){.fd = s->fd};
 	}
 	m->fds[s->index].fd = s->fd;
-	m->fds[s->index].events |= (short)((events & HARK__IN ? POLLIN | POLLRDHUP : 0) | (events & HARK__OUT ? POLLOUT : 0));
+	m->fds[s->index].events |= (short)((events & HARK__IN ? POLLIN | POLLRDHUP : 0) |
+	                                   (events & HARK__OUT ? POLLOUT : 0));
 	return 0;
 }
 
@@ -85,8 +86,8 @@ static void detach_poll(struct hark__engine *e, struct hark__source *s)
 	m->sources[s->index]->index = s->index;
 }
 
-/* Interest is spent once the event has come, so that nobody's readiness spins the loop; a descriptor without interest is
- * not even polled for errors (negative: ignored). */
+/* Interest is spent once the event has come, so that nobody's readiness spins the loop; a descriptor without interest
+ * is not even polled for errors (negative: ignored). */
 static void spend(struct pollfd *p, unsigned bits)
 {
 	if (bits & HARK__IN)

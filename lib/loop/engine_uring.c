@@ -1,23 +1,24 @@
 /* engine_uring.c — the io_uring engine: what is read from streams comes by itself, everything else by one-shot polls.
  *
- * A TCP stream that somebody waits to read gets one multishot receive: from then on each arrival is put into a buffer of a ring that
- * all connections share, and told with everybody else's in one system call. Reading takes it from there. An idle
- * connection holds no buffer. Two bounds keep a peer that sends without being read from taking them all: its receive is cancelled
- * once QUEUE_MAX bytes of it wait, and where the ring has run dry, reading falls back to recv(2). Bytes keep their order as recv(2)
- * is used only when no receive is under way and nothing is queued.
+ * A TCP stream that somebody waits to read gets one multishot receive: from then on each arrival is put into a buffer
+ * of a ring that all connections share, and told with everybody else's in one system call. Reading takes it from there.
+ * An idle connection holds no buffer. Two bounds keep a peer that sends without being read from taking them all: its
+ * receive is cancelled once QUEUE_MAX bytes of it wait, and where the ring has run dry, reading falls back to recv(2).
+ * Bytes keep their order as recv(2) is used only when no receive is under way and nothing is queued.
  *
- * Who reads a lot at a time gains nothing by that, and pays for a copy more: its receive is cancelled, and reading is by poll and recv(2)
- * until little comes again.
+ * Who reads a lot at a time gains nothing by that, and pays for a copy more: its receive is cancelled, and reading is
+ * by poll and recv(2) until little comes again.
  *
- * What a reader has written before it waits, if it is short, is copied to a slot of the engine's and sent together with everybody
- * else's, in the system call that the loop makes anyway. It is tried once: what there is no room for goes back. (Left to wait in the ring it
- * would hold its slot, end up half sent where it is cancelled, and take a reset's error from the reader, to whom the stream would
- * then seem to end in order.) So the few slots are free again once the kernel was asked. Where none is, and for all other writing,
- * send(2) is tried at once as everywhere.
- * Accepting is by poll and accept4(2): a multishot accept would take connections that max_conns, a pause or a drain
- * want to leave in the backlog.
+ * What a reader has written before it waits, if it is short, is copied to a slot of the engine's and sent together with
+ * everybody else's, in the system call that the loop makes anyway. It is tried once: what there is no room for goes
+ * back. (Left to wait in the ring it would hold its slot, end up half sent where it is cancelled, and take a reset's
+ * error from the reader, to whom the stream would then seem to end in order.) So the few slots are free again once the
+ * kernel was asked. Where none is, and for all other writing, send(2) is tried at once as everywhere. Accepting is by
+ * poll and accept4(2): a multishot accept would take connections that max_conns, a pause or a drain want to leave in
+ * the backlog.
  *
- * One thread: the ring is IORING_SETUP_SINGLE_ISSUER. Kernel 6.1 at least; -ENOSYS where it is older or forbids io_uring. */
+ * One thread: the ring is IORING_SETUP_SINGLE_ISSUER. Kernel 6.1 at least; -ENOSYS where it is older or forbids
+ * io_uring. */
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
@@ -26,42 +27,42 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-#include "loop/engine.h"
-#include "hark.h"
-#include "loop/loop.h"
 #include "base/sys.h"
+#include "hark.h"
+#include "loop/engine.h"
+#include "loop/loop.h"
 
 #define SQ_ENTRIES   1024u
 #define CQ_ENTRIES   8192u
-#define BUFFERS      512u          /* of the shared ring; a power of two */
-#define BUFFER_BYTES 2048u         /* each: together they fit a second-level cache */
+#define BUFFERS      512u  /* of the shared ring; a power of two */
+#define BUFFER_BYTES 2048u /* each: together they fit a second-level cache */
 #define RING_BYTES   (BUFFERS * sizeof(struct io_uring_buf))
 #define SHARED_BYTES (RING_BYTES + (size_t)(BUFFERS + SLOTS) * BUFFER_BYTES)
-#define GROUP        0             /* the ring's buffer group */
-#define QUEUE_MAX    (64u << 10)   /* bytes that wait for one reader */
-#define MUCH         (8u << 10)    /* bytes of one read: so many come in bulk */
-#define MUCH_READS   8             /* more reads of much than of little: in bulk from then on; as many the other way: no longer */
-#define SLOTS        256u          /* for what is to be sent, BUFFER_BYTES each */
-#define BATCH        64            /* completions worked off at once */
-#define AHEAD        2             /* completions */
-#define NONE         UINT16_MAX    /* no buffer, no slot */
-#define CLOSE_ROUNDS 100           /* of a millisecond at most, for cancelled operations to end */
+#define GROUP        0           /* the ring's buffer group */
+#define QUEUE_MAX    (64u << 10) /* bytes that wait for one reader */
+#define MUCH         (8u << 10)  /* bytes of one read: so many come in bulk */
+#define MUCH_READS   8 /* more reads of much than of little: in bulk from then on; as many the other way: no longer */
+#define SLOTS        256u       /* for what is to be sent, BUFFER_BYTES each */
+#define BATCH        64         /* completions worked off at once */
+#define AHEAD        2          /* completions */
+#define NONE         UINT16_MAX /* no buffer, no slot */
+#define CLOSE_ROUNDS 100        /* of a millisecond at most, for cancelled operations to end */
 
 /* Kinds of operation, in the low bits of user_data beside the pointer to struct ops. 0 is nobody's: cancellations. */
 enum { RECV = 1, WATCH_IN, WATCH_OUT, SEND, KINDS };
 
 /* What is under way for one source. Outlives it until the kernel has told the end of each operation. */
 struct ops {
-	struct hark__list link;     /* in engine->all */
-	struct hark__source *s;     /* NULL: detached */
-	uint8_t under_way;          /* bit of each kind */
-	bool cancelling;            /* of RECV: too much waits, or comes */
-	bool bulk;                  /* no RECV, but WATCH_IN */
-	uint8_t much;               /* reads of much more than of little, up to MUCH_READS */
-	int16_t end;                /* 1: more may come; 0: the end of the stream; -errno */
-	uint16_t first, last;       /* buffers that wait for the reader, by buffer.next */
-	uint32_t queued;            /* bytes in them */
-	uint16_t slot;              /* of SEND */
+	struct hark__list link; /* in engine->all */
+	struct hark__source *s; /* NULL: detached */
+	uint8_t under_way;      /* bit of each kind */
+	bool cancelling;        /* of RECV: too much waits, or comes */
+	bool bulk;              /* no RECV, but WATCH_IN */
+	uint8_t much;           /* reads of much more than of little, up to MUCH_READS */
+	int16_t end;            /* 1: more may come; 0: the end of the stream; -errno */
+	uint16_t first, last;   /* buffers that wait for the reader, by buffer.next */
+	uint32_t queued;        /* bytes in them */
+	uint16_t slot;          /* of SEND */
 };
 
 struct buffer {
@@ -75,8 +76,8 @@ struct uring_engine {
 	struct io_uring_buf_ring *shared;
 	char *bytes; /* BUFFERS and then SLOTS × BUFFER_BYTES */
 	struct buffer buffers[BUFFERS + SLOTS];
-	uint16_t free_slot; /* the first, by buffer.next */
-	bool sends;         /* some were not submitted yet */
+	uint16_t free_slot;    /* the first, by buffer.next */
+	bool sends;            /* some were not submitted yet */
 	struct hark__list all; /* ops, for the end */
 };
 
@@ -172,7 +173,8 @@ static void dequeue(struct uring_engine *m, struct ops *o)
 	give_back(m, id);
 }
 
-/* What conn.c has set, as early as there are connections. Where an atomic pointer is called, gcc 12 loads it plainly. */
+/* What conn.c has set, as early as there are connections. Where an atomic pointer is called, gcc 12 loads it plainly.
+ */
 static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool end)
 {
 	atomic_load_explicit(&hark__source_orphaned, memory_order_relaxed)(s, bytes, n, end);
@@ -212,8 +214,8 @@ static void free_slot(struct uring_engine *m, uint16_t slot)
 	m->free_slot = slot;
 }
 
-/* What did not leave goes back to whoever wrote it. Where there was no room for it, the reader, who may be waiting, must see to it when
- * there is. */
+/* What did not leave goes back to whoever wrote it. Where there was no room for it, the reader, who may be waiting,
+ * must see to it when there is. */
 static void not_sent(struct uring_engine *m, struct ops *o, int res)
 {
 	const struct buffer *b = &m->buffers[o->slot];
@@ -245,8 +247,8 @@ static size_t sending_uring(struct hark__engine *e, const struct hark__source *s
 	return mine(e)->buffers[o->slot].len;
 }
 
-/* liburing maps and unmaps its rings by system calls that ThreadSanitizer does not see: a ring at the address of one that another
- * thread has closed would seem to be shared with it. */
+/* liburing maps and unmaps its rings by system calls that ThreadSanitizer does not see: a ring at the address of one
+ * that another thread has closed would seem to be shared with it. */
 static void ring_changes_hands(void)
 {
 #ifdef HARK__TSAN
@@ -315,8 +317,8 @@ static int open_uring(struct hark__engine **out)
 
 static int wait_uring(struct hark__engine *e, int64_t timeout_ns);
 
-/* Ends every operation and waits for that: what is left to the exit is done in the kernel's own time, and keeps files open and
- * ports in use until then. */
+/* Ends every operation and waits for that: what is left to the exit is done in the kernel's own time, and keeps files
+ * open and ports in use until then. */
 static void end_all(struct uring_engine *m)
 {
 	bool busy = true;
@@ -371,8 +373,9 @@ static void forked_uring(struct hark__engine *e)
 	(void)hark__sys.close(mine(e)->ring.ring_fd);
 }
 
-/* A multishot receive may miss the end of a unix stream, where the peer's last bytes and its shutdown come in one moment: seen on
- * Linux 6.18, once in fifty copies of 2 MB; github.com/axboe/liburing issue 1549. A poll before each recv(2) does not. */
+/* A multishot receive may miss the end of a unix stream, where the peer's last bytes and its shutdown come in one
+ * moment: seen on Linux 6.18, once in fifty copies of 2 MB; github.com/axboe/liburing issue 1549. A poll before each
+ * recv(2) does not. */
 static bool is_unix(const struct hark__source *s)
 {
 	int family = AF_UNSPEC;
@@ -428,7 +431,8 @@ static void detach_uring(struct hark__engine *e, struct hark__source *s)
 	for (unsigned kind = RECV; kind < KINDS; kind++)
 		if (o->under_way & (1u << kind))
 			cancel(m, o, kind);
-	if (o->under_way != 0) /* at once: until they end, the kernel keeps the descriptor's file open, and the peer sees no end */
+	if (o->under_way !=
+	    0) /* at once: until they end, the kernel keeps the descriptor's file open, and the peer sees no end */
 		(void)io_uring_submit_and_get_events(&m->ring);
 	free_if_over(o);
 	s->op = NULL;
@@ -537,7 +541,7 @@ static void completed(struct uring_engine *m, const struct io_uring_cqe *c)
 	if (o == NULL)
 		return;
 	if (!(c->flags & IORING_CQE_F_MORE))
-		o->under_way &= (uint8_t)~(1u << kind);
+		o->under_way &= (uint8_t) ~(1u << kind);
 	if (kind == RECV)
 		received(m, o, c->res, c->flags);
 	else if (kind == SEND)
@@ -565,8 +569,8 @@ static inline __attribute__((always_inline)) void fetch_ahead(struct uring_engin
 		__builtin_prefetch(o->s->in, 1);
 }
 
-/* Hands over what is to be sent while completions are still left to work off. Nearly all of it leaves at once: these completions, the
- * newest, are looked at before their turn, so that their slots are free for who runs next. */
+/* Hands over what is to be sent while completions are still left to work off. Nearly all of it leaves at once: these
+ * completions, the newest, are looked at before their turn, so that their slots are free for who runs next. */
 static void submit_sends(struct uring_engine *m)
 {
 	unsigned mask = *m->ring.cq.kring_mask, at = io_uring_smp_load_acquire(m->ring.cq.ktail);
@@ -581,8 +585,8 @@ static void submit_sends(struct uring_engine *m)
 	}
 }
 
-/* Works off at most a batch: so many connections' memory that was touched here is still near when they run. The kernel is only
- * asked when none is left, or something is to be sent. */
+/* Works off at most a batch: so many connections' memory that was touched here is still near when they run. The kernel
+ * is only asked when none is left, or something is to be sent. */
 static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct uring_engine *m = mine(e);
@@ -601,8 +605,10 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 			r = io_uring_submit_and_wait_timeout(&m->ring, &c, 1, timeout_ns < 0 ? NULL : &t, NULL);
 		ready = io_uring_cq_ready(&m->ring);
 	}
-	io_uring_for_each_cqe(&m->ring, head, c) {
-		if (n == BATCH || n == ready) /* what came meanwhile is not counted, and beyond it lies what was there long ago */
+	io_uring_for_each_cqe(&m->ring, head, c)
+	{
+		if (n == BATCH ||
+		    n == ready) /* what came meanwhile is not counted, and beyond it lies what was there long ago */
 			break;
 		fetch_ahead(m, head, ready - n);
 		completed(m, c);

@@ -1,9 +1,9 @@
 /* fiber.c — loops and fibers: who runs next, and who waits for what until when.
  *
- * A loop has a queue of ready waiters, a heap of timers and an engine. Whoever parks switches straight to the next ready fiber;
- * only when a callback is next, or nobody, or the budget is spent, does it switch to the scheduler, a fiber with a large
- * stack that runs callbacks and asks the engine. So a busy loop costs one switch a wait, and no callback ever runs on a
- * box's small stack.
+ * A loop has a queue of ready waiters, a heap of timers and an engine. Whoever parks switches straight to the next
+ * ready fiber; only when a callback is next, or nobody, or the budget is spent, does it switch to the scheduler, a
+ * fiber with a large stack that runs callbacks and asks the engine. So a busy loop costs one switch a wait, and no
+ * callback ever runs on a box's small stack.
  *
  * A fiber's timer is lazy: a wait that ends early leaves it set, and when it comes due it is checked against the
  * deadline of the wait then under way. An idle time-out renewed at each request thus costs the heap nothing.
@@ -20,11 +20,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "hark.h"
 #include "loop/loop.h"
 #include "loop/overflow.h"
 #include "loop/switch.h"
-#include "base/sys.h"
 
 #ifdef HARK__ASAN
 #include <sanitizer/asan_interface.h>
@@ -36,12 +36,12 @@
 #endif
 
 #define SCHED_STACK_BYTES (8u << 20) /* as much as a thread has: boxes run on it under the inline model */
-#define BUDGET_MIN        256u       /* waiters run between two looks at the engine, however few were ready at the last */
-#define CROWD             4u         /* ready fibers from which on it pays to fetch ahead */
-#define STACK_LINES       6          /* cache lines of a parked stack that the way out of a wait touches */
-#define SOURCE_LINES      3          /* … and of the connection it waited for */
-#define SLICE             64u        /* system calls a fiber makes in a row without waiting, at most */
-#define IDLE_SWEEP_NS     HARK_S     /* a stack is given back after one to two of these at a request boundary */
+#define BUDGET_MIN        256u   /* waiters run between two looks at the engine, however few were ready at the last */
+#define CROWD             4u     /* ready fibers from which on it pays to fetch ahead */
+#define STACK_LINES       6      /* cache lines of a parked stack that the way out of a wait touches */
+#define SOURCE_LINES      3      /* … and of the connection it waited for */
+#define SLICE             64u    /* system calls a fiber makes in a row without waiting, at most */
+#define IDLE_SWEEP_NS     HARK_S /* a stack is given back after one to two of these at a request boundary */
 
 __thread struct hark__loop *hark__loop_current;
 
@@ -71,8 +71,8 @@ static void arrived(struct hark__loop *l)
 }
 
 #ifdef HARK__TSAN
-/* ThreadSanitizer puts a signal off until the fiber that it came to makes a call that it knows, as clock_gettime(2). One that has
- * parked may never again. */
+/* ThreadSanitizer puts a signal off until the fiber that it came to makes a call that it knows, as clock_gettime(2).
+ * One that has parked may never again. */
 static void take_signals(void)
 {
 	(void)hark_now();
@@ -133,10 +133,11 @@ void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void))
 	f->sp = hark__switch_prepare(f->stack, (size_t)(hark__stack_top(f) - f->stack), entry);
 }
 
-/* A thousand connections do not fit in the nearest caches: each would run into a dozen misses, one after the other. So while one
- * runs, what the next one will touch is fetched, and of the one after that what tells where that is. Measured with 1,000
- * echo connections: without it a tenth of the server's time went by waiting here. */
-static inline __attribute__((always_inline)) void fetch_ahead(const struct hark__loop *l) /* else found free of effects, and dropped */
+/* A thousand connections do not fit in the nearest caches: each would run into a dozen misses, one after the other. So
+ * while one runs, what the next one will touch is fetched, and of the one after that what tells where that is. Measured
+ * with 1,000 echo connections: without it a tenth of the server's time went by waiting here. */
+static inline __attribute__((always_inline)) void fetch_ahead(
+	const struct hark__loop *l) /* else found free of effects, and dropped */
 {
 	const struct hark__waiter *w = l->ready.first;
 	if (l->n_ready < CROWD || w->run != NULL)
@@ -276,7 +277,8 @@ int hark_yield(void)
 	struct hark__fiber *f = l->current;
 	if (f->cancelled)
 		return -ECANCELED;
-	if (l->budget > 0 && l->n_ready > 0 && l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
+	if (l->budget > 0 && l->n_ready > 0 &&
+	    l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
 		struct hark__fiber *next = as_fiber(hark__queue_pop(&l->ready));
 		hark__queue_push(&l->ready, &f->waiter);
 		l->budget--;
@@ -347,8 +349,8 @@ static void run_timers(struct hark__loop *l)
 
 /* ---- the scheduler --------------------------------------------------------------------------- */
 
-/* See take_signals(). io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a signal that comes just before
- * them waits as long as they do. */
+/* See take_signals(). io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a signal that
+ * comes just before them waits as long as they do. */
 static int64_t in_time_for_signals(int64_t timeout_ns)
 {
 #ifdef HARK__TSAN
@@ -383,7 +385,9 @@ static void sched_main(void)
 			else
 				switch_to(l, as_fiber(w));
 		}
-		(void)l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l))); /* fails by EINTR, or for want of memory: look again */
+		(void)l->engine->ops->wait(
+			l->engine,
+			in_time_for_signals(engine_timeout(l))); /* fails by EINTR, or for want of memory: look again */
 		l->now = hark_now();
 		run_timers(l);
 		l->budget = l->n_ready > BUDGET_MIN ? l->n_ready : BUDGET_MIN;
@@ -401,7 +405,7 @@ static void idle_sweep(struct hark__waiter *w)
 		if (f->since > l->now - IDLE_SWEEP_NS)
 			break;
 		at = at->next;
-		hark__list_remove(&f->idle); /* once is enough: it stays given back while it waits */
+		hark__list_remove(&f->idle);     /* once is enough: it stays given back while it waits */
 		if (f->parked && f->scopes == 0) /* a scope lies on the stack, and members may use what else does */
 			hark__stack_swap_out(f);
 	}
@@ -421,7 +425,8 @@ void hark__fiber_idles(bool begins)
 		return;
 	hark__list_append(&l->idle, &f->idle);
 	if (l->idle_timer.node.place == 0)
-		(void)hark__timer_set(l, &l->idle_timer, l->now + IDLE_SWEEP_NS); /* without it stacks are kept, no more */
+		(void)hark__timer_set(l, &l->idle_timer,
+		                      l->now + IDLE_SWEEP_NS); /* without it stacks are kept, no more */
 }
 
 /* ---- other threads --------------------------------------------------------------------------- */

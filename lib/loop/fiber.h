@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "loop/engine.h"
 #include "base/heap.h"
+#include "loop/engine.h"
 
 struct hark__loop;
 struct hark__fiber;
@@ -17,14 +17,15 @@ struct hark__fiber;
 /* The calling thread's loop; NULL where calls block the thread. */
 struct hark__loop *hark__loop_self(void);
 
-/* Makes a loop with the named engine (NULL: the default) the thread's current one and its caller the loop's first fiber.
- * stack_bytes 0: the default. -ENOSYS, -EINVAL, -ENOMEM, -EMFILE. */
+/* Makes a loop with the named engine (NULL: the default) the thread's current one and its caller the loop's first
+ * fiber. stack_bytes 0: the default. -ENOSYS, -EINVAL, -ENOMEM, -EMFILE. */
 int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **out);
 
 /* Ends a loop in which no other fiber is left; the thread has then no loop. NULL is fine. */
 void hark__loop_close(struct hark__loop *l);
 
-/* Puts the thread's loop aside, so that calls block, and back: a box under the inline model. Returns the one put aside. */
+/* Puts the thread's loop aside, so that calls block, and back: a box under the inline model. Returns the one put aside.
+ */
 struct hark__loop *hark__loop_suspend(void);
 void hark__loop_resume(struct hark__loop *l);
 
@@ -41,8 +42,8 @@ void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w); /* takes i
 /* The same from any thread. w stays valid until it runs. Needs no lock of the caller's. */
 void hark__loop_post(struct hark__loop *l, struct hark__waiter *w);
 
-/* Called after each system call that moved bytes without waiting: lets others run after a good many of them, so that a peer
- * that always has more cannot hold the loop. 0 or -ECANCELED. */
+/* Called after each system call that moved bytes without waiting: lets others run after a good many of them, so that a
+ * peer that always has more cannot hold the loop. 0 or -ECANCELED. */
 int hark__fair(void);
 
 /* Timers call t->waiter's run() by queueing it. Setting a set one moves it. */
@@ -62,12 +63,12 @@ void hark__timer_clear(struct hark__loop *l, struct hark__timer *t);
  * 0; -ETIMEDOUT; -ECANCELED; -EBUSY: another fiber waits there in that direction; or -errno of the engine. */
 int hark__wait_any(struct hark__source *const s[], int n, unsigned events, int64_t deadline, const char *doing);
 
-/* The same for one source, where nearly all the waiting is done: few frames deep, since each return on the way out of a fiber switch
- * is mispredicted. */
+/* The same for one source, where nearly all the waiting is done: few frames deep, since each return on the way out of a
+ * fiber switch is mispredicted. */
 int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, const char *doing);
 
-/* What hark__wait_any() waits for while a drain's grace ends earlier: -ECANCELED then. Set for boxes that are served by the
- * calling thread without a loop; a loop cancels its fibers instead. */
+/* What hark__wait_any() waits for while a drain's grace ends earlier: -ECANCELED then. Set for boxes that are served by
+ * the calling thread without a loop; a loop cancels its fibers instead. */
 void hark__wait_served(bool served);
 bool hark__wait_is_served(void);
 

@@ -20,7 +20,8 @@ void *hark__switch_prepare(char *low, size_t bytes, void (*entry)(void))
 {
 	/* The context itself sits at the top of the stack, the stack proper below it. */
 	uintptr_t top = ((uintptr_t)low + bytes - sizeof(ucontext_t)) & ~(uintptr_t)63;
-	ucontext_t *volatile made = (ucontext_t *)top; /* getcontext(3) could return twice, for all that the compiler knows */
+	ucontext_t *volatile made = (ucontext_t *)
+		top; /* getcontext(3) could return twice, for all that the compiler knows */
 	memset(made, 0, sizeof *made);
 	if (getcontext(made) < 0)
 		return NULL;

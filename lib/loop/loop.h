@@ -29,20 +29,21 @@ struct hark__scope;
 struct hark__fiber {
 	struct hark__waiter waiter; /* first; run is NULL: that tells a fiber from a callback */
 	void *sp;                   /* where it goes on; valid while it does not run */
-	void *swapped;                /* its live stack while that is given back, see stack.c; NULL: in place */
-	const struct hark__source *on; /* what it waits for, if that is one source: to be fetched before it runs again */
-	int fd;                     /* on which descriptor; -1: none */
-	bool parked;                /* waiting, and to be woken */
-	bool timed_out;             /* the wait ended by its deadline */
-	bool cancelled;             /* sticky */
-	bool uncancellable : 1;              /* the wait ignores cancellation */
-	bool live : 1;              /* started and not yet returned */
-	int64_t deadline;           /* of the wait under way */
+	void *swapped;              /* its live stack while that is given back, see stack.c; NULL: in place */
+	const struct hark__source
+		*on;            /* what it waits for, if that is one source: to be fetched before it runs again */
+	int fd;                 /* on which descriptor; -1: none */
+	bool parked;            /* waiting, and to be woken */
+	bool timed_out;         /* the wait ended by its deadline */
+	bool cancelled;         /* sticky */
+	bool uncancellable : 1; /* the wait ignores cancellation */
+	bool live : 1;          /* started and not yet returned */
+	int64_t deadline;       /* of the wait under way */
 
-	const char *doing;          /* what it waits for: static text; NULL: it runs or is ready */
-	int64_t since;              /* when the wait began, by the loop's clock */
-	int64_t timer_at;           /* HARK_FOREVER: not set */
-	struct hark__list idle;     /* in loop->idle while it waits at a request boundary */
+	const char *doing;      /* what it waits for: static text; NULL: it runs or is ready */
+	int64_t since;          /* when the wait began, by the loop's clock */
+	int64_t timer_at;       /* HARK_FOREVER: not set */
+	struct hark__list idle; /* in loop->idle while it waits at a request boundary */
 	union {
 		struct hark__list drain; /* in loop->drain_waiters while its wait ends with a drain */
 		struct {                 /* before its first instruction */
@@ -50,14 +51,15 @@ struct hark__fiber {
 			void *arg;
 		} begin;
 	};
-	struct hark__scope *scope;  /* the scope it belongs to; NULL: the main one, the scheduler */
+	struct hark__scope *scope; /* the scope it belongs to; NULL: the main one, the scheduler */
 
-	char *stack;                /* lowest usable byte; NULL: the thread's own stack */
+	char *stack; /* lowest usable byte; NULL: the thread's own stack */
 	size_t stack_bytes;
-	struct hark__list sibling;  /* in scope->fibers; in the pool: next free */
-	struct hark__timer timer;   /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
+	struct hark__list sibling; /* in scope->fibers; in the pool: next free */
+	struct hark__timer
+		timer; /* lazy: left set at timer_at when a wait ends early, checked against deadline when due */
 	char name[HARK__NAME_MAX + 1];
-	unsigned scopes;            /* that it has open */
+	unsigned scopes; /* that it has open */
 #ifdef HARK__ASAN
 	void *fake_stack;
 	const void *asan_bottom; /* the main fiber's stack, as ASan tells at the first switch away from it */
@@ -73,15 +75,15 @@ struct hark__fiber {
 
 /* Where stacks come from: see stack.c. */
 struct hark__stacks {
-	char *arena;           /* one reservation; NULL: none yet */
+	char *arena; /* one reservation; NULL: none yet */
 	size_t arena_bytes;
-	size_t stack_bytes;    /* a stack and its guard page */
-	size_t used, limit;    /* slots ever handed out; slots in the arena */
+	size_t stack_bytes;           /* a stack and its guard page */
+	size_t used, limit;           /* slots ever handed out; slots in the arena */
 	struct hark__list warm, cold; /* free fibers with their stacks: last used first; given back to the system */
 	unsigned n_warm;
 	struct hark__fiber **blocks; /* the fiber structs, in blocks that never move */
 	size_t n_blocks;
-	bool mprotect;         /* guards by mprotect: the kernel has no MADV_GUARD_INSTALL */
+	bool mprotect; /* guards by mprotect: the kernel has no MADV_GUARD_INSTALL */
 };
 
 /* First in, first out. The last one's next is the queue itself, so that a queued waiter's is never NULL. */
@@ -123,25 +125,25 @@ struct hark__loop {
 	struct hark__engine *engine;
 	struct hark__queue ready;
 	unsigned n_ready;
-	unsigned budget;              /* waiters to run before the engine is asked again */
-	unsigned slice;               /* system calls the current fiber may still make before others run */
+	unsigned budget; /* waiters to run before the engine is asked again */
+	unsigned slice;  /* system calls the current fiber may still make before others run */
 	struct hark__fiber *current;
-	struct hark__fiber *zombie;   /* has returned; its stack is free once another one runs */
+	struct hark__fiber *zombie; /* has returned; its stack is free once another one runs */
 	int64_t now;
 	struct hark__heap timers;
 	struct hark__stacks stacks;
-	unsigned n_fibers;            /* without main and sched */
-	unsigned scopes;              /* that have started fibers here and are not closed */
-	bool of_scopes;               /* made by one: closed with the last one */
-	bool forked;                  /* this process is a child of the one that it runs in */
+	unsigned n_fibers; /* without main and sched */
+	unsigned scopes;   /* that have started fibers here and are not closed */
+	bool of_scopes;    /* made by one: closed with the last one */
+	bool forked;       /* this process is a child of the one that it runs in */
 	struct hark__list drain_waiters;
-	struct hark__list idle;       /* fibers at a request boundary, longest first */
+	struct hark__list idle; /* fibers at a request boundary, longest first */
 	struct hark__timer idle_timer;
 	struct hark__waiter idle_waiter;
-	struct hark__fiber main;      /* whoever opened the loop, on the thread's own stack */
-	struct hark__fiber sched;     /* waits for events and runs callbacks, on a large stack */
+	struct hark__fiber main;  /* whoever opened the loop, on the thread's own stack */
+	struct hark__fiber sched; /* waits for events and runs callbacks, on a large stack */
 	pthread_mutex_t posted_lock;
-	struct hark__queue posted;    /* guarded by posted_lock: waiters other threads woke */
+	struct hark__queue posted;         /* guarded by posted_lock: waiters other threads woke */
 	struct hark__source posted_source; /* an eventfd */
 	struct hark__waiter posted_waiter;
 	struct hark__source drain[HARK__DRAIN_FDS]; /* drain_watch.c: this process's and those it comes from, drain.h */
@@ -166,8 +168,8 @@ const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, con
 /* A stack outside the arena, with a guard below. */
 int hark__stack_map(size_t bytes, char **low);
 void hark__stack_unmap(char *low, size_t bytes);
-/* Where a fiber's stack begins, downwards: equal stacks begin at unequal places within a page, or their tops would all fall on the
- * same few cache sets. */
+/* Where a fiber's stack begins, downwards: equal stacks begin at unequal places within a page, or their tops would all
+ * fall on the same few cache sets. */
 char *hark__stack_top(const struct hark__fiber *f);
 /* Gives the memory of a parked fiber's stack back, its live part kept aside; and puts it in place again. */
 void hark__stack_swap_out(struct hark__fiber *f);

@@ -1,7 +1,8 @@
 /* offload.c — blocking work on helper threads, so that a loop never stalls.
  *
  * Threads are started when no idle one is there, up to a limit, and end after ten idle seconds. A job given up at its
- * deadline runs on; its argument is dropped when it is done. A forked child has none of the threads and starts its own. */
+ * deadline runs on; its argument is dropped when it is done. A forked child has none of the threads and starts its own.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
@@ -9,9 +10,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/sys.h"
 #include "hark.h"
 #include "loop/loop.h"
-#include "base/sys.h"
 
 #define THREADS_MAX 64 /* helper threads of a process; more jobs queue */
 #define IDLE_S      10 /* seconds that an idle one lingers */
@@ -21,12 +22,12 @@ struct job {
 	void (*fn)(void *);
 	void (*drop)(void *);
 	void *arg;
-	struct hark__loop *loop;      /* NULL: a thread waits on the condition; else */
-	struct hark__fiber *fiber;    /* this fiber waits, and */
-	struct hark__waiter teller;   /* this, posted to its loop, wakes it */
-	bool told;                    /* the loop's thread alone */
+	struct hark__loop *loop;    /* NULL: a thread waits on the condition; else */
+	struct hark__fiber *fiber;  /* this fiber waits, and */
+	struct hark__waiter teller; /* this, posted to its loop, wakes it */
+	bool told;                  /* the loop's thread alone */
 	pthread_cond_t done_cond;
-	bool done, given_up;          /* guarded by pool.lock */
+	bool done, given_up; /* guarded by pool.lock */
 };
 
 static struct {
@@ -54,7 +55,8 @@ static void make_pool(void)
 static void make_pool_once(void)
 {
 	make_pool();
-	(void)pthread_atfork(NULL, NULL, make_pool); /* a child has no helper threads; jobs of the parent are not its own */
+	(void)pthread_atfork(NULL, NULL,
+	                     make_pool); /* a child has no helper threads; jobs of the parent are not its own */
 }
 
 /* The next job, or NULL when there was none for IDLE_S seconds. With pool.lock. */
@@ -89,7 +91,8 @@ static void finish(struct job *j)
 		free_job(j);
 		pthread_mutex_lock(&pool.lock);
 	} else if (j->loop != NULL) {
-		hark__loop_post(j->loop, &j->teller); /* the fiber stays until it has run: neither loop nor job can go before */
+		hark__loop_post(j->loop,
+		                &j->teller); /* the fiber stays until it has run: neither loop nor job can go before */
 	} else {
 		(void)pthread_cond_signal(&j->done_cond);
 	}
@@ -224,7 +227,8 @@ static int run(void (*fn)(void *), void (*drop)(void *), void *arg, int64_t dead
 		pthread_mutex_unlock(&pool.lock);
 	}
 	if (r == 0)
-		r = j->loop != NULL ? wait_on_loop(j, deadline, uncancellable, &ours) : wait_blocking(j, deadline, &ours);
+		r = j->loop != NULL ? wait_on_loop(j, deadline, uncancellable, &ours)
+		                    : wait_blocking(j, deadline, &ours);
 	if (ours && j != NULL)
 		free_job(j);
 	if (ours && r < 0 && drop != NULL)

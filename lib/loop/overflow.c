@@ -1,8 +1,9 @@
 /* overflow.c — explains a stack overflow: "hark: fiber 'echo' has overflowed its stack of 65536 bytes".
  *
- * A write to a guard page raises SIGSEGV. The handler runs on an alternate stack (the fiber has none left), looks the address
- * up, writes one line to standard error, and lets the signal take its course. Faults elsewhere go to whoever handled
- * SIGSEGV before. The only place in the library that writes anything by itself: there is nobody left to return to. */
+ * A write to a guard page raises SIGSEGV. The handler runs on an alternate stack (the fiber has none left), looks the
+ * address up, writes one line to standard error, and lets the signal take its course. Faults elsewhere go to whoever
+ * handled SIGSEGV before. The only place in the library that writes anything by itself: there is nobody left to return
+ * to. */
 #include "loop/overflow.h"
 
 #include <pthread.h>
@@ -13,8 +14,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "loop/loop.h"
 #include "base/sys.h"
+#include "loop/loop.h"
 
 #define ALT_BYTES (16u << 10)
 

@@ -5,8 +5,9 @@
  * guarded stacks cost one of the vm.max_map_count (65,530 by default) mappings. Before that, mprotect(2) costs two a
  * stack, and hark_go() says -EAGAIN when the kernel has no more.
  *
- * A fiber that waits at a request boundary for long has its live stack (a few hundred bytes) copied aside and its pages given
- * back; the addresses stay its own, so the copy goes back to the very same place, and pointers into the stack stay good.
+ * A fiber that waits at a request boundary for long has its live stack (a few hundred bytes) copied aside and its pages
+ * given back; the addresses stay its own, so the copy goes back to the very same place, and pointers into the stack
+ * stay good.
  *
  * One thread: the loop's. */
 #include <errno.h>
@@ -15,9 +16,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "hark.h"
 #include "loop/loop.h"
-#include "base/sys.h"
 
 #ifdef HARK__VALGRIND
 #include <valgrind/valgrind.h>
@@ -27,14 +28,14 @@
 #define MADV_GUARD_INSTALL 102 /* linux/mman.h of 6.13; newer than the C library's */
 #endif
 
-#define STACK_BYTES   (64u << 10)          /* a fiber's default */
-#define STACK_MIN     (16u << 10)
-#define GUARD_BYTES   (16u << 10)          /* more than a page: a frame with a buffer could step over one */
-#define STACKS_MAX    (UINT64_C(1) << 20)  /* slots that are reserved, address space permitting */
-#define STACKS_MIN    64u
-#define BLOCK_FIBERS  64u                  /* fiber structs allocated together */
-#define WARM_MAX      1024u                /* free stacks that keep their memory */
-#define SHELF_MAX     2048u                /* live bytes that are worth copying to save a page or more */
+#define STACK_BYTES  (64u << 10) /* a fiber's default */
+#define STACK_MIN    (16u << 10)
+#define GUARD_BYTES  (16u << 10)         /* more than a page: a frame with a buffer could step over one */
+#define STACKS_MAX   (UINT64_C(1) << 20) /* slots that are reserved, address space permitting */
+#define STACKS_MIN   64u
+#define BLOCK_FIBERS 64u   /* fiber structs allocated together */
+#define WARM_MAX     1024u /* free stacks that keep their memory */
+#define SHELF_MAX    2048u /* live bytes that are worth copying to save a page or more */
 
 static size_t page_bytes(void)
 {
@@ -46,7 +47,8 @@ static size_t page_bytes(void)
 
 static char *map(size_t bytes)
 {
-	void *at = hark__sys.mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	void *at = hark__sys.mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+	                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 	return at == MAP_FAILED ? NULL : at;
 }
 
@@ -62,8 +64,8 @@ int hark__stacks_init(struct hark__stacks *s, size_t stack_bytes)
 		stack_bytes = STACK_MIN;
 	if (stack_bytes > SIZE_MAX / 4)
 		return -EINVAL;
-	/* An odd number of pages apart, stacks spread over all sets of the translation cache; at 80 KB a quarter of them
-	 * served everybody, and a thousand fibers missed it at every switch. */
+	/* An odd number of pages apart, stacks spread over all sets of the translation cache; at 80 KB a quarter of
+	 * them served everybody, and a thousand fibers missed it at every switch. */
 	s->stack_bytes = ((stack_bytes + GUARD_BYTES + page - 1) / page | 1) * page;
 	return 0;
 }
@@ -105,7 +107,8 @@ static struct hark__fiber *fiber_struct(struct hark__stacks *s, size_t slot)
 		if (blocks == NULL)
 			return NULL;
 		s->blocks = blocks;
-		s->blocks[block] = hark__sys.aligned_alloc(_Alignof(struct hark__fiber), BLOCK_FIBERS * sizeof(struct hark__fiber));
+		s->blocks[block] = hark__sys.aligned_alloc(_Alignof(struct hark__fiber),
+		                                           BLOCK_FIBERS * sizeof(struct hark__fiber));
 		if (s->blocks[block] == NULL)
 			return NULL;
 		memset(s->blocks[block], 0, BLOCK_FIBERS * sizeof(struct hark__fiber));

@@ -6,10 +6,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "loop/drain.h"
-#include "hark.h"
-#include "loop/loop.h"
 #include "base/sys.h"
+#include "hark.h"
+#include "loop/drain.h"
+#include "loop/loop.h"
 
 #define SOURCES_MAX 72 /* a supervisor's workers, a dial's attempts */
 
@@ -210,7 +210,8 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 	int r = 0, found = 0, own = -1;
 	while (r == 0 && found == 0) {
 		r = hark__wait_any(&one, 1, events | drain, deadline, "descriptor");
-		if (r == -EEXIST && own < 0) { /* a connection, or another fiber here, has it registered: epoll tells them apart by number */
+		if (r == -EEXIST && own < 0) { /* a connection, or another fiber here, has it registered: epoll tells
+			                          them apart by number */
 			own = hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 0);
 			r = own < 0 ? -errno : 0;
 			s.fd = own;

@@ -1,12 +1,12 @@
 /* serve.c — hark_serve(): accepting, counting, pausing and draining, the same under every model.
  *
- * Each listener is an acceptor: a callback on the loop that accepts until there is no more, and has the model start a box for each.
- * Where there is no room (max_conns, descriptors, memory, processes) the acceptors pause, and connections wait in the
- * backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them again. The caller's own limits
- * (opts.pace, admit, leave) are asked here alone, so that they hold under every model.
+ * Each listener is an acceptor: a callback on the loop that accepts until there is no more, and has the model start a
+ * box for each. Where there is no room (max_conns, descriptors, memory, processes) the acceptors pause, and connections
+ * wait in the backlog, where a client sees them as slow, not as refused. A connection's end, or a timer, opens them
+ * again. The caller's own limits (opts.pace, admit, leave) are asked here alone, so that they hold under every model.
  *
- * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace ends. Who retires
- * closes them at once, as others accept there, and serves what it has to its end.
+ * A drain closes the sockets after a last look at their backlog, ends what is idle, and cuts the rest when its grace
+ * ends. Who retires closes them at once, as others accept there, and serves what it has to its end.
  *
  * Thread: the loop's. The server lives on the heap, owned by hark_serve(). */
 #include "serve/serve.h"
@@ -16,17 +16,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sys.h"
 #include "conn/accept.h"
 #include "conn/datagram.h"
-#include "loop/drain.h"
 #include "conn/listen.h"
-#include "base/sys.h"
+#include "loop/drain.h"
 
-#define ACCEPT_BATCH 64                /* connections accepted in a row before others run */
-#define RETRY_NS     (100 * HARK_MS)   /* while paused for want of something that others may give back */
-#define BACKLOG_MAX  65536             /* connections taken from one when a drain begins: somaxconn's own limit */
-#define TICK_NS      (50 * HARK_MS)    /* while draining: how soon a shortened grace is seen */
-#define CUT_NS       (2 * HARK_S)      /* after the cut: for boxes that must notice it by themselves */
+#define ACCEPT_BATCH 64              /* connections accepted in a row before others run */
+#define RETRY_NS     (100 * HARK_MS) /* while paused for want of something that others may give back */
+#define BACKLOG_MAX  65536           /* connections taken from one when a drain begins: somaxconn's own limit */
+#define TICK_NS      (50 * HARK_MS)  /* while draining: how soon a shortened grace is seen */
+#define CUT_NS       (2 * HARK_S)    /* after the cut: for boxes that must notice it by themselves */
 
 /* ---- models ---------------------------------------------------------------------------------- */
 
@@ -66,12 +66,16 @@ void hark__server_event(struct hark__server *s, struct hark_event e)
 /* ---- a connection's life --------------------------------------------------------------------- */
 
 /* Not inlined, as the box's stack below should be small: an idle connection's is put aside whole. */
-static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum hark_event_kind kind, struct hark_conn *c, int err)
+static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum hark_event_kind kind, struct hark_conn *c,
+                                                int err)
 {
 	if (c->status < 0) /* the box's reason tells more than that of the flush after it */
 		err = c->status;
-	hark__server_event(s, (struct hark_event){
-		.kind = kind, .conn = c, .pid = c->pid, .status = c->status > 0 ? c->status : 0, .error = err < 0 ? -err : 0});
+	hark__server_event(s, (struct hark_event){.kind = kind,
+	                                          .conn = c,
+	                                          .pid = c->pid,
+	                                          .status = c->status > 0 ? c->status : 0,
+	                                          .error = err < 0 ? -err : 0});
 }
 
 void hark__server_opened(struct hark__server *s, struct hark_conn *c)
@@ -152,7 +156,8 @@ void hark__server_ended(struct hark__server *s, struct hark__acceptor *lent, int
 	finish_if_empty(s);
 }
 
-/* Accepts nothing more for ns, or until a connection ends. error: 0: max_conns, EBUSY: pace(), else what there was not enough of. */
+/* Accepts nothing more for ns, or until a connection ends. error: 0: max_conns, EBUSY: pace(), else what there was not
+ * enough of. */
 static void pause_acceptors(struct hark__server *s, int error, int64_t ns)
 {
 	if (!s->paused && !s->told_paused) {
@@ -228,8 +233,8 @@ bool hark__server_may_accept(struct hark__server *s)
 {
 	if (s->paused || !start_stuck(s))
 		return false;
-	/* Both are told by the engine as well: to a server that serves one after the other in place too late, who is asked for ever
-	 * more by its clients. */
+	/* Both are told by the engine as well: to a server that serves one after the other in place too late, who is
+	 * asked for ever more by its clients. */
 	if (hark__retired()) {
 		retire(s);
 		return false;
@@ -319,7 +324,8 @@ static void accept_streams(struct hark__acceptor *a)
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (a->listener->src.fd < 0 || !hark__server_may_accept(s) || !hark__acceptor_paced(a))
 			return;
-		if (i > 0 && s->opts.pace == NULL && !something_waits(a)) { /* accept(2) makes a socket and a file first, and then finds nobody */
+		if (i > 0 && s->opts.pace == NULL &&
+		    !something_waits(a)) { /* accept(2) makes a socket and a file first, and then finds nobody */
 			hark__acceptor_watch(a);
 			return;
 		}
@@ -366,7 +372,8 @@ static void receive_datagrams(struct hark__acceptor *a)
 			hark__acceptor_unused(a);
 			break; /* no memory: as a full socket queue would, it drops them */
 		}
-		if (!hark__server_start(s, c) && i + 1 < n) { /* one can be kept; no room for the others is a full queue, too */
+		if (!hark__server_start(s, c) &&
+		    i + 1 < n) { /* one can be kept; no room for the others is a full queue, too */
 			break;
 		}
 	}
@@ -408,8 +415,9 @@ static bool left_to_others(struct hark__server *s)
 	return ns == HARK_FOREVER;
 }
 
-/* Takes what a backlog holds, so that the socket can be closed: who has connected is served, now or when max_conns and pace() have room.
- * false: not all could be taken, for want of descriptors or memory; they come back as connections end. */
+/* Takes what a backlog holds, so that the socket can be closed: who has connected is served, now or when max_conns and
+ * pace() have room. false: not all could be taken, for want of descriptors or memory; they come back as connections
+ * end. */
 static bool empty_backlog(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
@@ -474,7 +482,8 @@ static void close_acceptor(struct hark__acceptor *a)
 
 /* ---- retiring -------------------------------------------------------------------------------- */
 
-/* Neither the socket nor the datagram socket's copy of it stays open; replies that are under way keep what they need of that. */
+/* Neither the socket nor the datagram socket's copy of it stays open; replies that are under way keep what they need of
+ * that. */
 static void retire_acceptor(struct hark__acceptor *a)
 {
 	close_acceptor(a);
@@ -528,7 +537,8 @@ static void tick(struct hark__server *s)
 		return;
 	}
 	int64_t next = now + wait;
-	(void)hark__timer_set(s->loop, &s->drain_timer, next < end || s->cut ? next : end); /* it is kept: cannot fail */
+	(void)hark__timer_set(s->loop, &s->drain_timer,
+	                      next < end || s->cut ? next : end); /* it is kept: cannot fail */
 }
 
 static void drain_tick_run(struct hark__waiter *w)
@@ -581,7 +591,8 @@ static int watch_drain(struct hark__server *s, int life_fd)
 		r = r < 0 ? r : one;
 	}
 	int r1 = watch_fd(s, &s->life, life_fd, &s->life_waiter);
-	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 || hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
+	if (hark__timer_set(s->loop, &s->drain_timer, HARK_FOREVER) < 0 ||
+	    hark__timer_set(s->loop, &s->retry, HARK_FOREVER) < 0)
 		r1 = -ENOMEM;
 	hark__loop_wake(s->loop, &s->drain_waiter); /* it may have begun before we looked */
 	return r < 0 ? r : r1;
@@ -625,8 +636,8 @@ static void init_acceptors(struct hark__server *s, struct hark_listener *const l
 
 static void close_work(struct hark__server *s)
 {
-	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick, &s->life_waiter, &s->late_waiter,
-		&s->retire_waiter};
+	struct hark__waiter *const waiters[] = {&s->retry_waiter, &s->drain_waiter, &s->drain_tick,
+	                                        &s->life_waiter,  &s->late_waiter,  &s->retire_waiter};
 	for (int i = 0; i < s->n_acceptors; i++) {
 		struct hark__acceptor *a = &s->acceptors[i];
 		close_acceptor(a);

@@ -3,19 +3,20 @@
 #define HARK__SERVE_H
 
 #include "conn/conn.h"
+#include "hark.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
-#include "hark.h"
 
 #define HARK__WORKERS_MAX 64
 
 struct hark__model {
-	/* Has the box serve c, which the server counts already. On success c is the model's, until hark__server_ended().
-	 * -EAGAIN, -ENOMEM: no process, thread or fiber to be had now; c stays the caller's. */
+	/* Has the box serve c, which the server counts already. On success c is the model's, until
+	 * hark__server_ended(). -EAGAIN, -ENOMEM: no process, thread or fiber to be had now; c stays the caller's. */
 	int (*start)(struct hark__server *s, struct hark_conn *c);
 	/* A drain begins: ends what is idle and would not notice by itself. NULL: nothing to do. */
 	void (*drain)(struct hark__server *s);
-	/* The grace has ended, late_ns ago: cuts what is left. Called again until nothing is, or the server gives up. */
+	/* The grace has ended, late_ns ago: cuts what is left. Called again until nothing is, or the server gives up.
+	 */
 	void (*cut)(struct hark__server *s, int64_t late_ns);
 	/* hark_serve() returns while connections do not notice that they were cut: hark__server_leave() for each. */
 	void (*abandon)(struct hark__server *s);
@@ -32,9 +33,9 @@ struct hark__acceptor {
 	struct hark_listener *listener;
 	struct hark__datagram_socket *datagrams; /* datagrams; else NULL */
 	/* inetd's wait (opts.wait), see serve_wait.c: */
-	bool lent;                 /* a box has the socket */
-	unsigned futile;           /* boxes in a row that left the socket as it was */
-	uint64_t before;           /* a digest of what was waiting there when the box began */
+	bool lent;       /* a box has the socket */
+	unsigned futile; /* boxes in a row that left the socket as it was */
+	uint64_t before; /* a digest of what was waiting there when the box began */
 	struct hark__timer retry;
 };
 
@@ -50,15 +51,16 @@ struct hark__server {
 	struct hark__list running; /* serve_fiber.c: those whose fiber runs */
 	unsigned n_conns;          /* being served, wherever */
 	struct hark_conn *stuck;   /* accepted, but start() had no room: served first when there is */
-	struct hark__list pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
-	bool paused;               /* accepts nothing until a connection ends or the timer */
-	bool told_paused;          /* the event was sent, and RESUMED is due when the backlog is empty */
-	bool retired; /* the acceptors are closed, and what is connected goes on */
+	struct hark__list
+		pending;  /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
+	bool paused;      /* accepts nothing until a connection ends or the timer */
+	bool told_paused; /* the event was sent, and RESUMED is due when the backlog is empty */
+	bool retired;     /* the acceptors are closed, and what is connected goes on */
 	bool draining, cut, done;
-	bool abandoned; /* has returned: what still ends has left already */
-	bool overtime; /* a connection lasted to the end of the grace */
-	struct hark__timer retry;  /* while paused; kept */
-	bool retrying;             /* it is set */
+	bool abandoned;           /* has returned: what still ends has left already */
+	bool overtime;            /* a connection lasted to the end of the grace */
+	struct hark__timer retry; /* while paused; kept */
+	bool retrying;            /* it is set */
 	struct hark__waiter retry_waiter;
 	struct hark__source drain[HARK__DRAIN_FDS]; /* this process's and those it comes from, drain.h */
 	struct hark__waiter drain_waiter;
@@ -66,11 +68,11 @@ struct hark__server {
 	struct hark__waiter drain_tick;
 	struct hark__source retire[2]; /* likewise */
 	struct hark__waiter retire_waiter;
-	struct hark__source life;  /* a worker's: its supervisor holds the other end; -1: none */
+	struct hark__source life; /* a worker's: its supervisor holds the other end; -1: none */
 	struct hark__waiter life_waiter;
-	struct hark__fiber *waiting;  /* in hark_serve(): woken when all is over */
-	struct hark_scope scope;      /* serve_fiber.c: the boxes' fibers */
-	struct hark__timer late;      /* serve_fiber.c: closes what has not spoken when a drain began */
+	struct hark__fiber *waiting; /* in hark_serve(): woken when all is over */
+	struct hark_scope scope;     /* serve_fiber.c: the boxes' fibers */
+	struct hark__timer late;     /* serve_fiber.c: closes what has not spoken when a drain began */
 	struct hark__waiter late_waiter;
 };
 
@@ -89,13 +91,13 @@ void hark__server_leave(struct hark__server *s, int ticket);
 /* Whether there is room for one more; pauses the acceptors if not. */
 bool hark__server_may_accept(struct hark__server *s);
 
-/* Whether something waits at the acceptor and pace() lets it in; watches or pauses the acceptor if not. After true: hark__server_start(), or
- * hark__acceptor_unused() if nothing was taken. */
+/* Whether something waits at the acceptor and pace() lets it in; watches or pauses the acceptor if not. After true:
+ * hark__server_start(), or hark__acceptor_unused() if nothing was taken. */
 bool hark__acceptor_paced(struct hark__acceptor *a);
 void hark__acceptor_unused(struct hark__acceptor *a);
 
-/* Has c admitted, counts it and hands it to the model; true as well if it was shed. false: there was no room; it is kept, and handed
- * over when there is. */
+/* Has c admitted, counts it and hands it to the model; true as well if it was shed. false: there was no room; it is
+ * kept, and handed over when there is. */
 bool hark__server_start(struct hark__server *s, struct hark_conn *c);
 
 /* Waits for more at the acceptor. */

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "serve/serve.h"
 #include "base/sys.h"
+#include "serve/serve.h"
 
 #define AGAIN_NS      (100 * HARK_MS) /* when no stack could be had for one that has spoken */
 #define FIRST_BYTE_NS HARK_S          /* after a drain's beginning, for those that have not spoken yet */

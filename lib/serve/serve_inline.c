@@ -1,7 +1,7 @@
 /* serve_inline.c — the iterative server: the accepting worker serves each connection itself, one after the other.
  *
- * The box is called in the acceptor's own callback, with the loop put aside, so that its calls wait in poll(2). A loop that
- * the box makes for fibers of its own ends with its scope. */
+ * The box is called in the acceptor's own callback, with the loop put aside, so that its calls wait in poll(2). A loop
+ * that the box makes for fibers of its own ends with its scope. */
 #include "serve/serve.h"
 
 static int start(struct hark__server *s, struct hark_conn *c)

@@ -1,19 +1,19 @@
 /* serve_process.c — the classic concurrent server: a forked child for each connection.
  *
- * A child's end is noticed by its pidfd and waited for by its own number, so children of the caller's are never touched, and
- * SIGCHLD stays the caller's. A child knows nothing of the parent's loop: its calls wait in poll(2). */
+ * A child's end is noticed by its pidfd and waited for by its own number, so children of the caller's are never
+ * touched, and SIGCHLD stays the caller's. A child knows nothing of the parent's loop: its calls wait in poll(2). */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "loop/drain.h"
-#include "conn/listen.h"
-#include "serve/serve.h"
 #include "base/sys.h"
+#include "conn/listen.h"
+#include "loop/drain.h"
+#include "serve/serve.h"
 
 #define LOOK_NS (100 * HARK_MS) /* between looks at a child that there was no descriptor for */
-#define DEAF_NS HARK_S            /* past the grace's end: a child that still runs then is killed */
+#define DEAF_NS HARK_S          /* past the grace's end: a child that still runs then is killed */
 
 struct child {
 	struct hark__list link; /* in server->conns */
@@ -108,8 +108,8 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	return 0;
 }
 
-/* The children have heard of the drain themselves, know its deadline, and have things of their own to end: programs. What is
- * left a while later does not listen. */
+/* The children have heard of the drain themselves, know its deadline, and have things of their own to end: programs.
+ * What is left a while later does not listen. */
 static void cut(struct hark__server *s, int64_t late_ns)
 {
 	if (late_ns < DEAF_NS)

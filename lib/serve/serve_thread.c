@@ -6,8 +6,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#include "serve/serve.h"
 #include "base/sys.h"
+#include "serve/serve.h"
 
 struct threaded {
 	struct hark__list link;    /* in server->conns: the loop's thread alone */
@@ -17,7 +17,7 @@ struct threaded {
 	struct hark__acceptor *lent;
 	int ticket;
 	pthread_mutex_t lock;
-	bool closing;              /* guarded by lock: conn must not be cut any more */
+	bool closing; /* guarded by lock: conn must not be cut any more */
 };
 
 static void ended_run(struct hark__waiter *w)

@@ -1,9 +1,9 @@
-/* serve_wait.c — inetd's wait: the box, usually a program, gets the listening socket itself, and the server looks away until
- * it returns.
+/* serve_wait.c — inetd's wait: the box, usually a program, gets the listening socket itself, and the server looks away
+ * until it returns.
  *
- * A program that exits without taking anything would be started again at once, for ever. So what waits there is looked at
- * before and after (nothing is taken): a box that left it as it was is tried again with growing delay, up to 10 s, and at once
- * again when one has taken something. The service is never given up. */
+ * A program that exits without taking anything would be started again at once, for ever. So what waits there is looked
+ * at before and after (nothing is taken): a box that left it as it was is tried again with growing delay, up to 10 s,
+ * and at once again when one has taken something. The service is never given up. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -12,9 +12,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/sys.h"
 #include "conn/listen.h"
 #include "serve/serve.h"
-#include "base/sys.h"
 
 #define DELAY_FIRST_NS (250 * HARK_MS)
 #define DELAY_MAX_NS   (10 * HARK_S)
@@ -27,8 +27,9 @@ static uint64_t mix(uint64_t h, const void *data, size_t n) /* FNV-1a */
 	return h;
 }
 
-/* When the datagram that was just looked at arrived, or 0: two that a peer sends one after the other may be the same to the
- * byte. The first call has the kernel keep the times, a moment later; for one that came before, it makes up the present. socket(7). */
+/* When the datagram that was just looked at arrived, or 0: two that a peer sends one after the other may be the same to
+ * the byte. The first call has the kernel keep the times, a moment later; for one that came before, it makes up the
+ * present. socket(7). */
 static int64_t arrival(int fd)
 {
 	struct timespec now, t;
@@ -39,8 +40,9 @@ static int64_t arrival(int fd)
 	return made_up ? 0 : t.tv_sec * HARK_S + t.tv_nsec;
 }
 
-/* Of a datagram socket: its first datagram, sender and time; of a TCP listener: how many wait (tcp(7), TCP_INFO: tcpi_unacked is the
- * accept queue's length there). Never 0; 0: nothing waits. Others cannot be looked into: 1 if something waits. */
+/* Of a datagram socket: its first datagram, sender and time; of a TCP listener: how many wait (tcp(7), TCP_INFO:
+ * tcpi_unacked is the accept queue's length there). Never 0; 0: nothing waits. Others cannot be looked into: 1 if
+ * something waits. */
 static uint64_t digest(const struct hark__acceptor *a)
 {
 	char head[DIGEST_BYTES];

@@ -1,17 +1,18 @@
-/* workers.c — N workers: forked processes that all accept from the same sockets, watched by the process that forked them.
+/* workers.c — N workers: forked processes that all accept from the same sockets, watched by the process that forked
+ * them.
  *
- * The supervisor serves nobody. It waits for its workers' pidfds, restarts the dead with back-off, and passes a drain on by the
- * shared state of drain.c. A worker learns of its supervisor's death by a pipe that only the supervisor can write to, and
- * then drains by itself. */
+ * The supervisor serves nobody. It waits for its workers' pidfds, restarts the dead with back-off, and passes a drain
+ * on by the shared state of drain.c. A worker learns of its supervisor's death by a pipe that only the supervisor can
+ * write to, and then drains by itself. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include "loop/drain.h"
-#include "conn/listen.h"
-#include "serve/serve.h"
 #include "base/sys.h"
+#include "conn/listen.h"
+#include "loop/drain.h"
+#include "serve/serve.h"
 
 #define BACKOFF_FIRST_NS (100 * HARK_MS)
 #define BACKOFF_MAX_NS   (10 * HARK_S)
@@ -63,7 +64,9 @@ static void schedule(struct worker *w)
 	if (w->started != 0 && now - w->started > LIVED_NS)
 		w->backoff = 0;
 	w->again = now + w->backoff;
-	w->backoff = w->backoff == 0 ? BACKOFF_FIRST_NS : w->backoff * 2 < BACKOFF_MAX_NS ? w->backoff * 2 : BACKOFF_MAX_NS;
+	w->backoff = w->backoff == 0                   ? BACKOFF_FIRST_NS
+	             : w->backoff * 2 < BACKOFF_MAX_NS ? w->backoff * 2
+	                                               : BACKOFF_MAX_NS;
 }
 
 static int start_worker(struct supervisor *v, struct worker *w)
@@ -104,8 +107,9 @@ static bool reap(struct supervisor *v, struct worker *w)
 		(void)hark__sys.close(w->pidfd.fd);
 	if (info.si_code == CLD_EXITED && info.si_status == 2)
 		v->cut = true;
-	hark__server_event(v->server, (struct hark_event){
-		.kind = HARK_EVENT_WORKER_DOWN, .pid = w->pid, .status = wait_status(&info)});
+	hark__server_event(
+		v->server,
+		(struct hark_event){.kind = HARK_EVENT_WORKER_DOWN, .pid = w->pid, .status = wait_status(&info)});
 	w->pid = 0;
 	schedule(w);
 	return true;
@@ -154,8 +158,8 @@ static void nap_over(struct hark__waiter *w)
 	hark__fiber_wake(hark__container(w, struct nap, waiter)->fiber);
 }
 
-/* Where no wait can be had, because the fiber is cancelled or the system call fails: a while, whatever comes, and then a look
- * at everything. Other fibers run meanwhile. */
+/* Where no wait can be had, because the fiber is cancelled or the system call fails: a while, whatever comes, and then
+ * a look at everything. Other fibers run meanwhile. */
 static void nap(void)
 {
 	struct hark__loop *l = hark__loop_self();

@@ -50,12 +50,20 @@ class Process:
     """A running hark whose output is collected while it runs."""
 
     def __init__(self, argv, **more):
-        self.process = subprocess.Popen(argv, stdin=more.pop("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, start_new_session=True, **more)
+        self.process = subprocess.Popen(
+            argv,
+            stdin=more.pop("stdin", subprocess.DEVNULL),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **more,
+        )
         self.pid = self.process.pid
         self._out, self._err = bytearray(), bytearray()
-        self._threads = [threading.Thread(target=self._collect, args=pair, daemon=True) for pair in
-                         [(self.process.stdout, self._out), (self.process.stderr, self._err)]]
+        self._threads = [
+            threading.Thread(target=self._collect, args=pair, daemon=True)
+            for pair in [(self.process.stdout, self._out), (self.process.stderr, self._err)]
+        ]
         for thread in self._threads:
             thread.start()
 

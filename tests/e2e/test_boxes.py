@@ -75,9 +75,17 @@ def utmp_file(path, users):
 def logins(tmp_path):
     user_process, dead_process, boot = 7, 8, 2
     nobody = 2**22 + 7  # above any pid
-    return utmp_file(tmp_path / "utmp", [(boot, 0, "reboot"), (user_process, os.getpid(), "ann"),
-                                         (user_process, os.getpid(), "bob"), (user_process, os.getpid(), "ann"),
-                                         (dead_process, os.getpid(), "carl"), (user_process, nobody, "dora")])
+    return utmp_file(
+        tmp_path / "utmp",
+        [
+            (boot, 0, "reboot"),
+            (user_process, os.getpid(), "ann"),
+            (user_process, os.getpid(), "bob"),
+            (user_process, os.getpid(), "ann"),
+            (dead_process, os.getpid(), "carl"),
+            (user_process, nobody, "dora"),
+        ],
+    )
 
 
 # echo
@@ -89,7 +97,7 @@ def test_echo_returns_every_byte_of_a_stream(serve):
     with server.connect() as s:
         got = b""
         for at in range(0, len(data), 10000):
-            s.sendall(data[at:at + 10000])
+            s.sendall(data[at : at + 10000])
             got += read_n(s, at + 10000 - len(got))
         s.shutdown(socket.SHUT_WR)
         assert got + read_all(s) == data
@@ -131,7 +139,7 @@ def test_chargen_rotates_72_characters_through_all_95_and_around(serve):
     with server.connect() as s:
         got = read_n(s, 2 * len(PATTERN) + 74)
     assert got.startswith(PATTERN + PATTERN[:74])
-    assert got[:2 * len(PATTERN)] == 2 * PATTERN
+    assert got[: 2 * len(PATTERN)] == 2 * PATTERN
 
 
 def test_chargen_answers_a_datagram_with_no_more_than_it_had(serve):
@@ -183,11 +191,15 @@ def test_daytime_tells_the_modified_julian_date_in_the_nist_form(serve):
     assert int(match[1]) == 40587 + said.timestamp() // 86400
 
 
-@pytest.mark.parametrize("box, size, right", [
-    (["daytime"], 22, ISO.fullmatch),
-    (["daytime", "--nist"], 50, NIST.fullmatch),
-    (["time"], 4, lambda got: abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5),
-], ids=["daytime", "nist", "time"])
+@pytest.mark.parametrize(
+    "box, size, right",
+    [
+        (["daytime"], 22, ISO.fullmatch),
+        (["daytime", "--nist"], 50, NIST.fullmatch),
+        (["time"], 4, lambda got: abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5),
+    ],
+    ids=["daytime", "nist", "time"],
+)
 def test_a_fixed_answer_wants_a_datagram_of_its_size_unless_told_otherwise(serve, box, size, right):
     server = serve("udp://127.0.0.1:0", *box)
     with udp(server) as short, udp(server) as enough:
@@ -253,7 +265,9 @@ def test_qotd_answers_a_datagram_with_a_quotation_that_fits(serve, tmp_path):
         assert_unanswered(server, none_fits, bytes(30))
 
 
-@pytest.mark.parametrize("content, words", [(None, "No such file"), (b"", "no quotation"), (b"x" * 600, "no quotation")])
+@pytest.mark.parametrize(
+    "content, words", [(None, "No such file"), (b"", "no quotation"), (b"x" * 600, "no quotation")]
+)
 def test_qotd_says_why_a_file_will_not_do(run, tmp_path, content, words):
     path = tmp_path / "fortunes"
     if content is not None:
@@ -383,9 +397,19 @@ def test_message_that_was_cut_is_not_shown(serve):
 # what they must not become
 
 
-@pytest.mark.parametrize("box, question", [("echo", b"x"), ("chargen", bytes(600)), ("daytime", bytes(30)), ("time", bytes(8)),
-                                           ("qotd", bytes(512)), ("users", bytes(512)), ("loggedin", b"root\r\n"),
-                                           ("message", b"psst" * 10)])
+@pytest.mark.parametrize(
+    "box, question",
+    [
+        ("echo", b"x"),
+        ("chargen", bytes(600)),
+        ("daytime", bytes(30)),
+        ("time", bytes(8)),
+        ("qotd", bytes(512)),
+        ("users", bytes(512)),
+        ("loggedin", b"root\r\n"),
+        ("message", b"psst" * 10),
+    ],
+)
 def test_a_low_source_port_gets_no_answer_unless_told_to(serve, box, question):
     server = serve("udp://127.0.0.1:0", box)
     with low_port_socket(server) as low:
@@ -420,13 +444,16 @@ def test_local_datagrams_have_no_size_rule(serve, tmp_path):
 # arguments
 
 
-@pytest.mark.parametrize("args, words", [
-    (["daytime", "--nits"], "no such option: --nits"),
-    (["daytime", "--nist=1"], "--nist takes no value"),
-    (["qotd", "--file"], "--file wants a value"),
-    (["echo", "loud"], "unexpected argument: loud"),
-    (["discard", "all"], "takes no arguments"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["daytime", "--nits"], "no such option: --nits"),
+        (["daytime", "--nist=1"], "--nist takes no value"),
+        (["qotd", "--file"], "--file wants a value"),
+        (["echo", "loud"], "unexpected argument: loud"),
+        (["discard", "all"], "takes no arguments"),
+    ],
+)
 def test_a_wrong_argument_is_named(run, args, words):
     done = run("serve", "tcp://127.0.0.1:0", *args)
     assert done.returncode == 100

@@ -345,16 +345,19 @@ def test_idle_does_not_end_a_busy_call(run, serve):
     assert (r.returncode, r.stdout) == (0, b"1\n2\n3\n4\n5\n6\n7\n8\n"), r.stderr
 
 
-@pytest.mark.parametrize("args, words", [
-    ([], "no address"),
-    (["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], "one address"),
-    (["127.0.0.1"], "127.0.0.1"),
-    (["tcp://127.0.0.1:70000"], "70000"),
-    (["--timeout", "soon", "tcp://127.0.0.1:1"], "soon"),
-    (["--send-only", "--recv-only", "tcp://127.0.0.1:1"], "exclude"),
-    (["--verbos", "tcp://127.0.0.1:1"], "did you mean --verbose?"),
-    (["-z", "tcp://127.0.0.1:1"], "-z"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        ([], "no address"),
+        (["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], "one address"),
+        (["127.0.0.1"], "127.0.0.1"),
+        (["tcp://127.0.0.1:70000"], "70000"),
+        (["--timeout", "soon", "tcp://127.0.0.1:1"], "soon"),
+        (["--send-only", "--recv-only", "tcp://127.0.0.1:1"], "exclude"),
+        (["--verbos", "tcp://127.0.0.1:1"], "did you mean --verbose?"),
+        (["-z", "tcp://127.0.0.1:1"], "-z"),
+    ],
+)
 def test_a_wrong_command_line_is_refused_in_one_line(run, args, words):
     r = run("call", *args)
     err = r.stderr.decode()
@@ -368,7 +371,9 @@ def test_verbose_tells_the_attempt_and_the_bytes(run, serve):
     service = serve("tcp://127.0.0.1:0", "echo")
     r = run("call", "-v", service.at(), input=b"12345")
     assert r.stdout == b"12345"
-    assert re.search(rf"^hark: call: {service.at()}: connected after [\d.]+ (us|ms)$", r.stderr.decode(), re.M), r.stderr
+    assert re.search(
+        rf"^hark: call: {service.at()}: connected after [\d.]+ (us|ms)$", r.stderr.decode(), re.M
+    ), r.stderr
     assert re.search(r"sent 5 bytes, received 5$", r.stderr.decode(), re.M), r.stderr
 
 
@@ -387,9 +392,13 @@ def in_namespace(hark, hosts, script, tmp_path):
         pytest.skip("no network namespaces here")
     (tmp_path / "hosts").write_text(hosts)
     (tmp_path / "nsswitch").write_text("hosts: files\nservices: files\n")
-    (tmp_path / "script.py").write_text("import json, os, socket, subprocess, sys, time\nHARK = sys.argv[1]\n" + textwrap.dedent(script))
-    shell = (f"ip link set lo up && mount --bind {tmp_path}/hosts /etc/hosts && "
-             f"mount --bind {tmp_path}/nsswitch /etc/nsswitch.conf && exec {sys.executable} {tmp_path}/script.py {hark}")
+    (tmp_path / "script.py").write_text(
+        "import json, os, socket, subprocess, sys, time\nHARK = sys.argv[1]\n" + textwrap.dedent(script)
+    )
+    shell = (
+        f"ip link set lo up && mount --bind {tmp_path}/hosts /etc/hosts && "
+        f"mount --bind {tmp_path}/nsswitch /etc/nsswitch.conf && exec {sys.executable} {tmp_path}/script.py {hark}"
+    )
     r = subprocess.run(["unshare", "-mn", "sh", "-c", shell], capture_output=True, timeout=2 * PATIENCE)
     if b"mount:" in r.stderr or b"ip:" in r.stderr:
         pytest.skip("cannot set a namespace up: " + r.stderr.decode().strip())
@@ -399,7 +408,10 @@ def in_namespace(hark, hosts, script, tmp_path):
 
 def test_a_dead_first_address_costs_less_than_300_ms(hark, tmp_path):
     """The first address neither answers nor refuses; the second one is tried 250 ms later, beside it."""
-    r = in_namespace(hark, "127.0.0.2 twofaced\n127.0.0.3 twofaced\n", """
+    r = in_namespace(
+        hark,
+        "127.0.0.2 twofaced\n127.0.0.3 twofaced\n",
+        """
         live = socket.create_server(("127.0.0.3", 0))
         port = live.getsockname()[1]
         dead = socket.socket()
@@ -420,7 +432,9 @@ def test_a_dead_first_address_costs_less_than_300_ms(hark, tmp_path):
         s.close()
         out, err = call.communicate(timeout=10)
         print(json.dumps([took, call.returncode, out.decode(), err.decode(), port]))
-        """, tmp_path)
+        """,
+        tmp_path,
+    )
     took, code, out, err, port = r
     assert (code, out) == (0, "alive"), err
     assert 0.2 < took < 0.3 + 0.1, f"{took} s"  # a tenth for starting the process on a busy machine
@@ -429,7 +443,10 @@ def test_a_dead_first_address_costs_less_than_300_ms(hark, tmp_path):
 
 
 def test_refused_then_live_does_not_wait(hark, tmp_path):
-    r = in_namespace(hark, "127.0.0.2 twofaced\n127.0.0.3 twofaced\n", """
+    r = in_namespace(
+        hark,
+        "127.0.0.2 twofaced\n127.0.0.3 twofaced\n",
+        """
         live = socket.create_server(("127.0.0.3", 0))
         port = live.getsockname()[1]
         begin = time.monotonic()
@@ -440,18 +457,25 @@ def test_refused_then_live_does_not_wait(hark, tmp_path):
         s.close()
         out, err = call.communicate(timeout=10)
         print(json.dumps([took, call.returncode, err.decode()]))
-        """, tmp_path)
+        """,
+        tmp_path,
+    )
     assert r[1] == 0 and "127.0.0.2" in r[2] and "Connection refused" in r[2], r
     assert r[0] < 0.2
 
 
 def test_unknown_and_unreachable_are_told_apart(hark, tmp_path):
-    r = in_namespace(hark, "127.0.0.1 localhost\n", """
+    r = in_namespace(
+        hark,
+        "127.0.0.1 localhost\n",
+        """
         def call(address):
             r = subprocess.run([HARK, "call", "--timeout", "3s", address], stdin=subprocess.DEVNULL, capture_output=True)
             return r.returncode, r.stderr.decode()
         print(json.dumps([call("tcp://nosuchhost:80"), call("tcp://192.0.2.1:80"), call("tcp6://localhost:80")]))
-        """, tmp_path)
+        """,
+        tmp_path,
+    )
     assert [code for code, _ in r] == [1, 1, 1]
     assert "nosuchhost" in r[0][1] and "no such host" in r[0][1].lower(), r
     assert "192.0.2.1" in r[1][1] and "unreachable" in r[1][1].lower(), r
@@ -513,8 +537,12 @@ def test_unixgram_answers_find_their_way(serve, run, tmp_path):
 
 
 def shell(hark, redirection, address):
-    return subprocess.run(["sh", "-c", f'exec "$0" call "$1" {redirection}', hark, address], input=b"", capture_output=True,
-                          timeout=PATIENCE)
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" call "$1" {redirection}', hark, address],
+        input=b"",
+        capture_output=True,
+        timeout=PATIENCE,
+    )
 
 
 def test_closed_input_is_an_empty_one(hark, peer):

@@ -31,21 +31,39 @@ def test_the_tree_as_it_is_has_no_breach(tree):
     assert check(tree)[0] == 0
 
 
-@pytest.mark.parametrize('file, line, told', [
-    ('lib/base/clock.c', '#include "conn/conn.h"', 'lib/base/clock.c:1: floor 1 includes "conn/conn.h" of floor 4'),
-    ('lib/loop/engine.h', '#include "conn/conn.h"', 'lib/loop/engine.h:1: floor 3 includes "conn/conn.h" of floor 4'),
-    ('lib/base/buffer.c', '#include "../boxes/box.h"', 'lib/base/buffer.c:1: includes "../boxes/box.h"'),
-    ('lib/conn/conn.c', '#include "conn.h"', 'lib/conn/conn.c:1: includes "conn.h", which is not in lib/'),
-    ('boxes/box.h', '#include "base/buffer.h"', 'boxes/box.h:1: includes "base/buffer.h" of lib/'),
-    ('boxes/box.h', '#include "buffer.h"', 'boxes/box.h:1: includes "buffer.h" of lib/'),
-    ('common/text.h', '#include "box.h"', 'common/text.h:1: includes "box.h" of boxes/: common/ sees hark.h alone'),
-    ('boxes/echo.c', '#include "tool.h"', 'boxes/echo.c:1: includes "tool.h" of tool/: boxes/ sees hark.h, common/'),
-    ('config/config.h', '#include "supervisor.h"', 'config/config.h:1: includes "supervisor.h" of daemon/'),
-    ('tool/tool.h', '#include "supervisor.h"', 'tool/tool.h:1: includes "supervisor.h" of daemon/'),
-    ('examples/echo.c', '#include "text.h"', 'examples/echo.c:1: includes "text.h" of common/: examples/ sees hark.h alone'),
-    ('examples/meson.build', "executable('x', 'x.c', dependencies: hark_internal_dep)",
-     'examples/meson.build:1: reaches inside lib/'),
-])
+@pytest.mark.parametrize(
+    'file, line, told',
+    [
+        ('lib/base/clock.c', '#include "conn/conn.h"', 'lib/base/clock.c:1: floor 1 includes "conn/conn.h" of floor 4'),
+        (
+            'lib/loop/engine.h',
+            '#include "conn/conn.h"',
+            'lib/loop/engine.h:1: floor 3 includes "conn/conn.h" of floor 4',
+        ),
+        ('lib/base/buffer.c', '#include "../boxes/box.h"', 'lib/base/buffer.c:1: includes "../boxes/box.h"'),
+        ('lib/conn/conn.c', '#include "conn.h"', 'lib/conn/conn.c:1: includes "conn.h", which is not in lib/'),
+        ('boxes/box.h', '#include "base/buffer.h"', 'boxes/box.h:1: includes "base/buffer.h" of lib/'),
+        ('boxes/box.h', '#include "buffer.h"', 'boxes/box.h:1: includes "buffer.h" of lib/'),
+        ('common/text.h', '#include "box.h"', 'common/text.h:1: includes "box.h" of boxes/: common/ sees hark.h alone'),
+        (
+            'boxes/echo.c',
+            '#include "tool.h"',
+            'boxes/echo.c:1: includes "tool.h" of tool/: boxes/ sees hark.h, common/',
+        ),
+        ('config/config.h', '#include "supervisor.h"', 'config/config.h:1: includes "supervisor.h" of daemon/'),
+        ('tool/tool.h', '#include "supervisor.h"', 'tool/tool.h:1: includes "supervisor.h" of daemon/'),
+        (
+            'examples/echo.c',
+            '#include "text.h"',
+            'examples/echo.c:1: includes "text.h" of common/: examples/ sees hark.h alone',
+        ),
+        (
+            'examples/meson.build',
+            "executable('x', 'x.c', dependencies: hark_internal_dep)",
+            'examples/meson.build:1: reaches inside lib/',
+        ),
+    ],
+)
 def test_an_include_from_the_wrong_floor_is_named(tree, file, line, told):
     prepend(tree / file, line)
     code, said = check(tree)

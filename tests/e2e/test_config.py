@@ -30,9 +30,11 @@ idle_timeout = 0
 @pytest.fixture
 def config(run, tmp_path):
     """config(TEXT, OPTION...) → the finished process of hark config on a file with that text."""
+
     def config(text, *options):
         (tmp_path / "t.conf").write_text(text)
         return run("config", *options, "t.conf", cwd=tmp_path)
+
     return config
 
 
@@ -77,7 +79,10 @@ def test_check_is_silent_when_all_is_well(config):
 
 @pytest.mark.parametrize("options", [[], ["--check"]])
 def test_every_mistake_is_told_and_nothing_is_printed(config, options):
-    r = config("[harkd]\nlgo = syslog\n[a]\nlisten = tcp://*:7\nbox = ecko\n[b]\nlisten = *:7\nexec = /no/such\nworkers = many\n", *options)
+    r = config(
+        "[harkd]\nlgo = syslog\n[a]\nlisten = tcp://*:7\nbox = ecko\n[b]\nlisten = *:7\nexec = /no/such\nworkers = many\n",
+        *options,
+    )
     assert (r.returncode, r.stdout) == (100, b"")
     assert r.stderr.decode().splitlines() == [
         "t.conf:2: no such key: lgo (did you mean log?)",
@@ -154,7 +159,9 @@ def test_the_manual_has_every_key_with_value_and_default_and_nothing_else(run):
         assert after.endswith(f" ({default})") if default else not re.search(r" \([^()]*\)$", after), name
 
 
-@pytest.mark.parametrize("name, body", [(name, body) for name, _, body in items()], ids=[name for name, _, _ in items()])
+@pytest.mark.parametrize(
+    "name, body", [(name, body) for name, _, body in items()], ids=[name for name, _, _ in items()]
+)
 def test_each_example_of_the_manual_is_taken(run, config, tmp_path, name, body):
     examples = [plain(e) for e in re.findall(r"^\.Dl (.*)$", body, re.M)]
     assert examples and all(e.startswith(f"{name} = ") for e in examples)
@@ -165,7 +172,11 @@ def test_each_example_of_the_manual_is_taken(run, config, tmp_path, name, body):
         service = "listen = unix:@s\n" if name != "listen" else ""
         service += "exec = cat\n" if name not in ("exec", "box", "relay") else ""
         r = config(f"[harkd]\n{example}\n" if of_harkd else f"[s]\n{service}{example}\n")
-        refused = [line for line in r.stderr.decode().splitlines() if not line.startswith("warning: ") and "needs root" not in line]
+        refused = [
+            line
+            for line in r.stderr.decode().splitlines()
+            if not line.startswith("warning: ") and "needs root" not in line
+        ]
         assert refused == []
 
 

@@ -19,8 +19,10 @@ def cpu_seconds(pid):
 
 
 def start(hark):
-    service = Service([hark, "serve", "-v", "tcp://127.0.0.1:0", "echo"],
-                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, LIMIT)))
+    service = Service(
+        [hark, "serve", "-v", "tcp://127.0.0.1:0", "echo"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, LIMIT)),
+    )
     end = time.monotonic() + 20
     while not service.addresses:
         assert time.monotonic() < end, service.stderr
@@ -87,5 +89,7 @@ def test_connections_wait_for_descriptors_and_are_all_served(hark):
 
 if __name__ == "__main__":
     served, idle, seconds = scenario(os.path.join(os.environ.get("HARK_BUILD", "build"), "hark"))
-    print(f"{served} of {CONNECTIONS} connections served with {LIMIT} descriptors in {seconds:.1f} s, none refused; "
-          f"CPU in a paused second: {idle * 1000:.0f} ms")
+    print(
+        f"{served} of {CONNECTIONS} connections served with {LIMIT} descriptors in {seconds:.1f} s, none refused; "
+        f"CPU in a paused second: {idle * 1000:.0f} ms"
+    )

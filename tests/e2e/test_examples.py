@@ -29,7 +29,9 @@ def examples():
 
 @contextlib.contextmanager
 def running(argv, **kwargs):
-    process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **kwargs)
+    process = subprocess.Popen(
+        [str(a) for a in argv], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **kwargs
+    )
     try:
         yield process
         assert process.poll() is None, f'ended early with {process.returncode}: {process.stderr.read()}'
@@ -65,9 +67,11 @@ def everything(conn):
 def exchange(address, data):
     """Sends data and the end of the stream while reading all that comes back."""
     with dial(address) as conn:
+
         def send():
             conn.sendall(data)
             conn.shutdown(socket.SHUT_WR)
+
         sender = threading.Thread(target=send)
         sender.start()
         got = everything(conn)
@@ -107,8 +111,9 @@ def test_an_answer_in_several_writes_does_not_wait_for_an_acknowledgement(exampl
 
 
 def test_echo_answers_datagrams(examples):
-    with serving(examples / 'echo', kind=socket.SOCK_DGRAM) as address, \
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with serving(examples / 'echo', kind=socket.SOCK_DGRAM) as address, socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM
+    ) as client:
         client.settimeout(PATIENCE)
         client.connect(address)
         client.send(b'hello')
@@ -116,7 +121,9 @@ def test_echo_answers_datagrams(examples):
 
 
 def test_echo_says_why_it_cannot_listen(examples):
-    done = subprocess.run([examples / 'echo', 'tcp://127.0.0.1:no-such-service'], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [examples / 'echo', 'tcp://127.0.0.1:no-such-service'], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 1
     assert 'no-such-service' in done.stderr
 
@@ -129,6 +136,7 @@ def one_line_server(line):
     def answer():
         with listener, listener.accept()[0] as conn:
             conn.sendall(line)
+
     threading.Thread(target=answer, daemon=True).start()
     return '127.0.0.1:%d' % listener.getsockname()[1]
 
@@ -143,7 +151,9 @@ def test_daytime_prints_what_each_server_answers(examples):
 def test_daytime_says_why_a_server_cannot_be_reached_and_asks_the_next(examples):
     with socket.create_server(('127.0.0.1', 0)) as gone:
         dead = '127.0.0.1:%d' % gone.getsockname()[1]
-    done = subprocess.run([examples / 'daytime', dead, one_line_server(b'noon\n')], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [examples / 'daytime', dead, one_line_server(b'noon\n')], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 1
     assert 'refused' in done.stderr and dead in done.stderr
     assert 'noon' in done.stdout
@@ -208,7 +218,9 @@ def test_chat_waits_for_no_slow_listener_and_tells_it_how_much_it_missed(example
             else:
                 heard += 1
         assert missed > 0
-        assert heard + missed == 30000 + 2, 'each line, and two that came in, was heard or counted as missed, and none twice'
+        assert (
+            heard + missed == 30000 + 2
+        ), 'each line, and two that came in, was heard or counted as missed, and none twice'
         for one in (slow, ann, bob):
             one.leave()
 
@@ -222,7 +234,9 @@ def test_proxy_carries_both_directions_and_the_end_of_each(examples):
 def test_proxy_keeps_the_answer_open_after_the_client_has_ended_its_request(examples):
     with socket.create_server(('127.0.0.1', 0)) as upstream:
         upstream.settimeout(PATIENCE)
-        with serving(examples / 'proxy', '127.0.0.1:%d' % upstream.getsockname()[1]) as address, dial(address) as client:
+        with serving(examples / 'proxy', '127.0.0.1:%d' % upstream.getsockname()[1]) as address, dial(
+            address
+        ) as client:
             conn = upstream.accept()[0]
             client.sendall(b'question')
             client.shutdown(socket.SHUT_WR)

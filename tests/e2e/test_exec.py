@@ -31,9 +31,13 @@ def read_line(s):
 
 def closes(server, count=1):
     """The first count CLOSE events of a server that was started with --json, whose programs may have said something between."""
+
     def events():
-        lines = [line for line in server.stderr.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")]
+        lines = [
+            line for line in server.stderr.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")
+        ]
         return [e for e in map(json.loads, lines) if e["event"] == "close"]
+
     return wait_until(lambda: len(events()) >= count and events()[:count])
 
 
@@ -59,11 +63,15 @@ def python(source):
 # programs as services
 
 
-@pytest.mark.parametrize("program", [
-    ["sh", "-c", 'while read -r line; do echo "<$line>"; done'],
-    ["perl", "-ne", '$| = 1; chomp; print "<$_>\\n"'],
-    [sys.executable, "-uc", "import sys\nfor line in sys.stdin: print('<' + line.rstrip() + '>')"],
-], ids=["sh", "perl", "python"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["sh", "-c", 'while read -r line; do echo "<$line>"; done'],
+        ["perl", "-ne", '$| = 1; chomp; print "<$_>\\n"'],
+        [sys.executable, "-uc", "import sys\nfor line in sys.stdin: print('<' + line.rstrip() + '>')"],
+    ],
+    ids=["sh", "perl", "python"],
+)
 def test_a_script_serves_a_dialogue(serve, program):
     server = serve("tcp://127.0.0.1:0", "--", *program)
     with server.connect() as s:
@@ -124,8 +132,12 @@ def test_environment_over_tcp(serve, monkeypatch):
         port = s.getsockname()[1]
         env = variables(read_all(s))
     assert about_connection(env) == {
-        "PROTO": "TCP", "TCPLOCALIP": "127.0.0.1", "TCPLOCALPORT": str(server.port(0)),
-        "TCPREMOTEIP": "127.0.0.1", "TCPREMOTEPORT": str(port)}
+        "PROTO": "TCP",
+        "TCPLOCALIP": "127.0.0.1",
+        "TCPLOCALPORT": str(server.port(0)),
+        "TCPREMOTEIP": "127.0.0.1",
+        "TCPREMOTEPORT": str(port),
+    }
     assert env["KEPT"] == "as it was" and "LISTEN_FDNAMES" not in env
 
 
@@ -135,8 +147,15 @@ def test_environment_over_ipv6_has_both_forms(serve):
         port = s.getsockname()[1]
         env = about_connection(variables(read_all(s)))
     assert env == {"PROTO": "TCP6"} | {
-        prefix + name: value for prefix in ("TCP", "TCP6") for name, value in
-        {"LOCALIP": "::1", "LOCALPORT": str(server.port(0)), "REMOTEIP": "::1", "REMOTEPORT": str(port)}.items()}
+        prefix + name: value
+        for prefix in ("TCP", "TCP6")
+        for name, value in {
+            "LOCALIP": "::1",
+            "LOCALPORT": str(server.port(0)),
+            "REMOTEIP": "::1",
+            "REMOTEPORT": str(port),
+        }.items()
+    }
 
 
 def test_an_ipv4_peer_of_a_dual_stack_socket_is_ipv4_to_the_program(serve):
@@ -163,8 +182,13 @@ def test_environment_over_a_unix_socket(serve, tmp_path, abstract):
         s.settimeout(PATIENCE)
         s.connect(path.replace("@", "\0"))
         env = about_connection(variables(read_all(s)))
-    assert env == {"PROTO": "UNIX", "UNIXLOCALPATH": path, "UNIXREMOTEPID": str(os.getpid()),
-                   "UNIXREMOTEEUID": str(os.geteuid()), "UNIXREMOTEEGID": str(os.getegid())}
+    assert env == {
+        "PROTO": "UNIX",
+        "UNIXLOCALPATH": path,
+        "UNIXREMOTEPID": str(os.getpid()),
+        "UNIXREMOTEEUID": str(os.geteuid()),
+        "UNIXREMOTEEGID": str(os.getegid()),
+    }
 
 
 def test_environment_over_udp(serve):
@@ -172,14 +196,26 @@ def test_environment_over_udp(serve):
     with server.connect() as s:
         s.send(b"?")
         env = variables(s.recv(2000).replace(b";", b"\n"))
-        assert env == {"PROTO": "UDP", "UDPLOCALIP": "127.0.0.1", "UDPLOCALPORT": str(server.port(0)),
-                       "UDPREMOTEIP": "127.0.0.1", "UDPREMOTEPORT": str(s.getsockname()[1])}
+        assert env == {
+            "PROTO": "UDP",
+            "UDPLOCALIP": "127.0.0.1",
+            "UDPLOCALPORT": str(server.port(0)),
+            "UDPREMOTEIP": "127.0.0.1",
+            "UDPREMOTEPORT": str(s.getsockname()[1]),
+        }
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_descriptor_leaks_into_a_program(serve, model):
-    server = serve("--model", model, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", *python(
-        "import os\nprint(sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)))"))
+    server = serve(
+        "--model",
+        model,
+        "tcp://127.0.0.1:0",
+        "udp://127.0.0.1:0",
+        *python(
+            "import os\nprint(sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)))"
+        ),
+    )
     with server.connect() as first, server.connect() as second:
         assert read_all(first) == read_all(second) == b"[0, 1, 2]\n"
 
@@ -197,12 +233,18 @@ def test_what_the_server_inherited_open_does_not_leak_either(serve):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_program_starts_with_default_signals_and_blocking_descriptors(serve, model):
-    server = serve("--model", model, "tcp://127.0.0.1:0", *python(
-        "import os\n"
-        "status = dict(l.split(':\\t', 1) for l in open('/proc/self/status'))\n"
-        # Python itself ignores SIGPIPE and SIGXFSZ; 32 and 33 are the C library's own, which make(1) leaves ignored.
-        "ignored = int(status['SigIgn'], 16) & ~(1 << 12 | 1 << 24 | 3 << 31)\n"
-        "print(ignored, int(status['SigBlk'], 16), os.get_blocking(0), os.get_blocking(1))"))
+    server = serve(
+        "--model",
+        model,
+        "tcp://127.0.0.1:0",
+        *python(
+            "import os\n"
+            "status = dict(l.split(':\\t', 1) for l in open('/proc/self/status'))\n"
+            # Python itself ignores SIGPIPE and SIGXFSZ; 32 and 33 are the C library's own, which make(1) leaves ignored.
+            "ignored = int(status['SigIgn'], 16) & ~(1 << 12 | 1 << 24 | 3 << 31)\n"
+            "print(ignored, int(status['SigBlk'], 16), os.get_blocking(0), os.get_blocking(1))"
+        ),
+    )
     assert run_program(server) == b"0 0 True True\n"
 
 
@@ -242,10 +284,18 @@ def test_a_relative_program_is_found_from_where_the_server_was_started(serve, tm
 
 @pytest.mark.parametrize("model", MODELS)
 def test_standard_input_is_dev_null_by_choice(serve, model):
-    server = serve("--model", model, "tcp://127.0.0.1:0", "exec", "--stdin-null", "sh", "-c", "readlink /proc/self/fd/0; cat; echo end")
+    server = serve(
+        "--model",
+        model,
+        "tcp://127.0.0.1:0",
+        "exec",
+        "--stdin-null",
+        "sh",
+        "-c",
+        "readlink /proc/self/fd/0; cat; echo end",
+    )
     for _ in range(3):
         assert run_program(server, b"not for you\n") == b"/dev/null\nend\n"
-
 
 
 def test_a_program_may_be_called_by_another_name(serve):
@@ -276,26 +326,31 @@ def test_the_pid_of_a_program_that_could_not_be_started_is_none(serve, tmp_path)
 
 
 def test_the_exit_status_is_noted(serve):
-    server = serve("--json", "tcp://127.0.0.1:0", "--", "sh", "-c", "read word; case $word in die) kill -9 $$;; esac; exit $word")
+    server = serve(
+        "--json", "tcp://127.0.0.1:0", "--", "sh", "-c", "read word; case $word in die) kill -9 $$;; esac; exit $word"
+    )
     for word in [b"0\n", b"7\n", b"die\n"]:
         run_program(server, word)
     ends = sorted((e.get("signal", 0), e.get("status", 0)) for e in closes(server, 3))
     assert ends == [(0, 0), (0, 7), (9, 0)]
 
 
-@pytest.mark.parametrize("args, words", [
-    (["no-such-program-anywhere"], "not found in $PATH"),
-    (["/nowhere/at/all"], "No such file or directory"),
-    (["/etc/passwd"], "Permission denied"),
-    (["/etc"], "Is a directory"),
-    ([], "no program"),
-    (["--directory", "/nowhere", "true"], "cannot start in /nowhere"),
-    (["--directory", "/etc/passwd", "true"], "Not a directory"),
-    (["--term-after", "soon", "true"], '--term-after: "soon" is not a duration'),
-    (["--kill-after=1000000d", "true"], '--kill-after: "1000000d" is too long'),
-    (["--term-after", "4s", "true"], "--kill-after is sooner than --term-after"),
-    (["--argv0"], "--argv0 wants a value"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["no-such-program-anywhere"], "not found in $PATH"),
+        (["/nowhere/at/all"], "No such file or directory"),
+        (["/etc/passwd"], "Permission denied"),
+        (["/etc"], "Is a directory"),
+        ([], "no program"),
+        (["--directory", "/nowhere", "true"], "cannot start in /nowhere"),
+        (["--directory", "/etc/passwd", "true"], "Not a directory"),
+        (["--term-after", "soon", "true"], '--term-after: "soon" is not a duration'),
+        (["--kill-after=1000000d", "true"], '--kill-after: "1000000d" is too long'),
+        (["--term-after", "4s", "true"], "--kill-after is sooner than --term-after"),
+        (["--argv0"], "--argv0 wants a value"),
+    ],
+)
 def test_a_program_that_cannot_run_is_told_at_the_start(run, args, words):
     done = run("serve", "tcp://127.0.0.1:0", "exec", *args)
     assert done.returncode != 0
@@ -361,8 +416,24 @@ def test_a_program_whose_time_is_over_is_asked_to_end_by_sigterm(serve):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_longest_times_that_can_be_asked_for_end_nothing_early(serve, model):
     longest = "3650d"
-    server = serve("--json", "--model", model, "--lifetime", longest, "--grace", longest, "tcp://127.0.0.1:0",
-                   "exec", "--term-after", longest, "--kill-after", longest, "sh", "-c", "echo ready; " + POLITE)
+    server = serve(
+        "--json",
+        "--model",
+        model,
+        "--lifetime",
+        longest,
+        "--grace",
+        longest,
+        "tcp://127.0.0.1:0",
+        "exec",
+        "--term-after",
+        longest,
+        "--kill-after",
+        longest,
+        "sh",
+        "-c",
+        "echo ready; " + POLITE,
+    )
     with server.connect() as s:
         assert read_line(s) == b"ready\n"
         server.send(signal.SIGTERM)
@@ -371,10 +442,13 @@ def test_the_longest_times_that_can_be_asked_for_end_nothing_early(serve, model)
     assert closes(server)[0]["status"] == 0
 
 
-@pytest.mark.parametrize("rungs, number, within", [
-    (["--term-after", "0", "--kill-after", "1h"], signal.SIGTERM, 0.9),
-    (["--term-after=0", "--kill-after=0s"], signal.SIGKILL, 0.9),
-])
+@pytest.mark.parametrize(
+    "rungs, number, within",
+    [
+        (["--term-after", "0", "--kill-after", "1h"], signal.SIGTERM, 0.9),
+        (["--term-after=0", "--kill-after=0s"], signal.SIGKILL, 0.9),
+    ],
+)
 def test_the_ladders_steps_are_as_far_apart_as_was_asked_for(serve, rungs, number, within):
     server = serve("--json", "--lifetime", "100ms", "tcp://127.0.0.1:0", "exec", *rungs, "sleep", "1000")
     with server.connect() as s:

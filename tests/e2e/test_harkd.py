@@ -110,15 +110,22 @@ def test_the_pid_file_and_the_control_socket_go_with_it(harkd, tmp_path):
 
 def test_a_second_harkd_on_the_same_control_socket_does_not_start(harkd, hark, tmp_path):
     d = harkd(ECHO)
-    second = subprocess.run([hark + "d", "-c", str(tmp_path / "hark.conf")], capture_output=True, text=True, timeout=PATIENCE)
+    second = subprocess.run(
+        [hark + "d", "-c", str(tmp_path / "hark.conf")], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert second.returncode == 111 and "control" in second.stderr
     assert d.service("echo")["state"] == "running"
 
 
 def test_a_background_harkd_is_ready_when_its_parent_ends(hark, tmp_path):
     (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + ECHO)
-    done = subprocess.run([hark + "d", "-c", "hark.conf", "--daemon", "--pid-file", "pid"], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [hark + "d", "-c", "hark.conf", "--daemon", "--pid-file", "pid"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 0, done.stderr
     pid = int((tmp_path / "pid").read_text())
     try:
@@ -147,7 +154,9 @@ def test_the_service_manager_is_told_when_it_is_ready(harkd, tmp_path):
 def test_reload_touches_only_what_differs(harkd):
     d = harkd(ECHO + DAYTIME + UPPER)
     echo, daytime, port = d.workers("echo"), d.workers("daytime"), d.port("upper")
-    d.configure(ECHO + service("upper", "exec = /usr/bin/tr a-z A-Z", "idle_timeout = 1m") + service("new", "box = discard"))
+    d.configure(
+        ECHO + service("upper", "exec = /usr/bin/tr a-z A-Z", "idle_timeout = 1m") + service("new", "box = discard")
+    )
     answer = d.ask("reload")
     assert answer == {"ok": True, "added": 1, "changed": 1, "removed": 1, "unchanged": 1}
     assert d.workers("echo") == echo
@@ -166,7 +175,9 @@ def test_a_bad_file_changes_nothing_and_says_so(harkd):
     assert re.search(r"eccho.*echo", d.stderr)
     assert d.workers("echo") == before
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        d.configure(ECHO + service("two", "box = echo", listen=f"tcp://127.0.0.1:0 tcp://127.0.0.1:{taken.getsockname()[1]}"))
+        d.configure(
+            ECHO + service("two", "box = echo", listen=f"tcp://127.0.0.1:0 tcp://127.0.0.1:{taken.getsockname()[1]}")
+        )
         answer = d.ask("reload")
     assert not answer["ok"] and "in use" in answer["error"]
     assert [s["name"] for s in d.status()["services"]] == ["echo"]
@@ -225,8 +236,11 @@ def test_nothing_fails_while_it_is_reloaded_and_upgraded_under_load(harkd):
     hello = service("hello", "exec = /bin/echo hello", "workers = 2")
 
     def text(i):
-        return (service("echo", "box = echo", variant[i % 3]) + service("daytime", "box = daytime", variant[(i + 1) % 3]) +
-                hello.replace("\n\n", "\n" + variant[(i + 2) % 3] + "\n\n"))
+        return (
+            service("echo", "box = echo", variant[i % 3])
+            + service("daytime", "box = daytime", variant[(i + 1) % 3])
+            + hello.replace("\n\n", "\n" + variant[(i + 2) % 3] + "\n\n")
+        )
 
     d = harkd(text(0))
     ports = {name: d.port(name) for name in ("echo", "daytime", "hello")}

@@ -110,17 +110,21 @@ def test_internal_services_by_their_names(inetd, host):
 
 def test_programs_of_each_kind(inetd, host, tmp_path):
     (tmp_path / "gram.py").write_text(
-        "import socket\ns = socket.socket(fileno=0)\ndata, peer = s.recvfrom(100)\ns.sendto(b'wait ' + data, peer)\n")
+        "import socket\ns = socket.socket(fileno=0)\ndata, peer = s.recvfrom(100)\ns.sendto(b'wait ' + data, peer)\n"
+    )
     (tmp_path / "listen.py").write_text(
-        "import socket\nc, _ = socket.socket(fileno=0).accept()\nc.sendall(b'wait ' + c.recv(100))\n")
+        "import socket\nc, _ = socket.socket(fileno=0).accept()\nc.sendall(b'wait ' + c.recv(100))\n"
+    )
     python = "/usr/bin/python3 python3 -IS"
-    d = inetd(f"{host}:\n"
-              f"8001 stream tcp nowait {ME} /usr/bin/tr tr a-z A-Z\n"
-              f"8002 dgram udp wait {ME} {python} {tmp_path}/gram.py\n"
-              f"8003 stream tcp wait {ME} {python} {tmp_path}/listen.py\n"
-              f"8004 stream tcp nowait {ME} /bin/sh another-name -c 'echo $0; echo err >&2'\n"
-              f"{tmp_path}/stream stream unix nowait {ME} /bin/cat cat\n"
-              f"{tmp_path}/gram dgram unix wait {ME} {python} {tmp_path}/gram.py\n")
+    d = inetd(
+        f"{host}:\n"
+        f"8001 stream tcp nowait {ME} /usr/bin/tr tr a-z A-Z\n"
+        f"8002 dgram udp wait {ME} {python} {tmp_path}/gram.py\n"
+        f"8003 stream tcp wait {ME} {python} {tmp_path}/listen.py\n"
+        f"8004 stream tcp nowait {ME} /bin/sh another-name -c 'echo $0; echo err >&2'\n"
+        f"{tmp_path}/stream stream unix nowait {ME} /bin/cat cat\n"
+        f"{tmp_path}/gram dgram unix wait {ME} {python} {tmp_path}/gram.py\n"
+    )
     assert say(host, 8001, b"hello") == b"HELLO"
     for _ in range(2):
         assert send(host, 8002, b"gram") == b"wait gram"
@@ -146,11 +150,13 @@ def test_programs_of_each_kind(inetd, host, tmp_path):
 def test_the_user_field(inetd, host, tmp_path):
     ids = "/bin/sh sh -c id"
     tmp_path.chmod(0o755)
-    d = inetd(f"{host}:8001 stream tcp nowait nobody {ids}\n"
-              f"{host}:8002 stream tcp nowait nobody.daemon {ids}\n"
-              f"{host}:8003 stream tcp nowait nobody:daemon {ids}\n"
-              f"{host}:8004 stream tcp nowait root {ids}\n"
-              f":nobody:daemon:660:{tmp_path}/owned stream unix nowait nobody {ids}\n")
+    d = inetd(
+        f"{host}:8001 stream tcp nowait nobody {ids}\n"
+        f"{host}:8002 stream tcp nowait nobody.daemon {ids}\n"
+        f"{host}:8003 stream tcp nowait nobody:daemon {ids}\n"
+        f"{host}:8004 stream tcp nowait root {ids}\n"
+        f":nobody:daemon:660:{tmp_path}/owned stream unix nowait nobody {ids}\n"
+    )
     nobody, daemon = pwd.getpwnam("nobody"), grp.getgrnam("daemon")
     assert f"uid={nobody.pw_uid}(nobody) gid={nobody.pw_gid}(" in say(host, 8001).decode()
     for port in (8002, 8003):
@@ -162,11 +168,15 @@ def test_the_user_field(inetd, host, tmp_path):
 
 
 def test_counts_limit_and_never_disable(inetd, host):
-    d = inetd(f"{host}:\n"
-              f"8001 stream tcp nowait/1 {ME} /bin/cat cat\n"        # one at a time: the second waits
-              f"8002 stream tcp nowait/0/0/1 {ME} /bin/cat cat\n"    # one of a source: the second is shed
-              f"8003 stream tcp nowait.3 {ME} /bin/echo echo x\n")   # three a minute: the fourth waits
-    with socket.create_connection((host, 8001), PATIENCE) as one, socket.create_connection((host, 8001), PATIENCE) as two:
+    d = inetd(
+        f"{host}:\n"
+        f"8001 stream tcp nowait/1 {ME} /bin/cat cat\n"  # one at a time: the second waits
+        f"8002 stream tcp nowait/0/0/1 {ME} /bin/cat cat\n"  # one of a source: the second is shed
+        f"8003 stream tcp nowait.3 {ME} /bin/echo echo x\n"
+    )  # three a minute: the fourth waits
+    with socket.create_connection((host, 8001), PATIENCE) as one, socket.create_connection(
+        (host, 8001), PATIENCE
+    ) as two:
         one.sendall(b"1")
         assert one.recv(1) == b"1"
         two.sendall(b"2")
@@ -194,25 +204,33 @@ def test_counts_limit_and_never_disable(inetd, host):
 def test_netbsds_form_and_includes(inetd, host, tmp_path):
     (tmp_path / "inetd.d").mkdir()
     (tmp_path / "inetd.d" / "one").write_text(f"8002 stream tcp nowait {ME} /bin/echo echo included\n")
-    inetd(f"{host}:\n8001 on protocol = tcp, wait = no, user = {ME},\n"
-          f"  exec = /bin/echo, args = echo \"two words\";\n8003 off protocol = tcp, wait = no, user = {ME}, exec = /bin/cat;\n"
-          f".include inetd.d/*\n")
+    inetd(
+        f"{host}:\n8001 on protocol = tcp, wait = no, user = {ME},\n"
+        f"  exec = /bin/echo, args = echo \"two words\";\n8003 off protocol = tcp, wait = no, user = {ME}, exec = /bin/cat;\n"
+        f".include inetd.d/*\n"
+    )
     assert say(host, 8001) == b"two words\n"
     assert say(host, 8002) == b"included\n"
     with pytest.raises(ConnectionRefusedError):
         say(host, 8003)
 
 
-REFUSED = (f"rusersd/2-3 dgram rpc/udp wait {ME} /usr/libexec/rpc.rusersd rpc.rusersd\n"
-           f"tcpmux stream tcp nowait {ME} internal\n")
+REFUSED = (
+    f"rusersd/2-3 dgram rpc/udp wait {ME} /usr/libexec/rpc.rusersd rpc.rusersd\n"
+    f"tcpmux stream tcp nowait {ME} internal\n"
+)
 
 
 def test_what_is_not_served_is_a_warning_with_its_line(inetd, hark, host, tmp_path):
     line = f"{host}:8001 stream,5:httpready tcp,rcvbuf=64k nowait {ME} /bin/echo echo x\n"
     d = inetd(REFUSED + line)
     path = re.escape(str(tmp_path / "inetd.conf"))
-    for pattern in (":1: not carried over: service rusersd/2-3: .*RPC", ":2: not carried over: service tcpmux: .*RFC 1078",
-                    ":3: not carried over: accept filter httpready", ":3: not carried over: protocol option rcvbuf=64k"):
+    for pattern in (
+        ":1: not carried over: service rusersd/2-3: .*RPC",
+        ":2: not carried over: service tcpmux: .*RFC 1078",
+        ":3: not carried over: accept filter httpready",
+        ":3: not carried over: protocol option rcvbuf=64k",
+    ):
         d.expect(rf"^harkd: {path}{pattern}")
     assert d.stderr.index("not carried over") < d.stderr.index("ready: 1 services")
     assert say(host, 8001) == b"x\n"
@@ -259,7 +277,10 @@ def test_a_file_without_services_is_served_until_there_are_some(inetd, host, tmp
 
 
 def test_a_mistake_at_the_start_is_told_and_nothing_served(inetd, host):
-    d = inetd(f"{host}:8001 stream tcp nowait {ME} /bin/echo echo x\n{host}:8002 stream tcp maybe {ME} /bin/cat cat\n", ready=False)
+    d = inetd(
+        f"{host}:8001 stream tcp nowait {ME} /bin/echo echo x\n{host}:8002 stream tcp maybe {ME} /bin/cat cat\n",
+        ready=False,
+    )
     assert d.wait() == 100
     assert re.search(r"inetd.conf:2: .*neither wait nor nowait", d.stderr)
     d = inetd(f"{host}:8001 stream tcp nowait {ME} /bin/echo echo x\n", "--control", "none")

@@ -24,8 +24,10 @@ from harkd_support import HEAD, harkd, service  # noqa: F401 harkd is a fixture
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-REPORT = ("for f in status limits environ cmdline stat; do echo @$f; cat /proc/$$/$f; echo; done; "
-          "for f in cwd root; do echo @$f; readlink /proc/$$/$f; done; echo @fd; ls -l /proc/$$/fd; echo @end")
+REPORT = (
+    "for f in status limits environ cmdline stat; do echo @$f; cat /proc/$$/$f; echo; done; "
+    "for f in cwd root; do echo @$f; readlink /proc/$$/$f; done; echo @fd; ls -l /proc/$$/fd; echo @end"
+)
 PROBE = f"exec = /bin/sh -c '{REPORT}' probe 'two words' $HOME \"\""
 
 
@@ -82,10 +84,22 @@ def make_dirty():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_program_finds_its_connection_and_nothing_else(harkd, model):
-    d = harkd(service("probe", PROBE, f"model = {model}") + service("fails", "exec = /bin/sh -c 'exit 7'", f"model = {model}") +
-              service("status", "exec = /bin/cat /proc/self/status", f"model = {model}"),
-              preexec_fn=make_dirty, close_fds=False, env={"PATH": os.environ["PATH"], "TZ": "UTC", "LANG": "C", "HOME": "/x",
-                                                            "LC_TIME": "C", "TCPREMOTEIP": "forged", "LISTEN_FDS": "3"})
+    d = harkd(
+        service("probe", PROBE, f"model = {model}")
+        + service("fails", "exec = /bin/sh -c 'exit 7'", f"model = {model}")
+        + service("status", "exec = /bin/cat /proc/self/status", f"model = {model}"),
+        preexec_fn=make_dirty,
+        close_fds=False,
+        env={
+            "PATH": os.environ["PATH"],
+            "TZ": "UTC",
+            "LANG": "C",
+            "HOME": "/x",
+            "LC_TIME": "C",
+            "TCPREMOTEIP": "forged",
+            "LISTEN_FDS": "3",
+        },
+    )
     with d.connect("probe") as s:
         me = s.getsockname()
         got = Report(read_all(s))
@@ -97,8 +111,16 @@ def test_a_program_finds_its_connection_and_nothing_else(harkd, model):
         assert int(re.search(rf"^{mask}:\t(\w+)$", mine, re.M)[1], 16) & ~(3 << 31) == 0, mask
     assert got["cmdline"].rstrip("\n").split("\0")[2:] == [REPORT, "probe", "two words", "$HOME", "", ""]
     assert got.environ == {
-        "PATH": os.environ["PATH"], "TZ": "UTC", "LANG": "C", "LC_TIME": "C", "PROTO": "TCP", "TCPLOCALIP": "127.0.0.1",
-        "TCPLOCALPORT": str(d.port("probe")), "TCPREMOTEIP": "127.0.0.1", "TCPREMOTEPORT": str(me[1])}
+        "PATH": os.environ["PATH"],
+        "TZ": "UTC",
+        "LANG": "C",
+        "LC_TIME": "C",
+        "PROTO": "TCP",
+        "TCPLOCALIP": "127.0.0.1",
+        "TCPLOCALPORT": str(d.port("probe")),
+        "TCPREMOTEIP": "127.0.0.1",
+        "TCPREMOTEPORT": str(me[1]),
+    }
     pid, group = got.status("Pid")[0], got.stat_fields[2]
     assert pid == group  # a group of its own, which can be ended as a whole
     say(d, "fails")
@@ -107,8 +129,11 @@ def test_a_program_finds_its_connection_and_nothing_else(harkd, model):
 
 
 def test_a_worker_has_its_own_sockets_and_no_others(harkd):
-    d = harkd(service("one", "box = echo", listen="tcp://127.0.0.1:0 udp://127.0.0.1:0") + service("two", "box = echo") +
-              service("three", "box = echo", "workers = 3"))
+    d = harkd(
+        service("one", "box = echo", listen="tcp://127.0.0.1:0 udp://127.0.0.1:0")
+        + service("two", "box = echo")
+        + service("three", "box = echo", "workers = 3")
+    )
 
     def listening(pid):
         """Inode numbers of the sockets that it has."""
@@ -125,12 +150,17 @@ def test_a_worker_has_its_own_sockets_and_no_others(harkd):
 def test_user_group_and_groups(harkd):
     nobody = pwd.getpwnam("nobody")
     daemon, users = grp.getgrnam("daemon").gr_gid, grp.getgrnam("users").gr_gid
-    d = harkd(service("plain", PROBE) + service("user", PROBE, "user = nobody") +
-              service("group", PROBE, "user = nobody", "group = daemon") +
-              service("groups", PROBE, "user = nobody", "groups = daemon users") +
-              service("none", PROBE, "user = nobody", "groups = none") +
-              service("group-alone", PROBE, "group = daemon") + service("groups-alone", PROBE, "groups = daemon users") +
-              service("none-alone", PROBE, "groups = none") + service("number", PROBE, "user = 12345", "group = 54321"))
+    d = harkd(
+        service("plain", PROBE)
+        + service("user", PROBE, "user = nobody")
+        + service("group", PROBE, "user = nobody", "group = daemon")
+        + service("groups", PROBE, "user = nobody", "groups = daemon users")
+        + service("none", PROBE, "user = nobody", "groups = none")
+        + service("group-alone", PROBE, "group = daemon")
+        + service("groups-alone", PROBE, "groups = daemon users")
+        + service("none-alone", PROBE, "groups = none")
+        + service("number", PROBE, "user = 12345", "group = 54321")
+    )
 
     def ids(name):
         got = report(d, name)
@@ -155,7 +185,10 @@ def test_user_group_and_groups(harkd):
 @needs_root
 def test_chroot_holds_the_program_and_its_directory(harkd, tmp_path):
     root = tmp_path / "root"
-    for path in ["/bin/sh", *re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout)]:
+    for path in [
+        "/bin/sh",
+        *re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout),
+    ]:
         (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(os.path.realpath(path), root / path[1:])
     (root / "inner").mkdir()
@@ -164,17 +197,32 @@ def test_chroot_holds_the_program_and_its_directory(harkd, tmp_path):
     for path in [root, *root.rglob("*")]:
         path.chmod(0o755)
     exec_ = "exec = /bin/sh -c 'read x < mark; echo $x; cd /; cd ..; read x < mark; echo $x'"
-    d = harkd(service("top", exec_, f"chroot = {root}") +
-              service("below", exec_, f"chroot = {root}", "directory = /inner", "user = nobody", "stdin = null", "stderr = null"))
+    d = harkd(
+        service("top", exec_, f"chroot = {root}")
+        + service(
+            "below", exec_, f"chroot = {root}", "directory = /inner", "user = nobody", "stdin = null", "stderr = null"
+        )
+    )
     assert say(d, "top") == b"here\nhere\n"
     assert say(d, "below") == b"inner\nhere\n"
 
 
 def test_directory_umask_nice_and_environment(harkd, tmp_path):
-    d = harkd(service("probe", PROBE, f"directory = {tmp_path}", "umask = 027", "nice = 5", "env = A=1 'B=two words' PATH=/bin:/usr/bin",
-                      "env = C=", "pass_env = KEEP LC_*") +
-              service("all", PROBE, "pass_env = *", "env = KEEP=mine") + service("none", PROBE, "pass_env = none"),
-              env={"PATH": os.environ["PATH"], "KEEP": "kept", "LC_ALL": "C", "LCX": "x", "DROP": "dropped"})
+    d = harkd(
+        service(
+            "probe",
+            PROBE,
+            f"directory = {tmp_path}",
+            "umask = 027",
+            "nice = 5",
+            "env = A=1 'B=two words' PATH=/bin:/usr/bin",
+            "env = C=",
+            "pass_env = KEEP LC_*",
+        )
+        + service("all", PROBE, "pass_env = *", "env = KEEP=mine")
+        + service("none", PROBE, "pass_env = none"),
+        env={"PATH": os.environ["PATH"], "KEEP": "kept", "LC_ALL": "C", "LCX": "x", "DROP": "dropped"},
+    )
     got = report(d)
     assert got["cwd"].strip() == str(tmp_path)
     assert got.status("Umask") == ["0027"]
@@ -210,13 +258,20 @@ def test_rlimits(harkd):
         del wanted["as"], wanted["data"]  # a sanitized worker needs all the address space there is
     d = harkd(service("probe", PROBE, *(f"rlimit_{name} = {value[0]}" for name, value in wanted.items())))
     got = report(d)
-    assert {name: got.limit(title) for name, (_, title, _) in wanted.items()} == {name: v[2] for name, v in wanted.items()}
+    assert {name: got.limit(title) for name, (_, title, _) in wanted.items()} == {
+        name: v[2] for name, v in wanted.items()
+    }
 
 
 def test_stdin_and_the_ways_of_stderr(harkd, tmp_path):
     both = "exec = /bin/sh -c 'cat; echo out; echo err >&2'"
-    d = harkd(service("null", both, "stdin = null") + service("log", both) + service("connection", both, "stderr = connection") +
-              service("silent", both, "stderr = null") + service("file", both, f"stderr = {tmp_path}/err"))
+    d = harkd(
+        service("null", both, "stdin = null")
+        + service("log", both)
+        + service("connection", both, "stderr = connection")
+        + service("silent", both, "stderr = null")
+        + service("file", both, f"stderr = {tmp_path}/err")
+    )
     assert say(d, "null", b"never read\n") == b"out\n"
     assert say(d, "log", b"in\n") == b"in\nout\n"
     d.expect(r"^err$")
@@ -250,8 +305,10 @@ def test_programs_are_served_by_every_model_and_several_workers(harkd, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_banner_comes_first_for_boxes_and_programs(harkd, model):
     banner = r"banner = Good day.\r\n\tYes \x21\\"
-    d = harkd(service("echo", "box = echo", banner, f"model = {model}", listen="tcp://127.0.0.1:0 udp://127.0.0.1:0") +
-              service("cat", "exec = /bin/cat", banner, "first = client", f"model = {model}"))
+    d = harkd(
+        service("echo", "box = echo", banner, f"model = {model}", listen="tcp://127.0.0.1:0 udp://127.0.0.1:0")
+        + service("cat", "exec = /bin/cat", banner, "first = client", f"model = {model}")
+    )
     want = b"Good day.\r\n\tYes !\\"
     for name in ("echo", "cat"):
         with d.connect(name) as s:
@@ -271,7 +328,9 @@ def test_the_banner_comes_first_for_boxes_and_programs(harkd, model):
 
 def test_first_client_starts_a_program_at_the_first_byte(harkd, tmp_path):
     start = f"exec = /bin/sh -c 'echo x >> {tmp_path}/%s; cat'"
-    d = harkd(service("client", start % "client", "first = client") + service("server", start % "server", "first = server"))
+    d = harkd(
+        service("client", start % "client", "first = client") + service("server", start % "server", "first = server")
+    )
     with d.connect("client") as c, d.connect("server") as s:
         wait_until(lambda: (tmp_path / "server").exists())
         assert not (tmp_path / "client").exists()
@@ -286,7 +345,9 @@ def test_backlog_is_how_many_wait(harkd):
     d = harkd(service("small", "box = echo", "backlog = 3") + service("large", "box = echo", "backlog = 77"))
 
     def backlog(name):
-        lines = subprocess.run(["ss", "-Hltn", f"sport = :{d.port(name)}"], capture_output=True, text=True).stdout.split()
+        lines = subprocess.run(
+            ["ss", "-Hltn", f"sport = :{d.port(name)}"], capture_output=True, text=True
+        ).stdout.split()
         return int(lines[2])
 
     assert (backlog("small"), backlog("large")) == (3, 77)
@@ -298,15 +359,31 @@ def test_backlog_is_how_many_wait(harkd):
 @needs_root
 def test_unix_sockets_have_their_owner_and_mode(harkd, tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
-    d = harkd(service("both", "box = echo", "socket_user = nobody", "socket_group = daemon", "socket_mode = 660",
-                      listen=f"unix:{a} unixgram:{b}"))
+    d = harkd(
+        service(
+            "both",
+            "box = echo",
+            "socket_user = nobody",
+            "socket_group = daemon",
+            "socket_mode = 660",
+            listen=f"unix:{a} unixgram:{b}",
+        )
+    )
     for path in (a, b):
         st = path.stat()
         assert stat.S_ISSOCK(st.st_mode) and stat.S_IMODE(st.st_mode) == 0o660
         assert (st.st_uid, st.st_gid) == (pwd.getpwnam("nobody").pw_uid, grp.getgrnam("daemon").gr_gid)
     inode = a.stat().st_ino
-    d.configure(service("both", "box = echo", "socket_user = nobody", "socket_group = daemon", "socket_mode = 600",
-                        listen=f"unix:{a} unixgram:{b}"))
+    d.configure(
+        service(
+            "both",
+            "box = echo",
+            "socket_user = nobody",
+            "socket_group = daemon",
+            "socket_mode = 600",
+            listen=f"unix:{a} unixgram:{b}",
+        )
+    )
     assert d.ask("reload")["changed"] == 1
     assert (a.stat().st_ino, stat.S_IMODE(a.stat().st_mode)) == (inode, 0o600)
     assert d.stop() == 0
@@ -333,11 +410,29 @@ def dial(address):
 
 def test_one_service_on_every_kind_of_socket(harkd, tmp_path):
     name = f"hark-test-{os.getpid()}"
-    d = harkd(service("echo", "box = echo", "listen = udp6://[::1]:0", f"listen = unix:{tmp_path}/stream unixgram:{tmp_path}/gram",
-                      f"listen = unix:@{name} unixgram:@{name}-gram", "workers = 2",
-                      listen="tcp://127.0.0.1:0 tcp4://127.0.0.2:0 tcp6://[::1]:0 udp://127.0.0.1:0"))
+    d = harkd(
+        service(
+            "echo",
+            "box = echo",
+            "listen = udp6://[::1]:0",
+            f"listen = unix:{tmp_path}/stream unixgram:{tmp_path}/gram",
+            f"listen = unix:@{name} unixgram:@{name}-gram",
+            "workers = 2",
+            listen="tcp://127.0.0.1:0 tcp4://127.0.0.2:0 tcp6://[::1]:0 udp://127.0.0.1:0",
+        )
+    )
     addresses = d.service("echo")["listen"]
-    assert [a.split(":")[0] for a in addresses] == ["tcp", "tcp", "tcp", "udp", "udp", "unix", "unixgram", "unix", "unixgram"]
+    assert [a.split(":")[0] for a in addresses] == [
+        "tcp",
+        "tcp",
+        "tcp",
+        "udp",
+        "udp",
+        "unix",
+        "unixgram",
+        "unix",
+        "unixgram",
+    ]
     for _ in range(3):
         for address in addresses:
             with dial(address) as s:
@@ -349,7 +444,9 @@ def test_one_service_on_every_kind_of_socket(harkd, tmp_path):
 
 
 def test_idle_timeout_and_lifetime_end_connections(harkd):
-    d = harkd(service("idle", "box = echo", "idle_timeout = 300ms") + service("short", "box = echo", "lifetime = 500ms"))
+    d = harkd(
+        service("idle", "box = echo", "idle_timeout = 300ms") + service("short", "box = echo", "lifetime = 500ms")
+    )
     began = time.monotonic()
     with d.connect("idle") as idle, d.connect("short") as short:
         for _ in range(4):
@@ -374,7 +471,9 @@ def test_the_stop_ladder_ends_a_program_that_does_not_listen(harkd):
         assert read_all(good) == b"up\nend of input\n"
         assert read_all(mild) == b"up\ntermed\n"
         assert read_all(deaf) == b"up\n"
-    took = {name: float(d.expect(rf"{name} tcp\S+ -> \S+ sh pid \d+ ([\d.]+) ms")[1]) for name in ("deaf", "mild", "good")}
+    took = {
+        name: float(d.expect(rf"{name} tcp\S+ -> \S+ sh pid \d+ ([\d.]+) ms")[1]) for name in ("deaf", "mild", "good")
+    }
     assert 200 <= took["good"] < 500 <= took["mild"] < 900 <= took["deaf"], took
     d.expect(r"deaf .* killed by signal 9 ")
     d.expect(r"mild .* exit status 3$")
@@ -403,13 +502,18 @@ def test_an_address_that_a_reload_removes_is_refused_though_a_connection_of_it_g
 
 @pytest.mark.parametrize("engine", ["epoll", "poll"])
 def test_engine_and_stack(harkd, engine):
-    d = harkd(service("fiber", "box = echo", f"engine = {engine}", "stack = 1m") +
-              service("thread", "box = echo", f"engine = {engine}", "stack = 1m", "model = thread"))
+    d = harkd(
+        service("fiber", "box = echo", f"engine = {engine}", "stack = 1m")
+        + service("thread", "box = echo", f"engine = {engine}", "stack = 1m", "model = thread")
+    )
     with d.connect("fiber") as a, d.connect("thread") as b:
         for s in (a, b):
             s.sendall(b"x")
             assert s.recv(1) == b"x"
-        kinds = [os.readlink(f"/proc/{d.workers('fiber')[0]}/fd/{fd}") for fd in os.listdir(f"/proc/{d.workers('fiber')[0]}/fd")]
+        kinds = [
+            os.readlink(f"/proc/{d.workers('fiber')[0]}/fd/{fd}")
+            for fd in os.listdir(f"/proc/{d.workers('fiber')[0]}/fd")
+        ]
         assert ("anon_inode:[eventpoll]" in kinds) == (engine == "epoll"), kinds
         maps = open(f"/proc/{d.workers('thread')[0]}/maps").read()
         sizes = [int(m[2], 16) - int(m[1], 16) for m in re.finditer(r"^(\w+)-(\w+) rw", maps, re.M)]
@@ -424,9 +528,11 @@ def test_reuseport_v6only_and_defer_accept(harkd):
         four.bind(("::1", 0))
         six = four.getsockname()[1]
         four.close()
-        d = harkd(service("shared", "box = echo", "reuseport = yes", listen=f"tcp://127.0.0.1:{port}") +
-                  service("six", "box = echo", "v6only = yes", listen=f"tcp://[::]:{six}") +
-                  service("deferred", "exec = /bin/echo first", "defer_accept = 30s"))
+        d = harkd(
+            service("shared", "box = echo", "reuseport = yes", listen=f"tcp://127.0.0.1:{port}")
+            + service("six", "box = echo", "v6only = yes", listen=f"tcp://[::]:{six}")
+            + service("deferred", "exec = /bin/echo first", "defer_accept = 30s")
+        )
     assert say(d, "shared", b"x") == b"x"
     with socket.create_connection(("::1", six), PATIENCE) as s:
         s.sendall(b"x")
@@ -444,8 +550,11 @@ def test_reuseport_v6only_and_defer_accept(harkd):
 
 
 def test_source_prefix_and_max_load(harkd):
-    d = harkd(service("net", "box = echo", "max_per_source = 1", "source_prefix = 24 64") +
-              service("host", "box = echo", "max_per_source = 1") + service("busy", "box = echo", "max_load = 0.00001"))
+    d = harkd(
+        service("net", "box = echo", "max_per_source = 1", "source_prefix = 24 64")
+        + service("host", "box = echo", "max_per_source = 1")
+        + service("busy", "box = echo", "max_load = 0.00001")
+    )
 
     def dial_from(source, name):
         return socket.create_connection(("127.0.0.1", d.port(name)), PATIENCE, (source, 0))
@@ -472,7 +581,9 @@ def test_source_prefix_and_max_load(harkd):
 
 def test_warnings_are_in_the_log_and_do_not_keep_harkd_from_serving(harkd):
     d = harkd(service("echo", "box = echo", "socket_mode = 600"))
-    assert re.search(r"^harkd: \S+hark\.conf:8: socket_mode: the service listens on no Unix socket$", d.stderr, re.M), d.stderr
+    assert re.search(
+        r"^harkd: \S+hark\.conf:8: socket_mode: the service listens on no Unix socket$", d.stderr, re.M
+    ), d.stderr
     assert say(d, "echo", b"x") == b"x"
     d.stop()
 
@@ -484,10 +595,13 @@ def test_relay_joins_every_kind_of_socket(harkd, tmp_path):
     name = f"@hark-relay-{os.getpid()}"
     d = harkd(service("echo", "box = echo", listen=f"tcp://127.0.0.1:0 udp://127.0.0.1:0 unix:{name}"))
     tcp, udp, _ = d.service("echo")["listen"]
-    d.configure(service("echo", "box = echo", listen=f"tcp://127.0.0.1:0 udp://127.0.0.1:0 unix:{name}") +
-                service("to-tcp", f"relay = {tcp}", listen=f"tcp://127.0.0.1:0 unix:{tmp_path}/r") +
-                service("to-unix", f"relay = unix:{name}") + service("to-udp", f"relay = {udp}", listen="udp://127.0.0.1:0") +
-                service("to-none", f"relay = --timeout 1s unix:{tmp_path}/nobody"))
+    d.configure(
+        service("echo", "box = echo", listen=f"tcp://127.0.0.1:0 udp://127.0.0.1:0 unix:{name}")
+        + service("to-tcp", f"relay = {tcp}", listen=f"tcp://127.0.0.1:0 unix:{tmp_path}/r")
+        + service("to-unix", f"relay = unix:{name}")
+        + service("to-udp", f"relay = {udp}", listen="udp://127.0.0.1:0")
+        + service("to-none", f"relay = --timeout 1s unix:{tmp_path}/nobody")
+    )
     assert d.ask("reload")["added"] == 4
     for of in ("to-tcp", "to-unix", "to-udp"):
         for address in d.service(of)["listen"]:
@@ -539,9 +653,15 @@ except TimeoutError:
 def test_wait_programs_get_the_listening_socket(harkd, tmp_path):
     (tmp_path / "stream.py").write_text(f"open('{tmp_path}/starts', 'a').write('x')\n" + STREAM_WAIT)
     (tmp_path / "datagram.py").write_text(DATAGRAM_WAIT)
-    d = harkd(service("stream", f"exec = /usr/bin/python3 -IS {tmp_path}/stream.py", "wait = yes", "start = demand") +
-              service("datagram", f"exec = /usr/bin/python3 -IS {tmp_path}/datagram.py", "wait = yes",
-                      listen=f"udp://127.0.0.1:0 unixgram:{tmp_path}/gram"))
+    d = harkd(
+        service("stream", f"exec = /usr/bin/python3 -IS {tmp_path}/stream.py", "wait = yes", "start = demand")
+        + service(
+            "datagram",
+            f"exec = /usr/bin/python3 -IS {tmp_path}/datagram.py",
+            "wait = yes",
+            listen=f"udp://127.0.0.1:0 unixgram:{tmp_path}/gram",
+        )
+    )
     for word in (b"one", b"two", b"end"):
         with d.connect("stream") as s:
             s.sendall(word)
@@ -563,14 +683,20 @@ def test_wait_programs_get_the_listening_socket(harkd, tmp_path):
 
 
 def test_disabled_services_are_not_served_and_may_lack_their_program(harkd):
-    d = harkd(service("echo", "box = echo") + service("off", "exec = /no/such/program", "user = nobody-at-all", "disable = yes"))
+    d = harkd(
+        service("echo", "box = echo")
+        + service("off", "exec = /no/such/program", "user = nobody-at-all", "disable = yes")
+    )
     assert [(s["name"], s["state"]) for s in d.status()["services"]] == [("echo", "running"), ("off", "disabled")]
     assert (d.service("off")["state"], d.service("off")["workers"]) == ("disabled", [])
     assert d.ask("start off") == {"ok": False, "error": "off is disabled: its configuration says so"}
     d.configure(service("echo", "box = echo", "disable = yes") + service("off", "box = daytime", "disable = no"))
     assert d.ask("reload")["removed"] == 1
     assert re.match(rb"\d{4}-", say(d, "off"))
-    assert {s["name"]: s["state"] for s in d.status()["services"] if s["state"] != "draining"} == {"off": "running", "echo": "disabled"}
+    assert {s["name"]: s["state"] for s in d.status()["services"] if s["state"] != "draining"} == {
+        "off": "running",
+        "echo": "disabled",
+    }
 
 
 def test_included_files_and_defaults_are_served(harkd, tmp_path):
@@ -596,10 +722,15 @@ def test_included_files_and_defaults_are_served(harkd, tmp_path):
 # ---- the log --------------------------------------------------------------------------------------------
 
 LOG_HEAD = "[harkd]\ncontrol = {dir}/control\nlog = {dir}/log\nlog_format = %s\n\n"
-LOGGED = (service("echo", "box = echo") + service("upper", "exec = /usr/bin/tr a-z A-Z") +
-          service("fails", "exec = /bin/sh -c 'cat; exit 3'") + service("dies", "exec = /bin/sh -c 'read x; kill -9 $$'") +
-          service("few", "box = echo", "max_per_source = 1") +
-          service("slow", "box = echo", "rate_per_source = 1/h burst 1") + service("gram", "box = echo", listen="udp://127.0.0.1:0"))
+LOGGED = (
+    service("echo", "box = echo")
+    + service("upper", "exec = /usr/bin/tr a-z A-Z")
+    + service("fails", "exec = /bin/sh -c 'cat; exit 3'")
+    + service("dies", "exec = /bin/sh -c 'read x; kill -9 $$'")
+    + service("few", "box = echo", "max_per_source = 1")
+    + service("slow", "box = echo", "rate_per_source = 1/h burst 1")
+    + service("gram", "box = echo", listen="udp://127.0.0.1:0")
+)
 
 
 def be_refused(d, name):
@@ -643,7 +774,9 @@ def test_the_log_as_text(harkd, tmp_path):
     peers = use_all(d)
 
     def line(name):
-        fields = wait_until(lambda: [x for x in (tmp_path / "log").read_text().splitlines() if f" {name} {peers[name]} " in x])
+        fields = wait_until(
+            lambda: [x for x in (tmp_path / "log").read_text().splitlines() if f" {name} {peers[name]} " in x]
+        )
         assert len(fields) == 1
         fields = fields[0].split(" ", 14)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fields[0])
@@ -675,7 +808,7 @@ def test_the_log_as_json(harkd, tmp_path):
             lines = [json.loads(x) for x in (tmp_path / "log").read_text().splitlines()]
             return [x for x in lines if x["service"] == name and x.get("peer") == peers[name]]
 
-        one, = wait_until(look)
+        (one,) = wait_until(look)
         assert one["local"] == ports[name] and one["level"] == "info" and one["seconds"] < 10
         return one
 
@@ -706,8 +839,11 @@ def test_log_connections_no_and_what_a_reload_changes_of_the_log(harkd, tmp_path
     d.head = LOG_HEAD % "json"
     d.configure(service("echo", "box = echo"))
     assert d.ask("reload")["ok"]
-    wait_until(lambda: say(d, "echo", b"in json") and (tmp_path / "log").exists() and
-               '"bytes_in":7' in (tmp_path / "log").read_text())
+    wait_until(
+        lambda: say(d, "echo", b"in json")
+        and (tmp_path / "log").exists()
+        and '"bytes_in":7' in (tmp_path / "log").read_text()
+    )
     assert " in 6 " not in d.stderr
 
 
@@ -747,8 +883,9 @@ def test_sockets_that_a_service_manager_hands_over_are_used(hark, harkd, tmp_pat
             os.close(100 + i)
         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="4", LISTEN_FDNAMES="web:other:gram:none")
 
-    text = (service("named", "box = echo", listen="fd:web") +
-            service("bound", PROBE, listen=f"tcp://127.0.0.1:{ports[1]} udp://127.0.0.1:{ports[2]}"))
+    text = service("named", "box = echo", listen="fd:web") + service(
+        "bound", PROBE, listen=f"tcp://127.0.0.1:{ports[1]} udp://127.0.0.1:{ports[2]}"
+    )
     d = harkd(text, preexec_fn=hand_over, close_fds=False)
     for s in (by_name, by_address, datagram, unused):
         s.close()
@@ -759,7 +896,16 @@ def test_sockets_that_a_service_manager_hands_over_are_used(hark, harkd, tmp_pat
     assert not [name for name in got.environ if name.startswith("LISTEN_")]
     assert sorted(got.fds) == ["0", "1", "2"]
     worker = d.workers("named")[0]
-    assert len([1 for fd in os.listdir(f"/proc/{worker}/fd") if os.readlink(f"/proc/{worker}/fd/{fd}").startswith("socket:")]) == 1
+    assert (
+        len(
+            [
+                1
+                for fd in os.listdir(f"/proc/{worker}/fd")
+                if os.readlink(f"/proc/{worker}/fd/{fd}").startswith("socket:")
+            ]
+        )
+        == 1
+    )
     assert d.ask("reload")["unchanged"] == 2
     d.upgrade()
     with socket.create_connection(("127.0.0.1", ports[0]), PATIENCE) as s:

@@ -81,8 +81,12 @@ print(sum(counts))
 @contextlib.contextmanager
 def flood(port, processes=1):
     """Gives a list that holds, afterwards, how many connections were tried."""
-    running = [subprocess.Popen(["/usr/bin/python3", "-IS", "-c", FLOOD, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-               for _ in range(processes)]
+    running = [
+        subprocess.Popen(
+            ["/usr/bin/python3", "-IS", "-c", FLOOD, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(processes)
+    ]
     tried = []
     try:
         for p in running:
@@ -109,11 +113,16 @@ def latencies(port, n=60):
     return statistics.median(took)
 
 
-@pytest.mark.parametrize("key, limit", [("max_per_source", "max_per_source = 5"), ("rate_per_source", "rate_per_source = 200/s")])
+@pytest.mark.parametrize(
+    "key, limit", [("max_per_source", "max_per_source = 5"), ("rate_per_source", "rate_per_source = 200/s")]
+)
 def test_a_flood_from_one_source_is_shed_and_others_hardly_notice(harkd, key, limit):
     # To a file: reading what comes by a pipe would be the client's work.
-    d = harkd(service("echo", "box = echo", limit) + service("other", "box = echo"), head=HEAD.replace("stderr", "{dir}/log"),
-              ready=False)
+    d = harkd(
+        service("echo", "box = echo", limit) + service("other", "box = echo"),
+        head=HEAD.replace("stderr", "{dir}/log"),
+        ready=False,
+    )
     wait_until(lambda: (d.directory / "log").exists() and "ready: " in (d.directory / "log").read_text())
     port, other = d.port("echo"), d.port("other")
     before, other_before = latencies(port), latencies(other)
@@ -121,9 +130,11 @@ def test_a_flood_from_one_source_is_shed_and_others_hardly_notice(harkd, key, li
         wait_until(lambda: d.service("echo")["refused"][key] > 100)
         during, other_during = latencies(port), latencies(other)
     now = wait_until(lambda: (s := d.service("echo"))["now"] == 0 and s)
-    print(f"\n{key}: median latency {before * 1e3:.2f} ms before, {during * 1e3:.2f} ms during the flood "
-          f"({during / before:.2f} times; of another service, for how busy the machine is: {other_before * 1e3:.2f} and "
-          f"{other_during * 1e3:.2f} ms); {sum(tried)} tried, {now['refused'][key]} refused")
+    print(
+        f"\n{key}: median latency {before * 1e3:.2f} ms before, {during * 1e3:.2f} ms during the flood "
+        f"({during / before:.2f} times; of another service, for how busy the machine is: {other_before * 1e3:.2f} and "
+        f"{other_during * 1e3:.2f} ms); {sum(tried)} tried, {now['refused'][key]} refused"
+    )
     assert during < 3 * max(before, other_during) + 0.005
     assert [name for name, n in now["refused"].items() if n > 0] == [key]
     assert now["held"] == {"max_conns": 0, "rate": 0, "max_load": 0, "resources": 0}
@@ -144,7 +155,9 @@ def test_a_worker_killed_during_a_flood_leaves_counts_right(harkd):
     with flood(port):
         for _ in range(3):
             refused = d.service("echo")["refused"]["max_per_source"]
-            wait_until(lambda: d.service("echo")["refused"]["max_per_source"] > refused + 50 and d.service("echo")["now"] > 0)
+            wait_until(
+                lambda: d.service("echo")["refused"]["max_per_source"] > refused + 50 and d.service("echo")["now"] > 0
+            )
             os.kill(d.workers("echo")[0], signal.SIGKILL)
             wait_until(lambda: len(d.workers("echo")) == 2 and d.service("echo")["state"] == "running")
     wait_until(lambda: d.service("echo")["now"] == 0)
@@ -198,7 +211,15 @@ def test_over_the_services_rate_all_wait_and_none_is_refused(harkd):
 
 @pytest.mark.parametrize("model", ["process", "fiber"])
 def test_over_max_conns_all_wait_and_none_is_refused(harkd, model):
-    d = harkd(service("slow", "exec = /bin/sh -c 'read x; sleep 0.05; echo ping'", "max_conns = 4", "workers = 2", f"model = {model}"))
+    d = harkd(
+        service(
+            "slow",
+            "exec = /bin/sh -c 'read x; sleep 0.05; echo ping'",
+            "max_conns = 4",
+            "workers = 2",
+            f"model = {model}",
+        )
+    )
     port, most = d.port("slow"), []
 
     def one():
@@ -302,7 +323,7 @@ def test_a_worker_killed_in_a_tight_loop_backs_off_and_recovers(harkd):
     d = harkd(ECHO + service("other", "box = echo"))
     other, began = d.workers("other"), time.monotonic()
     for i in range(5):
-        victim, = wait_until(lambda: d.workers("echo"))
+        (victim,) = wait_until(lambda: d.workers("echo"))
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: d.service("echo")["crashes"] == i + 1)
     assert 0.7 <= time.monotonic() - began  # 0, 100, 200, 400 ms between them
@@ -371,8 +392,11 @@ def test_a_full_disk_loses_lines_and_nothing_else(harkd, to):
 
 
 def test_a_control_socket_that_cannot_be_made_ends_the_start(harkd, tmp_path):
-    d = harkd(ECHO + service("path", "box = echo", listen=f"unix:{tmp_path}/path"), head="[harkd]\ncontrol = {dir}/no/such/control\n\n",
-              ready=False)
+    d = harkd(
+        ECHO + service("path", "box = echo", listen=f"unix:{tmp_path}/path"),
+        head="[harkd]\ncontrol = {dir}/no/such/control\n\n",
+        ready=False,
+    )
     assert d.wait() == 111
     assert re.search(r"/no/such/control: No such file or directory", d.stderr), d.stderr
     assert not (tmp_path / "path").exists()
@@ -414,10 +438,19 @@ def test_without_processes_a_service_waits_and_recovers(hark):
     user = AnyUser()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="hark-"))
     os.chown(directory, user.uid, user.uid)
-    (directory / "hark.conf").write_text(HEAD.format(dir=directory) + service("echo", "box = echo", "model = process") +
-                                         service("other", "box = echo") + service("upper", "exec = /usr/bin/tr a-z A-Z"))
-    d = Harkd([hark + "d", "-c", str(directory / "hark.conf")], directory, HEAD, cwd="/",
-              preexec_fn=lambda: (resource.setrlimit(resource.RLIMIT_NPROC, (100, 100)), user.become()))
+    (directory / "hark.conf").write_text(
+        HEAD.format(dir=directory)
+        + service("echo", "box = echo", "model = process")
+        + service("other", "box = echo")
+        + service("upper", "exec = /usr/bin/tr a-z A-Z")
+    )
+    d = Harkd(
+        [hark + "d", "-c", str(directory / "hark.conf")],
+        directory,
+        HEAD,
+        cwd="/",
+        preexec_fn=lambda: (resource.setrlimit(resource.RLIMIT_NPROC, (100, 100)), user.become()),
+    )
     try:
         d.await_ready()
         port = d.port("echo")

@@ -19,7 +19,9 @@ from test_harkd import Clients, talk_echo
 ECHO = service("echo", "box = echo")
 
 # Its handler of signals puts ours off until the thread makes a call that it knows; epoll_pwait2(2), in which a worker waits, is none.
-signals_in_time = pytest.mark.skipif("tsan" in os.environ.get("HARK_BUILD", ""), reason="ThreadSanitizer loses signals to one that is about to wait")
+signals_in_time = pytest.mark.skipif(
+    "tsan" in os.environ.get("HARK_BUILD", ""), reason="ThreadSanitizer loses signals to one that is about to wait"
+)
 
 
 def gone(pid):
@@ -71,7 +73,9 @@ def test_a_udp_address_that_a_reload_takes_away_can_be_had_again_while_old_conne
     tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
     both = service("echo", "box = echo", listen=f"tcp://127.0.0.1:{tcp} udp://127.0.0.1:{udp}")
     d = harkd(both)
-    with socket.create_connection(("127.0.0.1", tcp), PATIENCE) as s, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:
+    with socket.create_connection(("127.0.0.1", tcp), PATIENCE) as s, socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM
+    ) as u:
         ping(s)
         u.settimeout(PATIENCE)
         u.connect(("127.0.0.1", udp))
@@ -129,9 +133,20 @@ def test_workers_never_block_in_accept_whatever_a_program_made_of_the_socket(har
 
 def test_a_waiting_program_is_not_idle_while_it_runs(harkd, tmp_path):
     program = tmp_path / "program.py"
-    program.write_text("import socket, sys\nl = socket.socket(fileno=0)\nl.setblocking(True)\nwhile True:\n"
-                       "    c = l.accept()[0]\n    c.sendall(b'%d' % __import__('os').getpid())\n    c.close()\n")
-    d = harkd(service("x", f"exec = /usr/bin/python3 {program}", "wait = yes", "start = demand", "stop_idle = 200ms", "grace = 200ms"))
+    program.write_text(
+        "import socket, sys\nl = socket.socket(fileno=0)\nl.setblocking(True)\nwhile True:\n"
+        "    c = l.accept()[0]\n    c.sendall(b'%d' % __import__('os').getpid())\n    c.close()\n"
+    )
+    d = harkd(
+        service(
+            "x",
+            f"exec = /usr/bin/python3 {program}",
+            "wait = yes",
+            "start = demand",
+            "stop_idle = 200ms",
+            "grace = 200ms",
+        )
+    )
     with d.connect("x") as s:
         first = read_all(s)
     time.sleep(1.5)  # several times what idleness would be allowed
@@ -244,8 +259,11 @@ def test_neither_memory_nor_descriptors_grow_with_reloads(harkd):
 
     def reload(times):
         for i in range(times):
-            d.configure(service("echo", "box = echo", f"idle_timeout = {i % 7 + 1}h") + service("other", "box = daytime") +
-                        (service("third", "box = discard", "start = demand") if i % 2 else ""))
+            d.configure(
+                service("echo", "box = echo", f"idle_timeout = {i % 7 + 1}h")
+                + service("other", "box = daytime")
+                + (service("third", "box = discard", "start = demand") if i % 2 else "")
+            )
             assert d.ask("reload")["ok"]
         wait_until(lambda: sum(len(s["workers"]) for s in d.status()["services"]) == 2)
         return memory_kb(d.pid)
@@ -265,8 +283,9 @@ def test_neither_memory_nor_descriptors_grow_with_reloads(harkd):
 
 
 def test_it_may_be_started_without_standard_descriptors(harkd, hark, tmp_path):
-    (tmp_path / "hark.conf").write_text(f"[harkd]\ncontrol = {tmp_path}/control\nlog = {tmp_path}/log\n" + ECHO +
-                                        service("cat", "exec = /bin/cat"))
+    (tmp_path / "hark.conf").write_text(
+        f"[harkd]\ncontrol = {tmp_path}/control\nlog = {tmp_path}/log\n" + ECHO + service("cat", "exec = /bin/cat")
+    )
     shell = subprocess.Popen(["/bin/sh", "-c", f"exec {hark}d -c {tmp_path}/hark.conf <&- >&- 2>&-"])
     try:
         wait_until(lambda: (tmp_path / "log").exists() and "ready: " in (tmp_path / "log").read_text())
@@ -370,8 +389,15 @@ def test_an_upgrade_to_nothing_says_what_is_missing(start_own, own_binary):
 
 def test_a_background_harkd_with_relative_paths_is_upgraded(hark, tmp_path):
     (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + ECHO)
-    subprocess.run([hark + "d", "-chark.conf", "--daemon", "--pid-file", "pid"], cwd=tmp_path, check=True, timeout=PATIENCE,
-                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [hark + "d", "-chark.conf", "--daemon", "--pid-file", "pid"],
+        cwd=tmp_path,
+        check=True,
+        timeout=PATIENCE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     pid = int((tmp_path / "pid").read_text())
     try:
         for _ in range(2):
@@ -491,7 +517,11 @@ def test_a_pid_file_that_a_reload_moves_is_moved(harkd, tmp_path):
 
 
 def test_paths_that_the_new_generation_does_not_want_are_removed_by_it(harkd, tmp_path):
-    d = harkd(ECHO + service("gone", "box = echo", listen=f"unix:{tmp_path}/gone") + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept"))
+    d = harkd(
+        ECHO
+        + service("gone", "box = echo", listen=f"unix:{tmp_path}/gone")
+        + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept")
+    )
     d.head = HEAD.replace("/control\n", "/elsewhere\n")
     d.configure(ECHO + service("kept", "box = echo", listen=f"unix:{tmp_path}/kept"))  # and no reload
     d.send(signal.SIGUSR2)
@@ -545,7 +575,11 @@ def harkd_as_init(hark, tmp_path):
 
     def start(text):
         (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + text)
-        d = Harkd(["unshare", "--pid", "--fork", "--kill-child", hark + "d", "-c", str(tmp_path / "hark.conf")], tmp_path, HEAD)
+        d = Harkd(
+            ["unshare", "--pid", "--fork", "--kill-child", hark + "d", "-c", str(tmp_path / "hark.conf")],
+            tmp_path,
+            HEAD,
+        )
         running.append(d)
         d.await_ready()
         d.init = wait_until(lambda: children(d.pid))[0]
@@ -561,7 +595,9 @@ def harkd_as_init(hark, tmp_path):
 
 
 def test_process_1_of_a_container_reaps_orphans(harkd_as_init):
-    d = harkd_as_init(service("orphans", "exec = /bin/sh -c '(sleep 0.05 & sleep 0.05 &) ; echo hi'", "user = nobody") + ECHO)
+    d = harkd_as_init(
+        service("orphans", "exec = /bin/sh -c '(sleep 0.05 & sleep 0.05 &) ; echo hi'", "user = nobody") + ECHO
+    )
     for _ in range(20):
         with d.connect("orphans") as s:
             assert read_all(s) == b"hi\n"
@@ -606,12 +642,26 @@ def test_the_mode_of_a_socket_changes_with_a_reload(harkd, tmp_path):
 
 def test_the_path_of_a_service_managers_socket_stays(hark, tmp_path):
     path = tmp_path / "managed"
-    (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + service("echo", "box = echo", listen=f"unix:{path}"))
+    (tmp_path / "hark.conf").write_text(
+        HEAD.format(dir=tmp_path) + service("echo", "box = echo", listen=f"unix:{path}")
+    )
     with socket.socket(socket.AF_UNIX) as manager:
         manager.bind(str(path))
         manager.listen()
-        d = Harkd(["/bin/bash", "-c", f'exec 3<&{manager.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "-", hark + "d", "-c",
-                   str(tmp_path / "hark.conf")], tmp_path, HEAD, pass_fds=(manager.fileno(),))
+        d = Harkd(
+            [
+                "/bin/bash",
+                "-c",
+                f'exec 3<&{manager.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"',
+                "-",
+                hark + "d",
+                "-c",
+                str(tmp_path / "hark.conf"),
+            ],
+            tmp_path,
+            HEAD,
+            pass_fds=(manager.fileno(),),
+        )
         try:
             d.await_ready()
             for _ in range(2):
@@ -638,6 +688,7 @@ def cpu_seconds(pid):
 
 def test_it_does_not_spin_when_it_has_no_descriptor_for_a_client(harkd):
     import resource
+
     d = harkd(ECHO)
     d.ask("status")
     most = max(int(fd) for fd in os.listdir(f"/proc/{d.pid}/fd")) + 1
@@ -690,8 +741,11 @@ def test_its_answers_are_whole_however_long_a_path_is(hark, tmp_path):
 
 def test_more_services_than_the_soft_limit_of_descriptors(harkd):
     import resource
+
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    text = "".join(service(f"s{i}", "box = echo", "start = demand") for i in range(200)) + service("limit", "exec = /bin/sh -c 'ulimit -Sn'")
+    text = "".join(service(f"s{i}", "box = echo", "start = demand") for i in range(200)) + service(
+        "limit", "exec = /bin/sh -c 'ulimit -Sn'"
+    )
     d = harkd(text, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard)))
     with d.connect("s199") as s:
         ping(s)

@@ -74,8 +74,10 @@ def test_the_manual_is_well_formed(page):
 
 def complete(*words):
     """What bash offers for the last word."""
-    script = ('source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hark; printf "%s\\n" "${COMPREPLY[@]}"')
-    r = subprocess.run(["bash", "-c", script, str(ROOT / "tool/completion/hark.bash"), *words], capture_output=True, text=True)
+    script = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hark; printf "%s\\n" "${COMPREPLY[@]}"'
+    r = subprocess.run(
+        ["bash", "-c", script, str(ROOT / "tool/completion/hark.bash"), *words], capture_output=True, text=True
+    )
     assert (r.returncode, r.stderr) == (0, "")
     return set(r.stdout.split())
 
@@ -95,12 +97,21 @@ def type_tab(line, cwd):
     """What stands on the line of an interactive bash once Tab has been pressed after it, as an argument list."""
     master, slave = pty.openpty()
     env = {**os.environ, "PS1": "", "TERM": "dumb", "INPUTRC": "/dev/null"}
-    shell = subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=cwd,
-                             start_new_session=True)
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+    )
     os.close(slave)
     try:
         # What was completed is run as the arguments of a function of the program's name.
-        os.write(master, f"source {ROOT}/tool/completion/hark.bash; hark() {{ printf '<%s>' \"$@\" >got; exit; }}\n".encode())
+        os.write(
+            master, f"source {ROOT}/tool/completion/hark.bash; hark() {{ printf '<%s>' \"$@\" >got; exit; }}\n".encode()
+        )
         os.write(master, line.encode() + b"\t\n")
         shown = threading.Thread(target=drain, args=(master,), daemon=True)
         shown.start()
@@ -120,22 +131,25 @@ def drain(fd):
         pass
 
 
-@pytest.mark.parametrize("line, result", [
-    ("hark serv", "<serve>"),
-    ("hark serve --mod", "<serve><--model>"),
-    ("hark serve --model fib", "<serve><--model><fiber>"),
-    ("hark serve --model=fib", "<serve><--model=fiber>"),
-    ("hark serve --engine=ep", "<serve><--engine=epoll>"),
-    ("hark serve unix:./sock", "<serve><unix:./socket>"),
-    ("hark call unix:./sock", "<call><unix:./socket>"),
-    ("hark serve tcp://127.0.0.1:0 day", "<serve><tcp://127.0.0.1:0><daytime>"),
-    ("hark serve tcp://127.0.0.1:0 daytime --ni", "<serve><tcp://127.0.0.1:0><daytime><--nist>"),
-    ("hark serve tcp://127.0.0.1:0 qotd --file sock", "<serve><tcp://127.0.0.1:0><qotd><--file><socket>"),
-    ("hark serve tcp://127.0.0.1:0 -- printe", "<serve><tcp://127.0.0.1:0><--><printenv>"),
-    ("hark serve tcp://127.0.0.1:0 -- cat sock", "<serve><tcp://127.0.0.1:0><--><cat><socket>"),
-    ("hark serve tcp://127.0.0.1:0 exec printe", "<serve><tcp://127.0.0.1:0><exec><printenv>"),
-    ("hark loggedin roo", "<loggedin><root>"),
-])
+@pytest.mark.parametrize(
+    "line, result",
+    [
+        ("hark serv", "<serve>"),
+        ("hark serve --mod", "<serve><--model>"),
+        ("hark serve --model fib", "<serve><--model><fiber>"),
+        ("hark serve --model=fib", "<serve><--model=fiber>"),
+        ("hark serve --engine=ep", "<serve><--engine=epoll>"),
+        ("hark serve unix:./sock", "<serve><unix:./socket>"),
+        ("hark call unix:./sock", "<call><unix:./socket>"),
+        ("hark serve tcp://127.0.0.1:0 day", "<serve><tcp://127.0.0.1:0><daytime>"),
+        ("hark serve tcp://127.0.0.1:0 daytime --ni", "<serve><tcp://127.0.0.1:0><daytime><--nist>"),
+        ("hark serve tcp://127.0.0.1:0 qotd --file sock", "<serve><tcp://127.0.0.1:0><qotd><--file><socket>"),
+        ("hark serve tcp://127.0.0.1:0 -- printe", "<serve><tcp://127.0.0.1:0><--><printenv>"),
+        ("hark serve tcp://127.0.0.1:0 -- cat sock", "<serve><tcp://127.0.0.1:0><--><cat><socket>"),
+        ("hark serve tcp://127.0.0.1:0 exec printe", "<serve><tcp://127.0.0.1:0><exec><printenv>"),
+        ("hark loggedin roo", "<loggedin><root>"),
+    ],
+)
 def test_completion_in_a_real_shell(tmp_path, line, result):
     (tmp_path / "socket").touch()
     assert type_tab(line, tmp_path) == result
@@ -169,16 +183,19 @@ def test_completion_knows_models_engines_and_boxes(run):
     assert complete("hark", "serve", "tcp://*:7", "") == boxes
 
 
-@pytest.mark.parametrize("args, words", [
-    (["serv"], "no such verb: serv (did you mean serve?)"),
-    (["clal"], "did you mean call?"),
-    (["xyzzy"], "no such verb: xyzzy\n"),
-    (["help", "dayime"], "did you mean daytime?"),
-    (["--vresion"], "no such option: --vresion"),
-    (["call", "--tiemout", "1", "tcp://h:1"], "no such option: --tiemout (did you mean --timeout?)"),
-    (["call", "--help=1"], "--help takes no value"),
-    (["ping", "--xyzzy", "h"], "no such option: --xyzzy\n"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["serv"], "no such verb: serv (did you mean serve?)"),
+        (["clal"], "did you mean call?"),
+        (["xyzzy"], "no such verb: xyzzy\n"),
+        (["help", "dayime"], "did you mean daytime?"),
+        (["--vresion"], "no such option: --vresion"),
+        (["call", "--tiemout", "1", "tcp://h:1"], "no such option: --tiemout (did you mean --timeout?)"),
+        (["call", "--help=1"], "--help takes no value"),
+        (["ping", "--xyzzy", "h"], "no such option: --xyzzy\n"),
+    ],
+)
 def test_the_nearest_name_is_suggested(run, args, words):
     r = run(*args)
     assert r.returncode == 100 and r.stdout == b"" and r.stderr.count(b"\n") == 1

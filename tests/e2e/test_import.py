@@ -33,10 +33,14 @@ def test_inetd_conf_becomes_hark_conf(run, conf):
     r = run("import", path)
     assert (r.returncode, r.stderr) == (0, b"")
     text = r.stdout.decode()
-    assert text.startswith(f"# imported from {path} (inetd)\n# {path}:5: not carried over: service rusersd/2-3: Sun RPC")
+    assert text.startswith(
+        f"# imported from {path} (inetd)\n# {path}:5: not carried over: service rusersd/2-3: Sun RPC"
+    )
     assert f"\n[daytime]\n# {path}:2\nlisten = tcp://*:daytime udp://*:daytime\nbox = daytime\n" in text
-    assert (f"\n[port-7000]\n# {path}:4\nlisten = tcp://*:7000\nexec = /bin/cat -u\nstderr = connection\n"
-            "user = root\nrate = 40/m\n") in text
+    assert (
+        f"\n[port-7000]\n# {path}:4\nlisten = tcp://*:7000\nexec = /bin/cat -u\nstderr = connection\n"
+        "user = root\nrate = 40/m\n"
+    ) in text
     assert text.endswith("\n")
 
 
@@ -60,7 +64,9 @@ def test_arguments_come_through_whole(run, conf, tmp_path):
 
 
 def test_check_tells_errors_by_the_line_that_was_imported(run, conf):
-    path = conf("\n7000 stream tcp nowait root /no/such/program program\n7001 stream tcp nowait nobodyatall /bin/cat cat\n")
+    path = conf(
+        "\n7000 stream tcp nowait root /no/such/program program\n7001 stream tcp nowait nobodyatall /bin/cat cat\n"
+    )
     r = run("import", "--check", path)
     assert (r.returncode, r.stdout) == (1, b"")
     told = r.stderr.decode().splitlines()
@@ -102,19 +108,22 @@ def test_several_files_are_one_configuration(run, conf):
     assert r.stdout.decode().count("# imported from ") == 2
 
 
-@pytest.mark.parametrize("text, name, format", [
-    ("# x\n\necho stream tcp nowait root internal\n", "a", "inetd"),
-    ("service stream tcp nowait root internal\n", "a", "inetd"),
-    ("[::1]:echo stream tcp nowait root internal\n", "a", "inetd"),
-    ("[::1]:\n", "a", "inetd"),
-    (" # x\nservice echo\n{\n}\n", "a", "xinetd"),
-    ("defaults\n{\n}\n", "a", "xinetd"),
-    ("defaults{\n}\n", "a", "xinetd"),
-    ("includedir /no/such/directory\n", "a", "xinetd"),
-    ("; x\n[Unit]\n[Socket]\nListenStream=7\n", "a", "systemd"),
-    ("", "a.socket", "systemd"),
-    ("", "a", "inetd"),
-])
+@pytest.mark.parametrize(
+    "text, name, format",
+    [
+        ("# x\n\necho stream tcp nowait root internal\n", "a", "inetd"),
+        ("service stream tcp nowait root internal\n", "a", "inetd"),
+        ("[::1]:echo stream tcp nowait root internal\n", "a", "inetd"),
+        ("[::1]:\n", "a", "inetd"),
+        (" # x\nservice echo\n{\n}\n", "a", "xinetd"),
+        ("defaults\n{\n}\n", "a", "xinetd"),
+        ("defaults{\n}\n", "a", "xinetd"),
+        ("includedir /no/such/directory\n", "a", "xinetd"),
+        ("; x\n[Unit]\n[Socket]\nListenStream=7\n", "a", "systemd"),
+        ("", "a.socket", "systemd"),
+        ("", "a", "inetd"),
+    ],
+)
 def test_the_format_is_told_by_name_and_first_line(run, conf, text, name, format):
     path = conf(text, name)
     assert run("import", path).stdout.decode().splitlines()[0] == f"# imported from {path} ({format})"

@@ -11,6 +11,7 @@ SCRIPT = pathlib.Path(__file__).resolve().parents[2] / 'scripts' / 'install-pack
 @pytest.fixture
 def system(tmp_path):
     """Runs the script on a system where packages may lack; gives status, output, and the calls made to apt-get."""
+
     def play(name, body):
         path = tmp_path / name
         path.write_text('#!/bin/sh\n' + body)
@@ -22,16 +23,31 @@ def system(tmp_path):
         play('id', f'echo {uid}\n')
         lacking = ' '.join(lacks)
         # dpkg-query -W -f FORMAT PACKAGE...: a line for each it knows.
-        play('dpkg-query', f'echo asked >>{asked}\nshift 3\nfor p; do case " {lacking} " in *" $p "*) ;; *) echo "$p installed";; esac; done\n')
-        play('apt-get', f'echo "$*" >>{calls}\n' + (
-            f'case "$*" in *install*) [ -e {tmp_path}/failed ] || {{ : >{tmp_path}/failed; exit 100; }};; esac\n'
-            if install_fails_once else ''))
+        play(
+            'dpkg-query',
+            f'echo asked >>{asked}\nshift 3\nfor p; do case " {lacking} " in *" $p "*) ;; *) echo "$p installed";; esac; done\n',
+        )
+        play(
+            'apt-get',
+            f'echo "$*" >>{calls}\n'
+            + (
+                f'case "$*" in *install*) [ -e {tmp_path}/failed ] || {{ : >{tmp_path}/failed; exit 100; }};; esac\n'
+                if install_fails_once
+                else ''
+            ),
+        )
         for log in (calls, asked):
             log.unlink(missing_ok=True)
-        done = subprocess.run([SCRIPT, *args], env=dict(os.environ, PATH=f'{tmp_path}:/usr/bin:/bin'), capture_output=True, text=True,
-                              timeout=30)
+        done = subprocess.run(
+            [SCRIPT, *args],
+            env=dict(os.environ, PATH=f'{tmp_path}:/usr/bin:/bin'),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         made = calls.read_text().splitlines() if calls.exists() else []
         return done.returncode, done.stdout + done.stderr, made, len(asked.read_text().splitlines())
+
     return run
 
 
@@ -50,14 +66,18 @@ def test_an_ordinary_user_is_told_the_one_command(system):
 def test_root_installs_what_is_missing_and_nothing_else(system):
     status, _, calls, _ = system(uid=0, lacks=['socat', 'meson'])
     assert status == 0
-    install, = [call for call in calls if 'install' in call]
+    (install,) = [call for call in calls if 'install' in call]
     assert install.endswith('install --no-install-recommends meson socat')
 
 
 def test_stale_package_lists_are_mended_by_one_update(system):
     status, _, calls, _ = system(uid=0, lacks=['socat'], install_fails_once=True)
     assert status == 0
-    assert [('update' in call, 'install' in call) for call in calls[-3:]] == [(False, True), (True, False), (False, True)]
+    assert [('update' in call, 'install' in call) for call in calls[-3:]] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_the_measurements_need_their_peers_and_the_tests_do_not(system):

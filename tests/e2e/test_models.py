@@ -18,7 +18,12 @@ from conftest import MODELS
 
 ENGINES = ["epoll", "uring", "poll"]
 CONNECTIONS = 1000
-AT_ONCE = {"inline": 1, "process": 200, "thread": 1000, "fiber": 1000}  # what suits each: inline serves one after the other
+AT_ONCE = {
+    "inline": 1,
+    "process": 200,
+    "thread": 1000,
+    "fiber": 1000,
+}  # what suits each: inline serves one after the other
 STREAM = 100 << 20
 
 
@@ -53,11 +58,13 @@ def echo_stream(port, size):
     block = os.urandom(1 << 20)
     sent, received, n = hashlib.sha1(), hashlib.sha1(), 0
     with socket.create_connection(("127.0.0.1", port), 20) as s:
+
         def send():
             for _ in range(size >> 20):
                 s.sendall(block)
                 sent.update(block)
             s.shutdown(socket.SHUT_WR)
+
         sender = threading.Thread(target=send)
         sender.start()
         while chunk := s.recv(1 << 18):
@@ -126,9 +133,12 @@ def test_a_program_that_ends_with_input_unread_still_gets_its_answer_out(serve, 
 
 def main():
     from conftest import Service
+
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     hark = os.path.join(os.environ.get("HARK_BUILD", "build"), "hark")
-    print(f"{'model':8} {'workers':>7} {'engine':6} {'connections':>11} {'s':>6} {'100 MB both ways, s':>20}  SHA-1 of what came back")
+    print(
+        f"{'model':8} {'workers':>7} {'engine':6} {'connections':>11} {'s':>6} {'100 MB both ways, s':>20}  SHA-1 of what came back"
+    )
 
     def serve(*args):
         service = Service([hark, "serve", *args])
@@ -140,7 +150,9 @@ def main():
         for workers in (1, 2):
             for engine in ENGINES:
                 n, many, stream, digest = check(serve, model, workers, engine)
-                print(f"{model:8} {workers:7} {engine:6} {n:11} {many:6.2f} {stream:20.2f}  {digest} = sent", flush=True)
+                print(
+                    f"{model:8} {workers:7} {engine:6} {n:11} {many:6.2f} {stream:20.2f}  {digest} = sent", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ EXAMPLE = re.compile(r'^#(?=[\[a-z])', re.M)
 
 def checked(hark, tmp_path, text):
     (tmp_path / 'hark.conf').write_text(text.replace('user = hark', f'user = {getpass.getuser()}'))
-    return subprocess.run([hark + 'd', '-t', '-c', tmp_path / 'hark.conf'], capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(
+        [hark + 'd', '-t', '-c', tmp_path / 'hark.conf'], capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 def test_the_installed_configuration_serves_nothing_and_has_no_mistake(hark, tmp_path):
@@ -37,7 +39,9 @@ def test_its_examples_have_no_mistake(hark, tmp_path):
 @pytest.fixture
 def running(hark, tmp_path):
     """A harkd that echoes, its pid file, and the port."""
-    (tmp_path / 'hark.conf').write_text(f'[harkd]\ncontrol = {tmp_path}/control\n[echo]\nlisten = tcp://127.0.0.1:0\nbox = echo\n')
+    (tmp_path / 'hark.conf').write_text(
+        f'[harkd]\ncontrol = {tmp_path}/control\n[echo]\nlisten = tcp://127.0.0.1:0\nbox = echo\n'
+    )
     pid_file = tmp_path / 'pid'
     process = Process([hark + 'd', '-c', tmp_path / 'hark.conf', '--pid-file', pid_file])
     pids = []
@@ -67,7 +71,10 @@ def test_harkd_upgrade_waits_until_the_new_process_serves(running):
         done = upgrade(pid_file)
         pids.append(int(pid_file.read_text()))
         assert pids[0] != pids[1]
-        assert (done.returncode, done.stdout) == (0, f'harkd: process {pids[1]} has taken over from {pids[0]}\n'), done.stderr
+        assert (done.returncode, done.stdout) == (
+            0,
+            f'harkd: process {pids[1]} has taken over from {pids[0]}\n',
+        ), done.stderr
         with socket.create_connection(('127.0.0.1', port), PATIENCE) as s:
             s.sendall(b'2')
             assert s.recv(1) == b'2'
@@ -75,8 +82,11 @@ def test_harkd_upgrade_waits_until_the_new_process_serves(running):
         assert held.recv(1) == b'3'
 
 
-@pytest.mark.parametrize('content', [None, '', 'x\n', '4194305\n', f'{os.getpid()}\n'],
-                         ids=['no_file', 'empty', 'no_number', 'no_process', 'not_harkd'])
+@pytest.mark.parametrize(
+    'content',
+    [None, '', 'x\n', '4194305\n', f'{os.getpid()}\n'],
+    ids=['no_file', 'empty', 'no_number', 'no_process', 'not_harkd'],
+)
 def test_harkd_upgrade_signals_nothing_but_harkd(tmp_path, content):
     if content is not None:
         (tmp_path / 'pid').write_text(content)

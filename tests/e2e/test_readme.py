@@ -21,14 +21,21 @@ def fenced(language):
 
 
 def test_the_tour_works_as_it_is_printed(tmp_path):
-    tour, = fenced('sh')
+    (tour,) = fenced('sh')
     assert len(tour.splitlines()) == 10
     # Every line, in one shell, in a place where build/ is the build under test.
     (tmp_path / 'build').symlink_to(BUILD)
     # What it starts must not outlive it, even where it fails: a session of its own, which ends with the test.
     # The lines are its standard input, as where they are pasted: none may be read by what an earlier one calls.
-    shell = subprocess.Popen(['bash', '-e'], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             text=True, start_new_session=True)
+    shell = subprocess.Popen(
+        ['bash', '-e'],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         out, errors = shell.communicate(tour, timeout=PATIENCE)
         assert shell.returncode == 0, out + errors
@@ -42,7 +49,7 @@ def test_the_tour_works_as_it_is_printed(tmp_path):
 
 
 def test_the_box_in_the_readme_is_the_one_of_the_example():
-    box, = fenced('c')
+    (box,) = fenced('c')
     squeeze = re.compile(r'\s+|__attribute__\(\(unused\)\)')
     assert squeeze.sub('', box) in squeeze.sub('', (ROOT / 'examples' / 'echo.c').read_text())
 
@@ -59,36 +66,53 @@ def manual_example(tmp_path):
 def installed(tmp_path_factory):
     """A tree into which the build was installed."""
     tree = tmp_path_factory.mktemp('installed')
-    done = subprocess.run(['meson', 'install', '-C', BUILD, '--no-rebuild', '--destdir', tree], capture_output=True, text=True,
-                          timeout=PATIENCE)
+    done = subprocess.run(
+        ['meson', 'install', '-C', BUILD, '--no-rebuild', '--destdir', tree],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return tree
 
 
 def flags(tree, *options):
-    pc, = tree.rglob('hark.pc')
+    (pc,) = tree.rglob('hark.pc')
     environment = dict(os.environ, PKG_CONFIG_PATH=str(pc.parent), PKG_CONFIG_SYSROOT_DIR=str(tree))
-    done = subprocess.run(['pkg-config', *options, 'hark'], env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        ['pkg-config', *options, 'hark'], env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE
+    )
     return shlex.split(done.stdout)
 
 
-@pytest.mark.skipif(BUILD.name in ('build-asan', 'build-tsan'), reason='a plain program cannot load a sanitized library')
+@pytest.mark.skipif(
+    BUILD.name in ('build-asan', 'build-tsan'), reason='a plain program cannot load a sanitized library'
+)
 @pytest.mark.parametrize('link', ['shared', 'static'])
 def test_the_manuals_example_builds_against_the_installed_library_and_serves(installed, tmp_path, link):
     program = tmp_path / 'greet'
-    wanted = flags(installed, '--cflags', '--libs') if link == 'shared' else \
-        ['-static', *flags(installed, '--cflags', '--libs', '--static')]
+    wanted = (
+        flags(installed, '--cflags', '--libs')
+        if link == 'shared'
+        else ['-static', *flags(installed, '--cflags', '--libs', '--static')]
+    )
     source = manual_example(tmp_path)
     # The page listens on a fixed port; an abstract socket of our own is free for sure.
     name = f'unix:@hark-greet-{os.getpid()}-{link}'
     source.write_text(source.read_text().replace('tcp://127.0.0.1:7000', name))
-    built = subprocess.run(['cc', '-Wall', '-Wextra', '-Werror', '-o', program, source, *wanted], capture_output=True, text=True,
-                           timeout=PATIENCE)
+    built = subprocess.run(
+        ['cc', '-Wall', '-Wextra', '-Werror', '-o', program, source, *wanted],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert built.returncode == 0, built.stderr
-    library, = installed.rglob('libhark.so')
-    process = subprocess.Popen([program], env=dict(os.environ, LD_LIBRARY_PATH=str(library.parent)), stderr=subprocess.PIPE, text=True)
+    (library,) = installed.rglob('libhark.so')
+    process = subprocess.Popen(
+        [program], env=dict(os.environ, LD_LIBRARY_PATH=str(library.parent)), stderr=subprocess.PIPE, text=True
+    )
     try:
-        answer = converse(name[len('unix:'):], process)
+        answer = converse(name[len('unix:') :], process)
         assert answer == b'Your name? Hello, world.\n'
         process.terminate()
         assert process.wait(PATIENCE) == 0, 'SIGTERM drains and the program ends in order'
@@ -120,6 +144,10 @@ def test_the_installed_tree_has_the_header_both_libraries_and_the_page(installed
 
 
 def test_the_manual_page_is_sound():
-    done = subprocess.run(['mandoc', '-T', 'lint', '-W', 'warning', ROOT / 'man' / 'hark.3'], capture_output=True, text=True,
-                          timeout=PATIENCE)
+    done = subprocess.run(
+        ['mandoc', '-T', 'lint', '-W', 'warning', ROOT / 'man' / 'hark.3'],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert done.stdout == ''

@@ -24,9 +24,13 @@ def reset(s):
 
 def closes(server, count=1):
     """The first count CLOSE events of a server that was started with --json."""
+
     def events():
-        lines = [line for line in server.stderr.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")]
+        lines = [
+            line for line in server.stderr.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")
+        ]
         return [e for e in map(json.loads, lines) if e["event"] == "close"]
+
     return wait_until(lambda: len(events()) >= count and events()[:count])
 
 
@@ -61,9 +65,11 @@ def accept(listener):
 
 def exchange(s, data):
     """Sends all and the end, from a thread of its own, and reads all."""
+
     def send():
         s.sendall(data)
         s.shutdown(socket.SHUT_WR)
+
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     got = read_all(s)
@@ -107,6 +113,7 @@ def test_a_hundred_megabytes_pass_both_ways_unharmed(serve, target, model, engin
             for i in range(blocks):
                 s.sendall(bytes([seed, i]) + block)
             s.shutdown(socket.SHUT_WR)
+
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         got = hashlib.sha256()
@@ -122,7 +129,10 @@ def test_a_hundred_megabytes_pass_both_ways_unharmed(serve, target, model, engin
         return all_of_it.hexdigest()
 
     with relay.connect() as client, accept(listener) as server:
-        sides = [threading.Thread(target=one_side, args=a, daemon=True) for a in [("client", client, 1), ("server", server, 2)]]
+        sides = [
+            threading.Thread(target=one_side, args=a, daemon=True)
+            for a in [("client", client, 1), ("server", server, 2)]
+        ]
         for side in sides:
             side.start()
         for side in sides:
@@ -250,8 +260,12 @@ def test_the_target_comes_back(serve, target):
 @pytest.mark.parametrize("front, back", [("unix", "tcp"), ("tcp", "unix"), ("unix", "unix"), ("abstract", "tcp")])
 def test_unix_and_tcp_are_joined_either_way(serve, tmp_path, front, back):
     def address(kind, name):
-        return {"tcp": "tcp://127.0.0.1:0", "unix": f"unix:{tmp_path}/{name}",
-                "abstract": f"unix:@hark-relay-{os.getpid()}"}[kind]
+        return {
+            "tcp": "tcp://127.0.0.1:0",
+            "unix": f"unix:{tmp_path}/{name}",
+            "abstract": f"unix:@hark-relay-{os.getpid()}",
+        }[kind]
+
     echo = serve(address(back, "back"), "echo")
     relay = serve(address(front, "front"), "relay", echo.at())
     with relay.connect() as s:
@@ -283,8 +297,14 @@ def serve_with_hosts(hark, tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_name_with_two_addresses_is_tried_at_both(serve_with_hosts, target, model):
     listener = target()  # on 127.0.0.1 alone: the others refuse
-    relay, _ = serve_with_hosts("::1 there\n127.0.0.8 there\n127.0.0.1 there\n", "--model", model,
-                                "tcp://127.0.0.1:0", "relay", f"there:{listener.getsockname()[1]}")
+    relay, _ = serve_with_hosts(
+        "::1 there\n127.0.0.8 there\n127.0.0.1 there\n",
+        "--model",
+        model,
+        "tcp://127.0.0.1:0",
+        "relay",
+        f"there:{listener.getsockname()[1]}",
+    )
     with relay.connect() as client, accept(listener) as server:
         server.sendall(b"here")
         assert client.recv(100) == b"here"
@@ -292,7 +312,9 @@ def test_a_name_with_two_addresses_is_tried_at_both(serve_with_hosts, target, mo
 
 def test_a_name_is_looked_up_anew_for_each_connection(serve_with_hosts, target):
     listener = target()
-    relay, hosts = serve_with_hosts("127.0.0.8 there\n", "tcp://127.0.0.1:0", "relay", f"there:{listener.getsockname()[1]}")
+    relay, hosts = serve_with_hosts(
+        "127.0.0.8 there\n", "tcp://127.0.0.1:0", "relay", f"there:{listener.getsockname()[1]}"
+    )
     with pytest.raises(ConnectionResetError), relay.connect() as client:  # perhaps as soon as it connects
         client.recv(100)
     hosts.write_text("127.0.0.1 there\n")
@@ -584,19 +606,22 @@ def test_unix_datagrams_are_passed_on_to_udp(serve, target, tmp_path):
 # what is refused
 
 
-@pytest.mark.parametrize("listen, args, words", [
-    ("tcp://127.0.0.1:0", [], "no address to relay to"),
-    ("tcp://127.0.0.1:0", ["nothing"], "nothing"),
-    ("tcp://127.0.0.1:0", ["127.0.0.1:1", "more"], "unexpected argument: more"),
-    ("tcp://127.0.0.1:0", ["fd:3"], "cannot share one descriptor"),
-    ("tcp://127.0.0.1:0", ["--timeout", "0", "127.0.0.1:1"], "--timeout"),
-    ("tcp://127.0.0.1:0", ["--timeout", "x", "127.0.0.1:1"], '"x" is not a duration'),
-    ("tcp://127.0.0.1:0", ["--local", "bad host", "127.0.0.1:1"], "--local"),
-    ("tcp://127.0.0.1:0", ["--local", "/x", "unix:/y"], "--local is for tcp and udp"),
-    ("tcp://127.0.0.1:0", ["udp://127.0.0.1:1"], "serves datagrams alone with these arguments"),
-    ("udp://127.0.0.1:0", ["127.0.0.1:1"], "serves streams alone with these arguments"),
-    ("udp://127.0.0.1:0", ["unix:/nowhere"], "serves streams alone with these arguments"),
-])
+@pytest.mark.parametrize(
+    "listen, args, words",
+    [
+        ("tcp://127.0.0.1:0", [], "no address to relay to"),
+        ("tcp://127.0.0.1:0", ["nothing"], "nothing"),
+        ("tcp://127.0.0.1:0", ["127.0.0.1:1", "more"], "unexpected argument: more"),
+        ("tcp://127.0.0.1:0", ["fd:3"], "cannot share one descriptor"),
+        ("tcp://127.0.0.1:0", ["--timeout", "0", "127.0.0.1:1"], "--timeout"),
+        ("tcp://127.0.0.1:0", ["--timeout", "x", "127.0.0.1:1"], '"x" is not a duration'),
+        ("tcp://127.0.0.1:0", ["--local", "bad host", "127.0.0.1:1"], "--local"),
+        ("tcp://127.0.0.1:0", ["--local", "/x", "unix:/y"], "--local is for tcp and udp"),
+        ("tcp://127.0.0.1:0", ["udp://127.0.0.1:1"], "serves datagrams alone with these arguments"),
+        ("udp://127.0.0.1:0", ["127.0.0.1:1"], "serves streams alone with these arguments"),
+        ("udp://127.0.0.1:0", ["unix:/nowhere"], "serves streams alone with these arguments"),
+    ],
+)
 def test_what_cannot_be_joined_is_refused_at_the_start(run, listen, args, words):
     done = run("serve", listen, "relay", *args)
     assert done.returncode == 100 and words in done.stderr.decode()

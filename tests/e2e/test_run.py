@@ -24,8 +24,15 @@ def own_host():
 def run(host, command=(ROOT / 'scripts' / 'run',)):
     """scripts/run as a child in a process group of its own; gives the process and the lines it printed."""
     environment = dict(os.environ, HARK_BUILD=BUILD, HARK_RUN_HOST=host)
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         lines = []
         for line in process.stdout:
@@ -79,7 +86,7 @@ def alive(pid):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_run_ends_its_services_with_itself(number):
     with run(own_host()) as (process, _):
-        harkd, = children_of(process.pid)
+        (harkd,) = children_of(process.pid)
         children = [harkd, *children_of(harkd)]
         assert len(children) >= 8
         process.send_signal(number)
@@ -91,8 +98,8 @@ def test_run_ends_its_services_with_itself(number):
 def test_make_run_ends_its_services_when_make_is_ended():
     host = own_host()
     with run(host, ('make', '-s', 'run', f'BUILD={BUILD}')) as (process, _):
-        script, = children_of(process.pid)
-        harkd, = children_of(script)
+        (script,) = children_of(process.pid)
+        (harkd,) = children_of(script)
         services = [harkd, *children_of(harkd)]
         assert len(services) >= 8
         process.send_signal(signal.SIGTERM)

@@ -56,8 +56,19 @@ def test_engine_may_come_from_the_environment(serve):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("model", MODELS)
 def test_streams_and_datagrams_are_served_together(serve, tmp_path, model, workers):
-    service = serve("--model", model, "--workers", workers, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "tcp://[::1]:0",
-                    f"unix:{tmp_path}/stream", f"unixgram:{tmp_path}/gram", f"unix:@hark-test-{os.getpid()}", "echo")
+    service = serve(
+        "--model",
+        model,
+        "--workers",
+        workers,
+        "tcp://127.0.0.1:0",
+        "udp://127.0.0.1:0",
+        "tcp://[::1]:0",
+        f"unix:{tmp_path}/stream",
+        f"unixgram:{tmp_path}/gram",
+        f"unix:@hark-test-{os.getpid()}",
+        "echo",
+    )
     for i in (1, 4):
         with service.connect(i) as s:
             for k in range(10):
@@ -124,7 +135,9 @@ def test_arguments_reach_the_program_exactly(serve):
 
 
 def test_the_program_sees_where_it_is_called_from(serve):
-    service = serve("tcp://127.0.0.1:0", "--", "sh", "-c", "echo $PROTO $TCPLOCALIP $TCPLOCALPORT $TCPREMOTEIP $TCPREMOTEPORT")
+    service = serve(
+        "tcp://127.0.0.1:0", "--", "sh", "-c", "echo $PROTO $TCPLOCALIP $TCPLOCALPORT $TCPREMOTEIP $TCPREMOTEPORT"
+    )
     with service.connect() as s:
         mine = s.getsockname()[1]
         assert read_all(s).split() == [b"TCP", b"127.0.0.1", b"%d" % service.port(), b"127.0.0.1", b"%d" % mine]
@@ -140,8 +153,13 @@ def test_what_the_peer_still_sends_does_not_cut_the_answer(serve, model):
 
 
 def test_udp_program_gets_the_peer_as_its_socket(serve):
-    service = serve("udp://127.0.0.1:0", "--", "perl", "-e",
-                    'sysread(STDIN, $_, 100); syswrite(STDOUT, uc); sysread(STDIN, $_, 100); syswrite(STDOUT, lc)')
+    service = serve(
+        "udp://127.0.0.1:0",
+        "--",
+        "perl",
+        "-e",
+        'sysread(STDIN, $_, 100); syswrite(STDOUT, uc); sysread(STDIN, $_, 100); syswrite(STDOUT, lc)',
+    )
     with service.connect() as s:
         s.send(b"Hello")
         assert s.recv(100) == b"HELLO"
@@ -150,8 +168,10 @@ def test_udp_program_gets_the_peer_as_its_socket(serve):
 
 
 def test_wait_gives_the_listening_socket_away(serve):
-    program = ("import socket; s = socket.socket(fileno=0); d, a = s.recvfrom(100); s.sendto(d[::-1], a); "
-               "d, a = s.recvfrom(100); s.sendto(d.upper(), a)")
+    program = (
+        "import socket; s = socket.socket(fileno=0); d, a = s.recvfrom(100); s.sendto(d[::-1], a); "
+        "d, a = s.recvfrom(100); s.sendto(d.upper(), a)"
+    )
     service = serve("--wait", "udp://127.0.0.1:0", "--", "python3", "-c", program)
     with service.connect() as s:
         for _ in range(2):  # the same process takes two, and after it has ended another one the next
@@ -247,8 +267,20 @@ def test_a_drain_ends_the_idle_at_once(serve, model, workers, number):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_drain_lets_the_busy_finish(serve, tmp_path, model, workers):
     gate = tmp_path / "gate"
-    service = serve("-v", "--model", model, "--workers", workers, "--grace", "60s", "tcp://127.0.0.1:0", "--", "sh", "-c",
-                    f"read x; echo started; while [ ! -e {gate} ]; do sleep 0.02; done; echo done $x")
+    service = serve(
+        "-v",
+        "--model",
+        model,
+        "--workers",
+        workers,
+        "--grace",
+        "60s",
+        "tcp://127.0.0.1:0",
+        "--",
+        "sh",
+        "-c",
+        f"read x; echo started; while [ ! -e {gate} ]; do sleep 0.02; done; echo done $x",
+    )
     with service.connect() as s:
         s.sendall(b"it\n")
         assert s.recv(100) == b"started\n"
@@ -339,8 +371,10 @@ def test_verbose_tells_each_connection_in_a_line(serve, model):
         s.sendall(b"12345")
         s.shutdown(socket.SHUT_WR)
         read_all(s)
-    service.expect(rf"^hark: serve: tcp://127\.0\.0\.1:{mine} -> {re.escape(service.addresses[0])} echo [\d.]+ (us|ms|s), "
-                   r"in 5 out 5, done$")
+    service.expect(
+        rf"^hark: serve: tcp://127\.0\.0\.1:{mine} -> {re.escape(service.addresses[0])} echo [\d.]+ (us|ms|s), "
+        r"in 5 out 5, done$"
+    )
 
 
 def test_verbose_tells_how_a_program_ended(serve):
@@ -360,8 +394,15 @@ def test_json_lines_tell_the_same(serve, model):
     assert kinds.count("open") == kinds.count("close") == 10
     assert kinds.count("worker-up") == 2 and "ready" in kinds and "draining" in kinds
     closed = [e for e in events if e["event"] == "close"]
-    assert all(e["bytes_in"] == e["bytes_out"] == 60 and e["error"] is None and e["status"] == 0 and e["seconds"] < 20
-               and e["box"] == "echo" and e["local"] == service.addresses[0] for e in closed)
+    assert all(
+        e["bytes_in"] == e["bytes_out"] == 60
+        and e["error"] is None
+        and e["status"] == 0
+        and e["seconds"] < 20
+        and e["box"] == "echo"
+        and e["local"] == service.addresses[0]
+        for e in closed
+    )
     assert len({e["peer"] for e in closed}) == 10
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", e["time"]) for e in events)
 
@@ -403,8 +444,10 @@ def test_a_socket_that_was_handed_over_is_served(hark):
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         script = 'exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@"'
-        service = Service(["bash", "-c", script, "sh", str(listening.fileno()), hark, "serve", "fd:web", "echo"],
-                          pass_fds=[listening.fileno()])
+        service = Service(
+            ["bash", "-c", script, "sh", str(listening.fileno()), hark, "serve", "fd:web", "echo"],
+            pass_fds=[listening.fileno()],
+        )
         try:
             wait_until(lambda: service.addresses or service.process.poll() is not None)
             with socket.create_connection(listening.getsockname(), PATIENCE) as s:
@@ -418,34 +461,37 @@ def test_a_socket_that_was_handed_over_is_served(hark):
 # ---- refusals
 
 
-@pytest.mark.parametrize("args, code, words", [
-    ([], 100, "usage"),
-    (["tcp://127.0.0.1:0"], 100, "neither a box nor a program"),
-    (["tcp://127.0.0.1:0", "--"], 100, "neither a box nor a program"),
-    (["echo"], 100, "no address"),
-    (["--", "cat"], 100, "no address"),
-    (["tcp://127.0.0.1:0", "ehco"], 100, "did you mean echo?"),
-    (["tcp://127.0.0.1:0", "discard", "more"], 100, "no arguments"),
-    (["tcp://127.0.0.1:0", "daytime", "--nits"], 100, "--nits"),
-    (["tcp://127.0.0.1:99999", "echo"], 100, "99999"),
-    (["htp://127.0.0.1:1", "echo"], 100, "htp"),
-    (["tcp://[::1:1", "echo"], 100, "[::1"),
-    (["tcp://127.0.0.1:nosuchservice", "echo"], 111, "nosuchservice"),
-    (["tcp://192.0.2.1:0", "echo"], 111, "192.0.2.1"),
-    (["fd:77", "echo"], 111, "77"),
-    (["--model", "fibre", "tcp://127.0.0.1:0", "echo"], 100, "did you mean fiber?"),
-    (["--engine", "kqueue", "tcp://127.0.0.1:0", "echo"], 100, "kqueue"),
-    (["--worker", "2", "tcp://127.0.0.1:0", "echo"], 100, "did you mean --workers?"),
-    (["--workers", "0", "tcp://127.0.0.1:0", "echo"], 100, "--workers"),
-    (["--workers", "two", "tcp://127.0.0.1:0", "echo"], 100, "two"),
-    (["--timeout", "5 s", "tcp://127.0.0.1:0", "echo"], 100, "5 s"),
-    (["--timeout", "-1", "tcp://127.0.0.1:0", "echo"], 100, "-1"),
-    (["--unix-mode", "9", "tcp://127.0.0.1:0", "echo"], 100, "octal"),
-    (["--unix-owner", "nosuchuser", "unix:/tmp/hark-never", "echo"], 111, "no user"),
-    (["--stack", "12", "tcp://127.0.0.1:0", "echo"], 100, "--stack"),
-    (["--json=yes", "tcp://127.0.0.1:0", "echo"], 100, "takes no value"),
-    (["--model"], 100, "needs a value"),
-])
+@pytest.mark.parametrize(
+    "args, code, words",
+    [
+        ([], 100, "usage"),
+        (["tcp://127.0.0.1:0"], 100, "neither a box nor a program"),
+        (["tcp://127.0.0.1:0", "--"], 100, "neither a box nor a program"),
+        (["echo"], 100, "no address"),
+        (["--", "cat"], 100, "no address"),
+        (["tcp://127.0.0.1:0", "ehco"], 100, "did you mean echo?"),
+        (["tcp://127.0.0.1:0", "discard", "more"], 100, "no arguments"),
+        (["tcp://127.0.0.1:0", "daytime", "--nits"], 100, "--nits"),
+        (["tcp://127.0.0.1:99999", "echo"], 100, "99999"),
+        (["htp://127.0.0.1:1", "echo"], 100, "htp"),
+        (["tcp://[::1:1", "echo"], 100, "[::1"),
+        (["tcp://127.0.0.1:nosuchservice", "echo"], 111, "nosuchservice"),
+        (["tcp://192.0.2.1:0", "echo"], 111, "192.0.2.1"),
+        (["fd:77", "echo"], 111, "77"),
+        (["--model", "fibre", "tcp://127.0.0.1:0", "echo"], 100, "did you mean fiber?"),
+        (["--engine", "kqueue", "tcp://127.0.0.1:0", "echo"], 100, "kqueue"),
+        (["--worker", "2", "tcp://127.0.0.1:0", "echo"], 100, "did you mean --workers?"),
+        (["--workers", "0", "tcp://127.0.0.1:0", "echo"], 100, "--workers"),
+        (["--workers", "two", "tcp://127.0.0.1:0", "echo"], 100, "two"),
+        (["--timeout", "5 s", "tcp://127.0.0.1:0", "echo"], 100, "5 s"),
+        (["--timeout", "-1", "tcp://127.0.0.1:0", "echo"], 100, "-1"),
+        (["--unix-mode", "9", "tcp://127.0.0.1:0", "echo"], 100, "octal"),
+        (["--unix-owner", "nosuchuser", "unix:/tmp/hark-never", "echo"], 111, "no user"),
+        (["--stack", "12", "tcp://127.0.0.1:0", "echo"], 100, "--stack"),
+        (["--json=yes", "tcp://127.0.0.1:0", "echo"], 100, "takes no value"),
+        (["--model"], 100, "needs a value"),
+    ],
+)
 def test_a_wrong_command_line_is_refused_in_one_line(run, args, code, words):
     r = run("serve", *args)
     err = r.stderr.decode()
@@ -464,8 +510,11 @@ def test_a_low_port_says_what_it_needs(hark):
         pytest.skip("needs root, to give it up by setpriv(1)")
     if int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read()) <= 13:
         pytest.skip("anybody may bind low ports here")
-    r = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", hark, "serve", "tcp://127.0.0.1:13", "daytime"],
-                       capture_output=True, timeout=PATIENCE)
+    r = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", hark, "serve", "tcp://127.0.0.1:13", "daytime"],
+        capture_output=True,
+        timeout=PATIENCE,
+    )
     assert r.returncode == 111 and b"Permission denied" in r.stderr and b"1024" in r.stderr, r.stderr
 
 

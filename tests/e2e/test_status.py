@@ -22,16 +22,42 @@ NAMED = ["stop", "start"]
 
 def service(name="daytime", **more):
     """A service as harkd tells of it."""
-    return {"name": name, "state": "running", "listen": ["tcp://127.0.0.1:13", "udp://127.0.0.1:13"], "box": "daytime", "model": "fiber",
-            "workers": [{"pid": 72, "now": 3, "draining": False, "uptime_s": 12.3}], "now": 3, "accepted": 1042, "closed": 1039,
-            "failed": 2, "bytes_in": 0, "bytes_out": 27092, "refused": {"max_per_source": 0, "rate_per_source": 17},
-            "held": {"max_conns": 0, "rate": 4, "max_load": 0, "resources": 0}, "starts": 1, "restarts": 0, "crashes": 0,
-            "log_dropped": 0, "error": None, **more}
+    return {
+        "name": name,
+        "state": "running",
+        "listen": ["tcp://127.0.0.1:13", "udp://127.0.0.1:13"],
+        "box": "daytime",
+        "model": "fiber",
+        "workers": [{"pid": 72, "now": 3, "draining": False, "uptime_s": 12.3}],
+        "now": 3,
+        "accepted": 1042,
+        "closed": 1039,
+        "failed": 2,
+        "bytes_in": 0,
+        "bytes_out": 27092,
+        "refused": {"max_per_source": 0, "rate_per_source": 17},
+        "held": {"max_conns": 0, "rate": 4, "max_load": 0, "resources": 0},
+        "starts": 1,
+        "restarts": 0,
+        "crashes": 0,
+        "log_dropped": 0,
+        "error": None,
+        **more,
+    }
 
 
 def status(*services, **more):
-    return {"ok": True, "version": "0.2.0", "pid": 71, "generation": 1, "config": "/etc/hark/hark.conf", "uptime_s": 93784.5,
-            "time": "2026-11-21T15:00:00.000Z", "services": list(services), **more}
+    return {
+        "ok": True,
+        "version": "0.2.0",
+        "pid": 71,
+        "generation": 1,
+        "config": "/etc/hark/hark.conf",
+        "uptime_s": 93784.5,
+        "time": "2026-11-21T15:00:00.000Z",
+        "services": list(services),
+        **more,
+    }
 
 
 class Fake:
@@ -120,7 +146,11 @@ def one_line(r, code):
 
 
 def test_status_is_a_table_of_services(fake, ask):
-    server = fake(status(service(), service("echo", state="waiting", workers=[], now=0, accepted=0, bytes_out=0, refused={}, held={})))
+    server = fake(
+        status(
+            service(), service("echo", state="waiting", workers=[], now=0, accepted=0, bytes_out=0, refused={}, held={})
+        )
+    )
     r = ask("status")
     assert (r.returncode, r.stderr) == (0, b"")
     assert server.asked == [b"status\n"]
@@ -129,24 +159,53 @@ def test_status_is_a_table_of_services(fake, ask):
     assert [line.split() for line in table] == [
         "SERVICE STATE PIDS NOW TOTAL IN OUT REFUSED HELD RESTARTS".split(),
         "daytime running 72 3 1042 0 27092 17 4 0".split(),
-        "echo waiting - 0 0 0 0 0 0 0".split()]
+        "echo waiting - 0 0 0 0 0 0 0".split(),
+    ]
     assert len(set(map(len, table))) == 1 and len(table[0]) <= 80  # aligned
     assert table[1].index("running") == table[2].index("waiting") == table[0].index("STATE")
 
 
 def test_a_table_fits_80_columns_where_it_can(fake, ask):
     workers = [{"pid": 4190000 + i, "now": 1, "draining": False, "uptime_s": 1} for i in range(12)]
-    fake(status(service("a-service-with-a-long-name-" + "x" * 30, state="backing-off", workers=workers, accepted=10**9, bytes_in=10**15,
-                        bytes_out=9007199254740993, restarts=123456, now=99999)))
+    fake(
+        status(
+            service(
+                "a-service-with-a-long-name-" + "x" * 30,
+                state="backing-off",
+                workers=workers,
+                accepted=10**9,
+                bytes_in=10**15,
+                bytes_out=9007199254740993,
+                restarts=123456,
+                now=99999,
+            )
+        )
+    )
     r = ask("status")
     rows = r.stdout.decode().splitlines()[1:]
     assert max(map(len, rows)) <= 80 and len(rows) == 2
-    assert re.fullmatch(r"a-service-~ backing-off 4190000\+11 +99999 1\.00G 1\.00P 9\.01P +17 +4 +123k", rows[1]), rows[1]
+    assert re.fullmatch(r"a-service-~ backing-off 4190000\+11 +99999 1\.00G 1\.00P 9\.01P +17 +4 +123k", rows[1]), rows[
+        1
+    ]
 
 
-@pytest.mark.parametrize("n, shown", [(0, "0"), (99999, "99999"), (100000, "100k"), (123456, "123k"), (999499, "999k"), (999500, "1.00M"),
-                                      (9994000, "9.99M"), (9996000, "10.0M"), (99940000, "99.9M"), (99960000, "100M"),
-                                      (2**63 - 1, "9.22E"), (-5, "-5")])
+@pytest.mark.parametrize(
+    "n, shown",
+    [
+        (0, "0"),
+        (99999, "99999"),
+        (100000, "100k"),
+        (123456, "123k"),
+        (999499, "999k"),
+        (999500, "1.00M"),
+        (9994000, "9.99M"),
+        (9996000, "10.0M"),
+        (99940000, "99.9M"),
+        (99960000, "100M"),
+        (2**63 - 1, "9.22E"),
+        (-5, "-5"),
+    ],
+)
 def test_large_numbers_keep_three_digits(fake, ask, n, shown):
     fake(status(service(bytes_in=n)))
     assert ask("status").stdout.decode().splitlines()[2].split()[5] == shown
@@ -160,13 +219,27 @@ def test_what_ails_a_service_follows_the_table(fake, ask):
 def test_no_services_is_an_answer(fake, ask):
     fake(status(draining=True))
     r = ask("status")
-    assert r.returncode == 0 and r.stdout.decode().splitlines()[0].endswith(", draining") and b"\nno services\n" in r.stdout
+    assert (
+        r.returncode == 0
+        and r.stdout.decode().splitlines()[0].endswith(", draining")
+        and b"\nno services\n" in r.stdout
+    )
 
 
 def test_one_service_is_told_whole(fake, ask):
-    server = fake(status(service(refused={"max_per_source": 1, "rate_per_source": 17, "yet_unknown": 5}, error="it limps", log_dropped=9,
-                                 workers=[{"pid": 72, "now": 3, "draining": False, "uptime_s": 4000},
-                                          {"pid": 60, "now": 1, "draining": True, "uptime_s": 61.5}])))
+    server = fake(
+        status(
+            service(
+                refused={"max_per_source": 1, "rate_per_source": 17, "yet_unknown": 5},
+                error="it limps",
+                log_dropped=9,
+                workers=[
+                    {"pid": 72, "now": 3, "draining": False, "uptime_s": 4000},
+                    {"pid": 60, "now": 1, "draining": True, "uptime_s": 61.5},
+                ],
+            )
+        )
+    )
     r = ask("status", "daytime")
     assert (r.returncode, r.stderr, server.asked) == (0, b"", [b"status daytime\n"])
     assert r.stdout.decode().splitlines()[1:] == [
@@ -182,7 +255,8 @@ def test_one_service_is_told_whole(fake, ask):
         "  refused   max_per_source 1, rate_per_source 17, yet_unknown 5",
         "  held      max_conns 0, rate 4, max_load 0, resources 0",
         "  started   1 workers, 0 restarted, 0 crashed",
-        "  log       9 lines lost"]
+        "  log       9 lines lost",
+    ]
 
 
 def test_json_is_printed_as_it_came(fake, ask):
@@ -209,8 +283,13 @@ def test_a_command_is_asked_and_its_success_told(fake, ask, verb):
     r = ask(verb, *name)
     assert (r.returncode, r.stderr) == (0, b"")
     assert server.asked == [" ".join([verb, *name]).encode() + b"\n"]
-    words = {"reload": "1 added, 2 changed, 3 removed, 4 unchanged", "stop": "daytime stops", "start": "daytime starts",
-             "drain": "harkd drains", "upgrade": "upgrade has begun"}[verb]
+    words = {
+        "reload": "1 added, 2 changed, 3 removed, 4 unchanged",
+        "stop": "daytime stops",
+        "start": "daytime starts",
+        "drain": "harkd drains",
+        "upgrade": "upgrade has begun",
+    }[verb]
     assert words in r.stdout.decode() and r.stdout.count(b"\n") == 1
     assert json.loads(ask(verb, "--json", *name).stdout)["ok"] is True
 
@@ -225,16 +304,29 @@ def test_harkd_says_no(fake, ask, verb):
 
 
 def test_each_mistake_of_a_reload_is_a_line(fake, ask):
-    fake({"ok": False, "error": "2 errors", "errors": ["hark.conf:3: unknown key: lisen", "hark.conf:9: no such box", 7, "\x1b[2J"]})
+    fake(
+        {
+            "ok": False,
+            "error": "2 errors",
+            "errors": ["hark.conf:3: unknown key: lisen", "hark.conf:9: no such box", 7, "\x1b[2J"],
+        }
+    )
     r = ask("reload")
     assert (r.returncode, r.stdout) == (1, b"")
-    assert r.stderr.decode().splitlines() == ["hark: reload: 2 errors", "hark: reload: hark.conf:3: unknown key: lisen",
-                                              "hark: reload: hark.conf:9: no such box", "hark: reload: \\x1b[2J"]
+    assert r.stderr.decode().splitlines() == [
+        "hark: reload: 2 errors",
+        "hark: reload: hark.conf:3: unknown key: lisen",
+        "hark: reload: hark.conf:9: no such box",
+        "hark: reload: \\x1b[2J",
+    ]
 
 
 def test_a_mistake_that_is_the_summary_as_well_is_told_once(fake, ask):
     fake({"ok": False, "error": "hark.conf:3: bad", "errors": ["hark.conf:3: bad", "hark.conf:4: worse"]})
-    assert ask("reload").stderr.decode().splitlines() == ["hark: reload: hark.conf:3: bad", "hark: reload: hark.conf:4: worse"]
+    assert ask("reload").stderr.decode().splitlines() == [
+        "hark: reload: hark.conf:3: bad",
+        "hark: reload: hark.conf:4: worse",
+    ]
 
 
 def test_no_without_a_reason_is_still_no(fake, ask):
@@ -291,15 +383,21 @@ def test_each_user_has_a_socket_of_his_own(hark):
     assert "/tmp/harkd-54321.sock: " in as_user(hark, 54321, env)
     assert "/run/user/54321/harkd.sock: " in as_user(hark, 54321, {**env, "XDG_RUNTIME_DIR": "/run/user/54321"})
     assert "/tmp/harkd-54321.sock: " in as_user(hark, 54321, {**env, "XDG_RUNTIME_DIR": "not/absolute"})
-    assert "/run/harkd.sock: " in one_line(subprocess.run([hark, "status"], capture_output=True, timeout=PATIENCE,
-                                                          env={**env, "XDG_RUNTIME_DIR": "/run/user/0"}), 111)
+    assert "/run/harkd.sock: " in one_line(
+        subprocess.run(
+            [hark, "status"], capture_output=True, timeout=PATIENCE, env={**env, "XDG_RUNTIME_DIR": "/run/user/0"}
+        ),
+        111,
+    )
 
 
 def test_in_tmp_another_users_harkd_is_not_asked(hark):
     needs_root(hark, 54321)
     path = "/tmp/harkd-54321.sock"
-    script = ("import os, socket; s = socket.socket(socket.AF_UNIX); s.bind(%r); os.chmod(%r, 0o777); s.listen(); print('ready', flush=True);"
-              "c = s.accept()[0]; print(c.recv(100), flush=True); os.unlink(%r)" % (path, path, path))
+    script = (
+        "import os, socket; s = socket.socket(socket.AF_UNIX); s.bind(%r); os.chmod(%r, 0o777); s.listen(); print('ready', flush=True);"
+        "c = s.accept()[0]; print(c.recv(100), flush=True); os.unlink(%r)" % (path, path, path)
+    )
     pathlib.Path(path).unlink(missing_ok=True)
     server = subprocess.Popen(["/usr/bin/python3", "-c", script], stdout=subprocess.PIPE, user=54322, cwd="/")
     try:
@@ -317,23 +415,27 @@ def test_in_tmp_another_users_harkd_is_not_asked(hark):
 # ---- who is not harkd
 
 
-@pytest.mark.parametrize("answer, words", [
-    (b"", "ended without an answer"),
-    (b'{"ok":true', "ended within the answer"),
-    (b"SSH-2.0-x\n", "not harkd's answer: "),
-    (b"\n", "not harkd's answer: "),
-    (b"[]\n", 'no "ok" in it'),
-    (b'{"ok":1}\n', 'no "ok" in it'),
-    (b'{"ok":true,"x":"\xff"}\n', "not harkd's answer: "),
-    (b'{"ok":true}\0{"ok":false}\n', "a NUL byte"),
-    (b"[" * 100000 + b"\n", "not harkd's answer: "),
-    (b'{"ok":true,"pid":99999999999999999999999999}\n', "not harkd's answer: "),
-    (b'"\x1b[2J\x07\x9b\n', "not harkd's answer: "),
-    (b'{"ok":true}\n', "not the services that were asked for"),
-    (b'{"ok":true,"services":{}}\n', "not the services"),
-    (b'{"ok":true,"services":[1]}\n', "not the services"),
-    (b" " * (9 << 20), "it does not end"),
-], ids=lambda value: f"{len(value)} bytes")
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (b"", "ended without an answer"),
+        (b'{"ok":true', "ended within the answer"),
+        (b"SSH-2.0-x\n", "not harkd's answer: "),
+        (b"\n", "not harkd's answer: "),
+        (b"[]\n", 'no "ok" in it'),
+        (b'{"ok":1}\n', 'no "ok" in it'),
+        (b'{"ok":true,"x":"\xff"}\n', "not harkd's answer: "),
+        (b'{"ok":true}\0{"ok":false}\n', "a NUL byte"),
+        (b"[" * 100000 + b"\n", "not harkd's answer: "),
+        (b'{"ok":true,"pid":99999999999999999999999999}\n', "not harkd's answer: "),
+        (b'"\x1b[2J\x07\x9b\n', "not harkd's answer: "),
+        (b'{"ok":true}\n', "not the services that were asked for"),
+        (b'{"ok":true,"services":{}}\n', "not the services"),
+        (b'{"ok":true,"services":[1]}\n', "not the services"),
+        (b" " * (9 << 20), "it does not end"),
+    ],
+    ids=lambda value: f"{len(value)} bytes",
+)
 def test_what_is_not_harkd_is_told_in_one_line(fake, ask, answer, words):
     server = fake(answer)
     err = one_line(ask("status"), 111)
@@ -374,13 +476,33 @@ def test_a_trickle_does_not_put_the_end_off(fake, ask, tmp_path):
         s.close()
 
 
-WRONG = [None, True, -1, 1.5, 1e300, "text", "\x1b]0;x\x07\u009b", [], {}, [None], {"a": {}}, {"\x1b": 1}, [[1]], [{"pid": "x"}]]
+WRONG = [
+    None,
+    True,
+    -1,
+    1.5,
+    1e300,
+    "text",
+    "\x1b]0;x\x07\u009b",
+    [],
+    {},
+    [None],
+    {"a": {}},
+    {"\x1b": 1},
+    [[1]],
+    [{"pid": "x"}],
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=ascii)
 def test_members_of_any_kind_do_no_harm(fake, ask, wrong):
     whole = status(service())
-    fake(lambda line, k: {**status(service(**{key: wrong for key in service()})), **{key: wrong for key in whole if key not in ("ok", "services")}})
+    fake(
+        lambda line, k: {
+            **status(service(**{key: wrong for key in service()})),
+            **{key: wrong for key in whole if key not in ("ok", "services")},
+        }
+    )
     for args in ([], ["daytime"]):
         r = ask("status", *args)
         assert (r.returncode, r.stderr) == (0, b""), r
@@ -405,7 +527,9 @@ def interrupt(process, number=signal.SIGINT):
 
 
 def test_watch_tells_again_and_again_with_rates(fake, start):
-    server, process = watch(start, fake, lambda line, k: status(service(accepted=1000 * k), service("echo", accepted=1000 - k)))
+    server, process = watch(
+        start, fake, lambda line, k: status(service(accepted=1000 * k), service("echo", accepted=1000 - k))
+    )
     wait_until(lambda: len(blocks(process)) > 3)
     interrupt(process)
     first, second, *_ = blocks(process)
@@ -421,7 +545,9 @@ def test_watch_of_one_service(fake, start):
     server, process = watch(start, fake, lambda line, k: status(service(accepted=10 * k)), "daytime")
     wait_until(lambda: len(blocks(process)) > 2)
     interrupt(process, signal.SIGTERM)
-    assert "  rate      - a second" in process.stdout and re.search(r"^  rate      \d+\.\d a second$", process.stdout, re.M)
+    assert "  rate      - a second" in process.stdout and re.search(
+        r"^  rate      \d+\.\d a second$", process.stdout, re.M
+    )
     assert set(server.asked) == {b"status daytime\n"}
 
 
@@ -440,7 +566,9 @@ def test_watch_goes_on_after_a_restart(fake, start):
 
 
 def test_watch_goes_on_after_an_upgrade(fake, start):
-    server, process = watch(start, fake, lambda line, k: status(service(accepted=k), **({"pid": 90, "generation": 2} if k >= 2 else {})))
+    server, process = watch(
+        start, fake, lambda line, k: status(service(accepted=k), **({"pid": 90, "generation": 2} if k >= 2 else {}))
+    )
     wait_until(lambda: "harkd was upgraded: generation 2, pid 90, in place of 71\n" in process.stdout)
     wait_until(lambda: len(blocks(process)) > 4)
     interrupt(process)
@@ -464,7 +592,9 @@ def test_watch_that_cannot_begin_ends(fake, run, ask):
 
 
 def test_watch_as_json_is_a_line_each(fake, start):
-    server, process = watch(start, fake, lambda line, k: status(service(accepted=k), pid=90 if k >= 3 else 71), "--json")
+    server, process = watch(
+        start, fake, lambda line, k: status(service(accepted=k), pid=90 if k >= 3 else 71), "--json"
+    )
     wait_until(lambda: process.stdout.count("\n") > 4)
     interrupt(process)
     told = [json.loads(line) for line in process.stdout.splitlines()]
@@ -475,7 +605,9 @@ def test_watch_as_json_is_a_line_each(fake, start):
 def test_watch_ends_when_nobody_reads(hark, fake):
     server = fake(status(service()))
     r, w = os.pipe()
-    process = subprocess.Popen([hark, "status", "--watch=100ms", "--control", server.path], stdout=w, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [hark, "status", "--watch=100ms", "--control", server.path], stdout=w, stderr=subprocess.PIPE
+    )
     os.close(w)
     assert os.read(r, 10)
     os.close(r)
@@ -488,7 +620,9 @@ def test_watch_redraws_a_terminal(hark, fake):
     server = fake(lambda line, k: status(*[service("s%d" % i) for i in range(30)], uptime_s=k))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 60, 0, 0))
-    process = subprocess.Popen([hark, "status", "--watch=100ms", "--control", server.path], stdout=slave, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [hark, "status", "--watch=100ms", "--control", server.path], stdout=slave, stderr=subprocess.DEVNULL
+    )
     os.close(slave)
     seen = b""
     try:
@@ -515,10 +649,28 @@ def test_watch_redraws_a_terminal(hark, fake):
 # ---- the command line
 
 
-@pytest.mark.parametrize("args", [["stop"], ["start"], ["stop", "a", "b"], ["status", "a", "b"], ["reload", "x"], ["drain", "x"],
-                                  ["upgrade", "x"], ["stop", "a b"], ["stop", "a\nstatus"], ["start", ""], ["status", ""],
-                                  ["stop", "x" * 64], ["status", "--watch=0"], ["status", "--watch=x"], ["status", "--watch=50ms"],
-                                  ["drain", "--timeout", "0"], ["status", "--json=1"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["stop"],
+        ["start"],
+        ["stop", "a", "b"],
+        ["status", "a", "b"],
+        ["reload", "x"],
+        ["drain", "x"],
+        ["upgrade", "x"],
+        ["stop", "a b"],
+        ["stop", "a\nstatus"],
+        ["start", ""],
+        ["status", ""],
+        ["stop", "x" * 64],
+        ["status", "--watch=0"],
+        ["status", "--watch=x"],
+        ["status", "--watch=50ms"],
+        ["drain", "--timeout", "0"],
+        ["status", "--json=1"],
+    ],
+)
 def test_a_wrong_command_line_is_refused_in_one_line(fake, ask, args):
     server = fake(status())
     words = one_line(ask(*args), 100)
@@ -529,6 +681,11 @@ def test_completion_offers_the_services_that_run(hark, fake):
     server = fake(json.dumps(status(service("alpha"), service("beta-2"))).replace(" ", "").encode() + b"\n")
     script = pathlib.Path(__file__).resolve().parents[2] / "tool/completion/hark.bash"
     bash = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hark; echo "${COMPREPLY[@]}"'
-    r = subprocess.run(["bash", "-c", bash, script, hark, "stop", ""], capture_output=True, text=True, timeout=PATIENCE,
-                       env={**os.environ, "HARKD_CONTROL": server.path})
+    r = subprocess.run(
+        ["bash", "-c", bash, script, hark, "stop", ""],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "HARKD_CONTROL": server.path},
+    )
     assert (r.stdout, r.stderr) == ("alpha beta-2\n", "")

@@ -92,12 +92,17 @@ def utmp(tmp_path):
     """A utmp file (utmp(5)) with alice twice, bob, and eve, who has logged out."""
 
     def entry(kind, user, line):
-        return struct.pack("hi32s4s32s256shhiii4i20s", kind, 1, line, b"", user, b"", 0, 0, 0, int(time.time()), 0, 0, 0, 0, 0,
-                           b"")
+        return struct.pack(
+            "hi32s4s32s256shhiii4i20s", kind, 1, line, b"", user, b"", 0, 0, 0, int(time.time()), 0, 0, 0, 0, 0, b""
+        )
 
     path = tmp_path / "utmp"
-    path.write_bytes(entry(7, b"alice", b"pts/0") + entry(7, b"bob", b"pts/1") + entry(7, b"alice", b"pts/2") +
-                     entry(8, b"eve", b"pts/3"))
+    path.write_bytes(
+        entry(7, b"alice", b"pts/0")
+        + entry(7, b"bob", b"pts/1")
+        + entry(7, b"alice", b"pts/2")
+        + entry(8, b"eve", b"pts/3")
+    )
     return path
 
 
@@ -122,9 +127,19 @@ def test_daytime_tells_the_time(serve, run, scheme):
 def test_a_host_may_be_given_in_many_ways(serve, run):
     service = serve("tcp://127.0.0.1:0", "udp://127.0.0.1:0", "tcp://[::1]:0", "daytime")
     tcp, udp, six = (service.port(i) for i in range(3))
-    for args in ([f"127.0.0.1:{tcp}"], [f"localhost:{tcp}"], ["--port", tcp, "127.0.0.1"], ["-p", tcp, "tcp://127.0.0.1"],
-                 ["--udp", f"127.0.0.1:{udp}"], ["-u", "-p", udp, "127.0.0.1"], ["-p", udp, "udp://127.0.0.1"],
-                 ["-p", six, "::1"], ["-p", six, "[::1]"], [f"[::1]:{six}"], ["127.0.0.1", "-p", tcp]):
+    for args in (
+        [f"127.0.0.1:{tcp}"],
+        [f"localhost:{tcp}"],
+        ["--port", tcp, "127.0.0.1"],
+        ["-p", tcp, "tcp://127.0.0.1"],
+        ["--udp", f"127.0.0.1:{udp}"],
+        ["-u", "-p", udp, "127.0.0.1"],
+        ["-p", udp, "udp://127.0.0.1"],
+        ["-p", six, "::1"],
+        ["-p", six, "[::1]"],
+        [f"[::1]:{six}"],
+        ["127.0.0.1", "-p", tcp],
+    ):
         r = run("daytime", *args)
         assert r.returncode == 0 and r.stdout.startswith(b"20"), (args, r.stderr)
 
@@ -170,7 +185,7 @@ def test_daytime_as_json(udp_peer, run):
 def test_hostile_bytes_do_not_reach_the_terminal_as_json_either(udp_peer, run, verb):
     """U+0080 to U+009F are valid UTF-8, and U+009B is ESC [ to many a terminal."""
     r = run(verb, "--json", udp_peer(lambda data, k: b"\x1b[2Jboo\xc2\x9b\xc2\x80\xc2\xa0\x9b"))
-    assert not set(r.stdout.decode()) & {chr(c) for c in [*range(0, 10), *range(11, 32), *range(0x7f, 0xa0)]}
+    assert not set(r.stdout.decode()) & {chr(c) for c in [*range(0, 10), *range(11, 32), *range(0x7F, 0xA0)]}
     told = json.loads(r.stdout)[verb]
     assert "\x1b[2Jboo\x9b\x80\xa0\ufffd" == (told if verb == "daytime" else told[0])
 
@@ -219,11 +234,13 @@ def test_our_own_clock_is_ours(serve, run, scheme):
 
 @pytest.mark.parametrize("offset", [-3600, -10, 0, 10, 86400 * 365])
 def test_the_difference_is_told(udp_peer, run, offset):
-    address = udp_peer(lambda data, k: struct.pack("!I", (int(time.time()) + offset + 2208988800) % 2 ** 32))
+    address = udp_peer(lambda data, k: struct.pack("!I", (int(time.time()) + offset + 2208988800) % 2**32))
     told = json.loads(run("time", "--json", address).stdout)
     assert abs(told["offset_s"] - offset) <= told["uncertainty_s"] + 0.001
     words = run("time", address).stdout.decode()
-    m = re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC, ([\d.]+) s (ahead of|behind) ours \(\+-([\d.]+) s\)\n", words)
+    m = re.fullmatch(
+        r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC, ([\d.]+) s (ahead of|behind) ours \(\+-([\d.]+) s\)\n", words
+    )
     assert m, words
     assert abs(calendar.timegm(time.strptime(m[1], "%Y-%m-%d %H:%M:%S")) - time.time() - offset) < 3
     if offset:
@@ -269,7 +286,9 @@ def test_ping_measures_round_trips(serve, run, scheme):
     r = run("ping", "-c", 5, "-i", "10ms", service.at())
     lines = r.stdout.decode().splitlines()
     assert r.returncode == 0, r.stderr
-    assert len([line for line in lines if re.fullmatch(rf"64 bytes from {service.at()}: trip \d, [\d.]+ ms", line)]) == 5
+    assert (
+        len([line for line in lines if re.fullmatch(rf"64 bytes from {service.at()}: trip \d, [\d.]+ ms", line)]) == 5
+    )
     assert f"{service.at()}: 5 sent, 5 answered, 0.0% lost" in lines
     m = re.fullmatch(r"round trip: min ([\d.]+), p50 ([\d.]+), p90 ([\d.]+), p99 ([\d.]+), max ([\d.]+) ms", lines[-1])
     assert m and list(map(float, m.groups())) == sorted(map(float, m.groups()))
@@ -332,7 +351,9 @@ def test_ping_without_service_is_refused(run):
 
 
 def test_ping_connects_anew_after_a_cut(serve, run):
-    service = serve("tcp://127.0.0.1:0", "--", "perl", "-e", "sysread(STDIN, $_, 64); syswrite(STDOUT, $_)")  # one trip each
+    service = serve(
+        "tcp://127.0.0.1:0", "--", "perl", "-e", "sysread(STDIN, $_, 64); syswrite(STDOUT, $_)"
+    )  # one trip each
     r = run("ping", "-c", 5, "-i", "10ms", service.at())
     assert b"5 sent, 3 answered, 40.0% lost" in r.stdout, r.stdout
 
@@ -420,14 +441,32 @@ def test_loggedin_stops_at_the_first_answer(udp_peer, run):
 
 
 def test_loggedin_without_an_answer_is_111(udp_peer, run):
-    r = run("loggedin", "--timeout", "100ms", "alice", udp_peer(lambda data, k: None), udp_peer(lambda data, k: b"perhaps"))
+    r = run(
+        "loggedin", "--timeout", "100ms", "alice", udp_peer(lambda data, k: None), udp_peer(lambda data, k: b"perhaps")
+    )
     assert r.returncode == 111 and r.stdout == b"" and b"neither yes nor no" in r.stderr
 
 
-@pytest.mark.parametrize("args", [["daytime"], ["time"], ["users"], ["ping"], ["loggedin"], ["loggedin", "alice"],
-                                  ["loggedin", "a b", "localhost"], ["loggedin", "", "localhost"], ["ping", "a", "b"],
-                                  ["daytime", "host:99999"], ["time", "x://host"], ["ping", "-s", "7", "localhost"],
-                                  ["ping", "-c", "0", "localhost"], ["daytime", "h" * 400], ["users", "--tries", "0", "h"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["daytime"],
+        ["time"],
+        ["users"],
+        ["ping"],
+        ["loggedin"],
+        ["loggedin", "alice"],
+        ["loggedin", "a b", "localhost"],
+        ["loggedin", "", "localhost"],
+        ["ping", "a", "b"],
+        ["daytime", "host:99999"],
+        ["time", "x://host"],
+        ["ping", "-s", "7", "localhost"],
+        ["ping", "-c", "0", "localhost"],
+        ["daytime", "h" * 400],
+        ["users", "--tries", "0", "h"],
+    ],
+)
 def test_a_wrong_command_line_is_refused_in_one_line(run, args):
     r = run(*args)
     err = r.stderr.decode()

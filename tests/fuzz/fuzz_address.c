@@ -1,5 +1,5 @@
-/* fuzz_address.c — any text whatever: an address, or one bounded line that says what is bad; and what is taken comes back
- * the same from its own canonical text. Nothing is looked up. */
+/* fuzz_address.c — any text whatever: an address, or one bounded line that says what is bad; and what is taken comes
+ * back the same from its own canonical text. Nothing is looked up. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* fuzz_datagram.c — read, readn, readline and peek in any order over datagrams, against a model that is a queue of them: none
- * is joined with the next, cut short, doubled or lost, and one that is too long for a read stays. */
+/* fuzz_datagram.c — read, readn, readline and peek in any order over datagrams, against a model that is a queue of
+ * them: none is joined with the next, cut short, doubled or lost, and one that is too long for a read stays. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +82,10 @@ static void check_readline(struct hark_conn *c, size_t cap)
 	struct message *m = &queue[first];
 	size_t left = count > 0 ? m->n - m->at : 0, max = left < cap - 1 ? left : cap - 1;
 	const uint8_t *from = m->bytes + m->at, *nl = max > 0 ? memchr(from, '\n', max) : NULL;
-	ssize_t wanted = nl != NULL ? nl - from + 1 : count == 0 ? -ETIMEDOUT : left >= cap - 1 ? -EMSGSIZE : (ssize_t)left;
+	ssize_t wanted = nl != NULL        ? nl - from + 1
+	                 : count == 0      ? -ETIMEDOUT
+	                 : left >= cap - 1 ? -EMSGSIZE
+	                                   : (ssize_t)left;
 	must(hark_readline(c, got, cap) == wanted);
 	if (wanted >= 0) {
 		must(got[wanted] == '\0');

@@ -1,8 +1,8 @@
-/* fuzz_inetd.c — inetd.conf: whatever a file holds, it becomes a draft that can be printed, whose sections have good names and whose
- * settings stay on their lines.
+/* fuzz_inetd.c — inetd.conf: whatever a file holds, it becomes a draft that can be printed, whose sections have good
+ * names and whose settings stay on their lines.
  *
- * The file is in memory (memfd_create(2)), by its name in /proc. An input that includes others is left out: what is on this
- * machine must not decide what is found. */
+ * The file is in memory (memfd_create(2)), by its name in /proc. An input that includes others is left out: what is on
+ * this machine must not decide what is found. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -40,7 +40,8 @@ static void check_section(const struct draft_section *s)
 	must(exec == NULL || box == NULL);
 }
 
-/* What is printed says the same as the draft: read again it has as many mistakes (a user that is not here), and equal services. */
+/* What is printed says the same as the draft: read again it has as many mistakes (a user that is not here), and equal
+ * services. */
 static void check_loaded(const struct draft *d, const char *text, size_t n)
 {
 	struct config *from_draft, *from_text;

@@ -1,5 +1,5 @@
-/* fuzz_line.c — readline, readn, read and peek in any order over a stream that arrives in any pieces, against a model that
- * is the bytes themselves: nothing is lost, doubled or out of order, and each call says what hark.h says it does.
+/* fuzz_line.c — readline, readn, read and peek in any order over a stream that arrives in any pieces, against a model
+ * that is the bytes themselves: nothing is lost, doubled or out of order, and each call says what hark.h says it does.
  *
  * The input is a program: the first byte chooses a thread or a loop; then each operation is a byte that says what, and
  * one that says how much. The peer is the other end of a socketpair, so all that was sent has arrived; a wait ends at
@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "loop/fiber.h"
 #include "hark.h"
+#include "loop/fiber.h"
 
 #define SENT_MAX (96u << 10) /* bytes unread at once: below any socket's buffer */
 

@@ -1,4 +1,5 @@
-/* fuzz_status.c — what hark status makes of an answer: any JSON that has services in it becomes text that is printable. */
+/* fuzz_status.c — what hark status makes of an answer: any JSON that has services in it becomes text that is printable.
+ */
 #include <stdlib.h>
 #include <string.h>
 

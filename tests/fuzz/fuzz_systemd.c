@@ -1,7 +1,8 @@
-/* fuzz_systemd.c — socket units, their services and drop-ins: whatever they hold, a draft comes of it that can be printed and loaded.
+/* fuzz_systemd.c — socket units, their services and drop-ins: whatever they hold, a draft comes of it that can be
+ * printed and loaded.
  *
- * The input is up to three files, a line "---" between them: x.socket, its service, and a drop-in of x.socket. They lie in memory; links in
- * a directory of ours, made once, give them the names that the reader looks for. */
+ * The input is up to three files, a line "---" between them: x.socket, its service, and a drop-in of x.socket. They lie
+ * in memory; links in a directory of ours, made once, give them the names that the reader looks for. */
 #include "reader_fuzz.h"
 
 #include <sys/stat.h>
@@ -25,7 +26,8 @@ static void name_it(const char *name, int fd)
 
 static void clean_up(void)
 {
-	static const char *const names[] = {"x.socket.d/a.conf", "x.socket.d", "x.socket", "x.service", "x@.service", ""};
+	static const char *const names[] = {"x.socket.d/a.conf", "x.socket.d", "x.socket",
+	                                    "x.service",         "x@.service", ""};
 	char path[128];
 
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {

@@ -1,5 +1,5 @@
-/* fuzz_text.c — what the tool makes of other people's bytes: durations from the command line, and a peer's bytes as JSON and
- * as printable text. */
+/* fuzz_text.c — what the tool makes of other people's bytes: durations from the command line, and a peer's bytes as
+ * JSON and as printable text. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,8 @@ static void check_json(const char *json, size_t n)
 			must(++i < n - 1);
 			must(strchr("\"\\/bfnrtu", json[i]) != NULL);
 			for (int k = 0; json[i] == 'u' && k < 4; k++)
-				must(i + 1 + (size_t)k < n - 1 && strchr("0123456789abcdefABCDEF", json[i + 1 + k]) != NULL);
+				must(i + 1 + (size_t)k < n - 1 &&
+				     strchr("0123456789abcdefABCDEF", json[i + 1 + k]) != NULL);
 		} else if (c >= 0x80) {
 			size_t more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
 			must(c >= 0xc2 && c <= 0xf4);

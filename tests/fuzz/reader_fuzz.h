@@ -25,8 +25,8 @@ static inline int memory_file(const uint8_t *data, size_t size, char path[64])
 	return fd;
 }
 
-/* A service has an address that hark takes and something to run, a box of the table where it is one; and what could not be kept as it was
- * has disable = yes beside the remark that says so. */
+/* A service has an address that hark takes and something to run, a box of the table where it is one; and what could not
+ * be kept as it was has disable = yes beside the remark that says so. */
 static inline void check_section(const struct draft_section *s)
 {
 	const char *exec = draft_get(s, "exec"), *box = draft_get(s, "box"), *relay = draft_get(s, "relay");
@@ -41,14 +41,15 @@ static inline void check_section(const struct draft_section *s)
 	for (size_t i = 0; i < s->n; i++) {
 		for (const char *p = s->lines[i].value; *p != '\0'; p++)
 			must((unsigned char)*p >= 0x20 || *p == '\t');
-		disabled = disabled || (s->lines[i].kind == DRAFT_REMARK && strncmp(s->lines[i].value, "disabled: ", 10) == 0);
+		disabled = disabled ||
+		           (s->lines[i].kind == DRAFT_REMARK && strncmp(s->lines[i].value, "disabled: ", 10) == 0);
 	}
 	const char *disable = draft_get(s, "disable");
 	must(!disabled || (disable != NULL && strcmp(disable, "yes") == 0));
 }
 
-/* Each line of what is printed is a comment, a head, a setting or empty, and there are as many heads as sections. And harkd's own reader makes as
- * many services of it, or says why not. */
+/* Each line of what is printed is a comment, a head, a setting or empty, and there are as many heads as sections. And
+ * harkd's own reader makes as many services of it, or says why not. */
 static inline void check_draft(const struct draft *d)
 {
 	char *text = NULL;

@@ -1,16 +1,16 @@
 /* aarch64_fibers.c — floor 3 on another machine: the switch keeps every register that a callee must keep, and scopes,
- * sleeping, cancelling and waiting work. Built and run under emulation by aarch64-fibers. No cmocka there: exit status 0,
- * or 1 with the line that does not hold. */
+ * sleeping, cancelling and waiting work. Built and run under emulation by aarch64-fibers. No cmocka there: exit status
+ * 0, or 1 with the line that does not hold. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/heap.h"
 #include "hark.h"
 #include "loop/engine.h"
 #include "loop/fiber.h"
-#include "base/heap.h"
 
 #define CHECK(condition) \
 	do { \
@@ -34,13 +34,28 @@ static int finished;
 /* Many live values, integers and floating point, across many switches. */
 __attribute__((noinline)) static double mix(uint64_t seed, int depth)
 {
-	uint64_t a = seed, b = seed * 3, c = seed * 5, d = seed * 7, e = seed * 11, f = seed * 13, g = seed * 17, h = seed * 19;
+	uint64_t a = seed, b = seed * 3, c = seed * 5, d = seed * 7, e = seed * 11, f = seed * 13, g = seed * 17,
+		 h = seed * 19;
 	double p = (double)seed, q = p * 0.5, r = p * 0.25, s = p * 0.125, t = p + 1, u = p + 2, v = p + 3, w = p + 4;
 	double deeper = depth > 0 ? mix(seed + 1, depth - 1) : 0;
 	for (int i = 0; i < 50; i++) {
 		CHECK(hark_yield() == 0);
-		a += b; b += c; c += d; d += e; e += f; f += g; g += h; h += a;
-		p += q; q += r; r += s; s += t * 1e-9; t += u * 1e-9; u += v * 1e-9; v += w * 1e-9; w += p * 1e-9;
+		a += b;
+		b += c;
+		c += d;
+		d += e;
+		e += f;
+		f += g;
+		g += h;
+		h += a;
+		p += q;
+		q += r;
+		r += s;
+		s += t * 1e-9;
+		t += u * 1e-9;
+		u += v * 1e-9;
+		v += w * 1e-9;
+		w += p * 1e-9;
 	}
 	return (double)((a ^ b ^ c ^ d ^ e ^ f ^ g ^ h) & 0xffffff) + p + q + r + s + t + u + v + w + deeper;
 }

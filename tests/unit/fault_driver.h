@@ -1,10 +1,11 @@
 /* fault_driver.h — every entry of hark__sys failed at its Nth use, for N = 1, 2, 3 … until what is tested ends without
  * reaching N; each time with every errno that the call may plausibly tell.
  *
- * Wrappers are made from HARK__SYS_CALLS itself, so an entry that is new there is covered without a line here. A scenario's
- * cases run in one forked child, which a watchdog ends if a case does not: whatever happens, the case that did it is named.
- * After each case the child holds the descriptors that it held before, and every allocation that was made through the table
- * has been freed (by a free() of our own; under AddressSanitizer its leak checker looks instead).
+ * Wrappers are made from HARK__SYS_CALLS itself, so an entry that is new there is covered without a line here. A
+ * scenario's cases run in one forked child, which a watchdog ends if a case does not: whatever happens, the case that
+ * did it is named. After each case the child holds the descriptors that it held before, and every allocation that was
+ * made through the table has been freed (by a free() of our own; under AddressSanitizer its leak checker looks
+ * instead).
  *
  * What is counted lies in shared memory: a use in a forked worker counts as well. */
 #ifndef FAULT_DRIVER_H
@@ -19,8 +20,8 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-#include "loop/loop.h"
 #include "base/sys.h"
+#include "loop/loop.h"
 
 #ifdef HARK__ASAN
 #include <sanitizer/lsan_interface.h>
@@ -32,15 +33,15 @@
 #define SANITIZED 0
 #endif
 
-#define USES_MAX   2000               /* of one entry in one scenario; more is a loop without end */
-#define PATIENCE_S 20                 /* for one case; none takes a second by itself */
+#define USES_MAX   2000 /* of one entry in one scenario; more is a loop without end */
+#define PATIENCE_S 20   /* for one case; none takes a second by itself */
 #define FDS_MAX    256
 
 enum entry {
 #define ENTRY(type, name, params, args) FAULT_##name,
 	HARK__SYS_CALLS(ENTRY)
 #undef ENTRY
-	ENTRIES
+		ENTRIES
 };
 
 static const char *const entry_names[] = {
@@ -117,11 +118,11 @@ static const int any_errs[] = {EINTR, ENOMEM, 0};
 static struct fault_case {
 	int entry, err, nth;
 	atomic_bool armed;
-	atomic_int left;    /* uses before the one that fails */
+	atomic_int left; /* uses before the one that fails */
 	atomic_bool fired;
-	atomic_uint cases;  /* begun: the watchdog sees it move */
+	atomic_uint cases; /* begun: the watchdog sees it move */
 	char scenario[64];
-} *now;
+} * now;
 
 static struct hark__sys real_sys;
 
@@ -305,8 +306,9 @@ static bool fault_fired(void)
 
 static _Noreturn void fault_failed(const char *file, int line, const char *what, long long value)
 {
-	(void)fprintf(stderr, "%s:%d: %s does not hold (%lld): %s: %s fails by %s at its use %d%s\n", file, line, what, value,
-	              now->scenario, entry_names[now->entry], now->err != 0 ? strerrorname_np(now->err) : "nothing", now->nth,
+	(void)fprintf(stderr, "%s:%d: %s does not hold (%lld): %s: %s fails by %s at its use %d%s\n", file, line, what,
+	              value, now->scenario, entry_names[now->entry],
+	              now->err != 0 ? strerrorname_np(now->err) : "nothing", now->nth,
 	              fault_fired() ? "" : " (not reached)");
 	_exit(1);
 }
@@ -474,12 +476,12 @@ static void explain_end(const struct faulty *f)
 	else if (WIFEXITED(f->status))
 		(void)snprintf(how, sizeof how, "status %d", WEXITSTATUS(f->status));
 	else
-		(void)snprintf(how, sizeof how, "%s by signal %d", f->still >= PATIENCE_S * 100 ? "hangs, ended" : "ended",
-		               WTERMSIG(f->status));
+		(void)snprintf(how, sizeof how, "%s by signal %d",
+		               f->still >= PATIENCE_S * 100 ? "hangs, ended" : "ended", WTERMSIG(f->status));
 	(void)fprintf(stderr, "%s: %s after %.1f s", f->at->scenario, how, (double)(hark_now() - f->began) / 1e9);
 	if (f->status != 0)
-		(void)fprintf(stderr, ": %s fails by %s at its use %d", entry_names[f->at->entry], strerrorname_np(f->at->err),
-		              f->at->nth);
+		(void)fprintf(stderr, ": %s fails by %s at its use %d", entry_names[f->at->entry],
+		              strerrorname_np(f->at->err), f->at->nth);
 	(void)fprintf(stderr, "\n");
 }
 

@@ -15,7 +15,7 @@ static int fault_countdown;
 static int fault_errno = ENOMEM;
 
 #define FAULT_RESULT(name, params, args, type, failure) \
-	static type (*fault_real_##name) params; \
+	static type(*fault_real_##name) params; \
 	static type fault_##name params \
 	{ \
 		if (fault_countdown > 0 && --fault_countdown == 0) { \
@@ -36,7 +36,10 @@ static int fault_errno = ENOMEM;
 
 #define FAULT(type, name, params, args) FAULT_RESULT(name, params, args, type, -1)
 #define FAULT_NULL(name, params, args)  FAULT_RESULT(name, params, args, void *, NULL)
-#define FAULT_ROW(name)                 {#name, fault_install_##name, fault_remove_##name}
+#define FAULT_ROW(name) \
+	{ \
+#name, fault_install_##name, fault_remove_##name \
+	}
 
 struct fault {
 	const char *name;

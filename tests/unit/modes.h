@@ -1,8 +1,8 @@
 /* modes.h — runs a test's body under each way of waiting: a plain thread, where calls wait in poll(2), and the first
  * fiber of a loop with each engine that works here.
  *
- * Each run is a forked child, so that neither a crash nor a hang (alarm(2)) hurts another test, and so that CHECK can be
- * used on any stack. A body that leaves a descriptor open, or leaks under a sanitizer, fails. */
+ * Each run is a forked child, so that neither a crash nor a hang (alarm(2)) hurts another test, and so that CHECK can
+ * be used on any stack. A body that leaves a descriptor open, or leaks under a sanitizer, fails. */
 #ifndef MODES_H
 #define MODES_H
 

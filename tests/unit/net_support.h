@@ -47,7 +47,8 @@
 	do { \
 		long long got_ = (got), wanted_ = (wanted); \
 		if (got_ != wanted_) { \
-			(void)fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE__, __LINE__, #got, got_, wanted_); \
+			(void)fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE__, __LINE__, #got, got_, \
+			              wanted_); \
 			_exit(1); \
 		} \
 	} while (0)
@@ -128,7 +129,8 @@ static inline int open_descriptors(void)
 	return n;
 }
 
-/* A receive with a time-out is interrupted where the process is stopped and continued, though nobody has a handler: signal(7). */
+/* A receive with a time-out is interrupted where the process is stopped and continued, though nobody has a handler:
+ * signal(7). */
 static inline ssize_t receive(int fd, void *buf, size_t cap)
 {
 	ssize_t n;

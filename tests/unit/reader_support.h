@@ -1,5 +1,5 @@
-/* reader_support.h — what the tests of xinetd's and systemd's readers share: files in a directory of their own, and what is asked of the
- * draft that was made of them. */
+/* reader_support.h — what the tests of xinetd's and systemd's readers share: files in a directory of their own, and
+ * what is asked of the draft that was made of them. */
 #ifndef READER_SUPPORT_H
 #define READER_SUPPORT_H
 
@@ -55,11 +55,12 @@ static inline void assert_setting(const struct draft *d, const char *section, co
 	const struct draft_section *s = find(d, section);
 
 	if (s == NULL)
-		fail_msg("there is no section [%s]; error: %s; at the top: %s", section, d->n_errors > 0 ? d->errors[0] : "none",
-		         d->head.n > 0 ? d->head.lines[0].value : "nothing");
+		fail_msg("there is no section [%s]; error: %s; at the top: %s", section,
+		         d->n_errors > 0 ? d->errors[0] : "none", d->head.n > 0 ? d->head.lines[0].value : "nothing");
 	const char *got = draft_get(s, key);
 	if (value == NULL ? got != NULL : got == NULL || strcmp(got, value) != 0)
-		fail_msg("[%s] %s = %s, not %s", section, key, got != NULL ? got : "(none)", value != NULL ? value : "(none)");
+		fail_msg("[%s] %s = %s, not %s", section, key, got != NULL ? got : "(none)",
+		         value != NULL ? value : "(none)");
 }
 
 /* section NULL: at the top. */
@@ -87,7 +88,8 @@ static inline void assert_error(const struct draft *d, const char *file, int lin
 	for (size_t i = 0; i < d->n_errors; i++)
 		if (strncmp(d->errors[i], begin, strlen(begin)) == 0 && strstr(d->errors[i], part) != NULL)
 			return;
-	fail_msg("no error \"%s…%s\" among %zu; the first: %s", begin, part, d->n_errors, d->n_errors > 0 ? d->errors[0] : "none");
+	fail_msg("no error \"%s…%s\" among %zu; the first: %s", begin, part, d->n_errors,
+	         d->n_errors > 0 ? d->errors[0] : "none");
 }
 
 /* That a service is disabled, and says why. */

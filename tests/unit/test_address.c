@@ -26,7 +26,14 @@ static const struct good {
 	{"192.0.2.1:1", "tcp://192.0.2.1:1", HARK_TCP, "192.0.2.1", "1", "", -1},
 	{"a-b_c.example.:1", "tcp://a-b_c.example.:1", HARK_TCP, "a-b_c.example.", "1", "", -1},
 	{"3com.example:1", "tcp://3com.example:1", HARK_TCP, "3com.example", "1", "", -1},
-	{"b\xc3\xbc" "cher.example:1", "tcp://b\xc3\xbc" "cher.example:1", HARK_TCP, "b\xc3\xbc" "cher.example", "1", "", -1},
+	{"b\xc3\xbc"
+         "cher.example:1",
+         "tcp://b\xc3\xbc"
+         "cher.example:1",
+         HARK_TCP,
+         "b\xc3\xbc"
+         "cher.example",
+         "1", "", -1},
 	{"tcp://[::1]:80", "tcp://[::1]:80", HARK_TCP, "::1", "80", "", -1},
 	{"[::1]:80", "tcp://[::1]:80", HARK_TCP, "::1", "80", "", -1},
 	{"udp6://[2001:DB8:0:0::0:1]:53", "udp6://[2001:db8::1]:53", HARK_UDP6, "2001:db8::1", "53", "", -1},
@@ -233,7 +240,9 @@ static void v4_mapped_endpoints_are_shown_as_ipv4(void **state)
 static void scopes_are_shown_by_the_interfaces_name(void **state)
 {
 	(void)state;
-	struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(53), .sin6_scope_id = if_nametoindex("lo")};
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6,
+	                           .sin6_port = htons(53),
+	                           .sin6_scope_id = if_nametoindex("lo")};
 	if (six.sin6_scope_id == 0) {
 		print_message("skipped: no interface is called lo\n");
 		skip();

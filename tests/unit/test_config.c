@@ -61,9 +61,9 @@ static void expect_warning(const char *text, const char *what)
 	config_free(c);
 }
 
-#define ECHO "[s]\nlisten = tcp://*:7\nbox = echo\n"
+#define ECHO   "[s]\nlisten = tcp://*:7\nbox = echo\n"
 #define ECHO_T "[t]\nlisten = tcp://*:7\nbox = echo\n"
-#define CAT  "[s]\nlisten = tcp://*:7\nexec = cat\n"
+#define CAT    "[s]\nlisten = tcp://*:7\nexec = cat\n"
 
 static bool has_line(const char *text, const char *line)
 {
@@ -236,8 +236,10 @@ static void each_bad_value_is_said_with_its_place(void **state)
 		char text[512];
 		(void)snprintf(text, sizeof text, CAT "%s\n", bad[i].setting);
 		struct config *c = load(text);
-		if (c->n_errors != 1 || strncmp(c->errors[0], "t.conf:4: ", 10) != 0 || strstr(c->errors[0], bad[i].error) == NULL)
-			fail_msg("%s: %zu errors, %s", bad[i].setting, c->n_errors, c->n_errors > 0 ? c->errors[0] : "");
+		if (c->n_errors != 1 || strncmp(c->errors[0], "t.conf:4: ", 10) != 0 ||
+		    strstr(c->errors[0], bad[i].error) == NULL)
+			fail_msg("%s: %zu errors, %s", bad[i].setting, c->n_errors,
+			         c->n_errors > 0 ? c->errors[0] : "");
 		config_free(c);
 	}
 }
@@ -289,7 +291,8 @@ static void words_are_split_like_a_shells_and_nothing_is_expanded(void **state)
 static void comments_are_lines_of_their_own(void **state)
 {
 	(void)state;
-	struct config *c = load_good("# a\n; b\n  # c\n\n[s] \n;listen = tcp://*:9\n\tlisten=tcp://*:7\nbox\t = echo\n");
+	struct config *c = load_good(
+		"# a\n; b\n  # c\n\n[s] \n;listen = tcp://*:9\n\tlisten=tcp://*:7\nbox\t = echo\n");
 	assert_int_equal(c->n_services, 1);
 	assert_int_equal(c->services[0]->listen.n, 1);
 	config_free(c);
@@ -300,7 +303,8 @@ static void comments_are_lines_of_their_own(void **state)
 	assert_string_equal(c->services[0]->argv.word[4], "d;e");
 	assert_string_equal(c->services[0]->argv.word[5], "f#g");
 	config_free(c);
-	expect_warning("[s]\nlisten = tcp://*:7\nexec = cat # copies\n", "t.conf:3: exec: the # or ; is part of the value");
+	expect_warning("[s]\nlisten = tcp://*:7\nexec = cat # copies\n",
+	               "t.conf:3: exec: the # or ; is part of the value");
 	expect_error("[s] # here\n", "follows the section's head (a comment needs a line of its own)");
 }
 
@@ -311,7 +315,8 @@ static void lines_end_and_continue_as_they_may(void **state)
 	config_free(load_good("\xef\xbb\xbf[s]\r\nlisten = tcp://*:7\r\nbox = echo\r\n"));
 	config_free(load_good(last));
 	config_free(load_good("[s]\nlisten = tcp://*:7 \\\n  udp://*:7\\\n\nbox = echo\\\n"));
-	struct config *c = load_good("[s]\nlisten = tcp://*:7\nexec = echo a\\\n  b \\\n   c\n# not continued \\\nworkers = 2\n");
+	struct config *c = load_good(
+		"[s]\nlisten = tcp://*:7\nexec = echo a\\\n  b \\\n   c\n# not continued \\\nworkers = 2\n");
 	assert_int_equal(c->services[0]->argv.n, 5);
 	assert_string_equal(c->services[0]->argv.word[4], "c");
 	assert_int_equal(c->services[0]->workers, 2);
@@ -401,10 +406,12 @@ static void what_is_no_setting_is_said(void **state)
 	expect_error(ECHO "[a b]\nlisten = tcp://*:8\nbox = echo\n", "t.conf:4: a section may have letters");
 	expect_error("workers = 3\n" ECHO, "t.conf:1: workers stands before the first [section]");
 	expect_error(ECHO "[s]\nworkers = 3\n", "t.conf:4: [s] was there already, at t.conf:1");
-	expect_error(ECHO "[harkd]\nlisten = tcp://*:8\n", "t.conf:5: listen is a key of a service or of [defaults], not of [harkd]");
+	expect_error(ECHO "[harkd]\nlisten = tcp://*:8\n",
+	             "t.conf:5: listen is a key of a service or of [defaults], not of [harkd]");
 	expect_error(ECHO "[harkd]\nlgo = syslog\n", "t.conf:5: no such key: lgo (did you mean log?)");
 	expect_error(ECHO "[harkd]\nlog_format = xml\n", "t.conf:5: log_format: \"xml\" is not text|json");
-	expect_error(ECHO "[harkd]\nlog_format = text\nlog_format = json\n", "t.conf:6: log_format was given already, at line 5");
+	expect_error(ECHO "[harkd]\nlog_format = text\nlog_format = json\n",
+	             "t.conf:6: log_format was given already, at line 5");
 }
 
 static void what_is_in_a_bad_section_is_checked_too(void **state)
@@ -419,11 +426,15 @@ static void what_is_in_a_bad_section_is_checked_too(void **state)
 
 static void all_errors_are_found_in_one_pass_and_in_order(void **state)
 {
-	static const char *const want[] = {"t.conf:1: include", "t.conf:3: log_format", "t.conf:5: user", "t.conf:6: [a] has no listen",
-	                                   "t.conf:7: no such key", "t.conf:8: box: no such box: ecko (did you mean echo?)",
-	                                   "t.conf:10: listen", "t.conf:11: exec: cannot run /no/such", "t.conf:13: listen"};
+	static const char *const want[] = {
+		"t.conf:1: include",     "t.conf:3: log_format",
+		"t.conf:5: user",        "t.conf:6: [a] has no listen",
+		"t.conf:7: no such key", "t.conf:8: box: no such box: ecko (did you mean echo?)",
+		"t.conf:10: listen",     "t.conf:11: exec: cannot run /no/such",
+		"t.conf:13: listen"};
 	(void)state;
-	struct config *c = load("include = \n[harkd]\nlog_format = x\n[defaults]\nuser = no-such-user-here\n[a]\nlisen = x\nbox = ecko\n"
+	struct config *c = load("include = \n[harkd]\nlog_format = x\n[defaults]\nuser = no-such-user-here\n[a]\nlisen "
+	                        "= x\nbox = ecko\n"
 	                        "[b]\nlisten = tcp\nexec = /no/such\n[c]\nlisten = udp://*:7 udp://*:7\nbox = echo\n");
 	assert_int_equal(c->n_errors, sizeof want / sizeof want[0]);
 	for (size_t i = 0; i < sizeof want / sizeof want[0]; i++)
@@ -477,8 +488,10 @@ static void what_a_service_must_have(void **state)
 	expect_error("[default]\nbox = echo\n", "t.conf:1: [default] has no listen (did you mean defaults?)");
 	expect_error("[s]\nlisten = tcp://*:7\nbox = echo --any-prt\n", "t.conf:3: box: no such option: --any-prt");
 	expect_error("[s]\nlisten = tcp://*:7\nbox = discard x\n", "t.conf:3: box: discard takes no arguments");
-	expect_error("[s]\nlisten = tcp://*:7\nexec = /no/such prog\n", "t.conf:3: exec: cannot run /no/such: No such file");
-	expect_error("[s]\nlisten = tcp://*:7\nexec = /etc/passwd\n", "t.conf:3: exec: cannot run /etc/passwd: Permission denied");
+	expect_error("[s]\nlisten = tcp://*:7\nexec = /no/such prog\n",
+	             "t.conf:3: exec: cannot run /no/such: No such file");
+	expect_error("[s]\nlisten = tcp://*:7\nexec = /etc/passwd\n",
+	             "t.conf:3: exec: cannot run /etc/passwd: Permission denied");
 	expect_error("[s]\nlisten = tcp://*:7\nbox = exec bin/cat\n", "box: bin/cat: give an absolute path");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/cat\nchroot = /\n", "exec: bin/cat: give an absolute path");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/no-such\n", "/bin/no-such: No such file or directory");
@@ -486,18 +499,29 @@ static void what_a_service_must_have(void **state)
 	expect_error(ECHO "stop_ladder = 1s 2s\n", "stop_ladder is for programs");
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = --no-such tcp://h:1\n", "t.conf:3: relay: ");
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = tcp://h\n", "t.conf:3: relay: ");
-	expect_error("[s]\nlisten = udp://*:7\nrelay = tcp://h:1\n", "t.conf:2: listen: udp://*:7: relay with these arguments takes no datagrams");
+	expect_error("[s]\nlisten = udp://*:7\nrelay = tcp://h:1\n",
+	             "t.conf:2: listen: udp://*:7: relay with these arguments takes no datagrams");
 	expect_warning(ECHO "socket_mode = 600\n", "t.conf:4: socket_mode: the service listens on no Unix socket");
 }
 
 static void the_argv_is_what_hark_serve_takes(void **state)
 {
-	static const char *const want[] = {"exec", "--stderr", "--host", "--stdin-null", "--term-after", "2000000000ns", "--kill-after",
-	                                   "5000000000ns", "cat", "-u", NULL};
+	static const char *const want[] = {"exec",
+	                                   "--stderr",
+	                                   "--host",
+	                                   "--stdin-null",
+	                                   "--term-after",
+	                                   "2000000000ns",
+	                                   "--kill-after",
+	                                   "5000000000ns",
+	                                   "cat",
+	                                   "-u",
+	                                   NULL};
 	(void)state;
-	struct config *c = load_good("[s]\nlisten = tcp://*:7\nexec = cat -u\nstderr = connection\nlookup_host = yes\nstdin = null\n"
-	                             "stop_ladder = 2s 5s\n[t]\nlisten = tcp://*:8\nbox = exec --argv0 x cat\nstderr = connection\n"
-	                             "[r]\nlisten = tcp://*:9\nrelay = tcp://localhost:1\n");
+	struct config *c = load_good(
+		"[s]\nlisten = tcp://*:7\nexec = cat -u\nstderr = connection\nlookup_host = yes\nstdin = null\n"
+		"stop_ladder = 2s 5s\n[t]\nlisten = tcp://*:8\nbox = exec --argv0 x cat\nstderr = connection\n"
+		"[r]\nlisten = tcp://*:9\nrelay = tcp://localhost:1\n");
 	for (size_t i = 0; want[i] != NULL; i++)
 		assert_string_equal(c->services[0]->argv.word[i], want[i]);
 	assert_int_equal(c->services[0]->argv.n, 10);
@@ -528,7 +552,8 @@ static void a_service_wins_over_defaults_wherever_they_stand(void **state)
 	assert_string_equal(c->services[2]->env.word[0], "C=3");
 	assert_string_equal(c->services[2]->stderr_to, "log");
 	config_free(c);
-	expect_error(ECHO "[defaults]\nlisten = tcp://*:8\n", "t.conf:5: listen is each service's own and cannot be a default");
+	expect_error(ECHO "[defaults]\nlisten = tcp://*:8\n",
+	             "t.conf:5: listen is each service's own and cannot be a default");
 	expect_error(ECHO "[t]\nlisten = tcp://*:8\nbox = echo\n[defaults]\nworkers = x\n", "t.conf:8: workers");
 }
 
@@ -569,7 +594,8 @@ static void standards_are_what_the_table_says(void **state)
 static void a_disabled_service_may_lack_what_it_needs(void **state)
 {
 	(void)state;
-	expect_warning("[s]\nlisten = tcp://*:7\ndisable = yes\nexec = /no/such\nuser = no-such-user-here\n" ECHO_T, "cannot run /no/such");
+	expect_warning("[s]\nlisten = tcp://*:7\ndisable = yes\nexec = /no/such\nuser = no-such-user-here\n" ECHO_T,
+	               "cannot run /no/such");
 	expect_error("[s]\nlisten = tcp://*:7\ndisable = yes\nbox = echo --what\n", "no such option: --what");
 }
 
@@ -617,33 +643,44 @@ static void addresses_collide_as_the_kernel_has_it(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
 		char text[512];
-		(void)snprintf(text, sizeof text, "[a]\nlisten = %s\nbox = echo\n[b]\nlisten = %s\nbox = echo\n", pairs[i].a, pairs[i].b);
+		(void)snprintf(text, sizeof text, "[a]\nlisten = %s\nbox = echo\n[b]\nlisten = %s\nbox = echo\n",
+		               pairs[i].a, pairs[i].b);
 		struct config *c = load(text);
 		if ((c->n_errors > 0) != pairs[i].collide)
 			fail_msg("%s and %s: %s", pairs[i].a, pairs[i].b, c->n_errors > 0 ? c->errors[0] : "no error");
 		if (pairs[i].collide)
-			assert_true(says(c->errors, c->n_errors, "t.conf:5: listen: ") && says(c->errors, 1, "[a] (t.conf:2) listens on"));
+			assert_true(says(c->errors, c->n_errors, "t.conf:5: listen: ") &&
+			            says(c->errors, 1, "[a] (t.conf:2) listens on"));
 		config_free(c);
-		(void)snprintf(text, sizeof text, "[a]\nlisten = %s\nlisten = %s\nbox = echo\n", pairs[i].a, pairs[i].b);
+		(void)snprintf(text, sizeof text, "[a]\nlisten = %s\nlisten = %s\nbox = echo\n", pairs[i].a,
+		               pairs[i].b);
 		c = load(text);
 		assert_int_equal(c->n_errors, pairs[i].collide);
 		if (pairs[i].collide)
-			assert_true(says(c->errors, 1, "t.conf:3: listen: ") && says(c->errors, 1, "the service itself listens on"));
+			assert_true(says(c->errors, 1, "t.conf:3: listen: ") &&
+			            says(c->errors, 1, "the service itself listens on"));
 		config_free(c);
 	}
-	config_free(load_good("[a]\nlisten = tcp://*:80\nv6only = yes\nbox = echo\n[b]\nlisten = tcp4://*:80\nbox = echo\n"));
-	config_free(load_good("[a]\nlisten = tcp://*:80\nbox = echo\ndisable = yes\n[b]\nlisten = tcp://*:80\nbox = echo\n"));
+	config_free(load_good(
+		"[a]\nlisten = tcp://*:80\nv6only = yes\nbox = echo\n[b]\nlisten = tcp4://*:80\nbox = echo\n"));
+	config_free(load_good(
+		"[a]\nlisten = tcp://*:80\nbox = echo\ndisable = yes\n[b]\nlisten = tcp://*:80\nbox = echo\n"));
 }
 
 /* ---- printing ---- */
 
 static const char full[] =
-	"[harkd]\ncontrol = none\npid_file = /run/x.pid\nlog = /var/log/hark\nlog_format = json\nsyslog_facility = local3\n"
+	"[harkd]\ncontrol = none\npid_file = /run/x.pid\nlog = /var/log/hark\nlog_format = json\nsyslog_facility = "
+	"local3\n"
 	"log_connections = no\nupgrade_timeout = 5s\n"
-	"[a]\nlisten = tcp://*:1 udp://127.0.0.1:domain \"unix:/tmp/a b\"\nexec = cat '' \"a\\n\\\"b\" 'c\\d' e#f \\# x'y z'\n"
-	"env = A=1 \"B=  \"\nenv = C='x'\npass_env = none\nrlimit_core = 0\nuser = root\ngroups = root\nbanner = \\x20a\\x1b \\\\\n"
-	"rate = 0.25/m burst 3.5\nsocket_mode = 600\nsocket_user = root\nstop_ladder = 1ms 2h\nmax_load = 0.1\nfirst = server\nnice = -3\n"
-	"[b]\nlisten = fd:3\nbox = daytime --nist\ndisable = yes\nstart = demand\nstop_idle = 1ns\nstack = 64k\nengine = epoll\n"
+	"[a]\nlisten = tcp://*:1 udp://127.0.0.1:domain \"unix:/tmp/a b\"\nexec = cat '' \"a\\n\\\"b\" 'c\\d' e#f \\# "
+	"x'y z'\n"
+	"env = A=1 \"B=  \"\nenv = C='x'\npass_env = none\nrlimit_core = 0\nuser = root\ngroups = root\nbanner = "
+	"\\x20a\\x1b \\\\\n"
+	"rate = 0.25/m burst 3.5\nsocket_mode = 600\nsocket_user = root\nstop_ladder = 1ms 2h\nmax_load = 0.1\nfirst = "
+	"server\nnice = -3\n"
+	"[b]\nlisten = fd:3\nbox = daytime --nist\ndisable = yes\nstart = demand\nstop_idle = 1ns\nstack = 64k\nengine "
+	"= epoll\n"
 	"[c]\nlisten = tcp6://[::1]:5\nrelay = unix:/run/x\nwait = no\ndirectory = /\nchroot = /\numask = 077\n";
 
 static void what_is_printed_is_read_to_the_same(void **state)
@@ -673,7 +710,8 @@ static void a_services_text_is_its_effective_settings_alone(void **state)
 {
 	(void)state;
 	struct config *a = load_good("[s]\nlisten = tcp://*:7\nbox = echo\nidle_timeout = 60s\n");
-	struct config *b = load_good("# other\n[defaults]\nidle_timeout = 1m\n[s]\n\nworkers = 1\nbox  = \"echo\"\nlisten = *:007\n");
+	struct config *b = load_good(
+		"# other\n[defaults]\nidle_timeout = 1m\n[s]\n\nworkers = 1\nbox  = \"echo\"\nlisten = *:007\n");
 	struct config *c = load_good("[s]\nlisten = tcp://*:7\nbox = echo\nidle_timeout = 61s\n");
 	assert_string_equal(a->services[0]->text, b->services[0]->text);
 	assert_string_not_equal(a->services[0]->text, c->services[0]->text);
@@ -782,8 +820,9 @@ static void includes_are_read_in_place_and_sorted(void **state)
 	put("conf.d/a.conf", "[a]\nlisten = tcp://*:1\nbox = echo\n");
 	put("conf.d/ignored", "nonsense");
 	put("last.inc", "[d]\nlisten = tcp://*:4\nbox = echo\n");
-	put("main.conf", "include = conf.d/*.conf\n[harkd]\ninclude = last.inc\ninclude = conf.d/none*.conf\nlog = syslog\n"
-	                 "[c]\nlisten = tcp://*:3\nbox = echo\n");
+	put("main.conf",
+	    "include = conf.d/*.conf\n[harkd]\ninclude = last.inc\ninclude = conf.d/none*.conf\nlog = syslog\n"
+	    "[c]\nlisten = tcp://*:3\nbox = echo\n");
 	struct config *c = load_file("main.conf");
 	assert_int_equal(c->n_errors, 0);
 	assert_int_equal(c->n_services, 4);
@@ -801,9 +840,12 @@ static void errors_of_included_files_stand_where_they_were_read(void **state)
 	put("conf.d/b.conf", "[b]\nlisten = tcp://*:2\nbox = echo\nworkers = b\n");
 	put("conf.d/a.conf", "workers = 1\n[a]\nlisten = tcp://*:1\nbox = echo\nworkers = a\n");
 	put("main.conf", "[harkd]\ninclude = conf.d/*.conf\nlog_format = x\n[c]\nlisten = tcp://*:2\nbox = echo\n");
-	expect_errors("main.conf", (const char *const[]){"%s/conf.d/a.conf:1: workers stands before the first [section]",
-		"%s/conf.d/a.conf:5: workers", "%s/conf.d/b.conf:4: workers", "%s/main.conf:3: log_format",
-		"%s/main.conf:5: listen: tcp://*:2: [b] (%s/conf.d/b.conf:2) listens on", NULL});
+	expect_errors("main.conf",
+	              (const char *const[]){"%s/conf.d/a.conf:1: workers stands before the first [section]",
+	                                    "%s/conf.d/a.conf:5: workers", "%s/conf.d/b.conf:4: workers",
+	                                    "%s/main.conf:3: log_format",
+	                                    "%s/main.conf:5: listen: tcp://*:2: [b] (%s/conf.d/b.conf:2) listens on",
+	                                    NULL});
 }
 
 static void includes_that_cannot_be_are_said(void **state)
@@ -814,10 +856,13 @@ static void includes_that_cannot_be_are_said(void **state)
 	put("loop.conf", "include = main.conf\ninclude = loop.conf\n");
 	(void)snprintf(path, sizeof path, "%s/pipe.fifo", dir);
 	assert_int_equal(mkfifo(path, 0600), 0);
-	expect_errors("main.conf", (const char *const[]){
-		"%s/main.conf:1: include: %s/none.conf: No such file or directory", "%s/main.conf:2: include: %s/conf.d: Is a directory",
-		"%s/loop.conf:1: include: %s/main.conf: includes itself", "%s/loop.conf:2: include: %s/loop.conf: includes itself",
-		"%s/main.conf:4: include: %s/pipe.fifo: not a regular file", "%s/main.conf:5: include: no file is named", NULL});
+	expect_errors("main.conf",
+	              (const char *const[]){"%s/main.conf:1: include: %s/none.conf: No such file or directory",
+	                                    "%s/main.conf:2: include: %s/conf.d: Is a directory",
+	                                    "%s/loop.conf:1: include: %s/main.conf: includes itself",
+	                                    "%s/loop.conf:2: include: %s/loop.conf: includes itself",
+	                                    "%s/main.conf:4: include: %s/pipe.fifo: not a regular file",
+	                                    "%s/main.conf:5: include: no file is named", NULL});
 	assert_int_equal(unlink(path), 0);
 }
 
@@ -874,8 +919,10 @@ static void a_program_is_looked_for_where_the_worker_will(void **state)
 {
 	char text[512];
 	(void)state;
-	(void)snprintf(text, sizeof text, "[a]\nlisten = tcp://*:1\nexec = prog\nenv = PATH=/no/such:%s/conf.d\n"
-	               "[b]\nlisten = tcp://*:2\nexec = prog\nenv = PATH=/no/such\n", dir);
+	(void)snprintf(text, sizeof text,
+	               "[a]\nlisten = tcp://*:1\nexec = prog\nenv = PATH=/no/such:%s/conf.d\n"
+	               "[b]\nlisten = tcp://*:2\nexec = prog\nenv = PATH=/no/such\n",
+	               dir);
 	struct config *c = load_good(text);
 	assert_int_equal(config_check_system(c), 1);
 	assert_string_equal(c->errors[0], "t.conf:7: exec: harkd cannot run prog: No such file or directory");
@@ -893,16 +940,22 @@ static void a_users_own_rights_are_tried(void **state)
 	assert_int_equal(chmod(text, 0755), 0);
 	assert_int_equal(chmod(dir, 0700), 0);
 	(void)snprintf(text, sizeof text,
-		"[a]\nlisten = unix:@1\nexec = %s/private\nuser = nobody\n[b]\nlisten = unix:@2\nexec = cat\nuser = nobody\ndirectory = %s\n"
-		"[c]\nlisten = unix:@3\nexec = /bin/cat\nchroot = %s\n[d]\nlisten = unix:@4\nexec = /private\nchroot = %s\n"
-		"[e]\nlisten = unix:@5\nbox = echo\nchroot = /no/such\nuser = nobody\n[f]\nlisten = unix:@6\nexec = /private\nchroot = %s\nuser = nobody\n"
-		"[g]\nlisten = unix:@7\nexec = cat\nuser = nobody\nchroot = /\ndirectory = /tmp\n[h]\nlisten = unix:@8\nexec = %s/private\n"
-		"[i]\nlisten = unix:@9\nbox = echo\ndirectory = /no/such\n[j]\nlisten = unix:@10\nbox = echo\nuser = nobody\ndisable = yes\nchroot = /no\n",
-		dir, dir, dir, dir, dir, dir);
+	               "[a]\nlisten = unix:@1\nexec = %s/private\nuser = nobody\n[b]\nlisten = unix:@2\nexec = "
+	               "cat\nuser = nobody\ndirectory = %s\n"
+	               "[c]\nlisten = unix:@3\nexec = /bin/cat\nchroot = %s\n[d]\nlisten = unix:@4\nexec = "
+	               "/private\nchroot = %s\n"
+	               "[e]\nlisten = unix:@5\nbox = echo\nchroot = /no/such\nuser = nobody\n[f]\nlisten = "
+	               "unix:@6\nexec = /private\nchroot = %s\nuser = nobody\n"
+	               "[g]\nlisten = unix:@7\nexec = cat\nuser = nobody\nchroot = /\ndirectory = /tmp\n[h]\nlisten = "
+	               "unix:@8\nexec = %s/private\n"
+	               "[i]\nlisten = unix:@9\nbox = echo\ndirectory = /no/such\n[j]\nlisten = unix:@10\nbox = "
+	               "echo\nuser = nobody\ndisable = yes\nchroot = /no\n",
+	               dir, dir, dir, dir, dir, dir);
 	struct config *c = load_good(text);
 	int n = config_check_system(c);
 	assert_int_equal(n, 6);
-	assert_true(says(c->errors, 1, "t.conf:3: exec: nobody cannot run ") && says(c->errors, 1, "Permission denied at /tmp/hark-config-"));
+	assert_true(says(c->errors, 1, "t.conf:3: exec: nobody cannot run ") &&
+	            says(c->errors, 1, "Permission denied at /tmp/hark-config-"));
 	assert_true(says(c->errors + 1, 1, "t.conf:9: directory: nobody cannot enter /tmp/hark-config-"));
 	assert_true(says(c->errors + 2, 1, "t.conf:12: exec: harkd cannot run /bin/cat in /tmp/hark-config-"));
 	assert_true(says(c->errors + 3, 1, "t.conf:21: chroot: cannot enter /no/such: No such file or directory"));
@@ -918,15 +971,20 @@ static void an_ordinary_user(void)
 {
 	struct config *c = NULL;
 	if (geteuid() == 0)
-		CHECK(setgroups(0, NULL) == 0 && setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
-	static const char text[] = "[a]\nlisten = unix:@1\nbox = echo\nuser = root\n[b]\nlisten = unix:@2\nbox = echo\ngroup = root\n"
-	                           "[c]\nlisten = unix:@3\nbox = echo\nchroot = /\n[d]\nlisten = unix:@4\nbox = echo\nuser = nobody\n";
+		CHECK(setgroups(0, NULL) == 0 && setresgid(65534, 65534, 65534) == 0 &&
+		      setresuid(65534, 65534, 65534) == 0);
+	static const char text[] =
+		"[a]\nlisten = unix:@1\nbox = echo\nuser = root\n[b]\nlisten = unix:@2\nbox = echo\ngroup = root\n"
+		"[c]\nlisten = unix:@3\nbox = echo\nchroot = /\n[d]\nlisten = unix:@4\nbox = echo\nuser = nobody\n";
 	CHECK(inside_load_bytes("t.conf", text, sizeof text - 1, &c) == 0);
 	int n = config_check_system(c);
 	CHECK(n == (geteuid() == 65534 ? 3 : 4));
-	CHECK(strstr(c->errors[0], "t.conf:4: user: cannot become root: Operation not permitted (this needs root)") != NULL);
-	CHECK(strstr(c->errors[1], "t.conf:8: group: cannot become root: Operation not permitted (this needs root)") != NULL);
-	CHECK(strstr(c->errors[2], "t.conf:12: chroot: cannot enter /: Operation not permitted (this needs root)") != NULL);
+	CHECK(strstr(c->errors[0], "t.conf:4: user: cannot become root: Operation not permitted (this needs root)") !=
+	      NULL);
+	CHECK(strstr(c->errors[1], "t.conf:8: group: cannot become root: Operation not permitted (this needs root)") !=
+	      NULL);
+	CHECK(strstr(c->errors[2], "t.conf:12: chroot: cannot enter /: Operation not permitted (this needs root)") !=
+	      NULL);
 	config_free(c);
 }
 
@@ -989,8 +1047,9 @@ char *__wrap_strndup(const char *text, size_t n)
 
 static void out_of_memory_at_any_call_is_told_and_nothing_leaks(void **state)
 {
-	static const char text[] = "[harkd]\nlog = syslog\nx = y\n[a]\nlisten = tcp://*:7 udp://*:7\nexec = cat 'a b'\nenv = A=b C=d\nuser = root\n"
-	                           "banner = x\\n\n[b]\nlisten = unix:/x\nbox = daytime --nist\n";
+	static const char text[] = "[harkd]\nlog = syslog\nx = y\n[a]\nlisten = tcp://*:7 udp://*:7\nexec = cat 'a "
+				   "b'\nenv = A=b C=d\nuser = root\n"
+				   "banner = x\\n\n[b]\nlisten = unix:/x\nbox = daytime --nist\n";
 	long n = 0;
 	int r = -ENOMEM;
 	(void)state;

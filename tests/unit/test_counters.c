@@ -1,4 +1,5 @@
-/* test_counters.c — the counters' table: found again by descriptor and by name, slots taken once, foreign files refused. */
+/* test_counters.c — the counters' table: found again by descriptor and by name, slots taken once, foreign files
+ * refused. */
 #include "net_support.h"
 
 #include <sys/mman.h>

@@ -3,8 +3,8 @@
 
 #include <poll.h>
 
-#include "conn/listen.h"
 #include "base/sys.h"
+#include "conn/listen.h"
 
 /* ---- plain peers ----------------------------------------------------------------------------- */
 
@@ -64,7 +64,7 @@ static void accept_body(void)
 		CHECK(hark_local(c, text, sizeof text) > 0);
 		CHECK(strcmp(text, want) == 0);
 		CHECK(hark_peer(c, text, sizeof text) > 0);
-		CHECK_HAS(text, "udp://127.0.0."); /* never ::ffff: */
+		CHECK_HAS(text, "udp://127.0.0.");          /* never ::ffff: */
 		CHECK_INT(hark_read(c, buf, 7), -EMSGSIZE); /* is kept */
 		CHECK_INT(hark_read(c, buf, sizeof buf), 8);
 		CHECK(memcmp(buf, "question", 8) == 0);
@@ -223,7 +223,7 @@ static void connected_on(int family)
 	CHECK_INT(hark_write(p.b, "", 0), 0);
 	CHECK_INT(hark_write(p.b, "short", 5), 5);
 	CHECK_INT(hark_read(p.a, buf, sizeof buf), 0); /* an empty one, not the end */
-	CHECK_INT(hark_readn(p.a, buf, 6), -ENODATA); /* they are never joined */
+	CHECK_INT(hark_readn(p.a, buf, 6), -ENODATA);  /* they are never joined */
 	CHECK_INT(hark_readn(p.a, buf, 5), 5);
 	hark_deadline(p.a, hark_now() - 1);
 	CHECK_INT(hark_read(p.a, buf, sizeof buf), -ETIMEDOUT);
@@ -522,8 +522,9 @@ static void a_burst_of_datagrams_is_answered_each_to_its_sender(void **state)
 	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
 		for (int max = 0; max <= 5; max += 5)
 			for (size_t e = 0; e < ENGINES_ALL; e++)
-				batch_with(&(struct hark_serve_opts){
-					.model = (enum hark_model)m, .engine = engines_all[e], .max_conns = max});
+				batch_with(&(struct hark_serve_opts){.model = (enum hark_model)m,
+				                                     .engine = engines_all[e],
+				                                     .max_conns = max});
 }
 
 static void served_conversations_keep_peers_apart(void **state)

@@ -20,7 +20,8 @@ struct dialed {
 };
 
 /* Dials to, in this order; opts may be NULL. */
-static int race(const struct hark_endpoint to[], int n, const struct hark_dial_opts *opts, int64_t deadline, struct dialed *d)
+static int race(const struct hark_endpoint to[], int n, const struct hark_dial_opts *opts, int64_t deadline,
+                struct dialed *d)
 {
 	static const struct hark_dial_opts defaults;
 	struct hark__attempt_plan plan = {.opts = opts != NULL ? opts : &defaults};
@@ -103,13 +104,14 @@ static void families_are_interleaved(void **state)
 	(void)state;
 	static const struct {
 		const char *in, *out;
-	} cases[] = {{"", ""}, {"6", "6"}, {"44", "44"}, {"6644", "6464"}, {"4466", "4646"}, {"66664", "64666"}, {"46666", "46666"},
-	             {"644446", "646444"}};
+	} cases[] = {{"", ""},         {"6", "6"},         {"44", "44"},       {"6644", "6464"},
+	             {"4466", "4646"}, {"66664", "64666"}, {"46666", "46666"}, {"644446", "646444"}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct hark_endpoint in[8] = {0}, out[8];
 		int n = (int)strlen(cases[i].in), last[2] = {-1, -1};
 		for (int k = 0; k < n; k++)
-			in[k] = (struct hark_endpoint){.type = k, .addr.ss_family = cases[i].in[k] == '6' ? AF_INET6 : AF_INET};
+			in[k] = (struct hark_endpoint){.type = k,
+			                               .addr.ss_family = cases[i].in[k] == '6' ? AF_INET6 : AF_INET};
 		hark__dial_interleave(in, out, n);
 		for (int k = 0; k < n; k++) {
 			bool six = out[k].addr.ss_family == AF_INET6;
@@ -209,7 +211,8 @@ static void a_refusal_beside_a_dead_address_is_followed_at_once(void **state)
 		real_getsockopt = hark__sys.getsockopt;
 		if (late)
 			hark__sys.getsockopt = getsockopt_late;
-		int rc = race(to, 3, &(struct hark_dial_opts){.attempt_delay_ns = 400 * HARK_MS}, hark_after(10 * HARK_S), &d);
+		int rc = race(to, 3, &(struct hark_dial_opts){.attempt_delay_ns = 400 * HARK_MS},
+		              hark_after(10 * HARK_S), &d);
 		hark__sys.getsockopt = real_getsockopt;
 		assert_int_equal(rc, 0);
 		assert_true(d.took_ns >= 400 * HARK_MS && d.took_ns < 780 * HARK_MS); /* one delay, not two */
@@ -255,8 +258,9 @@ static void the_most_telling_error_is_returned(void **state)
 	blackhole_open(&dead);
 	struct hark_endpoint to[3] = {dead.at, nobody(), dead.at};
 	int before = open_descriptors();
-	assert_int_equal(race(to, 3, &(struct hark_dial_opts){.attempt_delay_ns = 10 * HARK_MS}, hark_after(200 * HARK_MS), &d),
-	                 -ECONNREFUSED);
+	assert_int_equal(
+		race(to, 3, &(struct hark_dial_opts){.attempt_delay_ns = 10 * HARK_MS}, hark_after(200 * HARK_MS), &d),
+		-ECONNREFUSED);
 	assert_true(d.took_ns >= 200 * HARK_MS);
 	assert_int_equal(d.report.n, 3);
 	assert_int_equal(d.report.attempts[0].error, ETIMEDOUT);
@@ -324,8 +328,15 @@ static void options_reach_the_socket(void **state)
 	char address[64];
 	int live = plain_listener("127.0.0.1", 8, &at);
 	(void)snprintf(address, sizeof address, "tcp://127.0.0.1:%d", port_of(&at));
-	assert_int_equal(dial(address, (struct hark_dial_opts){.nagle = true, .keepalive = true, .linger_s = 7, .fast_open = true,
-	                                                       .send_buffer_bytes = 8192, .receive_buffer_bytes = 16384}, &d), 0);
+	assert_int_equal(dial(address,
+	                      (struct hark_dial_opts){.nagle = true,
+	                                              .keepalive = true,
+	                                              .linger_s = 7,
+	                                              .fast_open = true,
+	                                              .send_buffer_bytes = 8192,
+	                                              .receive_buffer_bytes = 16384},
+	                      &d),
+	                 0);
 	struct linger linger = {0};
 	socklen_t len = sizeof linger;
 	assert_int_equal(getsockopt(d.conn->src.fd, SOL_SOCKET, SO_LINGER, &linger, &len), 0);
@@ -391,12 +402,18 @@ static void a_bad_local_address_is_told(void **state)
 	(void)state;
 	struct dialed d;
 	assert_int_equal(dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.local = "127.0.0.1:x y"}, &d), -EINVAL);
-	assert_string_equal(d.why.text, "local address: port \"x y\" is neither a number nor a service's name in \"tcp://127.0.0.1:x y\"");
-	assert_int_equal(dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.local = ":99", .reserved_port = true}, &d), -EINVAL);
+	assert_string_equal(
+		d.why.text,
+		"local address: port \"x y\" is neither a number nor a service's name in \"tcp://127.0.0.1:x y\"");
+	assert_int_equal(dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.local = ":99", .reserved_port = true}, &d),
+	                 -EINVAL);
 	assert_non_null(strstr(d.why.text, "it names a port, and a reserved port is asked for as well"));
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.local = i == 0 ? "::1" : "[::1]"}, &d), -EADDRNOTAVAIL);
-		assert_string_equal(d.why.text, "dial tcp://127.0.0.1:9: local address: Cannot assign requested address");
+		assert_int_equal(
+			dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.local = i == 0 ? "::1" : "[::1]"}, &d),
+			-EADDRNOTAVAIL);
+		assert_string_equal(d.why.text,
+		                    "dial tcp://127.0.0.1:9: local address: Cannot assign requested address");
 	}
 	assert_int_equal(dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.local = "192.0.2.77"}, &d), -EADDRNOTAVAIL);
 	assert_int_equal(d.report.n, 1);
@@ -433,7 +450,8 @@ static void as_nobody_from_a_reserved_port(void)
 	if (setuid(65534) < 0)
 		skip_child("the user cannot be changed");
 	CHECK_INT(dial("tcp://127.0.0.1:9", (struct hark_dial_opts){.reserved_port = true}, &d), -EACCES);
-	CHECK_HAS(d.why.text, "dial tcp://127.0.0.1:9: reserved local port: Permission denied (it needs root or CAP_NET_BIND_SERVICE)");
+	CHECK_HAS(d.why.text, "dial tcp://127.0.0.1:9: reserved local port: Permission denied (it needs root or "
+	                      "CAP_NET_BIND_SERVICE)");
 }
 
 static void a_reserved_port_without_the_right_to_it_is_explained(void **state)
@@ -605,7 +623,8 @@ static void a_full_unix_backlog_is_waited_for(void **state)
 	int live = unix_listener(path, SOCK_STREAM, 0);
 	assert_int_equal(dial(address, (struct hark_dial_opts){0}, &first), 0);
 	int64_t began = hark_now();
-	assert_int_equal(dial(address, (struct hark_dial_opts){.deadline = hark_after(80 * HARK_MS)}, &second), -ETIMEDOUT);
+	assert_int_equal(dial(address, (struct hark_dial_opts){.deadline = hark_after(80 * HARK_MS)}, &second),
+	                 -ETIMEDOUT);
 	assert_true(hark_now() - began >= 80 * HARK_MS);
 	assert_int_equal(second.report.n, 1);
 	pid_t pid = fork();
@@ -702,7 +721,8 @@ static void race_on_a_loop(void)
 	blackhole_close(&dead);
 }
 
-#define DIAL_STACK 8192 /* bytes, those of the C library's printf and of lazy binding included; a fiber may have 16 KB in all */
+#define DIAL_STACK \
+	8192 /* bytes, those of the C library's printf and of lazy binding included; a fiber may have 16 KB in all */
 
 static void dial_on_a_painted_stack(void *arg)
 {
@@ -798,8 +818,8 @@ FAULT_NULL(calloc, (size_t a, size_t b), (a, b))
 FAULT_NULL(malloc, (size_t a), (a))
 
 static const struct fault faults[] = {
-	FAULT_ROW(socket), FAULT_ROW(setsockopt), FAULT_ROW(getsockopt), FAULT_ROW(bind), FAULT_ROW(connect),
-	FAULT_ROW(getpeername), FAULT_ROW(fcntl), FAULT_ROW(calloc), FAULT_ROW(malloc),
+	FAULT_ROW(socket),      FAULT_ROW(setsockopt), FAULT_ROW(getsockopt), FAULT_ROW(bind),   FAULT_ROW(connect),
+	FAULT_ROW(getpeername), FAULT_ROW(fcntl),      FAULT_ROW(calloc),     FAULT_ROW(malloc),
 };
 
 static void a_failing_system_call_leaks_nothing(void **state)

@@ -44,8 +44,9 @@ static void a_draft_is_printed_as_hark_conf(void **state)
 	draft_set(d, s, place, "listen", "tcp://*:%d", 7);
 	draft_drop(d, s, place, "sndbuf = %d", 4096);
 	(void)draft_section(d, "time", (struct config_place){0});
-	assert_printed(d, "# from somewhere\n# f.conf:7: not carried over: tcpmux\n\n[echo]\n# f.conf:7\nlisten = tcp://*:7\n"
-	                  "# not carried over: sndbuf = 4096\n\n[time]\n");
+	assert_printed(
+		d, "# from somewhere\n# f.conf:7: not carried over: tcpmux\n\n[echo]\n# f.conf:7\nlisten = tcp://*:7\n"
+		   "# not carried over: sndbuf = 4096\n\n[time]\n");
 	assert_int_equal(d->fates[DRAFT_CARRIED], 1);
 	assert_int_equal(d->fates[DRAFT_DROPPED], 2);
 	draft_free(d);
@@ -56,8 +57,9 @@ static void a_name_that_is_taken_gets_a_number(void **state)
 	static const struct {
 		const char *asked, *got;
 	} names[] = {
-		{"telnet", "telnet"}, {"telnet", "telnet-2"}, {"telnet", "telnet-3"}, {"telnet-2", "telnet-2-2"}, {"telnet-9", "telnet-9"},
-		{"telnet", "telnet-10"}, {"tel", "tel"}, {"telnet-", "telnet-"}, {"telnet-x", "telnet-x"}, {"telnet", "telnet-11"},
+		{"telnet", "telnet"},     {"telnet", "telnet-2"},  {"telnet", "telnet-3"}, {"telnet-2", "telnet-2-2"},
+		{"telnet-9", "telnet-9"}, {"telnet", "telnet-10"}, {"tel", "tel"},         {"telnet-", "telnet-"},
+		{"telnet-x", "telnet-x"}, {"telnet", "telnet-11"},
 	};
 	(void)state;
 	struct draft *d = draft_new();
@@ -91,7 +93,8 @@ static void no_value_or_remark_breaks_out_of_its_line(void **state)
 	draft_drop(d, NULL, (struct config_place){.file = "a\nb", .line = 1}, "%s", "x\ry");
 	assert_printed(d, "# a?b:1: not carried over: x?y\n\n[x]\n# one?exec = /bin/evil?[2J\n");
 	assert_int_equal(d->n_errors, 1);
-	assert_string_equal(d->errors[0], "f.conf:7: user = root?exec = /bin/evil: a control character, which no setting may have");
+	assert_string_equal(d->errors[0],
+	                    "f.conf:7: user = root?exec = /bin/evil: a control character, which no setting may have");
 	assert_null(draft_get(s, "user"));
 	draft_free(d);
 }
@@ -150,9 +153,10 @@ static void a_word_is_quoted_where_it_must_be(void **state)
 	static const struct {
 		const char *word, *quoted;
 	} words[] = {
-		{"plain", "plain"}, {"-x=/y,z", "-x=/y,z"}, {"", "\"\""}, {"a b", "\"a b\""}, {"it's", "\"it's\""},
-		{"say \"x\"", "\"say \\\"x\\\"\""}, {"a\\b", "\"a\\\\b\""}, {"a\nb\tc", "\"a\\nb\\tc\""}, {";", "\";\""}, {"#1", "\"#1\""},
-		{"$HOME", "$HOME"}, {"\xc3\xa4", "\xc3\xa4"},
+		{"plain", "plain"},     {"-x=/y,z", "-x=/y,z"},       {"", "\"\""},
+		{"a b", "\"a b\""},     {"it's", "\"it's\""},         {"say \"x\"", "\"say \\\"x\\\"\""},
+		{"a\\b", "\"a\\\\b\""}, {"a\nb\tc", "\"a\\nb\\tc\""}, {";", "\";\""},
+		{"#1", "\"#1\""},       {"$HOME", "$HOME"},           {"\xc3\xa4", "\xc3\xa4"},
 	};
 	char buf[64];
 

@@ -1,5 +1,5 @@
-/* test_faults.c — every system call failed at its Nth use: nothing crashes, hangs, leaks or loses a connection; what fails
- * says why, and a passing failure is not felt at all. See fault_driver.h.
+/* test_faults.c — every system call failed at its Nth use: nothing crashes, hangs, leaks or loses a connection; what
+ * fails says why, and a passing failure is not felt at all. See fault_driver.h.
  *
  * Peers are processes of their own with plain blocking sockets, which do not use the table. */
 #include "fault_driver.h"
@@ -25,7 +25,9 @@ static void be_patient(int fd, int ms)
 
 static struct sockaddr_in at_port(int port)
 {
-	return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	return (struct sockaddr_in){.sin_family = AF_INET,
+	                            .sin_port = htons((uint16_t)port),
+	                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
 /* Forks a peer that answers what comes over *link, in fn, until its end. Once in a scenario. */
@@ -64,12 +66,15 @@ static enum fate call_stream(int port)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	enum fate fate = REFUSED;
 	if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0) {
-		be_patient(fd, ANSWER_S * 1000); /* from now on: a connect(2) that is interrupted cannot be called again */
+		be_patient(fd,
+		           ANSWER_S * 1000); /* from now on: a connect(2) that is interrupted cannot be called again */
 		(void)send(fd, "hello\nworld\n", 12, MSG_NOSIGNAL);
 		(void)shutdown(fd, SHUT_WR);
-		for (; n > 0 && got < sizeof buf; got += n > 0 ? (size_t)n : 0)
+		for (; n > 0 && got<sizeof buf; got += n> 0 ? (size_t)n : 0)
 			n = receive(fd, buf + got, sizeof buf - got);
-		fate = n < 0 && errno == EAGAIN ? SILENCE : n == 0 && got == 12 && memcmp(buf, "hello\nworld\n", 12) == 0 ? SERVED : CUT;
+		fate = n < 0 && errno == EAGAIN                                        ? SILENCE
+		       : n == 0 && got == 12 && memcmp(buf, "hello\nworld\n", 12) == 0 ? SERVED
+		                                                                       : CUT;
 	}
 	(void)close(fd);
 	return fate;
@@ -398,7 +403,9 @@ static void pass_much(void)
 	struct hark_conn *from = conn_of(in[0]), *to = conn_of(out[0]);
 	int64_t n = 1, passed = 0;
 	if (to != NULL)
-		hark_deadline(to, hark_after(200 * HARK_MS)); /* taken for a pipe it has room for less, and nobody reads yet */
+		hark_deadline(
+			to,
+			hark_after(200 * HARK_MS)); /* taken for a pipe it has room for less, and nobody reads yet */
 	while (from != NULL && to != NULL && n > 0 && r == 0) {
 		n = hark_idle(from);
 		if (n > 0)
@@ -501,7 +508,8 @@ static void udp_connect_once(void)
 		r = hark_udp_connect(c);
 		HOLD_VALUE(sensible(r), r);
 		ssize_t n = hark_read(c, buf, sizeof buf);
-		HOLD_VALUE(sensible(n) && (n < 0 || n == 5), n); /* it is there, whether in the queue of its own or as it came */
+		HOLD_VALUE(sensible(n) && (n < 0 || n == 5),
+		           n); /* it is there, whether in the queue of its own or as it came */
 		n = n < 0 ? n : hark_write(c, buf, (size_t)n);
 		HOLD_VALUE(sensible(n), n);
 		HOLD_VALUE(n < 0 || receive(fd, buf, sizeof buf) == 5, n);
@@ -587,8 +595,7 @@ static bool of_one_connection(void)
 	case FAULT_epoll_ctl: /* of one that is to be waited for on the loop */
 	case FAULT_malloc:    /* a buffer */
 	case FAULT_realloc:   /* the poll engine's place for it */
-	case FAULT_calloc:    /* the io_uring engine's, and boxes' flows */
-		return now->err != EINTR;
+	case FAULT_calloc: /* the io_uring engine's, and boxes' flows */ return now->err != EINTR;
 	default: return false;
 	}
 }
@@ -615,8 +622,8 @@ static void check_children(void)
 {
 	pid_t pid = waitpid(-1, NULL, WNOHANG);
 	if (fault_fired() && now->entry == FAULT_waitid && now->err == ECHILD) {
-		/* It was told that a child is not there which is: that one is left to us, and may take until the drain's end. Not
-		 * waited for here, it would be found after the next case. */
+		/* It was told that a child is not there which is: that one is left to us, and may take until the
+		 * drain's end. Not waited for here, it would be found after the next case. */
 		for (int i = 0; i < 1000 && pid == 0; i++) {
 			(void)poll(NULL, 0, 10);
 			pid = waitpid(-1, NULL, WNOHANG);
@@ -777,8 +784,8 @@ static void faults_under(enum hark_model model, bool client_first)
 	int n = 0;
 	for (size_t i = 0; i < ENGINES; i++) {
 		struct service s = {.engine = engines[i], .model = model, .client_first = client_first};
-		(void)snprintf(name, sizeof name, "serve, %s%s, %s", hark_model_name(model), client_first ? " at its first byte" : "",
-		               engines[i]);
+		(void)snprintf(name, sizeof name, "serve, %s%s, %s", hark_model_name(model),
+		               client_first ? " at its first byte" : "", engines[i]);
 		if (have_engine(engines[i]))
 			fault_begin(&running[n++], name, serve, &s);
 	}
@@ -977,7 +984,8 @@ static void a_writer_outlasts_the_second_that_a_drain_gives_an_idle_reader(void 
 	be_patient(fd, ANSWER_S * 1000);
 	await_held(fd);
 	hark_drain(20 * HARK_S);
-	assert_int_equal(hark_sleep(1300 * HARK_MS), 0); /* longer than that second: the writer waits for room meanwhile */
+	assert_int_equal(hark_sleep(1300 * HARK_MS),
+	                 0); /* longer than that second: the writer waits for room meanwhile */
 	for (ssize_t n; (n = receive(fd, buf, sizeof buf)) > 0;)
 		got += (size_t)n;
 	assert_int_equal(got, MUCH);

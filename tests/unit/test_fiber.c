@@ -23,7 +23,8 @@ static void tell(const char *what)
 #define CHECK_STORY(wanted) \
 	do { \
 		if (strcmp(story, wanted) != 0) { \
-			(void)fprintf(stderr, "%s:%d: the story is \"%s\", not \"%s\"\n", __FILE__, __LINE__, story, wanted); \
+			(void)fprintf(stderr, "%s:%d: the story is \"%s\", not \"%s\"\n", __FILE__, __LINE__, story, \
+			              wanted); \
 			_exit(1); \
 		} \
 		story[0] = '\0'; \
@@ -548,7 +549,8 @@ static void given_up_body(void)
 	CHECK_INT(atomic_load(&dropped), 1); /* never where 0 is returned */
 	free(arg);
 	for (int i = 0; i < 40; i++) /* the deadline and the end at about the same time */
-		if (hark__offload_until(slow_job, drop_job, arg = malloc(8), hark_after(50 * HARK_MS + (i - 20) * 20000)) == 0) {
+		if (hark__offload_until(slow_job, drop_job, arg = malloc(8),
+		                        hark_after(50 * HARK_MS + (i - 20) * 20000)) == 0) {
 			free(arg);
 			done++;
 		}

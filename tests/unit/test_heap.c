@@ -1,8 +1,8 @@
 /* test_heap.c — the timers' heap against a model, and out of memory. */
 #include "net_support.h"
 
-#include "faults.h"
 #include "base/heap.h"
+#include "faults.h"
 
 FAULT_NULL(realloc, (void *old, size_t n), (old, n))
 

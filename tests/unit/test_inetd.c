@@ -64,10 +64,12 @@ static void assert_setting(const struct draft *d, const char *section, const cha
 	const struct draft_section *s = find(d, section);
 
 	if (s == NULL)
-		fail_msg("there is no section [%s] of %zu; error: %s", section, d->n, d->n_errors > 0 ? d->errors[0] : "none");
+		fail_msg("there is no section [%s] of %zu; error: %s", section, d->n,
+		         d->n_errors > 0 ? d->errors[0] : "none");
 	const char *got = draft_get(s, key);
 	if (value == NULL ? got != NULL : got == NULL || strcmp(got, value) != 0)
-		fail_msg("[%s] %s = %s, not %s", section, key, got != NULL ? got : "(none)", value != NULL ? value : "(none)");
+		fail_msg("[%s] %s = %s, not %s", section, key, got != NULL ? got : "(none)",
+		         value != NULL ? value : "(none)");
 }
 
 /* section NULL: at the top. */
@@ -122,7 +124,8 @@ static void assert_line(const char *line, const char *section, const char *key, 
 static void seven_columns_are_a_service(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("# a comment\n\nfinger\tstream  tcp\tnowait nobody /usr/sbin/in.fingerd in.fingerd -w\n");
+	struct draft *d = read_text(
+		"# a comment\n\nfinger\tstream  tcp\tnowait nobody /usr/sbin/in.fingerd in.fingerd -w\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
 	assert_setting(d, "finger", "listen", "tcp://*:finger");
@@ -140,16 +143,19 @@ static void protocols_become_schemes(void **state)
 	static const struct {
 		const char *type, *protocol, *listen;
 	} rows[] = {
-		{"stream", "tcp", "tcp://*:7000"},      {"stream", "tcp4", "tcp4://*:7000"}, {"stream", "tcp6", "tcp6://*:7000"},
-		{"stream", "tcp46", "tcp://*:7000"},    {"stream", "tcp64", "tcp://*:7000"}, {"stream", "tcp6only", "tcp6://*:7000"},
-		{"dgram", "udp", "udp://*:7000"},       {"dgram", "udp4", "udp4://*:7000"},  {"dgram", "udp6", "udp6://*:7000"},
-		{"dgram", "udp46", "udp://*:7000"},     {"dgram", "udp6only", "udp6://*:7000"},
+		{"stream", "tcp", "tcp://*:7000"},      {"stream", "tcp4", "tcp4://*:7000"},
+		{"stream", "tcp6", "tcp6://*:7000"},    {"stream", "tcp46", "tcp://*:7000"},
+		{"stream", "tcp64", "tcp://*:7000"},    {"stream", "tcp6only", "tcp6://*:7000"},
+		{"dgram", "udp", "udp://*:7000"},       {"dgram", "udp4", "udp4://*:7000"},
+		{"dgram", "udp6", "udp6://*:7000"},     {"dgram", "udp46", "udp://*:7000"},
+		{"dgram", "udp6only", "udp6://*:7000"},
 	};
 	char line[128];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		(void)snprintf(line, sizeof line, "7000 %s %s wait root /bin/cat cat\n", rows[i].type, rows[i].protocol);
+		(void)snprintf(line, sizeof line, "7000 %s %s wait root /bin/cat cat\n", rows[i].type,
+		               rows[i].protocol);
 		assert_line(line, "port-7000", "listen", rows[i].listen);
 	}
 }
@@ -198,7 +204,8 @@ static void lines_that_differ_in_the_address_alone_share_a_section(void **state)
 static void the_later_of_two_lines_for_one_address_counts(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root /sbin/old old\nftp stream tcp nowait root /sbin/new new\n");
+	struct draft *d = read_text(
+		"ftp stream tcp nowait root /sbin/old old\nftp stream tcp nowait root /sbin/new new\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
 	assert_setting(d, "ftp", "exec", "/sbin/new");
@@ -222,8 +229,10 @@ static void an_address_before_the_service_is_where_it_listens(void **state)
 static void an_address_alone_is_for_the_lines_that_follow(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("10.0.0.1,10.0.0.2:\nftp stream tcp nowait root /bin/x x\n127.0.0.1:telnet stream tcp nowait root /bin/x x\n"
-	                            "smtp stream tcp nowait root /bin/x x\n*: \npop3 stream tcp nowait root /bin/x x\n");
+	struct draft *d = read_text(
+		"10.0.0.1,10.0.0.2:\nftp stream tcp nowait root /bin/x x\n127.0.0.1:telnet stream tcp nowait root "
+		"/bin/x x\n"
+		"smtp stream tcp nowait root /bin/x x\n*: \npop3 stream tcp nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "listen", "tcp://10.0.0.1:ftp tcp://10.0.0.2:ftp");
 	assert_setting(d, "telnet", "listen", "tcp://127.0.0.1:telnet");
@@ -267,8 +276,9 @@ static void max_is_a_rate_and_never_the_end(void **state)
 static void freebsd_limits_children_and_sources(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait/10/60/5 root /bin/x x\nsmtp stream tcp nowait/0/0/3 root /bin/x x\n"
-	                            "pop3 stream tcp nowait/7 root /bin/x x\ntftp dgram udp wait/1 root /bin/x x\n");
+	struct draft *d = read_text(
+		"ftp stream tcp nowait/10/60/5 root /bin/x x\nsmtp stream tcp nowait/0/0/3 root /bin/x x\n"
+		"pop3 stream tcp nowait/7 root /bin/x x\ntftp dgram udp wait/1 root /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "max_conns", "10");
 	assert_setting(d, "ftp", "rate_per_source", "60/m");
@@ -310,8 +320,9 @@ static void wait_hands_the_socket_over(void **state)
 static void a_group_follows_a_dot_or_a_colon(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait nobody.mail /bin/x x\nsmtp stream tcp nowait nobody:news /bin/x x\n"
-	                            "pop3 stream tcp nowait no.such.user /bin/x x\n");
+	struct draft *d = read_text(
+		"ftp stream tcp nowait nobody.mail /bin/x x\nsmtp stream tcp nowait nobody:news /bin/x x\n"
+		"pop3 stream tcp nowait no.such.user /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "user", "nobody");
 	assert_setting(d, "ftp", "group", "mail");
@@ -337,7 +348,8 @@ struct passwd *getpwnam(const char *name)
 static void a_name_with_dots_that_is_a_user_is_one(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait www.data /bin/x x\nsmtp stream tcp nowait www.data.web /bin/x x\n");
+	struct draft *d = read_text(
+		"ftp stream tcp nowait www.data /bin/x x\nsmtp stream tcp nowait www.data.web /bin/x x\n");
 	assert_setting(d, "ftp", "user", "www.data");
 	assert_setting(d, "ftp", "group", NULL);
 	assert_setting(d, "smtp", "user", "www.data");
@@ -348,7 +360,8 @@ static void a_name_with_dots_that_is_a_user_is_one(void **state)
 static void a_login_class_is_dropped_with_a_remark(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root:wheel/daemon /bin/x x\nsmtp stream tcp nowait root/daemon /bin/x x\n");
+	struct draft *d = read_text(
+		"ftp stream tcp nowait root:wheel/daemon /bin/x x\nsmtp stream tcp nowait root/daemon /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "user", "root");
 	assert_setting(d, "ftp", "group", "wheel");
@@ -365,7 +378,8 @@ static void another_name_for_the_program_is_given_to_it(void **state)
 	assert_setting(d, "ftp", "box", "exec --argv0 in.ftpd /usr/sbin/ftpd -l");
 	assert_setting(d, "ftp", "exec", NULL);
 	draft_free(d);
-	assert_line("ftp stream tcp nowait root /usr/sbin/ftpd /usr/sbin/ftpd -l\n", "ftp", "exec", "/usr/sbin/ftpd -l");
+	assert_line("ftp stream tcp nowait root /usr/sbin/ftpd /usr/sbin/ftpd -l\n", "ftp", "exec",
+	            "/usr/sbin/ftpd -l");
 	assert_line("ftp stream tcp nowait root /usr/sbin/ftpd\n", "ftp", "exec", "/usr/sbin/ftpd");
 }
 
@@ -394,7 +408,8 @@ static void internal_services_are_boxes(void **state)
 		assert_line(line, names[i], "stderr", NULL);
 	}
 	assert_line("13 stream tcp nowait root internal\n", "port-13", "box", "daytime");
-	assert_line("7013 stream tcp nowait root internal daytime\n", "port-7013", "box", "daytime"); /* by its argument */
+	assert_line("7013 stream tcp nowait root internal daytime\n", "port-7013", "box",
+	            "daytime"); /* by its argument */
 	assert_wrong("7013 stream tcp nowait root internal cat\n", 1, "no internal service has its name");
 	assert_line("sink stream tcp nowait root internal\n", "sink", "box", "discard"); /* an alias in services(5) */
 	struct draft *d = read_text("daytime dgram udp wait root internal\n");
@@ -432,7 +447,8 @@ static void what_cannot_be_served_is_refused_by_name_and_the_rest_is_served(void
 static void buffers_are_dropped_with_a_remark(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp,sndbuf=64k,rcvbuf=1m nowait root /bin/x x\nsmtp stream tcp/ttcp nowait root /bin/x x\n");
+	struct draft *d = read_text("ftp stream tcp,sndbuf=64k,rcvbuf=1m nowait root /bin/x x\nsmtp stream tcp/ttcp "
+	                            "nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "listen", "tcp://*:ftp");
 	assert_remark(d, "ftp", "not carried over: protocol option sndbuf=64k,rcvbuf=1m");
@@ -444,7 +460,8 @@ static void buffers_are_dropped_with_a_remark(void **state)
 static void netbsd_limits_and_filters_stand_in_the_socket_type(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("http stream,10:httpready tcp nowait root /bin/x x\nftp stream:dataready tcp nowait root /bin/x x\n");
+	struct draft *d = read_text(
+		"http stream,10:httpready tcp nowait root /bin/x x\nftp stream:dataready tcp nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "http", "max_conns", "10");
 	assert_remark(d, "http", "accept filter httpready");
@@ -465,7 +482,8 @@ static void quotes_hold_an_argument_together(void **state)
 static void an_indented_line_continues_the_one_before(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp\n\tnowait root\n  /bin/x x\n\t-a stream\n\nsmtp stream tcp nowait root /bin/y y\n");
+	struct draft *d = read_text(
+		"ftp stream tcp\n\tnowait root\n  /bin/x x\n\t-a stream\n\nsmtp stream tcp nowait root /bin/y y\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 2);
 	assert_setting(d, "ftp", "exec", "/bin/x -a stream");
@@ -477,7 +495,8 @@ static void an_indented_line_continues_the_one_before(void **state)
 static void an_indented_service_is_one_as_in_gnus(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("  ftp stream tcp nowait root /bin/x x\n  smtp stream tcp nowait root /bin/y y\n\t# comment\n");
+	struct draft *d = read_text(
+		"  ftp stream tcp nowait root /bin/x x\n  smtp stream tcp nowait root /bin/y y\n\t# comment\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 2);
 	assert_setting(d, "ftp", "exec", "/bin/x");
@@ -497,7 +516,8 @@ static void a_number_sign_after_the_program_is_an_argument(void **state)
 static void lines_may_end_in_crlf_and_the_last_in_nothing(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("\xef\xbb\xbf# dos\r\nftp stream tcp nowait root /bin/x x -a\r\n\r\nsmtp stream tcp nowait root /bin/y y");
+	struct draft *d = read_text("\xef\xbb\xbf# dos\r\nftp stream tcp nowait root /bin/x x -a\r\n\r\nsmtp stream "
+	                            "tcp nowait root /bin/y y");
 	assert_clean(d);
 	assert_int_equal(d->n, 2);
 	assert_setting(d, "ftp", "exec", "/bin/x -a");
@@ -537,7 +557,8 @@ static void a_line_of_64k_is_read_and_a_longer_one_told(void **state)
 static void what_update_inetd_switched_off_is_mentioned(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("#<off># imap stream tcp nowait root /usr/sbin/imapd imapd\n#:MAIL: Mail\n#pop3 stream tcp nowait root /x x\n");
+	struct draft *d = read_text("#<off># imap stream tcp nowait root /usr/sbin/imapd imapd\n#:MAIL: Mail\n#pop3 "
+	                            "stream tcp nowait root /x x\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 0);
 	assert_int_equal(d->head.n, 1);
@@ -589,13 +610,14 @@ static void mistakes_are_told_with_their_line_and_the_rest_is_read(void **state)
 static void a_service_may_be_written_as_keys_and_values(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("http on\n"
-	                            "\tbind = 127.0.0.1, # where\n"
-	                            "# what\n"
-	                            "\tsocktype = stream, protocol = tcp4, wait = no,\n"
-	                            "\tuser = nobody, group = \"www-data\", service_max = 10, ip_max = 3, accept_max = 7,\n"
-	                            "\texec = /usr/libexec/httpd, args = httpd -i \"a, b;\" 'it\\'s' \"\\x41\\n\",\n"
-	                            "\tsndbuf = 64k, recvbuf = 32k, acceptfilter = httpready, ipsec =;\n");
+	struct draft *d = read_text(
+		"http on\n"
+		"\tbind = 127.0.0.1, # where\n"
+		"# what\n"
+		"\tsocktype = stream, protocol = tcp4, wait = no,\n"
+		"\tuser = nobody, group = \"www-data\", service_max = 10, ip_max = 3, accept_max = 7,\n"
+		"\texec = /usr/libexec/httpd, args = httpd -i \"a, b;\" 'it\\'s' \"\\x41\\n\",\n"
+		"\tsndbuf = 64k, recvbuf = 32k, acceptfilter = httpready, ipsec =;\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
 	assert_setting(d, "http", "listen", "tcp4://127.0.0.1:http");
@@ -615,11 +637,13 @@ static void a_service_may_be_written_as_keys_and_values(void **state)
 static void several_services_may_stand_on_a_line(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("echo on protocol=tcp,user=root;discard on#c\nprotocol=udp, user=root ; time stream tcp nowait root internal\n"
+	struct draft *d = read_text("echo on protocol=tcp,user=root;discard on#c\nprotocol=udp, user=root ; time "
+	                            "stream tcp nowait root internal\n"
 	                            "[::1]:daytime on protocol = tcp, user = root;\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 4);
-	assert_setting(d, "echo", "box", "echo"); /* exec is internal where nothing is said, and the type follows from the protocol */
+	assert_setting(d, "echo", "box",
+	               "echo"); /* exec is internal where nothing is said, and the type follows from the protocol */
 	assert_setting(d, "discard", "listen", "udp://*:discard");
 	assert_setting(d, "time", "box", "time");
 	assert_setting(d, "daytime", "listen", "tcp://[::1]:daytime");
@@ -629,7 +653,8 @@ static void several_services_may_stand_on_a_line(void **state)
 static void a_service_that_is_off_is_kept_disabled(void **state)
 {
 	(void)state;
-	assert_line("ftp off protocol = tcp, wait = yes, user = root, exec = /bin/x, args = x;\n", "ftp", "disable", "yes");
+	assert_line("ftp off protocol = tcp, wait = yes, user = root, exec = /bin/x, args = x;\n", "ftp", "disable",
+	            "yes");
 	assert_line("ftp on protocol = tcp, wait = yes, user = root, exec = /bin/x, args = x;\n", "ftp", "wait", "yes");
 }
 
@@ -648,7 +673,8 @@ static void mistakes_among_keys_are_told(void **state)
 	assert_wrong("ftp on protocol = tcp, wait = no, exec = /bin/x;\n", 1, "its user is missing");
 	assert_wrong("ftp on user = root, wait = no, exec = /bin/x;\n", 1, "socket type is missing");
 	assert_wrong("ftp on protocol = tcp, user = root;\n", 1, "exec is missing");
-	assert_wrong("ftp on protocol = tcp, wait = no, user = root, exec = /bin/x, ip_max = many;\n", 1, "ip_max is a number");
+	assert_wrong("ftp on protocol = tcp, wait = no, user = root, exec = /bin/x, ip_max = many;\n", 1,
+	             "ip_max is a number");
 	assert_wrong("ftp on args = \"a\\q\", protocol = tcp;\n", 1, "an escape");
 	assert_wrong("ftp on args = \"a\\x00\", protocol = tcp;\n", 1, "an escape");
 	assert_wrong("ftp on args = \"a;\n", 1, "not closed");
@@ -674,11 +700,13 @@ static void what_follows_a_mistake_among_keys_is_read(void **state)
 static void included_files_are_read_in_place(void **state)
 {
 	(void)state;
-	static const char a[] = "ftp stream tcp nowait root /bin/x x\n10.0.0.1:\n", b[] = "smtp stream tcp nowait root /bin/x x\n";
+	static const char a[] = "ftp stream tcp nowait root /bin/x x\n10.0.0.1:\n",
+			  b[] = "smtp stream tcp nowait root /bin/x x\n";
 	assert_int_equal(mkdir(path_of("sub"), 0700), 0);
 	write_file("sub/a.conf", a, sizeof a - 1);
 	write_file("sub/b.conf", b, sizeof b - 1);
-	struct draft *d = read_text("127.0.0.1:\n.include \"sub/*.conf\" and more\n.include none/*\npop3 stream tcp nowait root /bin/x x\n");
+	struct draft *d = read_text("127.0.0.1:\n.include \"sub/*.conf\" and more\n.include none/*\npop3 stream tcp "
+	                            "nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 3);
 	assert_setting(d, "ftp", "listen", "tcp://127.0.0.1:ftp");
@@ -741,7 +769,8 @@ static void names_that_hark_conf_keeps_for_itself_are_not_taken(void **state)
 {
 	(void)state;
 	assert_line("/run/harkd stream unix nowait root /bin/x x\n", "harkd-service", "listen", "unix:/run/harkd");
-	assert_line("/run/defaults stream unix nowait root /bin/x x\n", "defaults-service", "listen", "unix:/run/defaults");
+	assert_line("/run/defaults stream unix nowait root /bin/x x\n", "defaults-service", "listen",
+	            "unix:/run/defaults");
 	assert_line("@x stream unix nowait root /bin/x x\n", "x", "listen", "unix:@x");
 }
 
@@ -756,15 +785,16 @@ static void assert_loads(const struct config *c)
 static void what_is_printed_is_loaded_as_the_draft_itself_is(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait.40 root:daemon /bin/cat cat 'a  b' \"it's\" ';x' '#y' 'end\\' '\"' $HOME\n"
-	                            "7000 stream tcp6 nowait/10/60/5 nobody /bin/cat cat\n"
-	                            "7001 dgram udp wait nobody /bin/cat\n"
-	                            "127.0.0.1,[::1]:7002 stream tcp nowait root /bin/cat cat\n"
-	                            "/run/hark-test-inetd/a,b stream unix nowait root /bin/cat cat\n"
-	                            ":root:daemon:0660:/run/hark-test-inetd/c dgram unix wait root /bin/cat cat\n"
-	                            "daytime stream tcp nowait root internal\ndaytime dgram udp wait root internal\n"
-	                            "echo off protocol = tcp4, user = root;\n"
-	                            "7003 on protocol = tcp, wait = no, user = root, exec = /bin/cat, args = cat \"a\\n\\tb\\\\\";\n");
+	struct draft *d = read_text(
+		"ftp stream tcp nowait.40 root:daemon /bin/cat cat 'a  b' \"it's\" ';x' '#y' 'end\\' '\"' $HOME\n"
+		"7000 stream tcp6 nowait/10/60/5 nobody /bin/cat cat\n"
+		"7001 dgram udp wait nobody /bin/cat\n"
+		"127.0.0.1,[::1]:7002 stream tcp nowait root /bin/cat cat\n"
+		"/run/hark-test-inetd/a,b stream unix nowait root /bin/cat cat\n"
+		":root:daemon:0660:/run/hark-test-inetd/c dgram unix wait root /bin/cat cat\n"
+		"daytime stream tcp nowait root internal\ndaytime dgram udp wait root internal\n"
+		"echo off protocol = tcp4, user = root;\n"
+		"7003 on protocol = tcp, wait = no, user = root, exec = /bin/cat, args = cat \"a\\n\\tb\\\\\";\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 9);
 	struct config *from_draft, *from_file;

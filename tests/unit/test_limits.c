@@ -1,7 +1,8 @@
-/* test_limits.c — the limits of a service and of each source, over a clock that the test sets, with sources that it makes up, and with
- * workers that are killed at any moment.
+/* test_limits.c — the limits of a service and of each source, over a clock that the test sets, with sources that it
+ * makes up, and with workers that are killed at any moment.
  *
- * limiter.c is compiled in here, so that addresses can be made up: a connection of these tests is an endpoint and no more. */
+ * limiter.c is compiled in here, so that addresses can be made up: a connection of these tests is an endpoint and no
+ * more. */
 #include "net_support.h"
 
 #include <pthread.h>
@@ -54,7 +55,10 @@ static struct bench bench_of(const struct config_service *s)
 	memset(counters, 0, sizeof *counters);
 	assert_int_equal(limits_new(s, counters, &b.limits), 0);
 	for (int i = 0; i < 8; i++)
-		b.w[i] = (struct limits_worker){.limits = b.limits, .counters = counters, .slot = i, .now = &counters->slots[i].now};
+		b.w[i] = (struct limits_worker){.limits = b.limits,
+		                                .counters = counters,
+		                                .slot = i,
+		                                .now = &counters->slots[i].now};
 	return b;
 }
 
@@ -177,14 +181,10 @@ static void rates_are_exact_over_time(void **state)
 		int64_t span;
 		int wanted;
 	} rows[] = {
-		{{50, HARK_S, 50}, 100 * HARK_S, 5050},
-		{{50, HARK_S, 0}, 100 * HARK_S, 5050},
-		{{256, 60 * HARK_S, 10}, 600 * HARK_S, 2570},
-		{{1000, 3600 * HARK_S, 1}, 36000 * HARK_S, 10001},
-		{{3, HARK_S, 1}, 1000 * HARK_S, 3001},
-		{{0.5, HARK_S, 0}, 1000 * HARK_S, 501},
-		{{500, HARK_S, 1}, 100 * HARK_S, 50001},
-		{{20000, HARK_S, 1000}, 10 * HARK_S, 201000},
+		{{50, HARK_S, 50}, 100 * HARK_S, 5050},       {{50, HARK_S, 0}, 100 * HARK_S, 5050},
+		{{256, 60 * HARK_S, 10}, 600 * HARK_S, 2570}, {{1000, 3600 * HARK_S, 1}, 36000 * HARK_S, 10001},
+		{{3, HARK_S, 1}, 1000 * HARK_S, 3001},        {{0.5, HARK_S, 0}, 1000 * HARK_S, 501},
+		{{500, HARK_S, 1}, 100 * HARK_S, 50001},      {{20000, HARK_S, 1000}, 10 * HARK_S, 201000},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
@@ -211,8 +211,8 @@ static void tokens_are_not_promised_twice_to_workers_that_ask_at_once(void **sta
 static void pauses_and_refusals_cost_no_token(void **state)
 {
 	(void)state;
-	struct bench b = bench_of(&(struct config_service){
-		.rate = {10, HARK_S, 10}, .rate_per_source = {1, HARK_S, 1}});
+	struct bench b = bench_of(
+		&(struct config_service){.rate = {10, HARK_S, 10}, .rate_per_source = {1, HARK_S, 1}});
 	assert_true(admit_from(&b.w[0], from4(7)) > 0); /* 9 left, and none for this source */
 	for (int i = 0; i < 100; i++) {
 		assert_int_equal(limits_pace(&b.w[0]), 0);
@@ -295,7 +295,8 @@ static void a_flood_takes_no_rate_from_another_source(void **state)
 {
 	int flooder = 0, other = 0;
 	(void)state;
-	struct bench b = bench_of(&(struct config_service){.rate = {100, HARK_S, 100}, .rate_per_source = {20, HARK_S, 20}});
+	struct bench b = bench_of(
+		&(struct config_service){.rate = {100, HARK_S, 100}, .rate_per_source = {20, HARK_S, 20}});
 	for (int ms = 0; ms < 10000; ms++, clock_ns += HARK_MS) {
 		for (int i = 0; i < 5; i++) /* 5,000 a second against 10 */
 			if (limits_pace(&b.w[0]) == 0 && admit_from(&b.w[0], from4(66)) > 0)
@@ -314,7 +315,8 @@ static void a_flood_takes_no_rate_from_another_source(void **state)
 static void addresses_of_one_prefix_are_one_source(void **state)
 {
 	(void)state;
-	struct bench b = bench_of(&(struct config_service){.max_per_source = 1, .source_v4_bits = 24, .source_v6_bits = 64});
+	struct bench b = bench_of(
+		&(struct config_service){.max_per_source = 1, .source_v4_bits = 24, .source_v6_bits = 64});
 	assert_true(admit_from(&b.w[0], from4(0x0a000001)) > 0);
 	assert_int_equal(admit_from(&b.w[0], from4(0x0a0000fe)), -EACCES);
 	assert_true(admit_from(&b.w[0], from4(0x0a000101)) > 0);
@@ -398,8 +400,8 @@ static void a_hundred_thousand_sources_push_no_connected_one_out(void **state)
 {
 	uint64_t seed = 88172645463325252;
 	(void)state;
-	struct bench b = bench_of(&(struct config_service){
-		.max_per_source = 2, .rate_per_source = {1, HARK_S, 5}, .source_v6_bits = 128});
+	struct bench b = bench_of(&(
+		struct config_service){.max_per_source = 2, .rate_per_source = {1, HARK_S, 5}, .source_v6_bits = 128});
 	int first = admit_from(&b.w[0], from4(1)), second = admit_from(&b.w[1], from4(1));
 	assert_true(first > 0 && second == first);
 	size_t bytes = b.limits->bytes;
@@ -558,8 +560,10 @@ static void usable(struct bench *b, unsigned living)
 	assert_int_equal(sum, living);
 }
 
-static const struct config_service all_limits = {
-	.max_conns = 100, .max_per_source = 20, .rate_per_source = {1000, HARK_S, 1000}, .rate = {100000, HARK_S, 100000}};
+static const struct config_service all_limits = {.max_conns = 100,
+                                                 .max_per_source = 20,
+                                                 .rate_per_source = {1000, HARK_S, 1000},
+                                                 .rate = {100000, HARK_S, 100000}};
 
 static void a_worker_killed_in_the_middle_of_any_change_leaves_all_in_order(void **state)
 {
@@ -614,7 +618,9 @@ static void workers_killed_at_random_moments_leave_the_others_counts_right(void 
 			}
 		}
 		for (int i = 0; i < 4; i++) {
-			struct timespec t = {.tv_nsec = (long)(random64(&x) % 3000000)}; /* the moment is the point: no condition to wait for */
+			struct timespec t = {
+				.tv_nsec = (long)(random64(&x) %
+			                          3000000)}; /* the moment is the point: no condition to wait for */
 			(void)nanosleep(&t, NULL);
 			assert_int_equal(kill(pids[i], SIGKILL), 0);
 			assert_int_equal(end_of(pids[i]), SIGKILL);
@@ -679,7 +685,8 @@ static void workers_at_once_never_exceed_and_lose_nothing(void **state)
 	pthread_t threads[8];
 	struct hark_endpoint e = from4(1);
 	(void)state;
-	crowd = bench_of(&(struct config_service){.max_conns = 3, .max_per_source = 3}); /* a refusal would give its place back early */
+	crowd = bench_of(&(struct config_service){.max_conns = 3,
+	                                          .max_per_source = 3}); /* a refusal would give its place back early */
 	made_up = &e;
 	for (int i = 0; i < 8; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, crowd_worker, &crowd.w[i]), 0);

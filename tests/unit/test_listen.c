@@ -5,8 +5,8 @@
 #include <poll.h>
 #include <signal.h>
 
-#include "faults.h"
 #include "conn/listen.h"
+#include "faults.h"
 
 /* ---- support ---- */
 
@@ -202,15 +202,18 @@ static void an_address_in_use_is_explained(void **state)
 	struct hark_listener *l = must_open("tcp://127.0.0.1:0", (struct hark_listen_opts){0}), *second;
 	char address[64], wanted[256];
 	(void)snprintf(address, sizeof address, "tcp://127.0.0.1:%d", port_bound(l));
-	(void)snprintf(wanted, sizeof wanted, "listen %s: Address already in use (another process listens there: ss -ltnp 'sport = :%d' "
-	               "tells which)", address, port_bound(l));
+	(void)snprintf(wanted, sizeof wanted,
+	               "listen %s: Address already in use (another process listens there: ss -ltnp 'sport = :%d' "
+	               "tells which)",
+	               address, port_bound(l));
 	assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &second), -EADDRINUSE);
 	assert_string_equal(why.text, wanted);
 	assert_null(second);
 	hark_listener_close(l);
 	l = must_open("udp://127.0.0.1:0", (struct hark_listen_opts){0});
 	(void)snprintf(address, sizeof address, "udp://127.0.0.1:%d", port_bound(l));
-	assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &second), -EADDRINUSE); /* nobody takes our datagrams */
+	assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &second),
+	                 -EADDRINUSE); /* nobody takes our datagrams */
 	assert_non_null(strstr(why.text, "ss -lunp 'sport = :"));
 	hark_listener_close(l);
 }
@@ -249,9 +252,11 @@ static void reuseport_lets_two_listen(void **state)
 static void tcp_options_reach_the_socket(void **state)
 {
 	(void)state;
-	struct hark_listener *l = must_open("tcp://127.0.0.1:0", (struct hark_listen_opts){.defer_accept_s = 5, .fast_open_queue = 16,
-	                                                                                  .send_buffer_bytes = 8192,
-	                                                                                  .receive_buffer_bytes = 16384});
+	struct hark_listener *l = must_open("tcp://127.0.0.1:0",
+	                                    (struct hark_listen_opts){.defer_accept_s = 5,
+	                                                              .fast_open_queue = 16,
+	                                                              .send_buffer_bytes = 8192,
+	                                                              .receive_buffer_bytes = 16384});
 	assert_true(option(l, IPPROTO_TCP, TCP_DEFER_ACCEPT) >= 5);
 	assert_int_equal(option(l, IPPROTO_TCP, TCP_FASTOPEN), 16);
 	assert_int_equal(option(l, SOL_SOCKET, SO_SNDBUF), 2 * 8192);
@@ -283,7 +288,9 @@ static void a_reserved_port_as_nobody(void)
 	if (geteuid() == 0 && setuid(65534) < 0)
 		skip_child("the user cannot be changed");
 	CHECK_INT(open_at("tcp://*:13", (struct hark_listen_opts){0}, &l), -EACCES);
-	CHECK_INT(strcmp(why.text, "listen tcp://*:13: Permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"), 0);
+	CHECK_INT(strcmp(why.text,
+	                 "listen tcp://*:13: Permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)"),
+	          0);
 }
 
 static void a_port_that_this_machine_reserves_as_nobody(void)
@@ -297,7 +304,9 @@ static void a_port_that_this_machine_reserves_as_nobody(void)
 	if (geteuid() == 0 && setuid(65534) < 0)
 		skip_child("the user cannot be changed");
 	CHECK_INT(open_at("tcp://*:4000", (struct hark_listen_opts){0}, &l), -EACCES);
-	CHECK_INT(strcmp(why.text, "listen tcp://*:4000: Permission denied (ports below 5000 need root or CAP_NET_BIND_SERVICE)"), 0);
+	CHECK_INT(strcmp(why.text,
+	                 "listen tcp://*:4000: Permission denied (ports below 5000 need root or CAP_NET_BIND_SERVICE)"),
+	          0);
 }
 
 static void a_reserved_port_without_the_right_to_it_is_explained(void **state)
@@ -312,9 +321,13 @@ static void other_failures_say_what_and_where(void **state)
 	(void)state;
 	struct hark_listener *l;
 	assert_int_equal(open_at("tcp://192.0.2.77:0", (struct hark_listen_opts){0}, &l), -EADDRNOTAVAIL);
-	assert_string_equal(why.text, "listen tcp://192.0.2.77:0: Cannot assign requested address (no interface here has this address)");
+	assert_string_equal(
+		why.text,
+		"listen tcp://192.0.2.77:0: Cannot assign requested address (no interface here has this address)");
 	assert_int_equal(open_at("tcp://[fe80::1%nosuchif]:0", (struct hark_listen_opts){0}, &l), -EINVAL);
-	assert_string_equal(why.text, "listen tcp://[fe80::1%nosuchif]:0: Invalid argument (no interface here has the scope's name)");
+	assert_string_equal(
+		why.text,
+		"listen tcp://[fe80::1%nosuchif]:0: Invalid argument (no interface here has the scope's name)");
 	assert_int_equal(open_at("tcp://x:70000", (struct hark_listen_opts){0}, &l), -EINVAL);
 	assert_string_equal(why.text, "port 70000 is above 65535 in \"tcp://x:70000\"");
 	assert_int_equal(open_at("tcp://*:no-such-service", (struct hark_listen_opts){0}, &l), -HARK_ENOSERVICE);
@@ -451,8 +464,8 @@ static void an_unknown_owner_is_told_before_anything_is_made(void **state)
 	(void)state;
 	struct hark_listener *l;
 	static const char *const owners[] = {"no-such-user", ":no-such-group", "0:no-such-group", "99999999999999"};
-	static const char *const told[] = {"no user \"no-such-user\")", "no group \"no-such-group\")", "no group \"no-such-group\")",
-	                                   "no user \"99999999999999\")"};
+	static const char *const told[] = {"no user \"no-such-user\")", "no group \"no-such-group\")",
+	                                   "no group \"no-such-group\")", "no user \"99999999999999\")"};
 	for (size_t i = 0; i < sizeof owners / sizeof *owners; i++) {
 		assert_int_equal(open_at(address, (struct hark_listen_opts){.unix_owner = owners[i]}, &l), -EINVAL);
 		assert_non_null(strstr(why.text, told[i]));
@@ -486,7 +499,8 @@ static void a_live_path_is_refused(void **state)
 		int fd = leave_path(types[i / 2], i < 2);
 		assert_int_equal(lstat(path, &before), 0);
 		assert_int_equal(open_at(i % 2 == 0 ? address : gram, (struct hark_listen_opts){0}, &l), -EADDRINUSE);
-		assert_non_null(strstr(why.text, "Address already in use (a live server has this path: ss -xlp tells which)"));
+		assert_non_null(
+			strstr(why.text, "Address already in use (a live server has this path: ss -xlp tells which)"));
 		assert_int_equal(lstat(path, &after), 0);
 		assert_int_equal(before.st_ino, after.st_ino);
 		(void)close(fd);
@@ -604,7 +618,8 @@ static void what_is_not_a_socket_is_never_removed(void **state)
 		else
 			assert_int_equal(symlink("/nonexistent", path), 0);
 		assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &l), -EADDRINUSE);
-		assert_non_null(strstr(why.text, "Address already in use (the path exists and is not a socket: it is not removed)"));
+		assert_non_null(strstr(
+			why.text, "Address already in use (the path exists and is not a socket: it is not removed)"));
 		assert_int_equal(lstat(path, &st), 0);
 		assert_false(S_ISSOCK(st.st_mode));
 		(void)unlink(path);
@@ -736,7 +751,8 @@ static void adopt_by_name(void)
 	CHECK(udp >= 0);
 	struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	CHECK(bind(udp, (struct sockaddr *)&any, sizeof any) == 0);
-	int a = fcntl(plain_listener("127.0.0.1", 8, &at), F_DUPFD, 20), b = fcntl(plain_listener("127.0.0.1", 8, &at), F_DUPFD, 20);
+	int a = fcntl(plain_listener("127.0.0.1", 8, &at), F_DUPFD, 20),
+	    b = fcntl(plain_listener("127.0.0.1", 8, &at), F_DUPFD, 20);
 	udp = fcntl(udp, F_DUPFD, 20);
 	put_at(a, 3);
 	put_at(b, 4);
@@ -755,7 +771,8 @@ static void adopt_by_name(void)
 	CHECK_INT(open_at("fd:web", (struct hark_listen_opts){0}, &l), 0); /* the next one of that name */
 	CHECK_INT(hark_listener_fd(l), 4);
 	CHECK_INT(open_at("fd:web", (struct hark_listen_opts){0}, &l), -EBADF);
-	CHECK_HAS(why.text, "listen fd:web: Bad file descriptor (LISTEN_FDNAMES has no such name left for this process)");
+	CHECK_HAS(why.text,
+	          "listen fd:web: Bad file descriptor (LISTEN_FDNAMES has no such name left for this process)");
 }
 
 static void sockets_handed_over_are_adopted_by_name(void **state)
@@ -844,8 +861,8 @@ FAULT(int, chown, (const char *a, uid_t b, gid_t c), (a, b, c))
 FAULT_NULL(calloc, (size_t a, size_t b), (a, b))
 
 static const struct fault faults[] = {
-	FAULT_ROW(socket), FAULT_ROW(setsockopt), FAULT_ROW(getsockopt), FAULT_ROW(bind), FAULT_ROW(listen),
-	FAULT_ROW(getsockname), FAULT_ROW(lstat), FAULT_ROW(chmod), FAULT_ROW(chown), FAULT_ROW(calloc),
+	FAULT_ROW(socket),      FAULT_ROW(setsockopt), FAULT_ROW(getsockopt), FAULT_ROW(bind),  FAULT_ROW(listen),
+	FAULT_ROW(getsockname), FAULT_ROW(lstat),      FAULT_ROW(chmod),      FAULT_ROW(chown), FAULT_ROW(calloc),
 };
 
 static void a_failing_system_call_leaks_nothing(void **state)
@@ -861,7 +878,8 @@ static void a_failing_system_call_leaks_nothing(void **state)
 			struct hark_listener *l;
 			fault->install();
 			fault_countdown = nth;
-			int rc = open_at(addresses[i % 3], (struct hark_listen_opts){.unix_mode = 0600, .unix_owner = owner}, &l);
+			int rc = open_at(addresses[i % 3],
+			                 (struct hark_listen_opts){.unix_mode = 0600, .unix_owner = owner}, &l);
 			bool used = fault_countdown == 0;
 			fault_countdown = 0;
 			fault->remove();
@@ -923,15 +941,22 @@ int main(void)
 		cmocka_unit_test(the_backlog_is_asked_for_or_listenq_or_somaxconn),
 		cmocka_unit_test_setup_teardown(a_unix_path_is_made_and_removed, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(mode_and_owner_are_set, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(an_unknown_owner_is_told_before_anything_is_made, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(an_unknown_owner_is_told_before_anything_is_made, make_directory,
+	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(a_path_left_by_the_dead_is_replaced, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_live_path_is_refused, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(a_live_path_with_a_full_backlog_is_refused, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(a_server_that_is_just_starting_is_not_taken_for_dead, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(two_starters_at_one_stale_path_do_not_both_get_it, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(what_is_not_a_socket_is_never_removed, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(a_path_that_is_anothers_by_now_is_left_to_it, make_directory, remove_directory),
-		cmocka_unit_test_setup_teardown(a_child_does_not_remove_its_parents_path, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(a_live_path_with_a_full_backlog_is_refused, make_directory,
+	                                        remove_directory),
+		cmocka_unit_test_setup_teardown(a_server_that_is_just_starting_is_not_taken_for_dead, make_directory,
+	                                        remove_directory),
+		cmocka_unit_test_setup_teardown(two_starters_at_one_stale_path_do_not_both_get_it, make_directory,
+	                                        remove_directory),
+		cmocka_unit_test_setup_teardown(what_is_not_a_socket_is_never_removed, make_directory,
+	                                        remove_directory),
+		cmocka_unit_test_setup_teardown(a_path_that_is_anothers_by_now_is_left_to_it, make_directory,
+	                                        remove_directory),
+		cmocka_unit_test_setup_teardown(a_child_does_not_remove_its_parents_path, make_directory,
+	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(an_abstract_name_leaves_no_path, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_missing_directory_is_told, make_directory, remove_directory),
 		cmocka_unit_test(a_socket_handed_over_is_adopted_by_its_address),

@@ -1,7 +1,7 @@
 /* test_log.c — harkd's log: what each destination gets, byte by byte, and that nothing makes it wait.
  *
- * Standard error, /dev/log and the journal are played by descriptors of the test's own. While a test has standard error in its hands
- * nothing is asserted: what fails would be told to nobody. */
+ * Standard error, /dev/log and the journal are played by descriptors of the test's own. While a test has standard error
+ * in its hands nothing is asserted: what fails would be told to nobody. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,8 +36,15 @@ static int saved_stderr;
 static struct log_connection connection(void)
 {
 	return (struct log_connection){
-		.service = "daytime", .box = "daytime", .peer = "tcp://127.0.0.1:4711", .local = "tcp://127.0.0.1:13", .pid = 72,
-		.opened_realtime_ns = INT64_C(1795273200123456789), .duration_ns = 1203000, .bytes_in = 0, .bytes_out = 26,
+		.service = "daytime",
+		.box = "daytime",
+		.peer = "tcp://127.0.0.1:4711",
+		.local = "tcp://127.0.0.1:13",
+		.pid = 72,
+		.opened_realtime_ns = INT64_C(1795273200123456789),
+		.duration_ns = 1203000,
+		.bytes_in = 0,
+		.bytes_out = 26,
 	};
 }
 
@@ -92,7 +99,8 @@ static size_t drain(int fd, char *buf, size_t cap)
 static char text[1 << 20];
 
 /* What one connection, or where it is NULL one event, makes on standard error. */
-static const char *told(enum config_log_format format, const struct log_connection *c, const char *service, const char *words)
+static const char *told(enum config_log_format format, const struct log_connection *c, const char *service,
+                        const char *words)
 {
 	int p[2];
 
@@ -132,9 +140,10 @@ static void a_connection_is_a_line_whose_fields_have_their_places(void **state)
 {
 	(void)state;
 	struct log_connection c = connection();
-	assert_string_equal(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
-	                    "2026-11-21T15:00:00.123Z daytime tcp://127.0.0.1:4711 -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms "
-	                    "in 0 out 26 done\n");
+	assert_string_equal(
+		told(CONFIG_LOG_TEXT, &c, NULL, NULL),
+		"2026-11-21T15:00:00.123Z daytime tcp://127.0.0.1:4711 -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms "
+		"in 0 out 26 done\n");
 	c.peer = c.local = "";
 	c.bytes_in = c.bytes_out = -1;
 	assert_string_equal(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
@@ -149,10 +158,12 @@ static void the_line_ends_with_how_it_ended(void **state)
 		const char *refused, *words, *json;
 	} rows[] = {
 		{0, 0, NULL, " done\n", "\"refused\":null,\"error\":null,\"status\":0}"},
-		{ECONNRESET, 0, NULL, " Connection reset by peer\n", "\"error\":\"Connection reset by peer\",\"status\":0}"},
+		{ECONNRESET, 0, NULL, " Connection reset by peer\n",
+	         "\"error\":\"Connection reset by peer\",\"status\":0}"},
 		{0, 3 << 8, NULL, " exit status 3\n", "\"error\":null,\"status\":3}"},
 		{0, SIGKILL, NULL, " killed by signal 9 (Killed)\n", "\"error\":null,\"signal\":9}"},
-		{ETIMEDOUT, SIGTERM, NULL, " Connection timed out, killed by signal 15 (Terminated)\n", "\"signal\":15}"},
+		{ETIMEDOUT, SIGTERM, NULL, " Connection timed out, killed by signal 15 (Terminated)\n",
+	         "\"signal\":15}"},
 		{0, 0, "max_per_source", " refused: max_per_source\n", "\"refused\":\"max_per_source\",\"error\":null"},
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -171,9 +182,10 @@ static void hostile_values_stay_in_their_field(void **state)
 	struct log_connection c = connection();
 	c.peer = HOSTILE;
 	c.box = "/opt/my prog";
-	assert_string_equal(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
-	                    "2026-11-21T15:00:00.123Z daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> "
-	                    "tcp://127.0.0.1:13 /opt/my\\x20prog pid 72 1.203 ms in 0 out 26 done\n");
+	assert_string_equal(
+		told(CONFIG_LOG_TEXT, &c, NULL, NULL),
+		"2026-11-21T15:00:00.123Z daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> "
+		"tcp://127.0.0.1:13 /opt/my\\x20prog pid 72 1.203 ms in 0 out 26 done\n");
 	assert_string_equal(told(CONFIG_LOG_TEXT, NULL, "x", "a b\nharkd: forged\r\x1b\xff"),
 	                    "harkd: x: a b\\x0aharkd: forged\\x0d\\x1b\\xff\n");
 }
@@ -249,7 +261,8 @@ static void a_line_is_bounded_whatever_is_in_it(void **state)
 
 /* ---- never waiting --------------------------------------------------------------------------- */
 
-/* Logs into standard error = fd until lines are lost, and on; returns how many were lost. A log that waits is ended by alarm(2). */
+/* Logs into standard error = fd until lines are lost, and on; returns how many were lost. A log that waits is ended by
+ * alarm(2). */
 static uint64_t overfill(int fd, int lines)
 {
 	_Atomic uint64_t dropped = 0;
@@ -278,7 +291,8 @@ static void check_lost_is_told(int write_to, int read_from, uint64_t lost)
 	log_event(LOG_LEVEL_NOTICE, NULL, "again");
 	give_back();
 	(void)drain(read_from, text, sizeof text);
-	(void)snprintf(wanted, sizeof wanted, "harkd: %" PRIu64 " lines were lost\nharkd: there is room\nharkd: again\n", lost);
+	(void)snprintf(wanted, sizeof wanted,
+	               "harkd: %" PRIu64 " lines were lost\nharkd: there is room\nharkd: again\n", lost);
 	assert_string_equal(text, wanted);
 }
 
@@ -337,10 +351,12 @@ static void a_stopped_terminal_loses_lines_and_says_so(void **state)
 	log_event(LOG_LEVEL_NOTICE, NULL, "there is room");
 	give_back();
 	char wanted[80];
-	(void)snprintf(wanted, sizeof wanted, "harkd: %" PRIu64 " line%s lost\nharkd: there is room\n", lost, lost == 1 ? " was" : "s were");
+	(void)snprintf(wanted, sizeof wanted, "harkd: %" PRIu64 " line%s lost\nharkd: there is room\n", lost,
+	               lost == 1 ? " was" : "s were");
 	/* A terminal hands on in the background. */
 	size_t len = 0;
-	while (strstr(text, "there is room\n") == NULL && poll(&(struct pollfd){.fd = master, .events = POLLIN}, 1, 10000) == 1) {
+	while (strstr(text, "there is room\n") == NULL &&
+	       poll(&(struct pollfd){.fd = master, .events = POLLIN}, 1, 10000) == 1) {
 		ssize_t n = read(master, text + len, sizeof text - 1 - len);
 		assert_true(n > 0);
 		text[len += (size_t)n] = '\0';
@@ -405,7 +421,8 @@ static void a_file_is_appended_to_and_made_anew_after_it_was_moved(void **state)
 	log_event(LOG_LEVEL_NOTICE, "a", "three");
 	(void)contents(old);
 	/* In a file an event has its time as well: 24 bytes and a blank. */
-	assert_true(strlen(text) == 2 * strlen("2026-11-21T15:00:00.123Z harkd: a: one\n") && strstr(text, "Z harkd: a: two\n") != NULL);
+	assert_true(strlen(text) == 2 * strlen("2026-11-21T15:00:00.123Z harkd: a: one\n") &&
+	            strstr(text, "Z harkd: a: two\n") != NULL);
 	assert_string_equal(contents(path) + 24, " harkd: a: three\n");
 	open_log("stderr", CONFIG_LOG_TEXT);
 	assert_int_equal(fcntl(fd, F_GETFD), -1); /* closed */
@@ -568,8 +585,9 @@ static const char *syslog_rest(const char *line, int pri)
 	int got, pid, at = 0, year, month, day, hour, minute, second, us;
 	char host[256];
 
-	if (sscanf(line, "<%d>1 %4d-%2d-%2dT%2d:%2d:%2d.%6dZ %255s harkd %d %n", &got, &year, &month, &day, &hour, &minute, &second,
-	           &us, host, &pid, &at) != 10 || at == 0)
+	if (sscanf(line, "<%d>1 %4d-%2d-%2dT%2d:%2d:%2d.%6dZ %255s harkd %d %n", &got, &year, &month, &day, &hour,
+	           &minute, &second, &us, host, &pid, &at) != 10 ||
+	    at == 0)
 		fail_msg("no header: %s", line);
 	assert_int_equal(got, pri);
 	assert_int_equal(pid, getpid());
@@ -591,11 +609,13 @@ static void syslog_gets_rfc_5424(void **state)
 	l.bytes_in = -1;
 	l.status = SIGSEGV;
 	log_connection(&l, NULL);
-	assert_string_equal(syslog_rest(next(fd), 19 * 8 + 6),
-	                    "connection [hark@32473 service=\"daytime\" box=\"daytime\" peer=\"unix:/a \\\"b\\\"\\]\\\\\\\\x0a\\\\xff\""
-	                    " local=\"tcp://127.0.0.1:13\" pid=\"72\" seconds=\"0.001203\" bytes_out=\"26\" signal=\"11\"] "
-	                    "daytime unix:/a\\x20\"b\"]\\x5c\\x0a\\xff -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms in - out 26 "
-	                    "killed by signal 11 (Segmentation fault)");
+	assert_string_equal(
+		syslog_rest(next(fd), 19 * 8 + 6),
+		"connection [hark@32473 service=\"daytime\" box=\"daytime\" peer=\"unix:/a "
+		"\\\"b\\\"\\]\\\\\\\\x0a\\\\xff\""
+		" local=\"tcp://127.0.0.1:13\" pid=\"72\" seconds=\"0.001203\" bytes_out=\"26\" signal=\"11\"] "
+		"daytime unix:/a\\x20\"b\"]\\x5c\\x0a\\xff -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms in - out 26 "
+		"killed by signal 11 (Segmentation fault)");
 	c.log_format = CONFIG_LOG_JSON;
 	assert_int_equal(log_open(&c, NULL), 0);
 	log_connection(&l, NULL);
@@ -663,13 +683,16 @@ static void the_journal_gets_a_field_a_line(void **state)
 	l.refused = "max_per_source";
 	l.error = EACCES;
 	log_connection(&l, NULL);
-	assert_string_equal(next(fd),
-	                    "PRIORITY=6\nSYSLOG_IDENTIFIER=harkd\nSYSLOG_FACILITY=3\nHARK_SERVICE=daytime\nHARK_BOX=daytime\n"
-	                    "HARK_PEER=unix:/tmp/a b\\x0a\"]\\\\x1b[2J\\xff\\xc3\\xbc=\nHARK_LOCAL=tcp://127.0.0.1:13\nHARK_PID=72\n"
-	                    "HARK_SECONDS=0.001203\nHARK_BYTES_IN=0\nHARK_BYTES_OUT=26\nHARK_REFUSED=max_per_source\n"
-	                    "HARK_ERROR=Permission denied\nHARK_STATUS=0\n"
-	                    "MESSAGE=daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> tcp://127.0.0.1:13 daytime pid 72 "
-	                    "1.203 ms in 0 out 26 refused: max_per_source\n");
+	assert_string_equal(
+		next(fd),
+		"PRIORITY=6\nSYSLOG_IDENTIFIER=harkd\nSYSLOG_FACILITY=3\nHARK_SERVICE=daytime\nHARK_BOX=daytime\n"
+		"HARK_PEER=unix:/tmp/a "
+		"b\\x0a\"]\\\\x1b[2J\\xff\\xc3\\xbc=\nHARK_LOCAL=tcp://127.0.0.1:13\nHARK_PID=72\n"
+		"HARK_SECONDS=0.001203\nHARK_BYTES_IN=0\nHARK_BYTES_OUT=26\nHARK_REFUSED=max_per_source\n"
+		"HARK_ERROR=Permission denied\nHARK_STATUS=0\n"
+		"MESSAGE=daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> tcp://127.0.0.1:13 daytime "
+		"pid 72 "
+		"1.203 ms in 0 out 26 refused: max_per_source\n");
 	open_log("journal", CONFIG_LOG_JSON);
 	log_connection(&l, NULL);
 	json_decref(parse(strstr(next(fd), "\nMESSAGE=") + strlen("\nMESSAGE=")));

@@ -8,9 +8,9 @@
 #include <netdb.h>
 
 #include "address/endpoint.h"
-#include "on_loop.h"
-#include "conn/resolve.h"
 #include "base/sys.h"
+#include "conn/resolve.h"
+#include "on_loop.h"
 
 static int failing_calloc_uses;
 
@@ -165,7 +165,8 @@ static void ask_the_files(void)
 	char all[8 * HARK_ADDRESS_MAX];
 	enter_own_network();
 	replace_file("/etc/nsswitch.conf", "hosts: files\nservices: files\n");
-	replace_file("/etc/hosts", "127.0.0.1 localhost\n127.0.0.7 four both twice\n127.0.0.7 twice\nfd00::7 both six\n");
+	replace_file("/etc/hosts",
+	             "127.0.0.1 localhost\n127.0.0.7 four both twice\n127.0.0.7 twice\nfd00::7 both six\n");
 	for (int i = 0; i < 2; i++) { /* by the caller itself, and by a helper under a deadline */
 		int64_t deadline = i == 0 ? HARK_FOREVER : hark_after(20 * HARK_S);
 		CHECK_INT(look_up("tcp://four:80", all, 8, deadline), 1);
@@ -181,7 +182,10 @@ static void ask_the_files(void)
 		CHECK_INT(look_up("tcp://both:80", all, 1, deadline), 1);
 		CHECK_INT(look_up("tcp6://four:80", all, 8, deadline), -HARK_ENOHOST);
 		CHECK_INT(look_up("tcp://nobody:80", all, 8, deadline), -HARK_ENOHOST);
-		CHECK_INT(look_up("tcp://b\xc3\xbc" "cher:80", all, 8, deadline), -HARK_ENOHOST);
+		CHECK_INT(look_up("tcp://b\xc3\xbc"
+		                  "cher:80",
+		                  all, 8, deadline),
+		          -HARK_ENOHOST);
 	}
 }
 
@@ -194,7 +198,8 @@ static void look_up_a_name_of_many(void)
 	enter_own_network();
 	for (int i = 0; i < 40; i++)
 		len += (size_t)snprintf(hosts + len, sizeof hosts - len, "127.0.1.%d many\n", i + 1);
-	(void)snprintf(hosts + len, sizeof hosts - len, "2001:db8::1 many\n2001:db8::2 many\n"); /* no route: they come last */
+	(void)snprintf(hosts + len, sizeof hosts - len,
+	               "2001:db8::1 many\n2001:db8::2 many\n"); /* no route: they come last */
 	replace_file("/etc/nsswitch.conf", "hosts: files\n");
 	replace_file("/etc/hosts", hosts);
 	CHECK_INT(hark_resolve("tcp://many:80", e, 32, HARK_FOREVER), 32);
@@ -245,7 +250,9 @@ static void names_are_looked_up_and_families_kept_apart(void **state)
 /* A socket where the name server should be; it never answers. */
 static int silent_name_server(void)
 {
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in at = {.sin_family = AF_INET,
+	                         .sin_port = htons(53),
+	                         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	enter_own_network();
 	replace_file("/etc/nsswitch.conf", "hosts: dns\nservices: files\n");
 	replace_file("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n");
@@ -277,7 +284,7 @@ static void ask_a_silent_server(void)
 	int64_t took = hark_now() - began;
 	CHECK(took >= 100 * HARK_MS && took < 1500 * HARK_MS); /* the resolver itself gives up after 2 s */
 	char query[512];
-	CHECK(recv(fd, query, sizeof query, 0) > 12); /* it was asked */
+	CHECK(recv(fd, query, sizeof query, 0) > 12);                        /* it was asked */
 	CHECK_INT(look_up("tcp://127.0.0.1:80", all, 8, hark_now() - 1), 1); /* nothing to wait for */
 }
 

@@ -1,5 +1,6 @@
-/* test_sends.c — what was written reaches a peer that reads late, or never does, whichever way it went to the kernel: the io_uring
- * engine takes short answers along in a system call of its own, and must not lose, double or overtake a byte of them.
+/* test_sends.c — what was written reaches a peer that reads late, or never does, whichever way it went to the kernel:
+ * the io_uring engine takes short answers along in a system call of its own, and must not lose, double or overtake a
+ * byte of them.
  *
  * The peers are plain sockets with tiny buffers, so that a few answers fill them. */
 #include "modes.h"
@@ -12,12 +13,11 @@
 
 #include "conn/conn.h"
 
-#define TINY   2048             /* bytes asked for as a socket's buffer */
-#define SHORT  1500             /* bytes of an answer: the engine has room for it */
-#define CALM   (60 * HARK_MS)   /* longer than an acknowledgement is delayed */
-#define SOON   (10 * HARK_S)    /* bounds what must not hang */
-#define SLOTS  256              /* of engine_uring.c */
-
+#define TINY  2048           /* bytes asked for as a socket's buffer */
+#define SHORT 1500           /* bytes of an answer: the engine has room for it */
+#define CALM  (60 * HARK_MS) /* longer than an acknowledgement is delayed */
+#define SOON  (10 * HARK_S)  /* bounds what must not hang */
+#define SLOTS 256            /* of engine_uring.c */
 
 #define UNTIL(condition) \
 	do { \
@@ -32,12 +32,12 @@
 
 struct box {
 	struct hark_conn *c;
-	int peer;       /* the other end, a plain descriptor */
-	size_t len;     /* of an answer */
-	size_t at;      /* bytes written */
-	size_t taken;   /* bytes that the peer has read */
+	int peer;     /* the other end, a plain descriptor */
+	size_t len;   /* of an answer */
+	size_t at;    /* bytes written */
+	size_t taken; /* bytes that the peer has read */
 	int asked, answered;
-	ssize_t end;    /* what the last read said */
+	ssize_t end; /* what the last read said */
 };
 
 static struct box box_new(int buffers)
@@ -164,9 +164,7 @@ static void mixed_answer(struct mixer *m, char what)
 	char bytes[3000];
 	size_t n = b->at % 2900 + 1;
 	switch (what) {
-	case 'l':
-		CHECK_INT(put(b, 16384 + n), 16384 + n);
-		break;
+	case 'l': CHECK_INT(put(b, 16384 + n), 16384 + n); break;
 	case 'f':
 		CHECK_INT(put(b, n), n);
 		CHECK_INT(hark_flush(b->c), 0);
@@ -185,9 +183,7 @@ static void mixed_answer(struct mixer *m, char what)
 			b->at += (size_t)r;
 		}
 		break;
-	default:
-		n = n % 1900 + 1;
-		CHECK_INT(put(b, n), n);
+	default: n = n % 1900 + 1; CHECK_INT(put(b, n), n);
 	}
 }
 
@@ -262,10 +258,11 @@ static void every_way_of_writing_keeps_its_place_behind_a_blocked_answer(void **
 	everywhere(order_body);
 }
 
-/* A writer comes in the very turn in which the reader has handed over an answer and begun to wait: the engine was not asked since. */
+/* A writer comes in the very turn in which the reader has handed over an answer and begun to wait: the engine was not
+ * asked since. */
 struct two {
 	struct box box;
-	size_t len;   /* of what the writer writes behind the answer */
+	size_t len; /* of what the writer writes behind the answer */
 	bool answered, done;
 };
 
@@ -298,11 +295,13 @@ static void behind_body(void)
 	for (int i = 0; i < 130; i++) {
 		struct beside beside;
 		t.answered = t.done = false;
-		t.len = i % 13 == 12 ? lens[i % 3] : (size_t)(i * 397) % 700 + 1; /* which of them finds no room varies */
-		CHECK_INT(hark_sleep(HARK_MS), 0); /* the reader waits */
+		t.len = i % 13 == 12 ? lens[i % 3]
+		                     : (size_t)(i * 397) % 700 + 1; /* which of them finds no room varies */
+		CHECK_INT(hark_sleep(HARK_MS), 0);                  /* the reader waits */
 		CHECK_INT(send(t.box.peer, "x", 1, 0), 1);
 		beside_start(&beside, write_behind, &t);
-		for (int k = 0; k < 2 && !t.done; k++) /* nobody reads at first: they fill the buffers, one or the other */
+		for (int k = 0; k < 2 && !t.done;
+		     k++) /* nobody reads at first: they fill the buffers, one or the other */
 			CHECK_INT(hark_sleep(HARK_MS), 0);
 		while (!t.done)
 			if (take_some(&t.box, 1 + t.box.taken % 4000) == 0)
@@ -465,7 +464,7 @@ static void more_answers_in_one_turn_than_slots_all_leave(void **state)
 }
 
 /* Enough come and go that the ring's entries were all used; then more speak at once than a look at the ring takes. */
-#define PASSERS 3500
+#define PASSERS  3500
 #define SPEAKERS 90
 
 static void churn_body(void)

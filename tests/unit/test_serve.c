@@ -1,7 +1,8 @@
 /* test_serve.c — hark_serve() under all models, with one and two workers, on each engine.
  *
  * Each server is a child of its own, bounded by alarm(2), that drains on SIGTERM; the test is its client, with plain
- * sockets. Its events come through a pipe, a letter each, so that the tests wait for what happens instead of sleeping. */
+ * sockets. Its events come through a pipe, a letter each, so that the tests wait for what happens instead of sleeping.
+ */
 #include "modes.h"
 
 #include <linux/sockios.h>
@@ -20,9 +21,9 @@ struct plan {
 	const char *address; /* NULL: tcp://127.0.0.1:0 */
 	hark_box *box;
 	struct hark_serve_opts opts;
-	int64_t grace_ns;              /* of SIGTERM's drain; SIGUSR1's is 0. SIGHUP retires */
-	void (*prepare)(void);         /* in the server, before it serves; may be NULL */
-	void (*after)(void);           /* and when it has; may be NULL */
+	int64_t grace_ns;      /* of SIGTERM's drain; SIGUSR1's is 0. SIGHUP retires */
+	void (*prepare)(void); /* in the server, before it serves; may be NULL */
+	void (*after)(void);   /* and when it has; may be NULL */
 };
 
 struct server {
@@ -169,7 +170,8 @@ static int client(const struct server *s)
 	struct timeval t = {.tv_sec = 10 * SLOWER};
 	int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
 	assert_true(fd >= 0);
-	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0) /* without a time-out yet: see receive() */
+	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) <
+	    0) /* without a time-out yet: see receive() */
 		fail_msg("connect: %s", strerror(errno));
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t), 0);
@@ -188,7 +190,8 @@ static void client_hears(int fd, const char *text)
 	while (got < strlen(text)) {
 		ssize_t n = receive(fd, buf + got, strlen(text) - got);
 		if (n <= 0)
-			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text, n == 0 ? "the end" : strerror(errno));
+			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text,
+			         n == 0 ? "the end" : strerror(errno));
 		got += (size_t)n;
 	}
 	assert_memory_equal(buf, text, got);
@@ -283,14 +286,15 @@ static void every_way(struct plan p, void (*what)(struct server *))
 				struct server s = server_start(&p);
 				if (!server_ready(&s)) {
 					assert_int_equal(server_end(&s), SKIPPED);
-					print_message("skipped in part: engine %s is not available here\n", engines_all[e]);
+					print_message("skipped in part: engine %s is not available here\n",
+					              engines_all[e]);
 					continue;
 				}
 				what(&s);
 				int rc = server_stop(&s);
 				if (rc != 0)
-					fail_msg("%s, %d workers, %s: ended with %d", hark_model_name((enum hark_model)m), workers,
-					         engines_all[e], rc);
+					fail_msg("%s, %d workers, %s: ended with %d",
+					         hark_model_name((enum hark_model)m), workers, engines_all[e], rc);
 			}
 }
 
@@ -384,7 +388,8 @@ static int (*real_accept4)(int, struct sockaddr *, socklen_t *, int);
 
 static int failing_accept4(int fd, struct sockaddr *peer, socklen_t *len, int flags)
 {
-	static const int errors[] = {ECONNABORTED, EPROTO, EINTR, EPERM, ENETDOWN, EHOSTUNREACH, ETIMEDOUT, ENFILE, ENOBUFS, 0, 0};
+	static const int errors[] = {ECONNABORTED, EPROTO, EINTR,   EPERM, ENETDOWN, EHOSTUNREACH,
+	                             ETIMEDOUT,    ENFILE, ENOBUFS, 0,     0};
 	static unsigned calls;
 	int err = errors[calls++ % (sizeof errors / sizeof errors[0])];
 	if (err == 0)
@@ -463,7 +468,9 @@ static void a_pause_for_which_there_is_no_memory_ends_all_the_same(void **state)
 {
 	int fds[HEAP_FIRST + 10];
 	(void)state;
-	struct plan p = {.box = lines, .opts = {.client_first = true, .idle_timeout_ns = 100 * HARK_S}, .grace_ns = 10 * HARK_S,
+	struct plan p = {.box = lines,
+	                 .opts = {.client_first = true, .idle_timeout_ns = 100 * HARK_S},
+	                 .grace_ns = 10 * HARK_S,
 	                 .prepare = break_growth};
 	struct server s = server_start(&p);
 	assert_true(server_ready(&s));
@@ -553,7 +560,11 @@ static void check_cpu(void)
 static void a_supervisor_whose_poll_fails_supervises_and_does_not_spin(void **state)
 {
 	(void)state;
-	struct plan p = {.box = greets, .opts = {.workers = 2}, .prepare = break_waiting, .after = check_cpu, .grace_ns = 10 * HARK_S};
+	struct plan p = {.box = greets,
+	                 .opts = {.workers = 2},
+	                 .prepare = break_waiting,
+	                 .after = check_cpu,
+	                 .grace_ns = 10 * HARK_S};
 	struct server s = server_start(&p);
 	assert_true(server_ready(&s));
 	(void)poll(NULL, 0, 600); /* what it does with this time is the question */
@@ -571,7 +582,10 @@ static void a_connection_that_there_was_no_process_or_thread_for_is_served_later
 	(void)state;
 	for (int drained = 0; drained < 2; drained++) /* also where the drain comes in between */
 		for (size_t m = 0; m < 2; m++) {
-			struct plan p = {.box = greets, .opts = {.model = models[m]}, .grace_ns = 10 * HARK_S, .prepare = break_starts};
+			struct plan p = {.box = greets,
+			                 .opts = {.model = models[m]},
+			                 .grace_ns = 10 * HARK_S,
+			                 .prepare = break_starts};
 			struct server s = server_start(&p);
 			assert_true(server_ready(&s));
 			int one = client(&s), two = client(&s);
@@ -596,7 +610,9 @@ static void a_drain_ends_the_idle_and_lets_the_busy_finish(void **state)
 	(void)state;
 	for (int workers = 1; workers <= 2; workers++)
 		for (size_t m = 0; m < 3; m++) {
-			struct plan p = {.box = lines, .opts = {.model = models[m], .workers = workers}, .grace_ns = 10 * HARK_S};
+			struct plan p = {.box = lines,
+			                 .opts = {.model = models[m], .workers = workers},
+			                 .grace_ns = 10 * HARK_S};
 			struct server s = server_start(&p);
 			assert_true(server_ready(&s));
 			int idle = client(&s), busy = client(&s);
@@ -623,8 +639,8 @@ static void await_refusal(const struct server *s)
 {
 	for (;;) {
 		int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
-		int r = s->at.type == SOCK_STREAM ? connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) :
-		                                    bind(fd, (const struct sockaddr *)&s->at.addr, s->at.len);
+		int r = s->at.type == SOCK_STREAM ? connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len)
+		                                  : bind(fd, (const struct sockaddr *)&s->at.addr, s->at.len);
 		int err = errno;
 		(void)close(fd);
 		if (s->at.type == SOCK_STREAM ? r < 0 && err == ECONNREFUSED : r == 0)
@@ -635,12 +651,15 @@ static void await_refusal(const struct server *s)
 
 static void who_retires_accepts_no_more_and_serves_what_it_has(void **state)
 {
-	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS,
+	                                         HARK_MODEL_INLINE};
 	(void)state;
 	(void)alarm(60 * SLOWER);
 	for (int workers = 1; workers <= 2; workers++)
 		for (size_t m = 0; m < 4; m++) {
-			struct plan p = {.box = lines, .opts = {.model = models[m], .workers = workers}, .grace_ns = 10 * HARK_S};
+			struct plan p = {.box = lines,
+			                 .opts = {.model = models[m], .workers = workers},
+			                 .grace_ns = 10 * HARK_S};
 			struct server s = server_start(&p);
 			assert_true(server_ready(&s));
 			int fd = client(&s);
@@ -666,8 +685,10 @@ static void who_retires_with_nobody_there_ends(void **state)
 	for (int workers = 1; workers <= 2; workers++)
 		for (int before = 0; before < 2; before++) /* even before it served */
 			for (int udp = 0; udp < 2; udp++) {
-				struct plan p = {.box = lines, .opts = {.workers = workers}, .prepare = when[before],
-					.address = udp ? "udp://127.0.0.1:0" : NULL};
+				struct plan p = {.box = lines,
+				                 .opts = {.workers = workers},
+				                 .prepare = when[before],
+				                 .address = udp ? "udp://127.0.0.1:0" : NULL};
 				struct server s = server_start(&p);
 				assert_true(server_ready(&s));
 				if (!before)
@@ -696,7 +717,8 @@ static void who_retires_can_still_be_drained(void **state)
 
 static void a_drain_serves_what_waited_in_the_backlog(void **state)
 {
-	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS,
+	                                         HARK_MODEL_INLINE};
 	(void)state;
 	for (size_t m = 0; m < 4; m++) {
 		int fds[5];
@@ -773,8 +795,9 @@ static void a_second_drain_shortens_the_grace(void **state)
 	(void)state;
 	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
 		for (int workers = 1; workers <= 2; workers++) {
-			struct plan p = {
-				.box = greets, .opts = {.model = (enum hark_model)m, .workers = workers}, .grace_ns = 100 * HARK_S};
+			struct plan p = {.box = greets,
+			                 .opts = {.model = (enum hark_model)m, .workers = workers},
+			                 .grace_ns = 100 * HARK_S};
 			struct server s = server_start(&p);
 			assert_true(server_ready(&s));
 			int fd = client(&s);
@@ -902,12 +925,15 @@ static void a_childs_crash_is_its_own(void **state)
 	assert_int_equal(server_stop(&s), 0);
 }
 
-/* One that serves in place looks at the drain before it takes the next, or it would go on for as long as clients come. */
+/* One that serves in place looks at the drain before it takes the next, or it would go on for as long as clients come.
+ */
 static void an_iterative_server_drains_between_two_connections(void **state)
 {
 	(void)state;
 	for (size_t e = 0; e < ENGINES_ALL; e++) {
-		struct plan p = {.box = greets, .opts = {.model = HARK_MODEL_INLINE, .engine = engines_all[e]}, .grace_ns = 20 * SLOWER * HARK_S};
+		struct plan p = {.box = greets,
+		                 .opts = {.model = HARK_MODEL_INLINE, .engine = engines_all[e]},
+		                 .grace_ns = 20 * SLOWER * HARK_S};
 		struct server s = server_start(&p);
 		if (!server_ready(&s)) {
 			assert_int_equal(server_end(&s), SKIPPED);
@@ -958,7 +984,9 @@ static void a_connection_whose_worker_died_still_hears_of_the_drain(void **state
 	static hark_box *const boxes[] = {tells_its_worker, waits_beside_fibers_of_its_own};
 	(void)state;
 	for (size_t b = 0; b < 2; b++) {
-		struct plan p = {.box = boxes[b], .opts = {.model = HARK_MODEL_PROCESS, .workers = 2}, .grace_ns = 30 * SLOWER * HARK_S};
+		struct plan p = {.box = boxes[b],
+		                 .opts = {.model = HARK_MODEL_PROCESS, .workers = 2},
+		                 .grace_ns = 30 * SLOWER * HARK_S};
 		struct server s = server_start(&p);
 		assert_true(server_ready(&s));
 		int fd = client(&s);
@@ -1005,7 +1033,9 @@ static void idle_time_and_lifetime_end_connections(void **state)
 		for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++) {
 			struct plan p = {
 				.box = lines,
-				.opts = {.model = (enum hark_model)m, .client_first = first, .idle_timeout_ns = 100 * HARK_MS},
+				.opts = {.model = (enum hark_model)m,
+			                 .client_first = first,
+			                 .idle_timeout_ns = 100 * HARK_MS},
 				.grace_ns = 5 * HARK_S,
 			};
 			struct server s = server_start(&p);
@@ -1048,8 +1078,10 @@ static void the_first_bytes_are_left_on_the_descriptor(void **state)
 	static const char *const addresses[] = {"tcp://127.0.0.1:0", "unix:@hark-unit-first"};
 	(void)state;
 	for (size_t i = 0; i < 2 * ENGINES_ALL; i++) {
-		struct plan p = {.address = addresses[i % 2], .box = looks_at_its_descriptor, .grace_ns = 5 * HARK_S,
-			.opts = {.engine = engines_all[i / 2], .client_first = true}};
+		struct plan p = {.address = addresses[i % 2],
+		                 .box = looks_at_its_descriptor,
+		                 .grace_ns = 5 * HARK_S,
+		                 .opts = {.engine = engines_all[i / 2], .client_first = true}};
 		struct server s = server_start(&p);
 		if (!server_ready(&s)) {
 			assert_int_equal(server_end(&s), SKIPPED);
@@ -1071,7 +1103,9 @@ static void where_the_client_speaks_first_the_box_starts_with_its_first_byte(voi
 {
 	(void)state;
 	for (size_t e = 0; e < ENGINES_ALL; e++) {
-		struct plan p = {.box = lines, .opts = {.client_first = true, .engine = engines_all[e]}, .grace_ns = 10 * HARK_S};
+		struct plan p = {.box = lines,
+		                 .opts = {.client_first = true, .engine = engines_all[e]},
+		                 .grace_ns = 10 * HARK_S};
 		struct server s = server_start(&p);
 		if (!server_ready(&s)) {
 			assert_int_equal(server_end(&s), SKIPPED);
@@ -1191,8 +1225,8 @@ static void the_last_bytes_and_the_end_travel_together(void **state)
 	}
 }
 
-/* The kernel stamps what arrives from a moment on after the first socket asked for it, and leaves off after the last (its work queue sees to
- * that): a busy machine may take long. Returns a socket that keeps it at it, once it is. */
+/* The kernel stamps what arrives from a moment on after the first socket asked for it, and leaves off after the last
+ * (its work queue sees to that): a busy machine may take long. Returns a socket that keeps it at it, once it is. */
 static int stamping(void)
 {
 	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -1208,7 +1242,8 @@ static int stamping(void)
 		(void)clock_gettime(CLOCK_REALTIME, &taken);
 		assert_int_equal(recv(fd, &c, 1, 0), 1);
 		(void)ioctl(fd, SIOCGSTAMPNS, &came); /* the present, if it was not stamped */
-		if (came.tv_sec > 0 && (came.tv_sec < taken.tv_sec || (came.tv_sec == taken.tv_sec && came.tv_nsec < taken.tv_nsec)))
+		if (came.tv_sec > 0 &&
+		    (came.tv_sec < taken.tv_sec || (came.tv_sec == taken.tv_sec && came.tv_nsec < taken.tv_nsec)))
 			return fd;
 	}
 	fail_msg("the kernel stamps no datagrams");
@@ -1454,14 +1489,17 @@ static void sleeps_in_fibers(struct hark_conn *c, void *arg)
 	CHECK(cut);
 }
 
-static const enum hark_model models_all[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS, HARK_MODEL_INLINE};
+static const enum hark_model models_all[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS,
+                                             HARK_MODEL_INLINE};
 
 static void a_boxs_own_fibers_hear_a_drain_begin(void **state)
 {
 	(void)state;
 	for (int workers = 1; workers <= 2; workers++)
 		for (size_t m = 0; m < 4; m++) {
-			struct plan p = {.box = idles_in_a_fiber, .opts = {.model = models_all[m], .workers = workers}, .grace_ns = 20 * HARK_S};
+			struct plan p = {.box = idles_in_a_fiber,
+			                 .opts = {.model = models_all[m], .workers = workers},
+			                 .grace_ns = 20 * HARK_S};
 			struct server s = server_start(&p);
 			assert_true(server_ready(&s));
 			int fd = client(&s);
@@ -1479,14 +1517,17 @@ static void a_boxs_own_fibers_are_cut_when_the_grace_ends(void **state)
 	(void)state;
 	for (size_t m = 0; m < 4; m++)
 		for (int late = 0; late < 2; late++) { /* a grace that is shortened ends then */
-			struct plan p = {.box = sleeps_in_fibers, .opts = {.model = models_all[m]}, .grace_ns = (late ? 100 : 0) * HARK_S};
+			struct plan p = {.box = sleeps_in_fibers,
+			                 .opts = {.model = models_all[m]},
+			                 .grace_ns = (late ? 100 : 0) * HARK_S};
 			struct server s = server_start(&p);
 			assert_true(server_ready(&s));
 			int fd = client(&s);
 			client_hears(fd, "hello\n");
 			assert_int_equal(kill(s.pid, SIGTERM), 0);
 			if (late) {
-				if (models_all[m] != HARK_MODEL_INLINE) /* that one tells of the drain when its box returns */
+				if (models_all[m] !=
+				    HARK_MODEL_INLINE) /* that one tells of the drain when its box returns */
 					event_await(&s, '!');
 				assert_int_equal(kill(s.pid, SIGUSR1), 0);
 			}
@@ -1558,7 +1599,8 @@ static void nonsense_is_refused_with_a_reason(void **state)
 	assert_int_equal(hark_serve(&l, 1, NULL, NULL, &(struct hark_serve_opts){.why = &why}), -EINVAL);
 	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.workers = 65, .why = &why}), -EINVAL);
 	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.model = 9, .why = &why}), -EINVAL);
-	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.engine = "steam", .why = &why}), -EINVAL);
+	assert_int_equal(hark_serve(&l, 1, echo, NULL, &(struct hark_serve_opts){.engine = "steam", .why = &why}),
+	                 -EINVAL);
 	assert_non_null(strstr(why.text, "steam"));
 	assert_int_equal(hark_model_parse("fibre"), -EINVAL);
 	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)

@@ -1,7 +1,8 @@
-/* test_serve_limits.c — the limits that a server's caller sets: pace(), admit() and leave(), under all models, with one and two workers.
+/* test_serve_limits.c — the limits that a server's caller sets: pace(), admit() and leave(), under all models, with one
+ * and two workers.
  *
- * Each server is a child of its own, bounded by alarm(2), that drains on SIGTERM. What it is asked and tells is counted in memory that
- * it shares with the test, its client; the test waits for counts, never for time. */
+ * Each server is a child of its own, bounded by alarm(2), that drains on SIGTERM. What it is asked and tells is counted
+ * in memory that it shares with the test, its client; the test waits for counts, never for time. */
 #include "modes.h"
 
 #include <poll.h>
@@ -16,10 +17,10 @@
 struct ledger {
 	_Atomic int ready, opened, closed, paused, busy_paused, resumed, refused, draining;
 	_Atomic int asked, came, admitted, left, unused, wrong; /* wrong: called where it must not be */
-	_Atomic int ended;                     /* the server's hark_serve() has returned, having seen this many leave */
-	_Atomic int64_t wait_ns;               /* what pace() says */
-	_Atomic int tokens;                    /* > 0: pace() says 0 so many times, then wait_ns; < 0: always 0 */
-	_Atomic int refuse_every;              /* admit() refuses the first of each so many; 0: none */
+	_Atomic int ended;        /* the server's hark_serve() has returned, having seen this many leave */
+	_Atomic int64_t wait_ns;  /* what pace() says */
+	_Atomic int tokens;       /* > 0: pace() says 0 so many times, then wait_ns; < 0: always 0 */
+	_Atomic int refuse_every; /* admit() refuses the first of each so many; 0: none */
 	_Atomic int left_of[TICKETS];
 };
 
@@ -103,8 +104,9 @@ static void tell_event(const struct hark_event *e, void *arg)
 {
 	struct ledger *b = arg;
 	_Atomic int *const counts[] = {
-		[HARK_EVENT_READY] = &b->ready, [HARK_EVENT_OPEN] = &b->opened, [HARK_EVENT_CLOSE] = &b->closed,
-		[HARK_EVENT_PAUSED] = &b->paused, [HARK_EVENT_RESUMED] = &b->resumed, [HARK_EVENT_REFUSED] = &b->refused,
+		[HARK_EVENT_READY] = &b->ready,       [HARK_EVENT_OPEN] = &b->opened,
+		[HARK_EVENT_CLOSE] = &b->closed,      [HARK_EVENT_PAUSED] = &b->paused,
+		[HARK_EVENT_RESUMED] = &b->resumed,   [HARK_EVENT_REFUSED] = &b->refused,
 		[HARK_EVENT_DRAINING] = &b->draining,
 	};
 	if (e->kind == HARK_EVENT_WORKER_UP || e->kind == HARK_EVENT_WORKER_DOWN)
@@ -235,7 +237,8 @@ static void hears(int fd, const char *text)
 	while (got < strlen(text)) {
 		ssize_t n = receive(fd, buf + got, strlen(text) - got);
 		if (n <= 0)
-			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text, n == 0 ? "the end" : strerror(errno));
+			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text,
+			         n == 0 ? "the end" : strerror(errno));
 		got += (size_t)n;
 	}
 	assert_memory_equal(buf, text, got);
@@ -284,7 +287,9 @@ static void every_way(void (*what)(struct plan *), hark_box *box)
 {
 	for (size_t m = 0; m < 4; m++)
 		for (int workers = 1; workers <= 2; workers++) {
-			struct plan p = {.box = box, .opts = {.model = models[m], .workers = workers}, .grace_ns = 10 * HARK_S};
+			struct plan p = {.box = box,
+			                 .opts = {.model = models[m], .workers = workers},
+			                 .grace_ns = 10 * HARK_S};
 			what(&p);
 		}
 }
@@ -646,7 +651,10 @@ static void break_threads(void)
 static void one_that_never_started_leaves_too(void **state)
 {
 	(void)state;
-	struct plan p = {.box = greets, .opts = {.model = HARK_MODEL_THREAD}, .grace_ns = 100 * HARK_MS, .prepare = break_threads};
+	struct plan p = {.box = greets,
+	                 .opts = {.model = HARK_MODEL_THREAD},
+	                 .grace_ns = 100 * HARK_MS,
+	                 .prepare = break_threads};
 	struct server s = server_start(&p);
 	int fd = client(&s);
 	AWAIT(paused, 1);
@@ -717,7 +725,9 @@ static void wait_services_are_paced_and_not_admitted(void **state)
 {
 	(void)state;
 	for (size_t m = 0; m < 4; m++) {
-		struct plan p = {.address = "udp://127.0.0.1:0", .box = takes_one, .opts = {.model = models[m], .wait = true},
+		struct plan p = {.address = "udp://127.0.0.1:0",
+		                 .box = takes_one,
+		                 .opts = {.model = models[m], .wait = true},
 		                 .grace_ns = 10 * HARK_S};
 		struct server s = server_start(&p);
 		atomic_store(&book->wait_ns, 10 * HARK_MS);

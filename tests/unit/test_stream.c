@@ -7,8 +7,8 @@
 #include <netinet/tcp.h>
 #include <sys/time.h>
 
-#include "conn/conn.h"
 #include "base/sys.h"
+#include "conn/conn.h"
 
 #define MB ((size_t)1 << 20)
 
@@ -312,9 +312,7 @@ static void random_body(void)
 		size_t cap = (size_t)rand_r(&seed) % (rand_r(&seed) % 8 == 0 ? sizeof buf : 700) + 2;
 		ssize_t n;
 		switch (rand_r(&seed) % 4) {
-		case 0:
-			n = hark_read(p.a, buf, cap);
-			break;
+		case 0: n = hark_read(p.a, buf, cap); break;
 		case 1:
 			n = hark_readn(p.a, buf, cap);
 			if (n == -ENODATA)
@@ -325,7 +323,8 @@ static void random_body(void)
 			n = hark_readline(p.a, buf, cap);
 			if (n == -EMSGSIZE)
 				continue;
-			CHECK(memchr(buf, '\n', (size_t)n) == (at + (size_t)n < w.total ? buf + n - 1 : memchr(buf, '\n', (size_t)n)));
+			CHECK(memchr(buf, '\n', (size_t)n) ==
+			      (at + (size_t)n < w.total ? buf + n - 1 : memchr(buf, '\n', (size_t)n)));
 			break;
 		default:
 			n = hark_peek(p.a, buf, cap);
@@ -993,7 +992,7 @@ static void duplex_on(bool tcp)
 	struct chunks w = {.c = p.b, .total = 3 * MB, .seed = 5};
 	beside_start(&wa, write_4mb_and_end, p.a);
 	beside_start(&wb, write_chunks, &w); /* small pieces: they pass through the buffer that the reader sees too */
-	static char buf[20000]; /* not drain_pattern's, which is in use beside */
+	static char buf[20000];              /* not drain_pattern's, which is in use beside */
 	size_t got = 0;
 	ssize_t n;
 	beside_start(&ra, drain_pattern, &sa);
@@ -1262,7 +1261,8 @@ static void a_reset_that_the_writer_met_is_no_end_to_the_reader(void **state)
 	everywhere(met_by_writer_body);
 }
 
-/* A read has waited, so that an engine may be receiving in advance: no more of what comes once the descriptor was asked for. */
+/* A read has waited, so that an engine may be receiving in advance: no more of what comes once the descriptor was asked
+ * for. */
 static void handed_on_body(void)
 {
 	struct pair p = tcp_pair();
@@ -1323,7 +1323,8 @@ static void a_close_waits_for_a_peer_that_reads_late(void **state)
 	everywhere_at_once(slow_body);
 }
 
-/* Much at a time and little by turns: a completion engine takes the one in advance and leaves the other to the reader. */
+/* Much at a time and little by turns: a completion engine takes the one in advance and leaves the other to the reader.
+ */
 static void write_by_turns(void *arg)
 {
 	static const size_t much = 400000;
@@ -1386,7 +1387,8 @@ static void get_into_bulk(const struct pair *p, const struct pair *q)
 	for (int round = 0; round < 2; round++) {
 		CHECK_INT(write(hark_fd(p->a), much, 150000) > 0, 1);
 		size_t passed = 0;
-		while (hark_wait_fd(hark_fd(up[0]), HARK_IN, hark_after(20 * HARK_MS)) > 0 || hark_buffered(up[0]) > 0) {
+		while (hark_wait_fd(hark_fd(up[0]), HARK_IN, hark_after(20 * HARK_MS)) > 0 ||
+		       hark_buffered(up[0]) > 0) {
 			ssize_t n = hark_pass(up[0], up[1]);
 			CHECK(n > 0);
 			CHECK_INT(hark_flush(up[1]), 0);

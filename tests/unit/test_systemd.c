@@ -28,11 +28,12 @@ static struct draft *read_pair(const char *socket, const char *service)
 
 static void a_program_a_connection_is_a_section(void **state)
 {
-	struct draft *d = read_pair(ACCEPT "MaxConnections=30\nMaxConnectionsPerSource=4\nBacklog=100\nDeferAcceptSec=2min\n"
-	                            "ReusePort=true\nNoDelay=1\nKeepAlive=no\n",
-	                            CAT "User=nobody\nGroup=tty\nUMask=0027\nNice=-3\nRuntimeMaxSec=1h 30min\nTimeoutStopSec=1500ms\n"
-	                                "WorkingDirectory=/tmp\nLimitNOFILE=1024:4096\nLimitCORE=infinity\nLimitAS=16M\nLimitCPU=2min\n"
-	                                "LimitNICE=+5\nSupplementaryGroups=tty games\nSupplementaryGroups=audio\n");
+	struct draft *d = read_pair(
+		ACCEPT "MaxConnections=30\nMaxConnectionsPerSource=4\nBacklog=100\nDeferAcceptSec=2min\n"
+		       "ReusePort=true\nNoDelay=1\nKeepAlive=no\n",
+		CAT "User=nobody\nGroup=tty\nUMask=0027\nNice=-3\nRuntimeMaxSec=1h 30min\nTimeoutStopSec=1500ms\n"
+		    "WorkingDirectory=/tmp\nLimitNOFILE=1024:4096\nLimitCORE=infinity\nLimitAS=16M\nLimitCPU=2min\n"
+		    "LimitNICE=+5\nSupplementaryGroups=tty games\nSupplementaryGroups=audio\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "tcp://*:7007");
@@ -104,7 +105,8 @@ static void addresses_are_translated(void **state)
 		{"ListenStream=0.0.0.0:631\n", "tcp://0.0.0.0:631"},
 		{"ListenStream=%t/x y.sock\n", "\"unix:/run/x y.sock\""},
 		{"ListenStream=@abstract\n", "unix:@abstract"},
-		{"ListenStream=80\nListenStream=\nListenStream=81\nListenStream=127.0.0.1:82\n", "tcp://*:81 tcp://127.0.0.1:82"},
+		{"ListenStream=80\nListenStream=\nListenStream=81\nListenStream=127.0.0.1:82\n",
+	         "tcp://*:81 tcp://127.0.0.1:82"},
 		{"ListenStream=80\nListenStream=vsock::1234\n", "tcp://*:80"},
 	};
 	char text[256];
@@ -124,7 +126,8 @@ static void addresses_are_translated(void **state)
 
 static void unix_sockets_have_their_owner_and_mode(void **state)
 {
-	struct draft *d = read_pair("ListenStream=/run/x\nAccept=yes\nSocketUser=root\nSocketGroup=tty\nSocketMode=0660\n", CAT);
+	struct draft *d = read_pair(
+		"ListenStream=/run/x\nAccept=yes\nSocketUser=root\nSocketGroup=tty\nSocketMode=0660\n", CAT);
 	(void)state;
 	assert_setting(d, "x", "socket_user", "root");
 	assert_setting(d, "x", "socket_group", "tty");
@@ -142,9 +145,10 @@ static void unix_sockets_have_their_owner_and_mode(void **state)
 
 static void what_is_no_socket_is_refused_by_name(void **state)
 {
-	static const char *const others[] = {"ListenFIFO=/run/x", "ListenNetlink=audit 1", "ListenSpecial=/dev/rfkill",
-	                                     "ListenMessageQueue=/x", "ListenSequentialPacket=/run/x", "ListenUSBFunction=/x",
-	                                     "ListenStream=%i/x", "ListenStream=www.example.org:80"};
+	static const char *const others[] = {
+		"ListenFIFO=/run/x",     "ListenNetlink=audit 1",          "ListenSpecial=/dev/rfkill",
+		"ListenMessageQueue=/x", "ListenSequentialPacket=/run/x",  "ListenUSBFunction=/x",
+		"ListenStream=%i/x",     "ListenStream=www.example.org:80"};
 	char text[128], name[32];
 	(void)state;
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
@@ -177,7 +181,8 @@ static void commands_are_taken_apart_as_systemd_does(void **state)
 	char text[512];
 	(void)state;
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-		(void)snprintf(text, sizeof text, "Environment=\"A=one  two\"\nStandardInput=socket\nExecStart=%s\n", commands[i][0]);
+		(void)snprintf(text, sizeof text, "Environment=\"A=one  two\"\nStandardInput=socket\nExecStart=%s\n",
+		               commands[i][0]);
 		struct draft *d = read_pair(ACCEPT, text);
 		assert_clean(d);
 		if (commands[i][1] != NULL)
@@ -189,7 +194,8 @@ static void commands_are_taken_apart_as_systemd_does(void **state)
 	struct draft *d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=@/bin/cat kitten -u\n");
 	assert_setting(d, "x", "box", "exec --argv0 kitten /bin/cat -u");
 	draft_free(d);
-	d = read_pair(ACCEPT, "StandardInput=socket\nEnvironmentFile=-/etc/default/x\nExecStart=/bin/cat -u $OPTIONS\n");
+	d = read_pair(ACCEPT,
+	              "StandardInput=socket\nEnvironmentFile=-/etc/default/x\nExecStart=/bin/cat -u $OPTIONS\n");
 	assert_setting(d, "x", "exec", "/bin/cat -u");
 	assert_remark(d, "x", "$OPTIONS: not set by Environment=");
 	assert_remark(d, "x", "EnvironmentFile=-/etc/default/x: ");
@@ -210,8 +216,11 @@ static void commands_are_taken_apart_as_systemd_does(void **state)
 static void standard_error_goes_where_it_went(void **state)
 {
 	static const char *const ways[][2] = {
-		{"StandardError=journal\n", "log"}, {"StandardError=inherit\n", "connection"}, {"StandardError=socket\n", "connection"},
-		{"StandardError=null\n", "null"},   {"StandardError=append:/var/log/x\n", "/var/log/x"},
+		{"StandardError=journal\n", "log"},
+		{"StandardError=inherit\n", "connection"},
+		{"StandardError=socket\n", "connection"},
+		{"StandardError=null\n", "null"},
+		{"StandardError=append:/var/log/x\n", "/var/log/x"},
 		{"StandardOutput=socket\n", "connection"},
 	};
 	char text[256];
@@ -232,8 +241,9 @@ static void standard_error_goes_where_it_went(void **state)
 
 static void the_environment_is_what_the_unit_says(void **state)
 {
-	struct draft *d = read_pair(ACCEPT, CAT "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
-	                                        "Environment=bad-name=1\n");
+	struct draft *d = read_pair(ACCEPT,
+	                            CAT "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
+	                                "Environment=bad-name=1\n");
 	(void)state;
 	assert_setting(d, "x", "env", "A=1 \"B=two words\" C=x");
 	assert_setting(d, "x", "pass_env", "PATH TZ LANG LC_* TERM");
@@ -247,7 +257,8 @@ static void the_environment_is_what_the_unit_says(void **state)
 
 static void what_would_open_the_service_disables_it(void **state)
 {
-	static const char *const services[] = {"DynamicUser=yes\nUser=x-made-up", "IPAddressDeny=any", "User=%i", "ExecCondition=/bin/false"};
+	static const char *const services[] = {"DynamicUser=yes\nUser=x-made-up", "IPAddressDeny=any", "User=%i",
+	                                       "ExecCondition=/bin/false"};
 	char text[256];
 	(void)state;
 	for (size_t i = 0; i < sizeof services / sizeof services[0]; i++) {
@@ -269,8 +280,9 @@ static void what_would_open_the_service_disables_it(void **state)
 
 static void each_directive_that_is_not_carried_is_one_remark(void **state)
 {
-	struct draft *d = read_pair(ACCEPT "TriggerLimitBurst=5\nFreeBind=yes\nFreeBindd=yes\nSymlinks=/a /b\nSymlinks=/c\n",
-	                            CAT "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
+	struct draft *d = read_pair(
+		ACCEPT "TriggerLimitBurst=5\nFreeBind=yes\nFreeBindd=yes\nSymlinks=/a /b\nSymlinks=/c\n",
+		CAT "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
 	(void)state;
 	assert_clean(d);
 	assert_int_equal(d->fates[DRAFT_DROPPED], 10);
@@ -283,7 +295,8 @@ static void each_directive_that_is_not_carried_is_one_remark(void **state)
 static void drop_ins_come_after_the_unit_in_order(void **state)
 {
 	(void)state;
-	write_file("x.socket", "[Unit]\nDescription=What x is for\nBefore=x@.service\nAfter=network.target\n[Socket]\nListenStream=1\nAccept=yes\n");
+	write_file("x.socket", "[Unit]\nDescription=What x is "
+	                       "for\nBefore=x@.service\nAfter=network.target\n[Socket]\nListenStream=1\nAccept=yes\n");
 	write_file("x@.service", "[Service]\n" CAT);
 	assert_int_equal(mkdir(path_of("x.socket.d"), 0700), 0);
 	assert_int_equal(mkdir(path_of("x@.service.d"), 0700), 0);
@@ -333,7 +346,8 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 {
 	struct draft *d;
 	(void)state;
-	write_file("w.socket", "before=1\n[Socket]\nListenStream=80\n; comment\n# comment\nnonsense\nAccept=perhaps\nBacklog=many\n[Bad\n=x\n");
+	write_file("w.socket", "before=1\n[Socket]\nListenStream=80\n; comment\n# "
+	                       "comment\nnonsense\nAccept=perhaps\nBacklog=many\n[Bad\n=x\n");
 	write_file("w.service", "[Service]\n" CAT "UMask=99\nLimitCORE=much\nRuntimeMaxSec=5 parsecs\nNice=low\n");
 	d = read_socket("w.socket");
 	assert_error(d, "w.socket", 1, "before: before the first section");

@@ -16,15 +16,19 @@ static struct draft *read_service(const char *more)
 {
 	char text[2048];
 
-	(void)snprintf(text, sizeof text, "service telnet\n{\n\tsocket_type = stream\n\twait = no\n\tuser = root\n\tserver = /bin/cat\n%s}\n", more);
+	(void)snprintf(
+		text, sizeof text,
+		"service telnet\n{\n\tsocket_type = stream\n\twait = no\n\tuser = root\n\tserver = /bin/cat\n%s}\n",
+		more);
 	return read_text(text);
 }
 
 static void a_service_becomes_a_section(void **state)
 {
-	struct draft *d = read_text("# telnet\nservice telnet\n{\n\tsocket_type\t= stream\n\twait = no\n\tuser = nobody\n\tgroup = tty\n"
-	                            "\tserver = /bin/cat\n\tserver_args = -a  'b'\tc\n\tumask = 27\n\tnice = -5\n"
-	                            "\tinstances = 30\n\tper_source = 5\n\tmax_load = 2.5\n\tprotocol = tcp\n}\n");
+	struct draft *d = read_text(
+		"# telnet\nservice telnet\n{\n\tsocket_type\t= stream\n\twait = no\n\tuser = nobody\n\tgroup = tty\n"
+		"\tserver = /bin/cat\n\tserver_args = -a  'b'\tc\n\tumask = 27\n\tnice = -5\n"
+		"\tinstances = 30\n\tper_source = 5\n\tmax_load = 2.5\n\tprotocol = tcp\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
@@ -48,8 +52,9 @@ static void a_service_becomes_a_section(void **state)
 
 static void a_datagram_service_that_waits_gets_the_socket(void **state)
 {
-	struct draft *d = read_text("service tftp\n{\nprotocol = udp\nsocket_type = dgram\nwait = yes\nuser = root\nserver = /bin/cat\n"
-	                            "instances = 1\nper_source = 3\ncps = 3 5\n}\n");
+	struct draft *d = read_text(
+		"service tftp\n{\nprotocol = udp\nsocket_type = dgram\nwait = yes\nuser = root\nserver = /bin/cat\n"
+		"instances = 1\nper_source = 3\ncps = 3 5\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "tftp", "listen", "udp://*:tftp");
@@ -65,8 +70,10 @@ static void a_datagram_service_that_waits_gets_the_socket(void **state)
 
 static void ids_name_sections_and_internal_services_are_boxes(void **state)
 {
-	struct draft *d = read_text("service echo\n{\nid = echo-dgram\ntype = INTERNAL\nsocket_type = dgram\nwait = yes\n}\n"
-	                            "service echo\n{\nid = echo-stream\ntype = INTERNAL UNLISTED\nport = 7007\nsocket_type = stream\nwait = no\n}\n");
+	struct draft *d = read_text(
+		"service echo\n{\nid = echo-dgram\ntype = INTERNAL\nsocket_type = dgram\nwait = yes\n}\n"
+		"service echo\n{\nid = echo-stream\ntype = INTERNAL UNLISTED\nport = 7007\nsocket_type = stream\nwait "
+		"= no\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "echo-dgram", "listen", "udp://*:echo");
@@ -81,21 +88,26 @@ static void ids_name_sections_and_internal_services_are_boxes(void **state)
 static void what_hark_cannot_serve_is_refused_by_name(void **state)
 {
 	static const char *const refused[][2] = {
-		{"service rstatd\n{\ntype = RPC\nrpc_version = 2-4\nsocket_type = dgram\nwait = yes\nuser = root\nserver = /bin/cat\n}\n",
-		 "service rstatd: type = RPC"},
-		{"service myorg\n{\ntype = TCPMUX UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n",
-		 "service myorg: type = TCPMUX"},
-		{"service myorg\n{\ntype = TCPMUXPLUS UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n",
-		 "service myorg: type = TCPMUX"},
-		{"service irc\n{\nid = trap\ntype = INTERNAL\nflags = SENSOR\nsocket_type = stream\nwait = no\ndeny_time = 60\n}\n",
-		 "service irc (trap): flags = SENSOR"},
+		{"service rstatd\n{\ntype = RPC\nrpc_version = 2-4\nsocket_type = dgram\nwait = yes\nuser = "
+	         "root\nserver = /bin/cat\n}\n",
+	         "service rstatd: type = RPC"},
+		{"service myorg\n{\ntype = TCPMUX UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	         "/bin/cat\n}\n",
+	         "service myorg: type = TCPMUX"},
+		{"service myorg\n{\ntype = TCPMUXPLUS UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	         "/bin/cat\n}\n",
+	         "service myorg: type = TCPMUX"},
+		{"service irc\n{\nid = trap\ntype = INTERNAL\nflags = SENSOR\nsocket_type = stream\nwait = "
+	         "no\ndeny_time = 60\n}\n",
+	         "service irc (trap): flags = SENSOR"},
 		{"service services\n{\ntype = INTERNAL UNLISTED\nport = 9098\nsocket_type = stream\nwait = no\n}\n",
-		 "service services: type = INTERNAL"},
+	         "service services: type = INTERNAL"},
 		{"service servers\n{\ntype = INTERNAL UNLISTED\nport = 9099\nsocket_type = stream\nwait = no\n}\n",
-		 "service servers: type = INTERNAL"},
+	         "service servers: type = INTERNAL"},
 		{"service xadmin\n{\ntype = INTERNAL UNLISTED\nport = 9100\nsocket_type = stream\nwait = no\n}\n",
-		 "service xadmin: type = INTERNAL"},
-		{"service icmp\n{\nsocket_type = raw\nwait = yes\nuser = root\nserver = /bin/cat\n}\n", "service icmp: socket_type"},
+	         "service xadmin: type = INTERNAL"},
+		{"service icmp\n{\nsocket_type = raw\nwait = yes\nuser = root\nserver = /bin/cat\n}\n",
+	         "service icmp: socket_type"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
@@ -237,7 +249,8 @@ static void the_name_may_be_in_the_arguments(void **state)
 
 static void a_redirect_is_a_relay(void **state)
 {
-	struct draft *d = read_text("service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nredirect = 192.0.2.9 23\n}\n");
+	struct draft *d = read_text(
+		"service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nredirect = 192.0.2.9 23\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "relay", "tcp://192.0.2.9:23");
@@ -266,8 +279,9 @@ static void the_rate_never_disables(void **state)
 
 static void resource_limits_have_their_units(void **state)
 {
-	struct draft *d = read_service("rlimit_as = 8M\nrlimit_cpu = 20\nrlimit_data = 4k\nrlimit_rss = UNLIMITED\nrlimit_stack = 1000\n"
-	                               "rlimit_files = 64\n");
+	struct draft *d = read_service(
+		"rlimit_as = 8M\nrlimit_cpu = 20\nrlimit_data = 4k\nrlimit_rss = UNLIMITED\nrlimit_stack = 1000\n"
+		"rlimit_files = 64\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "rlimit_as", "8388608");
@@ -286,7 +300,8 @@ static void resource_limits_have_their_units(void **state)
 
 static void the_environment_is_what_was_asked_for(void **state)
 {
-	struct draft *d = read_service("env = A=1 B=2\nenv += C=3\npassenv = PATH\npassenv += TERM HOME\npassenv -= TERM\n");
+	struct draft *d = read_service(
+		"env = A=1 B=2\nenv += C=3\npassenv = PATH\npassenv += TERM HOME\npassenv -= TERM\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "env", "A=1 B=2 C=3");
@@ -325,7 +340,8 @@ static void a_banner_is_the_words_of_its_file(void **state)
 
 static void what_is_logged_anyway_is_carried(void **state)
 {
-	struct draft *d = read_service("log_type = SYSLOG daemon info\nlog_on_success = HOST PID\nlog_on_success += USERID\nlog_on_failure = HOST\n");
+	struct draft *d = read_service("log_type = SYSLOG daemon info\nlog_on_success = HOST PID\nlog_on_success += "
+	                               "USERID\nlog_on_failure = HOST\n");
 	(void)state;
 	assert_clean(d);
 	assert_remark(d, "telnet", "log_type = SYSLOG daemon info: ");
@@ -336,14 +352,17 @@ static void what_is_logged_anyway_is_carried(void **state)
 
 static void defaults_are_inherited_and_added_to(void **state)
 {
-	struct draft *d = read_text(
-		"defaults\n{\nlog_type = FILE /var/log/x\nonly_from = 10.0.0.0/8\nonly_from = 127.0.0.1\ninstances = 25\numask = 022\n"
-		"passenv = PATH\n}\n"
-		"service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\nonly_from -= 10.0.0.0/8\n"
-		"passenv += TERM\n}\n"
-		"service ftp\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\ninstances = UNLIMITED\n"
-		"only_from += 192.0.2.0/24\n}\n"
-		"service finger\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\nonly_from = 0.0.0.0/0\n}\n");
+	struct draft *d = read_text("defaults\n{\nlog_type = FILE /var/log/x\nonly_from = 10.0.0.0/8\nonly_from = "
+	                            "127.0.0.1\ninstances = 25\numask = 022\n"
+	                            "passenv = PATH\n}\n"
+	                            "service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	                            "/bin/cat\nonly_from -= 10.0.0.0/8\n"
+	                            "passenv += TERM\n}\n"
+	                            "service ftp\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	                            "/bin/cat\ninstances = UNLIMITED\n"
+	                            "only_from += 192.0.2.0/24\n}\n"
+	                            "service finger\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	                            "/bin/cat\nonly_from = 0.0.0.0/0\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "listen", "tcp://127.0.0.1:telnet");
@@ -363,8 +382,9 @@ static void defaults_are_inherited_and_added_to(void **state)
 
 static void lists_of_defaults_begin_where_they_stand_all_else_is_inherited_in_the_end(void **state)
 {
-	struct draft *d = read_text("service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
-	                            "defaults\n{\ninstances = 9\nno_access = 10.0.0.1\n}\n");
+	struct draft *d = read_text(
+		"service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
+		"defaults\n{\ninstances = 9\nno_access = 10.0.0.1\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "max_conns", "9");
@@ -377,7 +397,8 @@ static void defaults_enable_and_disable_ids(void **state)
 	static const char services[] =
 		"service telnet\n{\nid = one\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
 		"service ftp\n{\nid = two\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
-		"service finger\n{\nid = three\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\ndisable = yes\n}\n";
+		"service finger\n{\nid = three\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+		"/bin/cat\ndisable = yes\n}\n";
 	char text[2048];
 	(void)state;
 	(void)snprintf(text, sizeof text, "defaults\n{\ndisabled = two\n}\n%s", services);
@@ -402,7 +423,8 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 		int line;
 		const char *part;
 	} wrong[] = {
-		{"sevice telnet\n{\n\tuser = root\n}\n", 1, "sevice: service, defaults, include or includedir should stand here (did you mean service?)"},
+		{"sevice telnet\n{\n\tuser = root\n}\n", 1,
+	         "sevice: service, defaults, include or includedir should stand here (did you mean service?)"},
 		{"service\n", 1, "service: a name should follow"},
 		{"service telnet {\n\tuser = root\n}\n", 1, "{ alone in the next line, not in this one"},
 		{"defaults\n{\n}\ndefaults\n{\n}\n", 4, "a second entry"},
@@ -424,8 +446,9 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 		assert_int_equal(d->n_errors, 1);
 		draft_free(d);
 	}
-	struct draft *d = read_text("nonsense\nservice telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n"
-	                            "instancs = 3\ninstances = 3\ninstances = 4\n}\n");
+	struct draft *d = read_text(
+		"nonsense\nservice telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n"
+		"instancs = 3\ninstances = 3\ninstances = 4\n}\n");
 	assert_error(d, "xinetd.conf", 1, "nonsense");
 	assert_error(d, "xinetd.conf", 8, "instancs: unknown attribute (did you mean instances?)");
 	assert_error(d, "xinetd.conf", 10, "instances: set twice; the first one counts (line 9)");
@@ -454,10 +477,14 @@ static void a_line_that_xinetd_drops_the_service_for_disables_it(void **state)
 static void values_that_xinetd_refuses_disable_the_service(void **state)
 {
 	static const char *const values[][2] = {
-		{"instances = many\n", "instances cannot be read"}, {"umask = 99\n", "umask cannot be read"},
-		{"nice = low\n", "nice cannot be read"},            {"max_load = high\n", "max_load cannot be read"},
-		{"cps = a b\n", "cps cannot be read"},              {"groups = maybe\n", "groups cannot be read"},
-		{"env = PATH\n", "env cannot be read"},             {"type = UNLISTET\nport = 23\n", "type cannot be read"},
+		{"instances = many\n", "instances cannot be read"},
+		{"umask = 99\n", "umask cannot be read"},
+		{"nice = low\n", "nice cannot be read"},
+		{"max_load = high\n", "max_load cannot be read"},
+		{"cps = a b\n", "cps cannot be read"},
+		{"groups = maybe\n", "groups cannot be read"},
+		{"env = PATH\n", "env cannot be read"},
+		{"type = UNLISTET\nport = 23\n", "type cannot be read"},
 		{"disable = perhaps\n", "disable cannot be read"},
 	};
 	(void)state;
@@ -488,11 +515,13 @@ static void what_is_missing_disables_the_service_unless_it_is_disabled(void **st
 	assert_clean(d);
 	assert_setting(d, "telnet", "disable", "yes");
 	draft_free(d);
-	d = read_text("service distcc\n{\ndisable = yes\ntype = UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n");
+	d = read_text("service distcc\n{\ndisable = yes\ntype = UNLISTED\nsocket_type = stream\nwait = no\nuser = "
+	              "root\nserver = /bin/cat\n}\n");
 	assert_clean(d); /* as distcc's example is */
 	assert_int_equal(d->n, 0);
 	draft_free(d);
-	d = read_text("service no-such-service-here\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n");
+	d = read_text("service no-such-service-here\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	              "/bin/cat\n}\n");
 	assert_clean(d);
 	assert_disabled(d, "no-such-service-here", "/etc/services");
 	draft_free(d);
@@ -500,8 +529,9 @@ static void what_is_missing_disables_the_service_unless_it_is_disabled(void **st
 
 static void the_first_of_two_on_one_address_counts(void **state)
 {
-	static const char twice[] = "service telnet\n{\n%ssocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
-	                            "service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n";
+	static const char twice[] =
+		"service telnet\n{\n%ssocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
+		"service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n";
 	char text[512];
 	(void)state;
 	(void)snprintf(text, sizeof text, twice, "");
@@ -520,8 +550,13 @@ static void the_first_of_two_on_one_address_counts(void **state)
 
 static void directories_are_read_by_name_without_dots_and_tildes(void **state)
 {
-	static const char service[] = "service %s\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n";
-	static const char *const names[][2] = {{"d/b", "ftp"}, {"d/a", "telnet"}, {"d/a.rpmsave", "finger"}, {"d/c~", "finger"}, {"d/.d", "finger"}};
+	static const char service[] =
+		"service %s\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n";
+	static const char *const names[][2] = {{"d/b", "ftp"},
+	                                       {"d/a", "telnet"},
+	                                       {"d/a.rpmsave", "finger"},
+	                                       {"d/c~", "finger"},
+	                                       {"d/.d", "finger"}};
 	char text[256];
 	(void)state;
 	assert_int_equal(mkdir(path_of("d"), 0700), 0);
@@ -546,7 +581,8 @@ static void a_file_that_includes_itself_is_refused(void **state)
 	struct draft *d;
 	(void)state;
 	write_file("other", "include xinetd.conf\ndefaults\n{\ninstances = 3\n}\n");
-	d = read_text("include other\ninclude xinetd.conf\nservice telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n");
+	d = read_text("include other\ninclude xinetd.conf\nservice telnet\n{\nsocket_type = stream\nwait = no\nuser = "
+	              "root\nserver = /bin/cat\n}\n");
 	assert_error(d, "other", 1, "includes itself");
 	assert_error(d, "xinetd.conf", 2, "includes itself");
 	assert_int_equal(d->n_errors, 2);
@@ -568,7 +604,8 @@ static void a_file_that_cannot_be_read_is_an_error(void **state)
 
 static void lines_may_end_as_on_windows(void **state)
 {
-	struct draft *d = read_text("service telnet\r\n{\r\n\tsocket_type = stream\r\n\twait = no\r\n\tuser = root\r\n\tserver = /bin/cat\r\n}\r\n");
+	struct draft *d = read_text("service telnet\r\n{\r\n\tsocket_type = stream\r\n\twait = no\r\n\tuser = "
+	                            "root\r\n\tserver = /bin/cat\r\n}\r\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "exec", "/bin/cat");
