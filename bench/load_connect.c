@@ -9,7 +9,7 @@
  *
  * One process, one thread. It owns every descriptor it opens. */
 #include "client.h"
-#include "histogram.h"
+#include "common/histogram.h"
 #include "usage.h"
 
 #include <errno.h>
@@ -117,7 +117,7 @@ static void complete(struct slot *s)
 		return;
 	}
 	if (measuring) {
-		histogram_record(&latency, (uint64_t)(now_ns() - s->begin_ns));
+		histogram_add(&latency, now_ns() - s->begin_ns);
 		done++;
 		bytes += s->received;
 	}
@@ -201,7 +201,7 @@ static void report(const struct usage *u)
 	       option.in_flight, done, bytes, errors, errors_measured, (double)done * 1e9 / (double)u->wall_ns);
 	usage_print_json(&option.subject, u, done);
 	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
-	       (double)histogram_quantile(&latency, 0.5) / 1e3, (double)histogram_quantile(&latency, 0.99) / 1e3,
+	       (double)histogram_percentile(&latency, 50) / 1e3, (double)histogram_percentile(&latency, 99) / 1e3,
 	       (double)latency.max / 1e3);
 }
 

@@ -15,7 +15,7 @@
  *
  * One process, one thread. It owns every descriptor it opens until it ends. */
 #include "client.h"
-#include "histogram.h"
+#include "common/histogram.h"
 #include "usage.h"
 
 #include <assert.h>
@@ -154,7 +154,7 @@ static void end_message(struct connection *c)
 	int64_t now = now_ns();
 
 	if (measuring) {
-		histogram_record(&latency, (uint64_t)(now - c->sent_ns));
+		histogram_add(&latency, now - c->sent_ns);
 		answers++;
 		c->answers++;
 	}
@@ -336,7 +336,7 @@ static void report_load(const struct usage *u)
 	       (double)answers * 1e9 / (double)u->wall_ns);
 	usage_print_json(&option.subject, u, answers);
 	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
-	       (double)histogram_quantile(&latency, 0.5) / 1e3, (double)histogram_quantile(&latency, 0.99) / 1e3,
+	       (double)histogram_percentile(&latency, 50) / 1e3, (double)histogram_percentile(&latency, 99) / 1e3,
 	       (double)latency.max / 1e3);
 }
 

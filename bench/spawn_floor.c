@@ -7,7 +7,7 @@
  * The child inherits standard output, which the caller points at /dev/null. CPU time is this
  * process's and its children's. One thread; each child is reaped before the next one starts. */
 #include "client.h"
-#include "histogram.h"
+#include "common/histogram.h"
 #include "usage.h"
 
 #include <errno.h>
@@ -67,7 +67,7 @@ static int64_t spawn_until(int64_t until, char **program)
 			return -1;
 		}
 		int64_t then = now_ns();
-		histogram_record(&latency, (uint64_t)(then - now));
+		histogram_add(&latency, then - now);
 		now = then;
 	}
 	return count;
@@ -101,8 +101,8 @@ static int measure(double warm_seconds, double seconds, char **program)
 	              "\"server_us_each\": %.3f, \"server_cpu_percent\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
 	              "\"max_us\": %.1f}\n",
 	              count, (double)wall / 1e9, (double)count * 1e9 / (double)wall, (double)cpu / 1e3 / (double)count,
-	              100 * (double)cpu / (double)wall, (double)histogram_quantile(&latency, 0.5) / 1e3,
-	              (double)histogram_quantile(&latency, 0.99) / 1e3, (double)latency.max / 1e3);
+	              100 * (double)cpu / (double)wall, (double)histogram_percentile(&latency, 50) / 1e3,
+	              (double)histogram_percentile(&latency, 99) / 1e3, (double)latency.max / 1e3);
 	return 0;
 }
 
