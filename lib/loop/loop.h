@@ -1,5 +1,5 @@
 /* loop.h — the inside of loops and fibers, for the files of floor 3 that share it:
- * fiber.c (loop, switch, timers), stack.c, wait.c, scope.c, offload.c. Everybody else uses fiber.h. */
+ * loop.c, fiber.c, stack.c, wait.c, scope.c, offload.c. Everybody else uses fiber.h. */
 #ifndef HARK__LOOP_H
 #define HARK__LOOP_H
 
@@ -177,8 +177,18 @@ void hark__stack_swap_in(struct hark__fiber *f);
 
 /* ---- fiber.c */
 
+static inline struct hark__fiber *hark__fiber_of(struct hark__waiter *w)
+{
+	return hark__container(w, struct hark__fiber, waiter);
+}
+
+void hark__fiber_init(struct hark__fiber *f, const char *name);
+/* Lays out its stack so that a switch to f calls entry, which begins with hark__fiber_begin() and never returns. */
 void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void));
-void hark__fiber_init_name(struct hark__fiber *f, const char *name);
+void hark__fiber_begin(void);
+/* Goes on as next; returns when somebody switches back to who called. */
+void hark__fiber_switch(struct hark__loop *l, struct hark__fiber *next);
+void hark__fiber_timer_due(struct hark__loop *l, struct hark__fiber *f);
 
 /* ---- drain_watch.c */
 
