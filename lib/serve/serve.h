@@ -1,13 +1,13 @@
-/* serve.h — the inside of hark_serve(): what the four models share, and the little in which they differ. */
+/* serve.h — a server, its acceptors, and the models in which servers differ. */
 #ifndef HARK__SERVE_H
 #define HARK__SERVE_H
+
+#include <pthread.h>
 
 #include "conn/conn.h"
 #include "hark.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
-
-#define HARK__WORKERS_MAX 64
 
 struct hark__model {
 	/* Has the box serve c, which the server counts already. On success c is the model's, until
@@ -20,6 +20,8 @@ struct hark__model {
 	void (*cut)(struct hark__server *s, int64_t late_ns);
 	/* hark_serve() returns while connections do not notice that they were cut: hark__server_leave() for each. */
 	void (*abandon)(struct hark__server *s);
+	/* The box has returned and c is about to be closed; where the box ran. NULL: nothing to do. */
+	void (*closing)(struct hark__server *s, struct hark_conn *c);
 	bool gathers; /* boxes run on the loop's own thread: replies to datagrams may gather */
 };
 
@@ -47,10 +49,11 @@ struct hark__server {
 	struct hark__loop *loop;
 	struct hark__acceptor *acceptors;
 	int n_acceptors;
-	struct hark__list conns;   /* connections in this process, where the model lists them */
-	struct hark__list running; /* serve_fiber.c: those whose fiber runs */
-	unsigned n_conns;          /* being served, wherever */
-	struct hark_conn *stuck;   /* accepted, but start() had no room: served first when there is */
+	struct hark__list conns;    /* connections, children (serve_process.c); not those whose fiber runs */
+	pthread_mutex_t conns_lock; /* serve_thread.c: guards conns */
+	struct hark__list running;  /* serve_fiber.c, serve_thread.c: whose fiber or thread runs. The loop's thread */
+	unsigned n_conns;           /* being served, wherever */
+	struct hark_conn *stuck;    /* accepted, but start() had no room: served first when there is */
 	struct hark__list
 		pending;  /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
 	bool paused;      /* accepts nothing until a connection ends or the timer */
@@ -76,48 +79,7 @@ struct hark__server {
 	struct hark__waiter late_waiter;
 };
 
-/* What runs in the connection's own process, thread or fiber: events, box, orderly end. Frees c. */
-void hark__server_run(struct hark__server *s, struct hark_conn *c);
-
-/* Closes what was served, in order or, as hark_outcome() says, not. Frees c. */
-void hark__server_end(struct hark_conn *c);
-
-/* A connection that start() took is over; lent, ticket: its conn's. On the loop's thread. */
-void hark__server_ended(struct hark__server *s, struct hark__acceptor *lent, int ticket);
-
-/* Tells leave(), if there is one. ticket -1: nothing to tell. */
-void hark__server_leave(struct hark__server *s, int ticket);
-
-/* Whether there is room for one more; pauses the acceptors if not. */
-bool hark__server_may_accept(struct hark__server *s);
-
-/* Whether something waits at the acceptor and pace() lets it in; watches or pauses the acceptor if not. After true:
- * hark__server_start(), or hark__acceptor_unused() if nothing was taken. */
-bool hark__acceptor_paced(struct hark__acceptor *a);
-void hark__acceptor_unused(struct hark__acceptor *a);
-
-/* Has c admitted, counts it and hands it to the model; true as well if it was shed. false: there was no room; it is
- * kept, and handed over when there is. */
-bool hark__server_start(struct hark__server *s, struct hark_conn *c);
-
-/* Waits for more at the acceptor. */
-void hark__acceptor_watch(struct hark__acceptor *a);
-
-void hark__server_event(struct hark__server *s, struct hark_event e);
-
-/* The events of a connection's beginning and end; err: 0 or -errno that ended it. */
-void hark__server_opened(struct hark__server *s, struct hark_conn *c);
-void hark__server_closed(struct hark__server *s, struct hark_conn *c, int err);
-
 /* Serves in this process until drained. life_fd: see struct hark__server. */
 int hark__work(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd);
-
-/* workers.c: forks and supervises processes that each work. */
-int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n);
-
-/* serve_wait.c: lends the acceptor's socket to a box, and takes it back. */
-void hark__acceptor_lend(struct hark__acceptor *a);
-void hark__acceptor_prepare(struct hark__acceptor *a); /* before anything comes: see arrival() there */
-void hark__acceptor_returned(struct hark__acceptor *a);
 
 #endif

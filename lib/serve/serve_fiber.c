@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/sys.h"
-#include "serve/serve.h"
+#include "serve/serve_life.h"
 
 #define AGAIN_NS      (100 * HARK_MS) /* when no stack could be had for one that has spoken */
 #define FIRST_BYTE_NS HARK_S          /* after a drain's beginning, for those that have not spoken yet */
@@ -37,9 +37,7 @@ static void close_silent(struct hark_conn *c, int error)
 	hark__list_remove(&c->link);
 	hark__timer_clear(s->loop, &c->until);
 	hark__loop_unwake(s->loop, &c->first);
-	hark__server_opened(s, c);
-	hark__server_closed(s, c, -error);
-	hark__conn_free(c);
+	hark__server_run_silent(s, c, error);
 	hark__server_ended(s, NULL, ticket);
 }
 

@@ -2,7 +2,7 @@
  *
  * The box is called in the acceptor's own callback, with the loop put aside, so that its calls wait in poll(2). A loop
  * that the box makes for fibers of its own ends with its scope. */
-#include "serve/serve.h"
+#include "serve/serve_life.h"
 
 static int start(struct hark__server *s, struct hark_conn *c)
 {

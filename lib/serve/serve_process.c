@@ -10,7 +10,7 @@
 #include "base/sys.h"
 #include "conn/listen.h"
 #include "loop/drain.h"
-#include "serve/serve.h"
+#include "serve/serve_life.h"
 
 #define LOOK_NS (100 * HARK_MS) /* between looks at a child that there was no descriptor for */
 #define DEAF_NS HARK_S          /* past the grace's end: a child that still runs then is killed */

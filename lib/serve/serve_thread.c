@@ -7,17 +7,15 @@
 #include <stdlib.h>
 
 #include "base/sys.h"
-#include "serve/serve.h"
+#include "serve/serve_life.h"
 
 struct threaded {
-	struct hark__list link;    /* in server->conns: the loop's thread alone */
+	struct hark__list link;    /* in server->running */
 	struct hark__waiter ended; /* posted when the thread is through */
 	struct hark__server *server;
-	struct hark_conn *conn;
+	struct hark_conn *conn; /* the thread's; in server->conns, under conns_lock, until it closes */
 	struct hark__acceptor *lent;
 	int ticket;
-	pthread_mutex_t lock;
-	bool closing; /* guarded by lock: conn must not be cut any more */
 };
 
 static void ended_run(struct hark__waiter *w)
@@ -27,7 +25,6 @@ static void ended_run(struct hark__waiter *w)
 	struct hark__acceptor *lent = t->lent;
 	int ticket = t->ticket;
 	hark__list_remove(&t->link);
-	(void)pthread_mutex_destroy(&t->lock);
 	free(t);
 	hark__server_ended(s, lent, ticket);
 }
@@ -35,19 +32,17 @@ static void ended_run(struct hark__waiter *w)
 static void *thread_main(void *arg)
 {
 	struct threaded *t = arg;
-	struct hark__server *s = t->server;
-	struct hark_conn *c = t->conn;
 	hark__wait_served(true);
-	hark__server_opened(s, c);
-	s->box(c, s->arg);
-	int err = c->status < 0 ? 0 : hark__conn_flush_last(c);
-	pthread_mutex_lock(&t->lock);
-	t->closing = true;
-	pthread_mutex_unlock(&t->lock);
-	hark__server_closed(s, c, err);
-	hark__server_end(c);
-	hark__loop_post(s->loop, &t->ended);
+	hark__server_run(t->server, t->conn);
+	hark__loop_post(t->server->loop, &t->ended);
 	return NULL;
+}
+
+static void delist(struct hark__server *s, struct hark_conn *c)
+{
+	pthread_mutex_lock(&s->conns_lock);
+	hark__list_remove(&c->link);
+	pthread_mutex_unlock(&s->conns_lock);
 }
 
 static int create(struct threaded *t, size_t stack_bytes)
@@ -73,12 +68,14 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	if (t == NULL)
 		return -ENOMEM;
 	*t = (struct threaded){.ended.run = ended_run, .server = s, .conn = c, .lent = c->lent, .ticket = c->ticket};
-	(void)pthread_mutex_init(&t->lock, NULL);
-	hark__list_append(&s->conns, &t->link);
+	pthread_mutex_lock(&s->conns_lock);
+	hark__list_append(&s->conns, &c->link);
+	pthread_mutex_unlock(&s->conns_lock);
+	hark__list_append(&s->running, &t->link);
 	int r = create(t, s->opts.stack_bytes);
 	if (r < 0) {
 		hark__list_remove(&t->link);
-		(void)pthread_mutex_destroy(&t->lock);
+		delist(s, c);
 		free(t);
 	}
 	return r;
@@ -88,19 +85,19 @@ static int start(struct hark__server *s, struct hark_conn *c)
 static void cut(struct hark__server *s, int64_t late_ns)
 {
 	(void)late_ns;
+	pthread_mutex_lock(&s->conns_lock);
 	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next) {
-		struct threaded *t = hark__container(at, struct threaded, link);
-		pthread_mutex_lock(&t->lock);
-		if (!t->closing && t->conn->src.fd >= 0)
-			(void)hark__sys.shutdown(t->conn->src.fd, SHUT_RDWR);
-		pthread_mutex_unlock(&t->lock);
+		struct hark_conn *c = hark__container(at, struct hark_conn, link);
+		if (c->src.fd >= 0)
+			(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
 	}
+	pthread_mutex_unlock(&s->conns_lock);
 }
 
 static void abandon(struct hark__server *s)
 {
-	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+	for (struct hark__list *at = s->running.next; at != &s->running; at = at->next)
 		hark__server_leave(s, hark__container(at, struct threaded, link)->ticket);
 }
 
-const struct hark__model hark__model_thread = {.start = start, .cut = cut, .abandon = abandon};
+const struct hark__model hark__model_thread = {.start = start, .cut = cut, .abandon = abandon, .closing = delist};

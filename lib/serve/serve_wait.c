@@ -14,7 +14,8 @@
 
 #include "base/sys.h"
 #include "conn/listen.h"
-#include "serve/serve.h"
+#include "serve/serve_accept.h"
+#include "serve/serve_life.h"
 
 #define DELAY_FIRST_NS (250 * HARK_MS)
 #define DELAY_MAX_NS   (10 * HARK_S)
@@ -86,7 +87,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
 	bool delayed = a->retry.node.place != 0; /* another acceptor's pause must not end this one's back-off */
-	if (s->draining || a->listener->src.fd < 0 || !hark__server_may_accept(s) || a->lent || delayed)
+	if (s->draining || a->listener->src.fd < 0 || !hark__acceptors_may_accept(s) || a->lent || delayed)
 		return;
 	a->before = digest(a);
 	if (a->before == 0) {
@@ -95,7 +96,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	}
 	if (!hark__acceptor_paced(a))
 		return;
-	hark__acceptor_unused(a); /* no connection */
+	hark__pace_unused(s); /* no connection */
 	int fd = hark__sys.fcntl(a->listener->src.fd, F_DUPFD_CLOEXEC, 3);
 	int r = fd < 0 ? -errno : hark__conn_new(fd, a->listener->type == SOCK_DGRAM ? HARK__DATAGRAM : HARK__FILE, &c);
 	if (r == 0) {

@@ -4,6 +4,8 @@
  * The supervisor serves nobody. It waits for its workers' pidfds, restarts the dead with back-off, and passes a drain
  * on by the shared state of drain.c. A worker learns of its supervisor's death by a pipe that only the supervisor can
  * write to, and then drains by itself. */
+#include "serve/workers.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -12,7 +14,7 @@
 #include "base/sys.h"
 #include "conn/listen.h"
 #include "loop/drain.h"
-#include "serve/serve.h"
+#include "serve/serve_life.h"
 
 #define BACKOFF_FIRST_NS (100 * HARK_MS)
 #define BACKOFF_MAX_NS   (10 * HARK_S)

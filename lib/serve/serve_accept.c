@@ -1,0 +1,280 @@
+/* serve_accept.c — accepting: each listener is an acceptor, a callback on the loop.
+ *
+ * An acceptor accepts until its backlog is empty and has a box started for each connection. Where there is no room
+ * (max_conns, descriptors, memory, processes) all acceptors pause: connections wait in the backlog, where a client sees
+ * a slow server, not a refusal. A connection's end, or a timer, resumes. The caller's pace() is asked here alone.
+ *
+ * Thread: the loop's. */
+#include "serve/serve_accept.h"
+
+#include <errno.h>
+
+#include "base/sys.h"
+#include "conn/accept.h"
+#include "conn/datagram.h"
+#include "conn/listen.h"
+#include "loop/drain.h"
+#include "serve/serve_drain.h"
+#include "serve/serve_life.h"
+
+#define ACCEPT_BATCH 64              /* connections accepted in a row before others run */
+#define RETRY_NS     (100 * HARK_MS) /* while paused for want of something that others may give back */
+
+/* ---- pausing --------------------------------------------------------------------------------- */
+
+void hark__acceptors_wake(struct hark__server *s)
+{
+	for (int i = 0; i < s->n_acceptors; i++)
+		hark__loop_wake(s->loop, &s->acceptors[i].waiter);
+}
+
+void hark__acceptors_resume(struct hark__server *s)
+{
+	if (!s->paused)
+		return;
+	s->paused = s->retrying = false;
+	(void)hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
+	hark__acceptors_wake(s);
+}
+
+void hark__acceptors_pause(struct hark__server *s, int error, int64_t ns)
+{
+	if (!s->paused && !s->told_paused) {
+		s->told_paused = true;
+		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_PAUSED, .error = error});
+	}
+	s->paused = true;
+	if (ns == HARK_FOREVER && s->n_conns == 0)
+		ns = RETRY_NS;
+	if (ns != HARK_FOREVER && !s->retrying) {
+		s->retrying = true;
+		(void)hark__timer_set(s->loop, &s->retry, hark_after(ns)); /* it is kept: cannot fail */
+	}
+}
+
+static void retry_run(struct hark__waiter *w)
+{
+	hark__acceptors_resume(hark__container(w, struct hark__server, retry_waiter));
+}
+
+/* ---- room ------------------------------------------------------------------------------------ */
+
+bool hark__acceptors_may_accept(struct hark__server *s)
+{
+	if (s->paused || !hark__server_start_stuck(s))
+		return false;
+	/* Under inline the loop runs too rarely: check before each accept. */
+	if (hark__retired()) {
+		hark__server_retire(s);
+		return false;
+	}
+	if (hark__drain_until() != HARK_FOREVER) {
+		hark__loop_wake(s->loop, &s->drain_waiter);
+		return false;
+	}
+	if (!hark__server_full(s))
+		return true;
+	hark__acceptors_pause(s, 0, HARK_FOREVER);
+	return false;
+}
+
+int64_t hark__pace(struct hark__server *s)
+{
+	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
+}
+
+static bool something_waits(const struct hark__acceptor *a)
+{
+	struct pollfd p = {.fd = a->listener->src.fd, .events = POLLIN};
+	return hark__sys.poll(&p, 1, 0) != 0;
+}
+
+/* Looks before it asks: a pause while nobody waits would be told, counted, and slow for who comes next. */
+bool hark__acceptor_paced(struct hark__acceptor *a)
+{
+	if (a->server->opts.pace == NULL)
+		return true;
+	if (!something_waits(a)) {
+		hark__acceptor_watch(a);
+		return false;
+	}
+	int64_t ns = hark__pace(a->server);
+	if (ns > 0)
+		hark__acceptors_pause(a->server, EBUSY, ns);
+	return ns <= 0;
+}
+
+void hark__pace_unused(struct hark__server *s)
+{
+	if (s->opts.pace != NULL && s->opts.leave != NULL)
+		s->opts.leave(-1, s->opts.limit_arg);
+}
+
+/* ---- accepting ------------------------------------------------------------------------------- */
+
+void hark__acceptor_watch(struct hark__acceptor *a)
+{
+	struct hark__server *s = a->server;
+	struct hark__source *src = &a->listener->src;
+	if (s->told_paused && !s->paused) {
+		s->told_paused = false;
+		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_RESUMED});
+	}
+	if (src->fd < 0)
+		return;
+	struct hark__engine *e = hark__loop_engine(s->loop);
+	hark__ready_clear(src, HARK__IN);
+	src->in = &a->waiter;
+	if (e->ops->arm(e, src, HARK__IN) < 0)
+		hark__acceptors_pause(s, ENOMEM, RETRY_NS);
+}
+
+/* r: what accept or receive failed with. A broken socket is tried again as well, on the timer; the operator sees the
+ * pause. */
+static void accept_failed(struct hark__acceptor *a, int r)
+{
+	if (r == -EAGAIN)
+		hark__acceptor_watch(a);
+	else if (r == -EINTR) /* something may still be there, and no event would tell of it */
+		hark__loop_wake(a->server->loop, &a->waiter);
+	else
+		hark__acceptors_pause(a->server, -r, RETRY_NS);
+}
+
+static void accept_streams(struct hark__acceptor *a)
+{
+	struct hark__server *s = a->server;
+	struct hark_conn *c;
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		if (a->listener->src.fd < 0 || !hark__acceptors_may_accept(s) || !hark__acceptor_paced(a))
+			return;
+		if (i > 0 && s->opts.pace == NULL &&
+		    !something_waits(a)) { /* cheaper than an accept(2) that makes a socket, then finds nobody */
+			hark__acceptor_watch(a);
+			return;
+		}
+		int r = hark__accept_now(a->listener, &c);
+		if (r < 0) {
+			hark__pace_unused(s);
+			accept_failed(a, r);
+			return;
+		}
+		(void)hark__server_start(s, c);
+	}
+	hark__loop_wake(s->loop, &a->waiter);
+}
+
+static unsigned room_for(const struct hark__server *s)
+{
+	if (!s->model->gathers || s->opts.pace != NULL)
+		return 1;
+	return s->opts.max_conns > 0 ? (unsigned)s->opts.max_conns - s->n_conns : UINT32_MAX;
+}
+
+static void receive_datagrams(struct hark__acceptor *a)
+{
+	struct hark__server *s = a->server;
+	struct hark_conn *c;
+	if (a->listener->src.fd < 0 || !hark__acceptors_may_accept(s))
+		return;
+	if (a->datagrams == NULL && hark__datagram_socket_open(a->listener, &a->datagrams) < 0) {
+		hark__acceptors_pause(s, EMFILE, RETRY_NS);
+		return;
+	}
+	if (!hark__acceptor_paced(a))
+		return;
+	int n = hark__datagram_socket_receive(a->datagrams, room_for(s));
+	if (n <= 0) {
+		hark__pace_unused(s);
+		accept_failed(a, n == 0 ? -EAGAIN : n);
+		return;
+	}
+	if (s->model->gathers)
+		hark__datagram_socket_gather(a->datagrams, true);
+	for (int i = 0; i < n; i++) {
+		if (hark__datagram_socket_take(a->datagrams, (unsigned)i, &c) < 0) {
+			hark__pace_unused(s);
+			break; /* no memory: as a full socket queue would, it drops them */
+		}
+		if (!hark__server_start(s, c) &&
+		    i + 1 < n) { /* one can be kept; the others are dropped, as by a full queue */
+			break;
+		}
+	}
+	if (s->model->gathers)
+		hark__loop_wake(s->loop, &a->sender); /* behind the fibers just started */
+	hark__loop_wake(s->loop, &a->waiter);
+}
+
+static void sender_run(struct hark__waiter *w)
+{
+	struct hark__acceptor *a = hark__container(w, struct hark__acceptor, sender);
+	hark__datagram_socket_gather(a->datagrams, false);
+	hark__datagram_socket_send(a->datagrams);
+}
+
+static void acceptor_run(struct hark__waiter *w)
+{
+	struct hark__acceptor *a = hark__container(w, struct hark__acceptor, waiter);
+	if (a->server->draining)
+		return;
+	if (a->server->retired)
+		(void)hark__acceptors_may_accept(a->server); /* for what is stuck */
+	else if (a->server->opts.wait)
+		hark__acceptor_lend(a);
+	else if (a->listener->type == SOCK_DGRAM)
+		receive_datagrams(a);
+	else
+		accept_streams(a);
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------- */
+
+int hark__acceptors_init(struct hark__server *s, struct hark_listener *const listeners[], int n)
+{
+	for (int i = 0; i < n; i++) {
+		struct hark__acceptor *a = &s->acceptors[i];
+		a->server = s;
+		a->listener = listeners[i];
+		a->waiter.run = acceptor_run;
+		a->sender.run = sender_run;
+		a->retry.waiter = &a->waiter;
+		if (s->opts.wait)
+			hark__acceptor_prepare(a);
+	}
+	s->n_acceptors = n;
+	s->retry_waiter.run = retry_run;
+	s->retry = (struct hark__timer){.waiter = &s->retry_waiter, .kept = true};
+	return hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
+}
+
+void hark__acceptor_close(struct hark__acceptor *a)
+{
+	hark__loop_unwake(a->server->loop, &a->waiter);
+	hark__timer_clear(a->server->loop, &a->retry);
+	hark__source_detach(&a->listener->src);
+	a->listener->src.in = NULL;
+	if (a->listener->src.fd >= 0)
+		(void)hark__sys.close(a->listener->src.fd);
+	a->listener->src.fd = -1;
+}
+
+void hark__acceptor_retire(struct hark__acceptor *a)
+{
+	hark__acceptor_close(a);
+	hark__loop_unwake(a->server->loop, &a->sender);
+	if (a->datagrams == NULL)
+		return;
+	hark__datagram_socket_gather(a->datagrams, false);
+	hark__datagram_socket_send(a->datagrams);
+	hark__datagram_socket_close(a->datagrams);
+	a->datagrams = NULL;
+}
+
+void hark__acceptors_done(struct hark__server *s)
+{
+	for (int i = 0; i < s->n_acceptors; i++)
+		hark__acceptor_retire(&s->acceptors[i]);
+	hark__timer_clear(s->loop, &s->retry);
+	hark__loop_unwake(s->loop, &s->retry_waiter);
+}

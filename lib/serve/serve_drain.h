@@ -1,0 +1,18 @@
+/* serve_drain.h — a server's ends: drain, retire, cut. */
+#ifndef HARK__SERVE_DRAIN_H
+#define HARK__SERVE_DRAIN_H
+
+#include "serve/serve.h"
+
+/* Watches for drain, retire and the supervisor's death (life_fd; -1: none), which may have come already. 0 or -errno;
+ * hark__server_drain_done() either way. */
+int hark__server_drain_init(struct hark__server *s, int life_fd);
+void hark__server_drain_done(struct hark__server *s);
+
+/* A connection has ended: takes the next of a drain's backlog; the last wakes hark_serve(). */
+void hark__server_drain_step(struct hark__server *s);
+
+/* hark_retire(): leaves the backlogs to others, and ends with the last connection. */
+void hark__server_retire(struct hark__server *s);
+
+#endif

@@ -1,0 +1,128 @@
+/* serve_life.c — the life of one connection under a server: admitted, counted, started, run, ended.
+ *
+ * The same under every model. A model says where hark__server_run() runs, and reports the end.
+ *
+ * Thread: the loop's, but hark__server_run() and what it calls, which run where the box does. */
+#include "serve/serve_life.h"
+
+#include <errno.h>
+
+#include "serve/serve_accept.h"
+#include "serve/serve_drain.h"
+
+#define RETRY_NS (100 * HARK_MS) /* until a start that failed for want of memory, processes or threads is tried again \
+	                          */
+
+void hark__server_event(struct hark__server *s, struct hark_event e)
+{
+	if (s->opts.event != NULL)
+		s->opts.event(&e, s->opts.event_arg);
+}
+
+/* ---- where the box runs -------------------------------------------------------------------------- */
+
+/* Not inlined: keeps the stack under the box small, as an idle connection's is swapped out whole. */
+static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum hark_event_kind kind, struct hark_conn *c,
+                                                int err)
+{
+	if (c->status < 0) /* the box's reason tells more than that of the flush after it */
+		err = c->status;
+	hark__server_event(s, (struct hark_event){.kind = kind,
+	                                          .conn = c,
+	                                          .pid = c->pid,
+	                                          .status = c->status > 0 ? c->status : 0,
+	                                          .error = err < 0 ? -err : 0});
+}
+
+/* Not inlined, likewise. */
+static __attribute__((noinline)) void end(struct hark__server *s, struct hark_conn *c)
+{
+	int err = c->status < 0 ? 0 : hark__conn_flush_last(c);
+	if (s->model->closing != NULL)
+		s->model->closing(s, c);
+	tell_conn(s, HARK_EVENT_CLOSE, c, err);
+	if (c->status < 0)
+		hark_abort(c);
+	else
+		(void)hark_close(c);
+}
+
+void hark__server_run(struct hark__server *s, struct hark_conn *c)
+{
+	tell_conn(s, HARK_EVENT_OPEN, c, 0);
+	s->box(c, s->arg);
+	end(s, c);
+}
+
+void hark__server_run_silent(struct hark__server *s, struct hark_conn *c, int error)
+{
+	tell_conn(s, HARK_EVENT_OPEN, c, 0);
+	tell_conn(s, HARK_EVENT_CLOSE, c, -error);
+	hark__conn_free(c);
+}
+
+/* ---- beginning and end --------------------------------------------------------------------------- */
+
+bool hark__server_full(const struct hark__server *s)
+{
+	return s->opts.max_conns > 0 && s->n_conns >= (unsigned)s->opts.max_conns;
+}
+
+/* Asks the caller's admit() once for each connection. False: c is shed. */
+static bool admit(struct hark__server *s, struct hark_conn *c)
+{
+	c->ticket = -1;
+	if (s->opts.admit == NULL || c->lent != NULL)
+		return true;
+	int ticket = s->opts.admit(c, s->opts.limit_arg);
+	if (ticket >= 0) {
+		c->ticket = ticket;
+		return true;
+	}
+	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_REFUSED, .conn = c, .error = -ticket});
+	hark_abort(c);
+	return false;
+}
+
+bool hark__server_start(struct hark__server *s, struct hark_conn *c)
+{
+	if (!c->served && !admit(s, c)) /* served: it was stuck, and is admitted */
+		return true;
+	c->server = s;
+	c->served = true;
+	if (s->opts.idle_timeout_ns > 0)
+		hark_idle_timeout(c, s->opts.idle_timeout_ns);
+	if (s->opts.lifetime_ns > 0)
+		hark_deadline(c, hark_after(s->opts.lifetime_ns));
+	s->n_conns++;
+	int r = s->model->start(s, c);
+	if (r == 0)
+		return true;
+	s->n_conns--;
+	s->stuck = c;
+	hark__acceptors_pause(s, -r, RETRY_NS);
+	return false;
+}
+
+bool hark__server_start_stuck(struct hark__server *s)
+{
+	struct hark_conn *c = s->stuck;
+	s->stuck = NULL;
+	return c == NULL || hark__server_start(s, c);
+}
+
+void hark__server_leave(struct hark__server *s, int ticket)
+{
+	if (ticket >= 0 && s->opts.leave != NULL && !s->abandoned)
+		s->opts.leave(ticket, s->opts.limit_arg);
+}
+
+void hark__server_ended(struct hark__server *s, struct hark__acceptor *lent, int ticket)
+{
+	s->n_conns--;
+	hark__server_leave(s, ticket);
+	if (lent != NULL)
+		hark__acceptor_returned(lent);
+	hark__acceptors_resume(s);
+	hark__server_drain_step(s);
+}
