@@ -101,6 +101,14 @@ ssize_t hark__fd_write(int fd, const void *buf, size_t n)
 	return quiet_end(&q, hark__sys.write(fd, buf, n), n);
 }
 
+ssize_t hark__fd_write_nowait(int fd, const void *buf, size_t n)
+{
+	struct iovec v = {.iov_base = (void *)buf, .iov_len = n};
+	struct quiet q;
+	quiet_begin(&q);
+	return quiet_end(&q, hark__sys.pwritev2(fd, &v, 1, -1, RWF_NOWAIT), n);
+}
+
 ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n)
 {
 	struct quiet q;
@@ -113,6 +121,17 @@ ssize_t hark__fd_splice(int pipe, int out, size_t n)
 	struct quiet q;
 	quiet_begin(&q);
 	return quiet_end(&q, hark__sys.splice(pipe, NULL, out, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK), n);
+}
+
+int hark__fd_unlinger(int fd)
+{
+	struct linger l = {0};
+	socklen_t len = sizeof l;
+	if (hark__sys.getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) < 0 || !l.l_onoff || l.l_linger <= 0)
+		return 0;
+	const struct linger off = {0};
+	(void)hark__sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+	return l.l_linger;
 }
 
 int hark__fd_fail(int fd, int rc)

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 /* clang-format off: a table, a call a row */
@@ -46,11 +47,16 @@
 	X(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n)) \
 	X(ssize_t, pread, (int fd, void *buf, size_t n, off_t offset), (fd, buf, n, offset)) \
 	X(ssize_t, writev, (int fd, const struct iovec *iov, int n), (fd, iov, n)) \
+	X(ssize_t, preadv2, (int fd, const struct iovec *iov, int n, off_t offset, int flags), \
+	  (fd, iov, n, offset, flags)) \
+	X(ssize_t, pwritev2, (int fd, const struct iovec *iov, int n, off_t offset, int flags), \
+	  (fd, iov, n, offset, flags)) \
 	X(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned flags), \
 	  (in, in_at, out, out_at, n, flags)) \
 	X(ssize_t, sendfile, (int out, int in, off_t *at, size_t n), (out, in, at, n)) \
 	X(int, shutdown, (int fd, int how), (fd, how)) \
 	X(int, close, (int fd), (fd)) \
+	X(int, dup3, (int from, int to, int flags), (from, to, flags)) \
 	X(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *len), (fd, level, name, value, len)) \
 	X(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len), \
 	  (fd, level, name, value, len)) \
@@ -80,6 +86,7 @@
 	X(int, flock, (int fd, int how), (fd, how)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
+	X(int, fstatfs, (int fd, struct statfs *fs), (fd, fs)) \
 	X(int, unlink, (const char *path), (path)) \
 	X(int, chmod, (const char *path, mode_t mode), (path, mode)) \
 	X(int, chown, (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
