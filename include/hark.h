@@ -116,7 +116,9 @@ int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
 
 /* Looks an address up, in the order of RFC 6724 as getaddrinfo(3) gives it, at most n results.
  * May suspend: on a fiber, and wherever there is a deadline, a helper thread does the asking, so that a loop
- * never stalls; past the deadline its answer is dropped when it comes.
+ * never stalls; past the deadline its answer is dropped when it comes. A numeric address with a numeric port asks nobody.
+ * "localhost" is loopback (RFC 6761), in the families that /etc/hosts has for it; it, service names, and names in
+ * /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer.
  * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN
  * (no helper thread). */
 int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t deadline);
@@ -489,9 +491,10 @@ int hark_sleep(int64_t ns);
 /* Lets every other ready fiber run once. May suspend. 0 or -ECANCELED. */
 int hark_yield(void);
 
-/* Runs fn(arg) on a full-stack helper thread while the calling fiber waits (uncancelled: fn may use its stack); a
- * plain call where there is no fiber. For what would stall the loop: look-ups, disk, deep recursion. May suspend.
- * 0, or -EAGAIN: no thread could be had. */
+/* Runs fn(arg) on a full-stack helper thread while the calling fiber waits, also a cancelled one (fn may use its
+ * stack); a plain call where there is no fiber. For what would stall the loop: look-ups, disk, deep recursion. At most
+ * 64 at once run, further ones queue. fn has the caller's signal mask, for programs that it starts. May suspend.
+ * 0, or -EAGAIN: no thread could be had. -ENOMEM. */
 int hark_offload(void (*fn)(void *), void *arg);
 
 /* Writes a line for each fiber of this thread to fd: its name, what it waits for, since when. Returns how many. */

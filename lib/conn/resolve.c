@@ -7,6 +7,10 @@
  * asker who gave up never sees it again. What needs no name server, a numeric address with a numeric port, "*", a
  * unix path, is answered here without any of that.
  *
+ * A name server that is silent holds a helper for as long as the resolver is patient, many times longer than an asker.
+ * What this machine knows itself, the names of /etc/hosts where nsswitch.conf has them first, services, "localhost"
+ * (RFC 6761: loopback, in the families that /etc/hosts has for it), is therefore asked by helpers of its own.
+ *
  * AI_ADDRCONFIG is not used: it does not count loopback, so that "localhost" would depend on what else is
  * configured; an address of a family that has no route costs the dialer one failed connect(2) and no packet.
  *
@@ -24,6 +28,7 @@
 
 #include "address/endpoint.h"
 #include "base/sys.h"
+#include "conn/hosts.h"
 #include "loop/fiber.h"
 
 struct question {
@@ -31,6 +36,7 @@ struct question {
 	char port[HARK_PORT_MAX + 1];
 	struct addrinfo hints;
 	struct addrinfo *answer;
+	bool answered; /* or to be asked of a server */
 	int eai;
 	int err; /* errno where eai is EAI_SYSTEM */
 };
@@ -55,6 +61,33 @@ static void ask(void *arg)
 		q->eai = EAI_SYSTEM;
 		q->err = short_of;
 	}
+}
+
+/* Asks, if no server is needed for it. */
+static void ask_local(void *arg)
+{
+	struct question *q = arg;
+	int families = q->host[0] != '\0' ? hark__hosts_families(q->host) : 0;
+	if (families < 0) {
+		q->answered = true;
+		q->eai = EAI_SYSTEM;
+		q->err = -families;
+		return;
+	}
+	families &= q->hints.ai_family == AF_INET    ? HARK__HOSTS_IPV4
+	            : q->hints.ai_family == AF_INET6 ? HARK__HOSTS_IPV6
+	                                             : HARK__HOSTS_IPV4 | HARK__HOSTS_IPV6;
+	if (hark__hosts_is_localhost(q->host)) {
+		q->host[0] = '\0'; /* then it is loopback: getaddrinfo(3) */
+		if (families == HARK__HOSTS_IPV4)
+			q->hints.ai_family = AF_INET;
+		else if (families == HARK__HOSTS_IPV6)
+			q->hints.ai_family = AF_INET6;
+	} else if (q->host[0] != '\0' && (families == 0 || !hark__hosts_come_first())) {
+		return;
+	}
+	q->answered = true;
+	ask(q);
 }
 
 static void drop(void *arg)
@@ -170,14 +203,21 @@ static int without_asking(const struct hark_address *a, enum hark__purpose purpo
 	return 1;
 }
 
+/* Calls fn(q), on a helper where somebody must not wait for it. On failure q is gone. */
+static int helped(struct question *q, enum hark__helpers kind, void (*fn)(void *), int64_t deadline)
+{
+	if (deadline != HARK_FOREVER || hark__loop_self() != NULL)
+		return hark__offload_until(kind, fn, drop, q, deadline);
+	fn(q);
+	return 0;
+}
+
 /* Asks q, and waits for the answer no longer than the deadline. On failure q is gone. */
 static int wait_for_answer(struct question *q, int64_t deadline)
 {
-	int rc = 0;
-	if (deadline == HARK_FOREVER && hark__loop_self() == NULL)
-		ask(q);
-	else
-		rc = hark__offload_until(ask, drop, q, deadline);
+	int rc = helped(q, HARK__HELPERS_LOCAL, ask_local, deadline);
+	if (rc == 0 && !q->answered)
+		rc = helped(q, HARK__HELPERS_REMOTE, ask, deadline);
 	if (rc < 0)
 		return rc; /* q is the helper's now */
 	rc = from_eai(q);
@@ -261,6 +301,8 @@ int hark__resolve(const struct hark_address *a, enum hark__purpose purpose, stru
 {
 	if (n < 1 || a->scheme == HARK_FD)
 		return -EINVAL;
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	if (a->scheme == HARK_UNIX || a->scheme == HARK_UNIXGRAM) {
 		hark__endpoint_unix(&out[0], hark__address_type(a), a->path);
 		return 1;

@@ -93,9 +93,17 @@ bool hark__fiber_cancelled(void);
 /* Starts a fiber: what hark_go() does, without a scope. */
 int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out);
 
-/* hark_offload() that can be given up: fn(arg) on a helper thread; past the deadline it is abandoned, and drop(arg)
+/* Kinds of work for helper threads, by what may hold a thread up. */
+enum hark__helpers {
+	HARK__HELPERS_WORK,   /* hark_offload() */
+	HARK__HELPERS_LOCAL,  /* look-ups that files answer */
+	HARK__HELPERS_REMOTE, /* look-ups that name servers answer, or do not */
+	HARK__HELPERS,
+};
+
+/* hark_offload() that can be given up: fn(arg) on a helper thread of that kind; past the deadline it is abandoned, and drop(arg)
  * is called once fn has returned. drop is never called when 0 is returned. Works without a loop too.
  * 0, -ETIMEDOUT, -ECANCELED, -EAGAIN, -ENOMEM (in all of which drop(arg) is called, at once or later). */
-int hark__offload_until(void (*fn)(void *), void (*drop)(void *), void *arg, int64_t deadline);
+int hark__offload_until(enum hark__helpers kind, void (*fn)(void *), void (*drop)(void *), void *arg, int64_t deadline);
 
 #endif

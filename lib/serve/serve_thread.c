@@ -1,9 +1,8 @@
 /* serve_thread.c — a thread for each connection. Its calls wait in poll(2); its end is posted to the worker's loop.
  *
- * Signals stay with the thread that serves: connection threads block them all. */
+ * It has the signal mask of the thread that serves, as what it starts inherits it. */
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/sys.h"
@@ -47,17 +46,13 @@ static void delist(struct hark__server *s, struct hark_conn *c)
 
 static int create(struct threaded *t, size_t stack_bytes)
 {
-	sigset_t all, old;
 	pthread_attr_t attr;
 	pthread_t thread;
 	(void)pthread_attr_init(&attr);
 	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	if (stack_bytes > 0)
 		(void)pthread_attr_setstacksize(&attr, stack_bytes); /* too small for the system: its default */
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
 	int r = hark__sys.pthread_create(&thread, &attr, thread_main, t);
-	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 	(void)pthread_attr_destroy(&attr);
 	return -r;
 }

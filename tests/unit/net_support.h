@@ -109,6 +109,7 @@ static inline void replace_file(const char *path, const char *text)
 	CHECK(fchmod(fd, 0644) == 0);
 	CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
 	(void)close(fd);
+	(void)umount2(path, MNT_DETACH); /* an earlier one: nothing can be mounted on a file that is gone */
 	if (mount(made, path, NULL, MS_BIND, NULL) < 0) {
 		(void)unlink(made);
 		skip_child(path);

@@ -470,6 +470,33 @@ static void offload_runs_elsewhere_while_the_loop_goes_on(void **state)
 	on_engines(offload_body);
 }
 
+static void look_at_mask(void *arg)
+{
+	CHECK(!pthread_equal(pthread_self(), loop_thread));
+	CHECK_INT(pthread_sigmask(SIG_SETMASK, NULL, arg), 0);
+}
+
+static void offload_mask_body(void)
+{
+	sigset_t one, seen;
+	(void)sigemptyset(&one);
+	loop_thread = pthread_self();
+	for (int i = 0; i < 2; i++) {
+		CHECK_INT(pthread_sigmask(SIG_SETMASK, &one, NULL), 0);
+		(void)sigfillset(&seen);
+		CHECK_INT(hark_offload(look_at_mask, &seen), 0);
+		for (int sig = 1; sig < SIGRTMIN; sig++)
+			CHECK_INT(sigismember(&seen, sig), sigismember(&one, sig));
+		(void)sigaddset(&one, SIGUSR1);
+	}
+}
+
+static void a_program_that_offloaded_work_starts_has_the_callers_signal_mask(void **state)
+{
+	(void)state;
+	on_engines(offload_mask_body);
+}
+
 static void offloads_cancelled(void *arg)
 {
 	CHECK_INT(hark_offload(block_elsewhere, arg), 0); /* waits for it whatever happens */
@@ -539,17 +566,17 @@ static void given_up_body(void)
 	char *arg = malloc(8);
 	int done = 0;
 	atomic_store(&held, true);
-	CHECK_INT(hark__offload_until(held_job, drop_job, arg, hark_after(30 * HARK_MS)), -ETIMEDOUT);
+	CHECK_INT(hark__offload_until(HARK__HELPERS_WORK, held_job, drop_job, arg, hark_after(30 * HARK_MS)), -ETIMEDOUT);
 	CHECK(!atomic_load(&began) || atomic_load(&dropped) == 0); /* fn is still at it; else it never will be */
 	atomic_store(&held, false);
 	until_dropped(1);
 	CHECK_INT(atomic_load(&ran), atomic_load(&began));
 	arg = malloc(8);
-	CHECK_INT(hark__offload_until(slow_job, drop_job, arg, HARK_FOREVER), 0);
+	CHECK_INT(hark__offload_until(HARK__HELPERS_WORK, slow_job, drop_job, arg, HARK_FOREVER), 0);
 	CHECK_INT(atomic_load(&dropped), 1); /* never where 0 is returned */
 	free(arg);
 	for (int i = 0; i < 40; i++) /* the deadline and the end at about the same time */
-		if (hark__offload_until(slow_job, drop_job, arg = malloc(8),
+		if (hark__offload_until(HARK__HELPERS_WORK, slow_job, drop_job, arg = malloc(8),
 		                        hark_after(50 * HARK_MS + (i - 20) * 20000)) == 0) {
 			free(arg);
 			done++;
@@ -1213,6 +1240,7 @@ int main(void)
 		cmocka_unit_test(yield_is_fair),
 		cmocka_unit_test(a_fiber_that_only_yields_starves_neither_timers_nor_events),
 		cmocka_unit_test(offload_runs_elsewhere_while_the_loop_goes_on),
+		cmocka_unit_test(a_program_that_offloaded_work_starts_has_the_callers_signal_mask),
 		cmocka_unit_test(offload_is_waited_for_by_a_cancelled_fiber),
 		cmocka_unit_test(an_offload_past_its_deadline_is_dropped_once),
 		cmocka_unit_test(each_thread_has_a_loop_of_its_own),

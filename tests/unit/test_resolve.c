@@ -6,9 +6,11 @@
 #include <sys/resource.h>
 
 #include <netdb.h>
+#include <stdatomic.h>
 
 #include "address/endpoint.h"
 #include "base/sys.h"
+#include "conn/hosts.h"
 #include "conn/resolve.h"
 #include "on_loop.h"
 
@@ -319,6 +321,155 @@ static void a_look_up_does_not_stall_the_loop(void **state)
 	run_in_child(ask_a_silent_server_on_each_engine);
 }
 
+static atomic_int timed_out;
+
+static void ask_in_vain(void *arg)
+{
+	struct hark_endpoint e;
+	timed_out += hark_resolve(arg, &e, 1, hark_after(50 * HARK_MS)) == -ETIMEDOUT;
+}
+
+static void do_nothing(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+#define ABANDONED 100 /* more than there are helper threads */
+
+/* "timeout:2" of the name server's side: helpers are held for so long after their askers have gone. */
+static void ask_beside_abandoned(void)
+{
+	static char names[ABANDONED][40];
+	struct hark_scope s;
+	char all[8 * HARK_ADDRESS_MAX];
+	bool done = false;
+	timed_out = 0;
+	hark_scope_open(&s);
+	for (int i = 0; i < ABANDONED; i++) {
+		(void)snprintf(names[i], sizeof names[i], "tcp://host%d.example:80", i);
+		CHECK_INT(hark_go(&s, "in vain", ask_in_vain, names[i]), 0);
+	}
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	CHECK_INT(timed_out, ABANDONED);
+	int64_t began = hark_now();
+	CHECK_INT(look_up("tcp://localhost:80", all, 8, hark_after(HARK_S)), 1);
+	CHECK_HAS(all, "tcp://127.0.0.1:80");
+	CHECK_INT(look_up("udp://here:domain", all, 8, hark_after(HARK_S)), 1);
+	CHECK_HAS(all, "udp://127.0.0.7:53");
+	CHECK_INT(look_up("tcp://*:domain", all, 8, hark_after(HARK_S)), 2);
+	CHECK_INT(hark_offload(do_nothing, &done), 0);
+	CHECK(done);
+	CHECK(hark_now() - began < HARK_S);
+}
+
+static void ask_beside_abandoned_on_each_engine(void)
+{
+	(void)silent_name_server();
+	replace_file("/etc/nsswitch.conf", "passwd: files\nhosts: files dns\nservices: files\n");
+	replace_file("/etc/hosts", "127.0.0.1 localhost\n127.0.0.7 elsewhere.example here # not: host1.example\n");
+	CHECK(on_each_engine(ask_beside_abandoned) > 0);
+}
+
+static void abandoned_look_ups_hold_up_neither_local_names_nor_offloads(void **state)
+{
+	(void)state;
+	run_in_child(ask_beside_abandoned_on_each_engine);
+}
+
+static void ask_for_localhost(void)
+{
+	char all[8 * HARK_ADDRESS_MAX];
+	(void)silent_name_server(); /* which alone nsswitch.conf names */
+	replace_file("/etc/hosts", "192.0.2.1 elsewhere\n");
+	CHECK_INT(look_up("tcp://localhost:80", all, 8, hark_after(HARK_S)), 2);
+	CHECK_HAS(all, "tcp://127.0.0.1:80");
+	CHECK_HAS(all, "tcp://[::1]:80");
+	CHECK_INT(look_up("tcp4://a.LocalHost:domain", all, 8, hark_after(HARK_S)), 1);
+	CHECK_HAS(all, "tcp://127.0.0.1:53");
+	CHECK_INT(look_up("tcp://notlocalhost:80", all, 8, hark_after(50 * HARK_MS)), -ETIMEDOUT);
+	replace_file("/etc/hosts", "127.0.0.1 localhost"); /* no '\n' at its end */
+	CHECK_INT(look_up("tcp://localhost:80", all, 8, hark_after(HARK_S)), 1);
+	CHECK_HAS(all, "tcp://127.0.0.1:80");
+}
+
+static void localhost_is_loopback_whoever_would_be_asked(void **state)
+{
+	(void)state;
+	run_in_child(ask_for_localhost);
+}
+
+static void read_hosts(void)
+{
+	static char hosts[40000];
+	size_t n = 0;
+	enter_own_network();
+	n = (size_t)snprintf(hosts, sizeof hosts, "127.0.0.2 early\n#");
+	while (n < 9000) /* a line that is longer than any buffer */
+		hosts[n++] = 'x';
+	n += (size_t)snprintf(hosts + n, sizeof hosts - n, "\n \t \n::7%%lo\tearly  late\r\n");
+	while (n < sizeof hosts - 100)
+		n += (size_t)snprintf(hosts + n, sizeof hosts - n, "192.0.2.%zu host%zu\n", n % 250, n);
+	(void)snprintf(hosts + n, sizeof hosts - n, "127.0.0.3 last # early");
+	replace_file("/etc/hosts", hosts);
+	CHECK_INT(hark__hosts_families("early"), HARK__HOSTS_IPV4 | HARK__HOSTS_IPV6);
+	CHECK_INT(hark__hosts_families("LATE"), HARK__HOSTS_IPV6);
+	CHECK_INT(hark__hosts_families("last"), HARK__HOSTS_IPV4);
+	CHECK_INT(hark__hosts_families("x"), 0);
+	CHECK_INT(hark__hosts_families("127.0.0.2"), 0);
+	static const struct {
+		const char *text;
+		bool first;
+	} lines[] = {
+		{"passwd: dns\n", true},
+		{"hosts: files dns\n", true},
+		{"hosts:\tmymachines resolve [!UNAVAIL=return] files myhostname dns", true},
+		{"hosts: dns files\n", false},
+		{"hosts: mdns4_minimal [NOTFOUND=return] files\n", false},
+		{"#hosts: files\nhosts: dns [!UNAVAIL=return] files # files\n", false},
+	};
+	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+		replace_file("/etc/nsswitch.conf", lines[i].text);
+		CHECK_INT(hark__hosts_come_first(), lines[i].first);
+	}
+}
+
+static void the_hosts_file_is_read_as_it_is_written(void **state)
+{
+	(void)state;
+	run_in_child(read_hosts);
+}
+
+static void ask_cancelled(void *arg)
+{
+	struct hark_endpoint e;
+	(void)arg;
+	CHECK_INT(hark_sleep(HARK_S), -ECANCELED);
+	CHECK_INT(hark_resolve("tcp://127.0.0.1:80", &e, 1, HARK_FOREVER), -ECANCELED);
+	CHECK_INT(hark_resolve("unix:/x", &e, 1, HARK_FOREVER), -ECANCELED);
+	CHECK_INT(hark_resolve("tcp://localhost:80", &e, 1, HARK_FOREVER), -ECANCELED);
+}
+
+static void ask_in_a_cancelled_fiber(void)
+{
+	struct hark_scope s;
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "asks", ask_cancelled, NULL), 0);
+	CHECK_INT(hark_yield(), 0);
+	hark_scope_close(&s);
+}
+
+static void each_engine_asks_cancelled(void)
+{
+	CHECK(on_each_engine(ask_in_a_cancelled_fiber) > 0);
+}
+
+static void a_cancelled_fiber_looks_nothing_up(void **state)
+{
+	(void)state;
+	run_in_child(each_engine_asks_cancelled);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -336,6 +487,10 @@ int main(void)
 		cmocka_unit_test(dead_name_servers_are_told_apart),
 		cmocka_unit_test(a_look_up_ends_with_its_deadline),
 		cmocka_unit_test(a_look_up_does_not_stall_the_loop),
+		cmocka_unit_test(abandoned_look_ups_hold_up_neither_local_names_nor_offloads),
+		cmocka_unit_test(localhost_is_loopback_whoever_would_be_asked),
+		cmocka_unit_test(the_hosts_file_is_read_as_it_is_written),
+		cmocka_unit_test(a_cancelled_fiber_looks_nothing_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
