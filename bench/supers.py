@@ -1,9 +1,9 @@
-"""bench/run supers — harkd beside the super-servers that it replaces: a program and daytime for each connection, and what
-twenty idle services cost: memory, and the time until all of them listen.
+"""bench/run supers — harkd beside the super-servers that it replaces: a program and daytime for each connection, and
+what twenty idle services cost: memory, and the time until all of them listen.
 
-Every contender reads a configuration written here, with its own limits out of the way (inetd and xinetd stop a service that is
-asked too often) and logs nothing. tcpserver serves one address: it has no part in the idle services, and no daytime of its own,
-so there it starts the same small program."""
+Every contender reads a configuration written here, with its own limits out of the way (inetd and xinetd stop a service
+that is asked too often) and logs nothing. tcpserver serves one address: it has no part in the idle services, and no
+daytime of its own, so there it starts the same small program."""
 
 import os
 import socket
@@ -37,8 +37,9 @@ def inetd_text(services):
 
 def xinetd_text(services):
     return "".join(
-        f"service {'daytime' if 'INTERNAL' in what else f's{port}'}\n{{\n id = s{port}\n socket_type = stream\n protocol = tcp\n wait = no\n"
-        f" user = root\n bind = 127.0.0.1\n port = {port}\n {what}\n instances = UNLIMITED\n per_source = UNLIMITED\n"
+        f"service {'daytime' if 'INTERNAL' in what else f's{port}'}\n{{\n id = s{port}\n socket_type = stream\n"
+        f" protocol = tcp\n wait = no\n user = root\n bind = 127.0.0.1\n port = {port}\n {what}\n"
+        f" instances = UNLIMITED\n per_source = UNLIMITED\n"
         f" cps = 1000000 1\n}}\n"
         for port, what in services
     )

@@ -272,8 +272,8 @@ static int open_null(void)
 	struct stat st;
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int error = errno;
-	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) &&
-	    st.st_rdev == makedev(1, 3)) /* Linux's devices.txt */
+	/* 1, 3: Linux's devices.txt. */
+	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
 		fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
 	return fd >= 0 ? fd : -error;
 }

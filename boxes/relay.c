@@ -32,7 +32,7 @@
 #define DATAGRAM_MAX     65536           /* bytes: above any UDP payload */
 #define QUIET_NS         HARK_S          /* of a drain: nothing has moved for so long, or for a quarter of the grace */
 #define LINGER_NS        (200 * HARK_MS) /* in a drain, closing waits so long for the target's own end */
-#define LOOK_NS          HARK_S /* how soon a drain is seen once the client has ended its input, where nothing tells of one */
+#define LOOK_NS          HARK_S /* after the client's end, where nothing tells of a drain: look for one so often */
 
 struct relay {
 	char *address;
@@ -197,8 +197,8 @@ static bool step_down(struct pair *p, bool *asked)
 {
 	if (!*asked && hark_type(p->s.client) == SOCK_STREAM) {
 		*asked = true;
-		(void)shutdown(hark_fd(p->s.client),
-		               SHUT_RD); /* the client's direction reads the end, and passes it on */
+		/* The client's direction reads the end, and passes it on. */
+		(void)shutdown(hark_fd(p->s.client), SHUT_RD);
 		return false;
 	}
 	p->s.over = true;

@@ -285,8 +285,8 @@ int spawn_find(const char *name, char *path, size_t cap)
 		int r = try_in(dirs, len, name, path, cap);
 		if (r == 0)
 			return 0;
-		if (r ==
-		    -EACCES) /* perhaps there is one that may be run further on; if not, this is the telling reason */
+		/* Perhaps there is one further on that may be run; if not, this is the telling reason. */
+		if (r == -EACCES)
 			result = r;
 		if (dirs[len] == '\0')
 			return result;

@@ -49,8 +49,7 @@ struct config_service {
 
 	/* what */
 	struct config_words listen; /* addresses as hark_listen() takes them, in canonical form */
-	struct config_words
-		argv; /* the box's name and its arguments, as hark serve takes them: exec, relay and box all end here */
+	struct config_words argv;   /* the box's name and its arguments, as hark serve takes them */
 	const struct box *box;
 	bool wait;    /* inetd's wait */
 	char *banner; /* sent first to each stream, '\n' and '\t' and "\\" undone; NULL: none */
@@ -88,12 +87,10 @@ struct config_service {
 	int nice;                             /* added to harkd's */
 	struct rlimit rlimit[CONFIG_RLIMITS]; /* where rlimit_set has the bit */
 	unsigned rlimit_set;
-	struct config_words env; /* "NAME=value" */
-	struct config_words
-		pass_env; /* names of harkd's environment that programs get; "*": all. Default: PATH TZ LANG LC_* */
-	char *stderr_to;  /* "log" (harkd's own standard error), "connection", "null", or an absolute path that is
-	                     appended to */
-	bool stdin_null;  /* stdin = null: programs only answer */
+	struct config_words env;      /* "NAME=value" */
+	struct config_words pass_env; /* what programs get of harkd's; "*": all. Default: PATH TZ LANG LC_* */
+	char *stderr_to; /* "log" (harkd's own standard error), "connection", "null", or an absolute path */
+	bool stdin_null; /* stdin = null: programs only answer */
 	char *socket_user, *socket_group; /* of unix paths; NULL: harkd's */
 	int socket_mode;                  /* -1: what the umask leaves */
 };
@@ -102,8 +99,7 @@ enum config_log_format { CONFIG_LOG_TEXT = 0, CONFIG_LOG_JSON };
 
 struct config {
 	/* [harkd] */
-	char *control;  /* path of the control socket; NULL: none; default /run/harkd.sock for root,
-	                   $XDG_RUNTIME_DIR/harkd.sock else */
+	char *control;  /* path of the control socket; NULL: none; default: in /run for root, else $XDG_RUNTIME_DIR */
 	char *pid_file; /* NULL: none; --pid-file overrides */
 	char *log;      /* "stderr", "syslog", "journal", or an absolute path */
 	enum config_log_format log_format;

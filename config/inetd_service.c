@@ -743,9 +743,9 @@ void inetd_translate(struct inetd *r)
 	for (size_t i = 0; i < r->n; i++) {
 		all[i].e = &r->entries[i];
 		all[i].done = !judge(r, &all[i]);
+		/* Boxes take each datagram and connection by themselves, whatever their line says. */
 		if (all[i].box != NULL)
-			all[i].wait = false; /* they take each datagram and connection by themselves, whatever their
-			                        line says */
+			all[i].wait = false;
 	}
 	for (size_t i = 0; i < r->n && !r->no_memory; i++)
 		if (!all[i].done)

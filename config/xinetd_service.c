@@ -474,8 +474,7 @@ static void make_user(struct making *m)
 	if (groups == 1)
 		covered(m); /* what hark does where user is set */
 	else if (value(m, X_USER) != NULL && !m->internal)
-		draft_set(m->d, m->s, at(m, X_GROUPS), "groups",
-		          "none"); /* what xinetd does where it is told nothing */
+		draft_set(m->d, m->s, at(m, X_GROUPS), "groups", "none"); /* xinetd's default */
 	if (mask != NULL && strspn(mask, "01234567") == strlen(mask) && strlen(mask) <= 5 &&
 	    strtol(mask, NULL, 8) <= 0777)
 		draft_set(m->d, m->s, at(m, X_UMASK), "umask", "%04lo", strtol(mask, NULL, 8));

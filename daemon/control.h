@@ -9,8 +9,10 @@
  *   {"ok":false,"error":"no such service: dayttime (did you mean daytime?)"}
  *   {"ok":true}                                    stop, start, drain, upgrade: it has begun
  *   {"ok":true,"added":1,"changed":0,"removed":0,"unchanged":4}      reload; on failure "errors":["hark.conf:3: …"]
- *   {"ok":true,"version":"0.2.0","pid":71,"generation":1,"config":"/etc/hark/hark.conf","uptime_s":12.345,"time":"2026-11-21T15:00:00.000Z",
- *    "services":[{"name":"daytime","state":"running","listen":["tcp://127.0.0.1:13","udp://127.0.0.1:13"],"box":"daytime","model":"fiber",
+ *   {"ok":true,"version":"0.2.0","pid":71,"generation":1,"config":"/etc/hark/hark.conf","uptime_s":12.345,
+ *    "time":"2026-11-21T15:00:00.000Z",
+ *    "services":[{"name":"daytime","state":"running","listen":["tcp://127.0.0.1:13","udp://127.0.0.1:13"],
+ *      "box":"daytime","model":"fiber",
  *      "workers":[{"pid":72,"now":3,"draining":false,"uptime_s":12.3}],
  *      "now":3,"accepted":1042,"closed":1039,"failed":2,"bytes_in":0,"bytes_out":27092,
  *      "refused":{"max_per_source":0,"rate_per_source":17},

@@ -24,9 +24,8 @@
 
 struct table {
 	uint64_t magic;
-	uint64_t bytes; /* of the whole */
-	_Atomic uint32_t
-		high; /* blocks ever used: those from here on are untouched. Relaxed: the supervisor alone moves it */
+	uint64_t bytes;        /* of the whole */
+	_Atomic uint32_t high; /* blocks ever used. Relaxed: the supervisor alone moves it */
 	struct counters services[COUNTERS_SERVICES_MAX];
 };
 

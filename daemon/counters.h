@@ -11,24 +11,26 @@
 #include <sys/types.h>
 
 #define COUNTERS_SERVICES_MAX 1024
-#define COUNTERS_SLOTS        128 /* workers of a service whose connections are counted at once, draining ones included */
+#define COUNTERS_SLOTS        128 /* workers of one service at once, draining ones included */
 #define COUNTERS_NAME_MAX     64
 
-enum counters_refusal {                         /* shed: the connection was closed */
-	                REFUSED_PER_SOURCE = 0, /* max_per_source */
-	                REFUSED_RATE_PER_SOURCE,
-	                REFUSALS,
+/* Shed: the connection was closed. */
+enum counters_refusal {
+	REFUSED_PER_SOURCE = 0, /* max_per_source */
+	REFUSED_RATE_PER_SOURCE,
+	REFUSALS,
 };
 
 /* As its key is called. */
 extern const char *const counters_refusal_names[REFUSALS];
 
-enum counters_hold { /* waits in the backlog */
-	             HELD_MAX_CONNS = 0,
-	             HELD_RATE,
-	             HELD_LOAD,
-	             HELD_RESOURCES, /* descriptors, memory, processes */
-	             HOLDS,
+/* Waits in the backlog. */
+enum counters_hold {
+	HELD_MAX_CONNS = 0,
+	HELD_RATE,
+	HELD_LOAD,
+	HELD_RESOURCES, /* descriptors, memory, processes */
+	HOLDS,
 };
 
 struct counters_slot {

@@ -294,8 +294,8 @@ static bool key_of(const struct limits *l, struct hark_conn *c, struct key *k)
 {
 	struct hark_endpoint e = {.len = 0};
 	int r = hark_peer_endpoint(c, &e);
-	if (r < 0 &&
-	    !(r == -ENOTCONN && hark_type(c) == SOCK_DGRAM)) /* that one: unix senders without a name are one source */
+	/* Unix senders without a name, -ENOTCONN, are one source. */
+	if (r < 0 && !(r == -ENOTCONN && hark_type(c) == SOCK_DGRAM))
 		return false;
 	if (e.addr.ss_family == AF_INET || e.addr.ss_family == AF_INET6) {
 		key_of_inet(l, &e, k);

@@ -455,10 +455,10 @@ bool service_settled(const struct service *s)
 {
 	if (s->state == SERVICE_BACKING_OFF)
 		return true;
+	/* A worker that said why it cannot start is about to end; then the service backs off. */
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
 		if (!w->ready && w->kill_at == HARK_FOREVER && !w->retired && hark_now() - w->started < SETTLE_NS)
-			return false; /* one that said why it cannot start is about to end, and then the service backs
-			                 off */
+			return false;
 	return true;
 }
 

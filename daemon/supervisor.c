@@ -367,9 +367,8 @@ static void turn(struct supervisor *v, struct turn *t)
 
 int supervisor_signals(struct supervisor *v)
 {
-	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2,
-	                           SIGCHLD, SIGUSR1}; /* the last one is nothing to us, and must do no harm; and a
-	                                                 worker that is sent it may not have its handlers yet */
+	/* SIGUSR1 means nothing here and does no harm; a worker that is sent it may not have its handlers yet. */
+	static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD, SIGUSR1};
 	sigset_t set;
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)

@@ -126,12 +126,12 @@ struct supervisor {
 	struct control *control;
 	int counters_fd;
 	int signal_fd;
-	int parent_fd;  /* whoever started us learns by it that we are ready, or why not; an older generation also holds
-	                 * the control  socket as long as it is open, and two must not answer there. -1 */
+	/* Tells whoever started us that we are ready, or why not. An older generation answers on the control socket
+	 * while it is open: two must not. -1: none. */
+	int parent_fd;
 	int generation; /* 1, and one more with each upgrade */
 	pid_t pid;
-	struct rlimit nofile; /* RLIMIT_NOFILE as it was: workers and the next generation get that, ours is as high as
-	                         may be */
+	struct rlimit nofile; /* RLIMIT_NOFILE as it was, for workers and the next generation; ours is raised */
 	int64_t began;
 	bool in_background; /* --daemon: nobody sees our standard error */
 	bool told_ready;

@@ -261,8 +261,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	    info.tcpi_state != TCP_LISTEN_) { /* wait = yes: what came and went on it is not counted there */
 		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ ||
 		             info.tcpi_state == TCP_CLOSING_;
-		l->bytes_in = (int64_t)info.tcpi_bytes_received -
-		              ended; /* the peer's FIN is numbered, and counted, as a byte */
+		/* The peer's FIN is numbered, and counted, as a byte. */
+		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended;
 		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
 	}
 }

@@ -21,8 +21,7 @@ enum option_kind {
 	OPTION_SIZE,     /* size_t bytes: 4096, 64k, 1m; from min to max */
 	OPTION_MODE,     /* mode_t, octal */
 	OPTION_CHOICE,   /* const char *: one of choices */
-	OPTION_PERIOD,   /* a duration that may be left out, so that it stands after '=' alone: --watch is --watch=2s if
-	                    max is that */
+	OPTION_PERIOD,   /* a duration that may be left out: --watch is --watch=2s if max is that */
 };
 
 struct option_row {

@@ -29,8 +29,8 @@ struct verb {
 	const struct option_row *options; /* ends with a row whose name is NULL */
 	bool options_first;               /* options end at the first operand: what follows may be another program's */
 	void (*more)(FILE *to);           /* prints what is known only at run time at the end of --help; may be NULL */
-	int (*run)(const struct verb *self, int argc,
-	           char *argv[]); /* argv: what follows the name. Returns the exit code */
+	/* argv: what follows the name. Returns the exit code. */
+	int (*run)(const struct verb *self, int argc, char *argv[]);
 };
 
 /* The list ends with NULL. */

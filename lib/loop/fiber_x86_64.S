@@ -2,12 +2,12 @@
  *
  *	void hark__switch(void **save, void *to);
  *
- * Pushes the callee-saved registers, leaves the stack pointer in *save, takes the other stack and pops the same. The floating
- * point control words are left alone: fibers share their thread's rounding mode.
+ * Pushes the callee-saved registers, leaves the stack pointer in *save, takes the other stack and pops the same. The
+ * floating point control words stay: fibers share their thread's rounding mode.
  *
- * It ends with ret and not with an indirect jump: nearly all fibers were switched away from at the same few places, so the
- * return addresses that the processor predicts for this fiber are right for the other one as well, frame by frame on the
- * way out; a jump would leave its predictor one off (measured: 15 against 11 ns a switch). */
+ * Ends with ret, not with an indirect jump: nearly all fibers were switched away from at the same few places, so the
+ * return addresses that the processor predicts for this fiber hold for the other one, too, frame by frame. A jump
+ * leaves the predictor one off (measured: 15 against 11 ns a switch). */
 	.text
 	.globl	hark__switch
 	.hidden	hark__switch

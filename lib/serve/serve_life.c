@@ -10,8 +10,7 @@
 #include "serve/serve_accept.h"
 #include "serve/serve_drain.h"
 
-#define RETRY_NS (100 * HARK_MS) /* until a start that failed for want of memory, processes or threads is tried again \
-	                          */
+#define RETRY_NS (100 * HARK_MS) /* until a start that lacked memory, processes or threads is tried again */
 
 void hark__server_event(struct hark__server *s, struct hark_event e)
 {

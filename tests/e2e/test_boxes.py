@@ -1,4 +1,4 @@
-"""The small boxes, as their clients see them: over streams and datagrams, and as what they must not become, reflectors."""
+"""The small boxes, as their clients see them: over streams and datagrams; and that none becomes a reflector."""
 import datetime
 import os
 import re

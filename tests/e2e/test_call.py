@@ -470,7 +470,8 @@ def test_unknown_and_unreachable_are_told_apart(hark, tmp_path):
         "127.0.0.1 localhost\n",
         """
         def call(address):
-            r = subprocess.run([HARK, "call", "--timeout", "3s", address], stdin=subprocess.DEVNULL, capture_output=True)
+            args = [HARK, "call", "--timeout", "3s", address]
+            r = subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True)
             return r.returncode, r.stderr.decode()
         print(json.dumps([call("tcp://nosuchhost:80"), call("tcp://192.0.2.1:80"), call("tcp6://localhost:80")]))
         """,

@@ -1,4 +1,5 @@
-"""hark config: what it prints, what it refuses, and that hark.conf(5) has every key with its value, its default and an example that works."""
+"""hark config: what it prints, what it refuses; hark.conf(5) has every key, its value, its default, and an example that
+works."""
 import os
 import pathlib
 import pwd
@@ -80,7 +81,8 @@ def test_check_is_silent_when_all_is_well(config):
 @pytest.mark.parametrize("options", [[], ["--check"]])
 def test_every_mistake_is_told_and_nothing_is_printed(config, options):
     r = config(
-        "[harkd]\nlgo = syslog\n[a]\nlisten = tcp://*:7\nbox = ecko\n[b]\nlisten = *:7\nexec = /no/such\nworkers = many\n",
+        "[harkd]\nlgo = syslog\n[a]\nlisten = tcp://*:7\nbox = ecko\n"
+        "[b]\nlisten = *:7\nexec = /no/such\nworkers = many\n",
         *options,
     )
     assert (r.returncode, r.stdout) == (100, b"")

@@ -1,4 +1,4 @@
-"""5,000 connections against a limit of 256 descriptors: none is refused, waiting costs no CPU, all are served in the end."""
+"""5,000 connections against a limit of 256 descriptors: none is refused, waiting costs no CPU, all are served."""
 import os
 import resource
 import selectors

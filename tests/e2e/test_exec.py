@@ -30,7 +30,7 @@ def read_line(s):
 
 
 def closes(server, count=1):
-    """The first count CLOSE events of a server that was started with --json, whose programs may have said something between."""
+    """The first count CLOSE events of a server that was started with --json; its programs may print between them."""
 
     def events():
         lines = [
@@ -213,7 +213,8 @@ def test_no_descriptor_leaks_into_a_program(serve, model):
         "tcp://127.0.0.1:0",
         "udp://127.0.0.1:0",
         *python(
-            "import os\nprint(sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)))"
+            "import os\n"
+            "print(sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)))"
         ),
     )
     with server.connect() as first, server.connect() as second:
@@ -240,7 +241,8 @@ def test_a_program_starts_with_default_signals_and_blocking_descriptors(serve, m
         *python(
             "import os\n"
             "status = dict(l.split(':\\t', 1) for l in open('/proc/self/status'))\n"
-            # Python itself ignores SIGPIPE and SIGXFSZ; 32 and 33 are the C library's own, which make(1) leaves ignored.
+            # Python itself ignores SIGPIPE and SIGXFSZ; 32 and 33 are the C library's own, which make(1) leaves
+            # ignored.
             "ignored = int(status['SigIgn'], 16) & ~(1 << 12 | 1 << 24 | 3 << 31)\n"
             "print(ignored, int(status['SigBlk'], 16), os.get_blocking(0), os.get_blocking(1))"
         ),

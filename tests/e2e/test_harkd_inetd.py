@@ -206,7 +206,8 @@ def test_netbsds_form_and_includes(inetd, host, tmp_path):
     (tmp_path / "inetd.d" / "one").write_text(f"8002 stream tcp nowait {ME} /bin/echo echo included\n")
     inetd(
         f"{host}:\n8001 on protocol = tcp, wait = no, user = {ME},\n"
-        f"  exec = /bin/echo, args = echo \"two words\";\n8003 off protocol = tcp, wait = no, user = {ME}, exec = /bin/cat;\n"
+        f"  exec = /bin/echo, args = echo \"two words\";\n"
+        f"8003 off protocol = tcp, wait = no, user = {ME}, exec = /bin/cat;\n"
         f".include inetd.d/*\n"
     )
     assert say(host, 8001) == b"two words\n"

@@ -1,6 +1,7 @@
 """harkd under pressure: floods, programs that read nothing, workers that are killed, and a system that refuses.
 
-Figures that are asserted here with a margin, for a machine that is busy with other things, are printed: pytest -s shows them.
+Figures that are asserted here with a margin, for a machine that is busy with other things, are printed: pytest -s shows
+them.
 """
 import contextlib
 import os
@@ -45,8 +46,8 @@ def ask(port, source="127.0.0.1", text=b"ping"):
 
 # ---- floods -----------------------------------------------------------------------------------------
 
-# Connects from 127.0.0.2 as fast as it can, in four threads, until its input ends. An admitted connection is kept until it is the
-# fourth of its thread. Prints how many it tried.
+# Connects from 127.0.0.2 as fast as it can, in four threads, until its input ends. An admitted connection is kept until
+# it is the fourth of its thread. Prints how many it tried.
 FLOOD = """\
 import socket, sys, threading
 port, counts, going = int(sys.argv[1]), [], True
@@ -250,7 +251,10 @@ def cpu_of(pids):
 
 
 MENDED = {
-    "udp": "import socket\ns = socket.socket(fileno=0)\ndata, peer = s.recvfrom(100)\ns.sendto(b'mended ' + data, peer)\n",
+    "udp": (
+        "import socket\ns = socket.socket(fileno=0)\n"
+        "data, peer = s.recvfrom(100)\ns.sendto(b'mended ' + data, peer)\n"
+    ),
     "tcp": "import socket\nc, _ = socket.socket(fileno=0).accept()\nc.sendall(b'mended ' + c.recv(100))\n",
 }
 

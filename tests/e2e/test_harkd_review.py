@@ -1,4 +1,4 @@
-"""harkd where things meet: reloads, upgrades, stops and deaths that come at a bad moment, and odd places to be started from."""
+"""harkd where things meet: reloads, upgrades, stops and deaths at a bad moment, and odd places to be started from."""
 import contextlib
 import json
 import os
@@ -18,7 +18,8 @@ from test_harkd import Clients, talk_echo
 
 ECHO = service("echo", "box = echo")
 
-# Its handler of signals puts ours off until the thread makes a call that it knows; epoll_pwait2(2), in which a worker waits, is none.
+# Its handler of signals puts ours off until the thread makes a call that it knows; epoll_pwait2(2), in which a worker
+# waits, is none.
 signals_in_time = pytest.mark.skipif(
     "tsan" in os.environ.get("HARK_BUILD", ""), reason="ThreadSanitizer loses signals to one that is about to wait"
 )
@@ -114,7 +115,8 @@ def listener_flags(pid, port):
 
 
 def test_workers_never_block_in_accept_whatever_a_program_made_of_the_socket(harkd, tmp_path):
-    """A program that has the listening socket itself (wait) has it blocking, before and after an upgrade; workers that share one must not."""
+    """A program that has the listening socket itself (wait) has it blocking, before and after an upgrade; workers that
+    share one must not."""
     taker = tmp_path / "taker.py"
     taker.write_text("import socket\nl = socket.socket(fileno=0)\nc = l.accept()[0]\nc.sendall(b'taken')\n")
     d = harkd(service("x", f"exec = /usr/bin/python3 {taker}", "wait = yes", "grace = 1s"))

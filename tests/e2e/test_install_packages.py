@@ -1,4 +1,4 @@
-"""scripts/install-packages, with dpkg-query, apt-get and id played by scripts of ours: nothing on this machine is touched."""
+"""scripts/install-packages, with dpkg-query, apt-get and id played by scripts: nothing on this machine is touched."""
 import os
 import pathlib
 import subprocess
@@ -25,7 +25,8 @@ def system(tmp_path):
         # dpkg-query -W -f FORMAT PACKAGE...: a line for each it knows.
         play(
             'dpkg-query',
-            f'echo asked >>{asked}\nshift 3\nfor p; do case " {lacking} " in *" $p "*) ;; *) echo "$p installed";; esac; done\n',
+            f'echo asked >>{asked}\nshift 3\n'
+            f'for p; do case " {lacking} " in *" $p "*) ;; *) echo "$p installed";; esac; done\n',
         )
         play(
             'apt-get',

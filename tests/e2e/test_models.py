@@ -28,7 +28,7 @@ STREAM = 100 << 20
 
 
 def echo_many(port, count, at_once):
-    """count connections, at_once of them together: each sends a message of its own and must get just that, then the end."""
+    """count connections, at_once of them together: each sends a message of its own and gets just that, then the end."""
     done = 0
     while done < count:
         batch = min(at_once, count - done)
@@ -137,7 +137,8 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     hark = os.path.join(os.environ.get("HARK_BUILD", "build"), "hark")
     print(
-        f"{'model':8} {'workers':>7} {'engine':6} {'connections':>11} {'s':>6} {'100 MB both ways, s':>20}  SHA-1 of what came back"
+        f"{'model':8} {'workers':>7} {'engine':6} {'connections':>11} {'s':>6} {'100 MB both ways, s':>20}"
+        "  SHA-1 of what came back"
     )
 
     def serve(*args):

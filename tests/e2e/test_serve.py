@@ -1,4 +1,4 @@
-"""hark serve: one box under every model, engine and kind of address; limits, drains, dead workers, lack of descriptors."""
+"""hark serve: one box under every model, engine and kind of address; limits, drains, dead workers, no descriptors."""
 import fcntl
 import json
 import os

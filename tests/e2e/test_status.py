@@ -61,7 +61,8 @@ def status(*services, **more):
 
 
 class Fake:
-    """Answers each line on a control socket with answer(line, k): a dict, or bytes as they are; then None closes, and ... stays silent."""
+    """Answers each line on a control socket with answer(line, k): a dict, or bytes as they are; None closes, ... stays
+    silent."""
 
     def __init__(self, path, answer):
         self.path, self.answer, self.asked = str(path), answer, []
@@ -395,7 +396,8 @@ def test_in_tmp_another_users_harkd_is_not_asked(hark):
     needs_root(hark, 54321)
     path = "/tmp/harkd-54321.sock"
     script = (
-        "import os, socket; s = socket.socket(socket.AF_UNIX); s.bind(%r); os.chmod(%r, 0o777); s.listen(); print('ready', flush=True);"
+        "import os, socket; s = socket.socket(socket.AF_UNIX); s.bind(%r); os.chmod(%r, 0o777); s.listen();"
+        "print('ready', flush=True);"
         "c = s.accept()[0]; print(c.recv(100), flush=True); os.unlink(%r)" % (path, path, path)
     )
     pathlib.Path(path).unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def udp_peer():
 
 @pytest.fixture
 def tcp_peer():
-    """tcp_peer(fn) listens on loopback and runs fn(connection, k) for the k-th one, which is open until the test's end."""
+    """tcp_peer(fn) listens on loopback and runs fn(connection, k) for the k-th one; it is open until the test's end."""
     opened, stop = [], threading.Event()
 
     def tcp_peer(fn):

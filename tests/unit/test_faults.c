@@ -66,8 +66,7 @@ static enum fate call_stream(int port)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	enum fate fate = REFUSED;
 	if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0) {
-		be_patient(fd,
-		           ANSWER_S * 1000); /* from now on: a connect(2) that is interrupted cannot be called again */
+		be_patient(fd, ANSWER_S * 1000); /* not before: an interrupted connect(2) cannot be called again */
 		(void)send(fd, "hello\nworld\n", 12, MSG_NOSIGNAL);
 		(void)shutdown(fd, SHUT_WR);
 		for (; n > 0 && got<sizeof buf; got += n> 0 ? (size_t)n : 0)
@@ -508,8 +507,8 @@ static void udp_connect_once(void)
 		r = hark_udp_connect(c);
 		HOLD_VALUE(sensible(r), r);
 		ssize_t n = hark_read(c, buf, sizeof buf);
-		HOLD_VALUE(sensible(n) && (n < 0 || n == 5),
-		           n); /* it is there, whether in the queue of its own or as it came */
+		/* It is there, whether in the queue of its own or as it came. */
+		HOLD_VALUE(sensible(n) && (n < 0 || n == 5), n);
 		n = n < 0 ? n : hark_write(c, buf, (size_t)n);
 		HOLD_VALUE(sensible(n), n);
 		HOLD_VALUE(n < 0 || receive(fd, buf, sizeof buf) == 5, n);
@@ -984,8 +983,8 @@ static void a_writer_outlasts_the_second_that_a_drain_gives_an_idle_reader(void 
 	be_patient(fd, ANSWER_S * 1000);
 	await_held(fd);
 	hark_drain(20 * HARK_S);
-	assert_int_equal(hark_sleep(1300 * HARK_MS),
-	                 0); /* longer than that second: the writer waits for room meanwhile */
+	/* Longer than that second: the writer waits for room meanwhile. */
+	assert_int_equal(hark_sleep(1300 * HARK_MS), 0);
 	for (ssize_t n; (n = receive(fd, buf, sizeof buf)) > 0;)
 		got += (size_t)n;
 	assert_int_equal(got, MUCH);

@@ -408,8 +408,8 @@ static void internal_services_are_boxes(void **state)
 		assert_line(line, names[i], "stderr", NULL);
 	}
 	assert_line("13 stream tcp nowait root internal\n", "port-13", "box", "daytime");
-	assert_line("7013 stream tcp nowait root internal daytime\n", "port-7013", "box",
-	            "daytime"); /* by its argument */
+	/* By its argument. */
+	assert_line("7013 stream tcp nowait root internal daytime\n", "port-7013", "box", "daytime");
 	assert_wrong("7013 stream tcp nowait root internal cat\n", 1, "no internal service has its name");
 	assert_line("sink stream tcp nowait root internal\n", "sink", "box", "discard"); /* an alias in services(5) */
 	struct draft *d = read_text("daytime dgram udp wait root internal\n");
@@ -642,8 +642,8 @@ static void several_services_may_stand_on_a_line(void **state)
 	                            "[::1]:daytime on protocol = tcp, user = root;\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 4);
-	assert_setting(d, "echo", "box",
-	               "echo"); /* exec is internal where nothing is said, and the type follows from the protocol */
+	/* exec is internal where nothing is said, and the type follows from the protocol. */
+	assert_setting(d, "echo", "box", "echo");
 	assert_setting(d, "discard", "listen", "udp://*:discard");
 	assert_setting(d, "time", "box", "time");
 	assert_setting(d, "daytime", "listen", "tcp://[::1]:daytime");

@@ -618,9 +618,8 @@ static void workers_killed_at_random_moments_leave_the_others_counts_right(void 
 			}
 		}
 		for (int i = 0; i < 4; i++) {
-			struct timespec t = {
-				.tv_nsec = (long)(random64(&x) %
-			                          3000000)}; /* the moment is the point: no condition to wait for */
+			/* The moment is the point: no condition to wait for. */
+			struct timespec t = {.tv_nsec = (long)(random64(&x) % 3000000)};
 			(void)nanosleep(&t, NULL);
 			assert_int_equal(kill(pids[i], SIGKILL), 0);
 			assert_int_equal(end_of(pids[i]), SIGKILL);
@@ -685,8 +684,8 @@ static void workers_at_once_never_exceed_and_lose_nothing(void **state)
 	pthread_t threads[8];
 	struct hark_endpoint e = from4(1);
 	(void)state;
-	crowd = bench_of(&(struct config_service){.max_conns = 3,
-	                                          .max_per_source = 3}); /* a refusal would give its place back early */
+	/* A refusal would give its place back early. */
+	crowd = bench_of(&(struct config_service){.max_conns = 3, .max_per_source = 3});
 	made_up = &e;
 	for (int i = 0; i < 8; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, crowd_worker, &crowd.w[i]), 0);

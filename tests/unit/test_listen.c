@@ -212,8 +212,8 @@ static void an_address_in_use_is_explained(void **state)
 	hark_listener_close(l);
 	l = must_open("udp://127.0.0.1:0", (struct hark_listen_opts){0});
 	(void)snprintf(address, sizeof address, "udp://127.0.0.1:%d", port_bound(l));
-	assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &second),
-	                 -EADDRINUSE); /* nobody takes our datagrams */
+	/* Nobody takes our datagrams. */
+	assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &second), -EADDRINUSE);
 	assert_non_null(strstr(why.text, "ss -lunp 'sport = :"));
 	hark_listener_close(l);
 }

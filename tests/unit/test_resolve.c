@@ -200,8 +200,8 @@ static void look_up_a_name_of_many(void)
 	enter_own_network();
 	for (int i = 0; i < 40; i++)
 		len += (size_t)snprintf(hosts + len, sizeof hosts - len, "127.0.1.%d many\n", i + 1);
-	(void)snprintf(hosts + len, sizeof hosts - len,
-	               "2001:db8::1 many\n2001:db8::2 many\n"); /* no route: they come last */
+	/* No route: they come last. */
+	(void)snprintf(hosts + len, sizeof hosts - len, "2001:db8::1 many\n2001:db8::2 many\n");
 	replace_file("/etc/nsswitch.conf", "hosts: files\n");
 	replace_file("/etc/hosts", hosts);
 	CHECK_INT(hark_resolve("tcp://many:80", e, 32, HARK_FOREVER), 32);

@@ -295,9 +295,9 @@ static void behind_body(void)
 	for (int i = 0; i < 130; i++) {
 		struct beside beside;
 		t.answered = t.done = false;
-		t.len = i % 13 == 12 ? lens[i % 3]
-		                     : (size_t)(i * 397) % 700 + 1; /* which of them finds no room varies */
-		CHECK_INT(hark_sleep(HARK_MS), 0);                  /* the reader waits */
+		/* Which of them finds no room varies. */
+		t.len = i % 13 == 12 ? lens[i % 3] : (size_t)(i * 397) % 700 + 1;
+		CHECK_INT(hark_sleep(HARK_MS), 0); /* the reader waits */
 		CHECK_INT(send(t.box.peer, "x", 1, 0), 1);
 		beside_start(&beside, write_behind, &t);
 		for (int k = 0; k < 2 && !t.done;

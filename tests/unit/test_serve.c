@@ -170,8 +170,8 @@ static int client(const struct server *s)
 	struct timeval t = {.tv_sec = 10 * SLOWER};
 	int fd = socket(s->at.addr.ss_family, s->at.type | SOCK_CLOEXEC, 0);
 	assert_true(fd >= 0);
-	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) <
-	    0) /* without a time-out yet: see receive() */
+	/* Without a time-out yet: see receive(). */
+	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0)
 		fail_msg("connect: %s", strerror(errno));
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t), 0);
@@ -1526,8 +1526,8 @@ static void a_boxs_own_fibers_are_cut_when_the_grace_ends(void **state)
 			client_hears(fd, "hello\n");
 			assert_int_equal(kill(s.pid, SIGTERM), 0);
 			if (late) {
-				if (models_all[m] !=
-				    HARK_MODEL_INLINE) /* that one tells of the drain when its box returns */
+				/* inline tells of the drain when its box returns. */
+				if (models_all[m] != HARK_MODEL_INLINE)
 					event_await(&s, '!');
 				assert_int_equal(kill(s.pid, SIGUSR1), 0);
 			}

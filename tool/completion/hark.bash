@@ -1,13 +1,15 @@
 # bash completion for hark: verbs, their options, models, engines, boxes and theirs, programs; beyond them, files.
 # Installed as .../bash-completion/completions/hark; the end-to-end tests compare it with every --help.
 #
-# Readline takes ':' and '=' for words of their own: tcp://*:7 is "tcp" ":" "//*" ":" "7", and --model=fiber three words.
+# Readline takes ':' and '=' for words of their own: tcp://*:7 is "tcp" ":" "//*" ":" "7", and --model=fiber three
+# words.
 
 _hark_options() {
 	case $1 in
-	serve) echo "--model --workers --engine --max-conns --timeout --lifetime --grace --backlog --reuseport --v6only" \
-		"--unix-mode --unix-owner --stack --files --wait --verbose --json --help" ;;
-	call) echo "--verbose --timeout --idle --wait --local --reserved-port --crlf --lines --send-only --recv-only --help" ;;
+	serve) echo "--model --workers --engine --max-conns --timeout --lifetime --grace --backlog --reuseport" \
+		"--v6only --unix-mode --unix-owner --stack --files --wait --verbose --json --help" ;;
+	call) echo "--verbose --timeout --idle --wait --local --reserved-port --crlf --lines" \
+		"--send-only --recv-only --help" ;;
 	ping) echo "--udp --count --interval --size --timeout --port --quiet --json --help" ;;
 	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
 	loggedin) echo "--port --timeout --tries --json --help" ;;
@@ -32,7 +34,8 @@ _hark_box_options() {
 
 # The services of the harkd that runs here, if one does.
 _hark_services() {
-	"${COMP_WORDS[0]}" status --json --timeout 500ms 2>/dev/null | grep -o '"name":"[A-Za-z0-9._-]*"' | cut -d'"' -f4
+	"${COMP_WORDS[0]}" status --json --timeout 500ms 2>/dev/null |
+		grep -o '"name":"[A-Za-z0-9._-]*"' | cut -d'"' -f4
 }
 
 # Where on a line of hark serve the box stands, or the "--" before a program: its word in $box, its place in $at.
@@ -42,8 +45,8 @@ _hark_find_box() {
 	box= at=0
 	for ((i = 2; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
-		if [[ $word == -- || (" $boxes " == *" $word "* && ${COMP_WORDS[i-1]} != [:=] && ${COMP_WORDS[i+1]} != : &&
-			${COMP_WORDS[i-1]} != --unix-owner) ]]; then
+		if [[ $word == -- || (" $boxes " == *" $word "* && ${COMP_WORDS[i-1]} != [:=] &&
+			${COMP_WORDS[i+1]} != : && ${COMP_WORDS[i-1]} != --unix-owner) ]]; then
 			box=$word at=$i
 			return
 		fi
@@ -56,7 +59,9 @@ _hark_after_box() {
 	if [[ $box == exec ]]; then
 		while [[ $i -lt $COMP_CWORD && ${COMP_WORDS[i]} == -* ]]; do
 			case ${COMP_WORDS[i]} in
-			--argv0 | --directory | --term-after | --kill-after) [[ ${COMP_WORDS[i+1]} == = ]] && i=$((i + 2)) || i=$((i + 1)) ;;
+			--argv0 | --directory | --term-after | --kill-after)
+				[[ ${COMP_WORDS[i+1]} == = ]] && i=$((i + 2)) || i=$((i + 1))
+				;;
 			esac
 			i=$((i + 1))
 		done

@@ -1,8 +1,9 @@
-# load.pl COUNT-FILE PORT TEXT ANSWER — makes connections, one after another, until COUNT-FILE.stop is there: each sends TEXT, half-closes, and must
-# read ANSWER and nothing else to the end. "GOOD BAD" is in COUNT-FILE throughout, and the first failures are told.
+# load.pl COUNT-FILE PORT TEXT ANSWER — makes connections, one after another, until COUNT-FILE.stop is there: each sends
+# TEXT, half-closes, and must read ANSWER and nothing else to the end. "GOOD BAD" is in COUNT-FILE throughout, and the
+# first failures are told.
 #
-# load.pl --hold COUNT-FILE PORT — one connection to an echo service, a line every 50 ms until COUNT-FILE.stop is there, each of which must come
-# back.
+# load.pl --hold COUNT-FILE PORT — one connection to an echo service, a line every 50 ms until COUNT-FILE.stop is there,
+# each of which must come back.
 #
 # With what perl-base has: there is no more in a minimal system.
 use strict;
@@ -23,7 +24,8 @@ sub failed {
 }
 
 sub dial {
-	my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 10) or failed("connect: $!");
+	my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 10)
+		or failed("connect: $!");
 	return $s;
 }
 
@@ -47,7 +49,8 @@ sub hold {
 	while (!-e "$file.stop") {
 		my $line = "line $good\n";
 		my $back;
-		$s->print($line) && $s->flush && defined($back = <$s>) && $back eq $line or return failed("held connection: after $good lines: $!");
+		$s->print($line) && $s->flush && defined($back = <$s>) && $back eq $line
+			or return failed("held connection: after $good lines: $!");
 		$good++;
 		tell_count();
 		select(undef, undef, undef, 0.05);
