@@ -158,27 +158,13 @@ static int attend(const struct exec *x, struct hark_conn *c, const struct spawne
 	return status;
 }
 
-/* hark waits without O_NONBLOCK; a program expects none either. A listening socket may have it, or what others made. */
-static int make_blocking(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-	if (flags < 0)
-		return -errno;
-	return (flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
-}
-
 /* Makes c's descriptor what a program can have. -EALREADY: the datagram has gone to the program that its peer has
- * already. -EOPNOTSUPP: it cannot: bytes were taken from it already, or it is a local datagram, which has no
- * conversation. */
+ * already. -EOPNOTSUPP, -ENOTEMPTY: it cannot: a local datagram, which has no conversation, or bytes were taken from it
+ * already. */
 static int make_ready(struct hark_conn *c)
 {
 	int r = hark_type(c) == SOCK_DGRAM ? hark_udp_connect(c) : 0;
-	if (r < 0 && r != -EOPNOTSUPP)
-		return r;
-	int fd = hark_fd(c); /* from now on what comes is left in it */
-	if (fd < 0 || (hark_type(c) == SOCK_STREAM && hark_buffered(c) > 0))
-		return -EOPNOTSUPP;
-	return make_blocking(fd);
+	return r < 0 && r != -EOPNOTSUPP ? r : hark_handover(c);
 }
 
 static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
@@ -233,7 +219,7 @@ void exec_serve(struct hark_conn *c, void *arg)
 	int r = make_ready(c);
 	if (r == -EALREADY)
 		return;
-	if (r == 0)
+	if (r >= 0)
 		r = start_patiently(x, c, &p);
 	if (r < 0) {
 		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);

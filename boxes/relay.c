@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "options.h"
 #include "table.h"
@@ -197,8 +196,7 @@ static bool step_down(struct pair *p, bool *asked)
 {
 	if (!*asked && hark_type(p->s.client) == SOCK_STREAM) {
 		*asked = true;
-		/* The client's direction reads the end, and passes it on. */
-		(void)shutdown(hark_fd(p->s.client), SHUT_RD);
+		(void)hark_shutdown(p->s.client, HARK_IN); /* its direction reads the end, and passes it on */
 		return false;
 	}
 	p->s.over = true;

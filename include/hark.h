@@ -219,10 +219,16 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
  * as it is: the description may be shared with other processes. -EBADF, -ENOMEM. */
 int hark_conn_from_fd(int fd, struct hark_conn **out);
 
-/* The descriptor, still the connection's own: for options, or to hand to a program. Bytes that are already
- * buffered are not in it: hark_buffered(), asked afterwards, tells how many. What comes later is left in it until the
- * connection is read from again. */
+/* The descriptor, still the connection's own, for options and to wait for; -1: it has none. What was received already
+ * (hark_buffered()) or written and not yet flushed is not in it: hark_handover() is for who reads or writes it. */
 int hark_fd(const struct hark_conn *c);
+
+/* Makes the descriptor one that a program or other code can go on with where hark_read() and hark_write() have got to:
+ * what was written is flushed, what comes is left in it until the connection is read from again, and O_NONBLOCK is off.
+ * May suspend. Returns the descriptor, still the connection's own. -ENOTEMPTY: bytes were received and not yet read:
+ * hark_buffered() tells how many, read them first. -EOPNOTSUPP: no descriptor carries c's own bytes, as with a single
+ * datagram. -EBUSY; or as hark_flush(). */
+int hark_handover(struct hark_conn *c);
 
 /* Bytes that were received and not yet read. */
 size_t hark_buffered(const struct hark_conn *c);
@@ -327,7 +333,7 @@ int hark_idle(struct hark_conn *c);
 
 /* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
  * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that
- * the peer sends; hark_fd() may be handed to a program. -EALREADY: this peer has a flow here already, which has
+ * the peer sends; hark_handover() makes it a program's. -EALREADY: this peer has a flow here already, which has
  * got the datagram; c is of no more use. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
 int hark_udp_connect(struct hark_conn *c);
 

@@ -38,7 +38,7 @@ int hark__accept_now(struct hark_listener *l, struct hark_conn **out)
 {
 	struct sockaddr_storage peer;
 	if (l->spare == NULL) { /* before accept(2): one that was taken could not be put back */
-		int r = hark__conn_new(-1, HARK__STREAM, &l->spare);
+		int r = hark__conn_new(-1, SOCK_STREAM, &l->spare);
 		if (r < 0)
 			return r;
 	}

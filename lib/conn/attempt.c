@@ -209,7 +209,7 @@ int hark__attempt_begin(const struct hark__attempt_plan *plan, const struct hark
 	if (rc < 0)
 		return hark__fd_fail(fd, rc);
 	*step = NULL;
-	rc = hark__conn_new(fd, to->type == SOCK_DGRAM ? HARK__DATAGRAM : HARK__STREAM, &c);
+	rc = hark__conn_new(fd, to->type, &c);
 	if (rc < 0)
 		return hark__fd_fail(fd, rc);
 	c->src.nonblock = true;

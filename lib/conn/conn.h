@@ -10,35 +10,32 @@
 #include <stdatomic.h>
 
 #include "base/buffer.h"
+#include "conn/transport.h"
 #include "hark.h"
 #include "loop/engine.h"
 #include "loop/fiber.h"
 
-enum hark__conn_kind {
-	HARK__STREAM,   /* a stream socket */
-	HARK__DATAGRAM, /* a connected datagram socket */
-	HARK__REPLY,    /* one received datagram; writes go to its sender through the listener's socket */
-	HARK__FILE,     /* pipe, terminal, file: read(2) and write(2), poll(2) first */
-};
-
 struct hark__acceptor; /* serve.h */
 struct hark__server;   /* serve.h; the server that gave this connection, if one did */
-struct hark__reply;    /* datagram.h; where a HARK__REPLY's answers go */
+struct hark__reply;    /* datagram.h; where the answers to a single datagram go */
 
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
-	struct hark__source src; /* src.fd is the descriptor; -1: a HARK__REPLY, or handed away */
-	uint8_t kind;
-	bool eof : 1;           /* the end of the stream was read. The reader's, as the next two */
-	bool have_datagram : 1; /* in holds one datagram, perhaps an empty one */
-	bool served : 1;        /* a server gave it: its waits end with a drain */
-	bool hurried : 1;       /* the reader's: it waits no longer than read_until */
-	bool bulk : 1;          /* the reader's, as the three below: splice.c. It has a pipe */
+	struct hark__source src; /* src.fd is the descriptor; -1: there is none */
+	uint8_t transport : 6;   /* enum hark__transport_kind */
+	bool datagrams : 1;      /* messages keep apart; else a stream */
+	bool single : 1;         /* one received datagram; writes go to its sender through the listener's socket */
+	uint8_t : 0;             /* the next are the reader's: another byte, as the writer may be another thread */
+	bool served : 1;         /* a server gave it: its waits end with a drain */
+	bool eof : 1;            /* the end of the stream was read */
+	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
+	bool hurried : 1;        /* it waits no longer than read_until */
+	bool bulk : 1;           /* splice.c, as the three below: it has a pipe */
 	bool no_splice : 1;
 	uint8_t full_reads : 4;  /* in a row */
 	uint8_t short_moves : 4; /* in a row */
-	atomic_bool reading; /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see take() in
-	                        stream.c */
+	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see
+	                            hark__conn_take() */
 	atomic_bool writing;
 	atomic_bool
 		out_lock; /* guards out and write_error. The reader only tries it, and never waits while it has it */
@@ -64,7 +61,6 @@ struct hark_conn {
 		struct sockaddr any;
 	} peer;
 	pid_t pid;              /* hark_outcome() */
-	int64_t read_until;     /* the reader's own, beside the deadline */
 	int status;             /* hark_outcome() */
 	int ticket;             /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link; /* in the server's list */
@@ -72,11 +68,15 @@ struct hark_conn {
 		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
 		int pipe[2];               /* once that is past; if bulk */
 	};
-	struct hark__timer until;
+	union {
+		struct hark__timer until; /* serve_fiber.c, with first */
+		int64_t read_until;       /* once that is past: the reader's own, beside the deadline; if hurried */
+	};
 };
 
-/* A connection over fd, deadline and time-outs off. Takes fd only on success. -ENOMEM. */
-int hark__conn_new(int fd, enum hark__conn_kind kind, struct hark_conn **out);
+/* A connection over fd, deadline and time-outs off. type: of the socket; 0: fd is none, or one that only a program
+ * will use. Takes fd only on success. -ENOMEM. */
+int hark__conn_new(int fd, int type, struct hark_conn **out);
 
 /* c, made without a descriptor, becomes that of fd from now on. */
 void hark__conn_begins(struct hark_conn *c, int fd);
@@ -100,8 +100,16 @@ static inline int64_t hark__conn_idle_ns(const struct hark_conn *c)
 	return atomic_load_explicit(&c->idle_ns, memory_order_relaxed);
 }
 
+/* Now, by the loop's clock where there is a loop. */
+int64_t hark__conn_now(void);
+
 /* When a wait that begins now ends, by its deadline and idle time-out. */
 int64_t hark__conn_until(const struct hark_conn *c, unsigned events);
+
+static inline const struct hark__transport *hark__conn_transport(const struct hark_conn *c)
+{
+	return hark__transports[c->transport];
+}
 
 /* Waits for a direction of c so long. 0, -ETIMEDOUT, -ECANCELED, …. */
 static inline int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
@@ -112,31 +120,50 @@ static inline int hark__conn_wait(struct hark_conn *c, unsigned events, const ch
 /* -ETIMEDOUT past c's deadline: a peer that never makes us wait does not outrun it. */
 int hark__conn_expired(const struct hark_conn *c);
 
-/* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. (stream.c) */
+/* ---- roles ----------------------------------------------------------------------------------- */
+
+/* A connection that is attached to a loop is that thread's alone: then a locked instruction would be wasted. */
+static inline bool hark__conn_take(struct hark_conn *c, atomic_bool *what)
+{
+	if (c->src.engine == NULL)
+		return !atomic_exchange(what, true);
+	if (atomic_load_explicit(what, memory_order_relaxed))
+		return false;
+	atomic_store_explicit(what, true, memory_order_relaxed);
+	return true;
+}
+
+static inline void hark__conn_put(struct hark_conn *c, atomic_bool *what, bool value)
+{
+	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
+}
+
+/* Where every call passes: takes the reader's or the writer's role. -ECANCELED: the fiber is cancelled, even where the
+ * call would not wait. -EBUSY: another fiber or thread has it. */
+static inline int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
+{
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
+	return hark__conn_take(c, role) ? 0 : -EBUSY;
+}
+
+static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
+{
+	hark__conn_put(c, role, false);
+}
+
+/* ---- stream.c, with the reader's role --------------------------------------------------------- */
+
+/* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
 /* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended
  * with a drain's beginning; -errno. */
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
 
-/* splice.c. Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing
- * of from is buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP
- * before anything moved: they cannot be. With the reader's role of from, the writer's of to, and nothing in to->out.
- * Frees the pipe. */
-void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
-bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
-ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
-void hark__splice_end(struct hark_conn *c);
-
-/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no
- * more. */
-bool hark__splice_receive_stopped(struct hark_conn *c);
-
-/* The same for all kinds, waiting, into c->in; what was written is flushed before a wait. > 0, 0: the end. */
+/* Receives into c->in, datagrams too, waiting; what was written is flushed before a wait. > 0, 0: the end. events 0:
+ * without waiting. */
 ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing);
-
-/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. */
-void hark__conn_keep_error(struct hark_conn *c, int error);
 
 /* For the reader whom the kernel has told of an end. 0: it is one; -ECONNRESET: it only seems so. */
 static inline int hark__conn_ended(struct hark_conn *c)
@@ -147,14 +174,45 @@ static inline int hark__conn_ended(struct hark_conn *c)
 	return 0;
 }
 
-/* Sends some of a stream's bytes, waiting if it must. > 0 or -errno. With the writer's role. */
-ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count);
+/* ---- stream.c, with the writer's role, streams alone ------------------------------------------ */
 
-/* hark_flush() where the end follows at once: a shutdown or a close, without which the last bytes may stay behind. */
+/* Writes all, small ones into c->out. 0 or -errno. */
+int hark__conn_write(struct hark_conn *c, const struct iovec *iov, int count, size_t total);
+
+/* Writes what b holds, and takes over its memory where it can. */
+int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b);
+
+/* Sends what was written. */
+int hark__conn_flush(struct hark_conn *c);
+
+/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. */
+void hark__conn_keep_error(struct hark_conn *c, int error);
+
+/* What the engine took to send must not be overtaken. A forked child has no part in it. */
+static inline bool hark__conn_is_sending(const struct hark_conn *c)
+{
+	return c->src.sending && !c->src.engine->forked;
+}
+
+/* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. */
 int hark__conn_flush_last(struct hark_conn *c);
 
-/* The reader's and the writer's role. -ECANCELED: the fiber is cancelled. -EBUSY: another fiber or thread has it. */
-int hark__conn_begin(struct hark_conn *c, atomic_bool *role);
-void hark__conn_end(struct hark_conn *c, atomic_bool *role);
+/* ---- splice.c, with the reader's role --------------------------------------------------------- */
+
+/* Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing of from is
+ * buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP before anything
+ * moved: they cannot be. The last with the writer's role of to, and nothing in to->out. Frees the pipe. */
+void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
+bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
+ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
+void hark__splice_end(struct hark_conn *c);
+
+/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no
+ * more. */
+bool hark__splice_receive_stopped(struct hark_conn *c);
+
+/* Whether the kernel may move c's bytes itself: sets O_NONBLOCK, once, since neither sendfile(2) nor splice(2) has a
+ * flag to keep it from waiting. */
+bool hark__conn_kernel_moves(struct hark_conn *c);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * sendfile(2) moves a file's pages straight to a socket. It has no flag to keep it from waiting, so the socket's
  * O_NONBLOCK is set for it, once; a connection that uses it is its owner's alone by then. Where the kernel cannot, a
- * buffer does. Between sockets a buffer does until there is much: splice.c. */
+ * buffer does. Between connections a buffer does until there is much: splice.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -74,9 +74,7 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count)
 	if (r < 0)
 		return r;
 	int64_t n = -EOPNOTSUPP;
-	if (c->kind == HARK__STREAM && !c->src.nonblock && hark__fd_nonblock(c->src.fd, true) == 0)
-		c->src.nonblock = true;
-	if (c->kind == HARK__STREAM && c->src.nonblock) {
+	if (hark__conn_kernel_moves(c)) {
 		r = hark__conn_begin(c, &c->writing);
 		if (r < 0)
 			return r;
@@ -84,6 +82,56 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count)
 		hark__conn_end(c, &c->writing);
 	}
 	return n == -EOPNOTSUPP ? send_by_buffer(c, fd, offset, count) : n;
+}
+
+/* With the reader's role of from. The reader's buffer becomes the writer's where that one holds none: nothing is
+ * copied. */
+static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
+{
+	ssize_t n = (ssize_t)hark__buffer_len(&from->in);
+	if (n == 0)
+		n = hark__conn_fill(from, HARK__IN, "pass");
+	if (n <= 0)
+		return n;
+	int r = hark__conn_begin(to, &to->writing);
+	if (r == 0) {
+		r = hark__conn_write_buffer(to, &from->in);
+		hark__splice_note(from, to, n == HARK__BUFFER_BYTES);
+		hark__conn_end(to, &to->writing);
+	}
+	return r < 0 ? r : n;
+}
+
+/* The same. -EOPNOTSUPP before anything has moved: a buffer must do. */
+static ssize_t pass_spliced(struct hark_conn *from, struct hark_conn *to)
+{
+	for (;;) {
+		int r = hark__conn_begin(to, &to->writing); /* not while we wait for something to write */
+		if (r < 0)
+			return r;
+		r = hark__conn_flush(to);
+		ssize_t n = r < 0 ? r : hark__splice(from, to);
+		hark__conn_end(to, &to->writing);
+		if (n != -EAGAIN)
+			return n;
+		r = hark__conn_wait_in(from, HARK__IN, "pass");
+		if (r < 0)
+			return r;
+	}
+}
+
+ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to)
+{
+	if (from->datagrams || to->datagrams)
+		return -EOPNOTSUPP;
+	int r = hark__conn_begin(from, &from->reading);
+	if (r < 0)
+		return r;
+	ssize_t n = hark__splice_may(from, to) ? pass_spliced(from, to) : -EOPNOTSUPP;
+	if (n == -EOPNOTSUPP)
+		n = pass_buffered(from, to);
+	hark__conn_end(from, &from->reading);
+	return n;
 }
 
 int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)

@@ -123,13 +123,14 @@ int hark__datagram_socket_take(struct hark__datagram_socket *m, unsigned i, stru
 	struct hark__reply *r = hark__sys.calloc(1, sizeof *r);
 	if (r == NULL)
 		return -ENOMEM;
-	if (hark__conn_new(-1, HARK__REPLY, &c) < 0) {
+	if (hark__conn_new(-1, SOCK_DGRAM, &c) < 0) {
 		free(r);
 		return -ENOMEM;
 	}
 	r->box = m;
 	atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed); /* the owner's share keeps it alive here */
 	c->reply = r;
+	c->single = true;
 	memcpy(&r->peer, &m->in_peer[i], got->msg_hdr.msg_namelen);
 	r->peer_len = got->msg_hdr.msg_namelen;
 	r->truncated = got->msg_hdr.msg_flags & MSG_TRUNC;
@@ -310,7 +311,7 @@ static int keep(struct hark_conn *c, const void *buf, size_t cap, size_t n)
 
 ssize_t hark__datagram_fill(struct hark_conn *c, unsigned events, const char *doing)
 {
-	if (c->have_datagram || c->kind == HARK__REPLY)
+	if (c->have_datagram || c->single)
 		return 0;
 	ssize_t n = receive(c, NULL, 0, events, doing);
 	if (n < 0)
@@ -321,7 +322,7 @@ ssize_t hark__datagram_fill(struct hark_conn *c, unsigned events, const char *do
 
 ssize_t hark__datagram_read(struct hark_conn *c, void *buf, size_t cap)
 {
-	if (c->kind == HARK__REPLY && c->have_datagram && c->reply->truncated)
+	if (c->single && c->have_datagram && c->reply->truncated)
 		return -EMSGSIZE;
 	if (c->have_datagram) {
 		if (hark__buffer_len(&c->in) > cap)
@@ -329,7 +330,7 @@ ssize_t hark__datagram_read(struct hark_conn *c, void *buf, size_t cap)
 		c->have_datagram = false;
 		return (ssize_t)hark__buffer_take(&c->in, buf, cap);
 	}
-	if (c->kind == HARK__REPLY)
+	if (c->single)
 		return 0;
 	ssize_t n = receive(c, buf, cap, HARK__IN, "read");
 	if (n <= (ssize_t)cap)
@@ -386,7 +387,7 @@ static bool gathers(struct hark__datagram_socket *m, size_t total)
 int hark__datagram_write(struct hark_conn *c, const struct iovec *iov, int count, size_t total)
 {
 	int r;
-	if (c->kind == HARK__DATAGRAM)
+	if (!c->single)
 		r = send_connected(c, iov, count);
 	else if (c->reply->peer_len == 0)
 		r = -ENOTCONN;

@@ -34,9 +34,9 @@ void hark__splice_end(struct hark_conn *c)
 	c->bulk = false;
 }
 
-static bool fits(struct hark_conn *c)
+bool hark__conn_kernel_moves(struct hark_conn *c)
 {
-	if (c->kind != HARK__STREAM)
+	if (c->datagrams || !hark__conn_transport(c)->kernel_moves)
 		return false;
 	if (c->src.nonblock)
 		return true;
@@ -59,7 +59,7 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
 	if (from->full_reads < FULL_READS)
 		return;
 	from->full_reads = 0;
-	if (from->no_splice || from->bulk || !fits(from) || !fits(to) ||
+	if (from->no_splice || from->bulk || !hark__conn_kernel_moves(from) || !hark__conn_kernel_moves(to) ||
 	    hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
 		return; /* without a pipe: a while later again */
 	(void)hark__sys.fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
@@ -71,7 +71,8 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
 
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to)
 {
-	return from->bulk && hark__buffer_len(&from->in) == 0 && hark__splice_receive_stopped(from) && fits(to);
+	return from->bulk && hark__buffer_len(&from->in) == 0 && hark__splice_receive_stopped(from) &&
+	       hark__conn_kernel_moves(to);
 }
 
 /* Into the pipe what is there. > 0, 0: the end, -EAGAIN: nothing, and a wait will tell. */

@@ -1,64 +1,35 @@
-/* stream.c — reading and writing. Every call tries first; where it would block it waits in hark__conn_wait().
+/* stream.c — reading, writing, the request boundary and the end. Every call tries first; where it would block it waits
+ * in hark__conn_wait(). What lies below is the transport's business.
  *
- * Sockets are left blocking and each call passes MSG_DONTWAIT: the O_NONBLOCK flag belongs to the open file
- * description, which a program on the other end of a fork shares, and io_uring never waits on descriptors that carry
- * it.
- *
- * After a short read the socket is known to be empty, so the next read waits at once and saves the call that would
- * say EAGAIN: with edge-triggered readiness, a later byte makes a later edge (epoll(7), question 9). Not where the
- * peer's end, an error or urgent data was seen (HARK__HUP): a short read then proves nothing. */
+ * One reader and one writer at a time, each a fiber of one loop or a thread. */
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "address/fd.h"
 #include "base/sys.h"
 #include "conn/conn.h"
 #include "conn/datagram.h"
+#include "loop/drain.h"
 #include "loop/fiber.h"
 
 #define READ_DIRECT 512u /* reads of at least so many bytes go past the buffer */
 #define IOV_STACK   8    /* pieces of a writev that need no allocation */
+#define LINGER_QUIET_NS \
+	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
+#define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
+#define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
+#define FIRST_BYTE_NS \
+	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
-/* ---- roles ----------------------------------------------------------------------------------- */
-
-/* A connection that is attached to a loop is that thread's alone: then a locked instruction would be wasted. */
-static bool take(struct hark_conn *c, atomic_bool *what)
-{
-	if (c->src.engine == NULL)
-		return !atomic_exchange(what, true);
-	if (atomic_load_explicit(what, memory_order_relaxed))
-		return false;
-	atomic_store_explicit(what, true, memory_order_relaxed);
-	return true;
-}
-
-static void put(struct hark_conn *c, atomic_bool *what, bool value)
-{
-	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
-}
-
-/* Where every call passes: a cancelled fiber is told even where it would not have to wait. */
-int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
-{
-	if (hark__fiber_cancelled())
-		return -ECANCELED;
-	return take(c, role) ? 0 : -EBUSY;
-}
-
-void hark__conn_end(struct hark_conn *c, atomic_bool *role)
-{
-	put(c, role, false);
-}
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static bool try_out(struct hark_conn *c)
 {
-	return take(c, &c->out_lock);
+	return hark__conn_take(c, &c->out_lock);
 }
 
 /* The writer's: held by another thread's reader for one system call at most; by another fiber never. */
@@ -70,91 +41,27 @@ static void lock_out(struct hark_conn *c)
 
 static void unlock_out(struct hark_conn *c)
 {
-	put(c, &c->out_lock, false);
+	hark__conn_put(c, &c->out_lock, false);
 }
 
-/* ---- sending --------------------------------------------------------------------------------- */
-
-static bool poll_now(int fd, short events)
-{
-	struct pollfd p = {.fd = fd, .events = events};
-	return hark__sys.poll(&p, 1, 0) > 0;
-}
-
-static ssize_t send_file(struct hark_conn *c, const struct iovec *iov)
-{
-	size_t n = iov->iov_len;
-	if (!c->src.nonblock) {
-		if (!poll_now(c->src.fd, POLLOUT))
-			return -EAGAIN;
-		if (n > PIPE_BUF)
-			n = PIPE_BUF; /* so much never blocks once poll(2) says so, pipe(7) */
-	}
-	ssize_t done = hark__fd_write(c->src.fd, iov->iov_base, n);
-	return done < 0 ? -errno : done;
-}
-
-/* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the
- * kernel), so that both are one segment, and one wake-up of the peer, instead of two. tcp(7) */
-static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
-{
-	ssize_t n;
-	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending ? MSG_MORE : 0);
-	if (c->kind == HARK__FILE)
-		return send_file(c, iov);
-	if (count == 1) {
-		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, flags);
-	} else {
-		struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
-		n = hark__sys.sendmsg(c->src.fd, &m, flags);
-	}
-	return n < 0 ? -errno : n;
-}
-
-/* What the engine took to send must not be overtaken. A forked child has no part in it. */
-static bool is_sending(const struct hark_conn *c)
-{
-	return c->src.sending && !c->src.engine->forked;
-}
-
-/* Lets the engine send what is buffered, if it sends for many at a time. */
-static bool hand_over(struct hark_conn *c)
-{
-	struct hark__engine *e = c->src.engine;
-	size_t n = hark__buffer_len(&c->out);
-	if (e == NULL || e->ops->send == NULL || c->kind != HARK__STREAM || n == 0 || c->write_error < 0 || c->ending)
-		return false;
-	if (!(hark__ready(&c->src) & HARK__OUT)) /* there was no room just now */
-		return false;
-	if (e->ops->send(e, &c->src, hark__buffer_head(&c->out), n) < 0)
-		return false;
-	c->bytes_out += n;
-	hark__buffer_release(&c->out);
-	return true;
-}
-
-ssize_t hark__conn_send(struct hark_conn *c, const struct iovec *iov, int count)
+/* Some of iov, waiting if it must. > 0 or -errno. */
+static ssize_t send_some(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	for (;;) {
 		int r = c->write_error < 0 ? c->write_error : hark__conn_expired(c);
 		if (r < 0)
 			return r;
-		ssize_t n = -EAGAIN;
-		if ((hark__ready(&c->src) & HARK__OUT) && !is_sending(c))
-			n = send_once(c, iov, count);
+		ssize_t n = hark__conn_transport(c)->send(c, iov, count);
 		if (n > 0) {
 			c->bytes_out += (uint64_t)n;
 			(void)hark__fair(); /* a cancellation is told by the next call */
-			return n;
 		}
-		if (n != -EAGAIN && n != -EINTR)
+		if (n != -EAGAIN)
 			return n;
-		if (n == -EAGAIN) {
-			hark__ready_clear(&c->src, HARK__OUT);
-			r = hark__conn_wait(c, HARK__OUT, "write");
-			if (r < 0)
-				return r;
-		}
+		hark__ready_clear(&c->src, HARK__OUT);
+		r = hark__conn_wait(c, HARK__OUT, "write");
+		if (r < 0)
+			return r;
 	}
 }
 
@@ -166,20 +73,26 @@ static int keep_error(struct hark_conn *c, ssize_t n)
 	return (int)n;
 }
 
+/* Has the transport send what is buffered, if it sends for many at a time. */
+static bool post(struct hark_conn *c)
+{
+	const struct hark__transport *t = hark__conn_transport(c);
+	size_t n = hark__buffer_len(&c->out);
+	if (t->post == NULL || n == 0 || c->write_error < 0 || !t->post(c, hark__buffer_head(&c->out), n))
+		return false;
+	c->bytes_out += n;
+	hark__buffer_release(&c->out);
+	return true;
+}
+
 /* With out_lock, without waiting. -EAGAIN: there is no room now. */
 static int flush_now(struct hark_conn *c)
 {
-	if (hand_over(c))
+	if (post(c))
 		return 0;
-	if (is_sending(c) && hark__buffer_len(&c->out) > 0) {
-		hark__ready_clear(&c->src, HARK__OUT);
-		return -EAGAIN;
-	}
 	while (hark__buffer_len(&c->out) > 0 && c->write_error == 0) {
 		struct iovec v = {.iov_base = hark__buffer_head(&c->out), .iov_len = hark__buffer_len(&c->out)};
-		ssize_t n = send_once(c, &v, 1);
-		if (n == -EINTR)
-			continue;
+		ssize_t n = hark__conn_transport(c)->send(c, &v, 1);
 		if (n == -EAGAIN) {
 			hark__ready_clear(&c->src, HARK__OUT);
 			return -EAGAIN;
@@ -196,12 +109,12 @@ static int flush_now(struct hark_conn *c)
  */
 static int await_sent(struct hark_conn *c)
 {
-	while (is_sending(c) && c->write_error == 0) {
+	while (hark__conn_is_sending(c) && c->write_error == 0) {
 		hark__ready_clear(&c->src, HARK__OUT);
 		int r = hark__conn_wait(c, HARK__OUT, "write");
-		if (r < 0 && is_sending(c))
+		if (r < 0 && hark__conn_is_sending(c))
 			(void)c->src.engine->ops->wait(c->src.engine, 0);
-		if (r < 0 && is_sending(c))
+		if (r < 0 && hark__conn_is_sending(c))
 			return r;
 	}
 	return c->write_error;
@@ -215,7 +128,7 @@ static int flush_all(struct hark_conn *c)
 		return keep_error(c, r);
 	while (hark__buffer_len(&c->out) > 0 && c->write_error == 0) {
 		struct iovec v = {.iov_base = hark__buffer_head(&c->out), .iov_len = hark__buffer_len(&c->out)};
-		ssize_t n = hark__conn_send(c, &v, 1);
+		ssize_t n = send_some(c, &v, 1);
 		if (n < 0)
 			return keep_error(c, n);
 		hark__buffer_consume(&c->out, (size_t)n);
@@ -225,36 +138,9 @@ static int flush_all(struct hark_conn *c)
 
 /* ---- receiving ------------------------------------------------------------------------------- */
 
-static ssize_t receive_file(struct hark_conn *c, void *buf, size_t cap)
-{
-	if (!c->src.nonblock && !poll_now(c->src.fd, POLLIN))
-		return -EAGAIN;
-	ssize_t n = hark__sys.read(c->src.fd, buf, cap);
-	return n < 0 ? -errno : n;
-}
-
-static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
-{
-	struct hark__engine *e = c->src.engine;
-	if (c->kind == HARK__FILE)
-		return receive_file(c, buf, cap);
-	if (e != NULL && e->ops->recv != NULL && c->src.stream)
-		return e->ops->recv(e, &c->src, buf, cap);
-	ssize_t n = hark__sys.recv(c->src.fd, buf, cap, MSG_DONTWAIT);
-	return n < 0 ? -errno : n;
-}
-
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 {
-	ssize_t n;
-	if (!(hark__ready(&c->src) & HARK__IN))
-		return -EAGAIN;
-	do
-		n = receive_once(c, buf, cap);
-	while (n == -EINTR);
-	if (n == -EAGAIN || (n > 0 && (size_t)n < cap && c->kind == HARK__STREAM && c->src.engine != NULL &&
-	                     !(hark__ready(&c->src) & HARK__HUP)))
-		hark__ready_clear(&c->src, HARK__IN);
+	ssize_t n = hark__conn_transport(c)->receive(c, buf, cap);
 	if (n > 0)
 		c->bytes_in += (uint64_t)n;
 	else if (n == 0)
@@ -269,7 +155,7 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 {
 	unsigned more = 0;
-	put(c, &c->waiting_in, true);
+	hark__conn_put(c, &c->waiting_in, true);
 	if (!try_out(c))
 		return 0;
 	if (hark__buffer_len(&c->out) > 0 && flush_now(c) == -EAGAIN)
@@ -284,7 +170,7 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 	unsigned more = flush_before_wait(c);
 	if (!(hark__ready(&c->src) & HARK__IN))
 		r = hark__conn_wait(c, events | more, doing);
-	put(c, &c->waiting_in, false);
+	hark__conn_put(c, &c->waiting_in, false);
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
 	    hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;
@@ -319,7 +205,7 @@ static ssize_t fill_now(struct hark_conn *c)
 	int r = hark__conn_expired(c);
 	if (r < 0)
 		return r;
-	if (!(hark__ready(&c->src) & HARK__IN))
+	if (!(hark__ready(&c->src) & HARK__IN) && hark__conn_transport(c)->pending(c) == 0)
 		return -EAGAIN; /* before a buffer is taken: idle connections hold none */
 	r = hark__buffer_reserve(&c->in, HARK__BUFFER_BYTES / 4);
 	if (r < 0)
@@ -334,7 +220,7 @@ static ssize_t fill_now(struct hark_conn *c)
 
 ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 {
-	if (hark_type(c) == SOCK_DGRAM)
+	if (c->datagrams)
 		return hark__datagram_fill(c, events, doing);
 	for (;;) {
 		ssize_t n = fill_now(c);
@@ -352,7 +238,7 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 
 static ssize_t read_some(struct hark_conn *c, void *buf, size_t cap)
 {
-	if (hark_type(c) == SOCK_DGRAM)
+	if (c->datagrams)
 		return hark__datagram_read(c, buf, cap);
 	if (hark__buffer_len(&c->in) > 0)
 		return (ssize_t)hark__buffer_take(&c->in, buf, cap);
@@ -406,7 +292,7 @@ ssize_t hark_readn(struct hark_conn *c, void *buf, size_t n)
 	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
-	if (n > HARK__BUFFER_BYTES && hark_type(c) == SOCK_STREAM) /* big ones: most of it straight to its place */
+	if (n > HARK__BUFFER_BYTES && !c->datagrams) /* big ones: most of it straight to its place */
 		while (n - done > HARK__BUFFER_BYTES) {
 			end = read_some(c, (char *)buf + done, n - done);
 			if (end <= 0)
@@ -500,7 +386,7 @@ static int send_all(struct hark_conn *c, struct iovec *iov, int count)
 			count--;
 			continue;
 		}
-		ssize_t n = hark__conn_send(c, iov, count < IOV_MAX ? count : IOV_MAX);
+		ssize_t n = send_some(c, iov, count < IOV_MAX ? count : IOV_MAX);
 		if (n < 0)
 			return keep_error(c, n);
 		for (; n > 0; iov++, count--) {
@@ -550,6 +436,31 @@ static int unlock_and_look(struct hark_conn *c, int r)
 	return r;
 }
 
+int hark__conn_write(struct hark_conn *c, const struct iovec *iov, int count, size_t total)
+{
+	if (total == 0)
+		return 0;
+	lock_out(c);
+	return unlock_and_look(c, write_locked(c, iov, count, total));
+}
+
+int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b)
+{
+	struct iovec v = {.iov_base = hark__buffer_head(b), .iov_len = hark__buffer_len(b)};
+	lock_out(c);
+	int r = c->write_error;
+	if (r == 0 && c->out.data == NULL && b->cap == HARK__BUFFER_BYTES) {
+		c->out = *b;
+		*b = (struct hark__buffer){0};
+		if (v.iov_len == HARK__BUFFER_BYTES)
+			r = flush_all(c);
+	} else if (r == 0) {
+		r = write_locked(c, &v, 1, v.iov_len);
+		hark__buffer_consume(b, v.iov_len);
+	}
+	return unlock_and_look(c, r);
+}
+
 ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	size_t total = 0;
@@ -562,12 +473,7 @@ ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 	int r = hark__conn_begin(c, &c->writing);
 	if (r < 0)
 		return r;
-	if (hark_type(c) == SOCK_DGRAM) {
-		r = hark__datagram_write(c, iov, count, total);
-	} else if (total > 0) {
-		lock_out(c);
-		r = unlock_and_look(c, write_locked(c, iov, count, total));
-	}
+	r = c->datagrams ? hark__datagram_write(c, iov, count, total) : hark__conn_write(c, iov, count, total);
 	hark__conn_end(c, &c->writing);
 	return r < 0 ? r : (ssize_t)total;
 }
@@ -576,76 +482,6 @@ ssize_t hark_write(struct hark_conn *c, const void *buf, size_t n)
 {
 	struct iovec v = {.iov_base = (void *)buf, .iov_len = n};
 	return hark_writev(c, &v, 1);
-}
-
-/* With both roles. The reader's buffer becomes the writer's where that one holds none: nothing is copied. */
-static int pass_buffer(struct hark_conn *from, struct hark_conn *to)
-{
-	struct iovec v = {.iov_base = hark__buffer_head(&from->in), .iov_len = hark__buffer_len(&from->in)};
-	size_t n = v.iov_len;
-	lock_out(to);
-	int r = to->write_error;
-	if (r == 0 && to->out.data == NULL && from->in.cap == HARK__BUFFER_BYTES) {
-		to->out = from->in;
-		from->in = (struct hark__buffer){0};
-		if (n == HARK__BUFFER_BYTES)
-			r = flush_all(to);
-	} else if (r == 0) {
-		r = write_locked(to, &v, 1, n);
-		hark__buffer_consume(&from->in, n);
-	}
-	return unlock_and_look(to, r);
-}
-
-/* With the reader's role of from. */
-static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
-{
-	ssize_t n = (ssize_t)hark__buffer_len(&from->in);
-	if (n == 0)
-		n = hark__conn_fill(from, HARK__IN, "pass");
-	if (n <= 0)
-		return n;
-	int r = hark__conn_begin(to, &to->writing);
-	if (r == 0) {
-		r = pass_buffer(from, to);
-		hark__splice_note(from, to, n == HARK__BUFFER_BYTES);
-		hark__conn_end(to, &to->writing);
-	}
-	return r < 0 ? r : n;
-}
-
-/* The same. -EOPNOTSUPP before anything has moved: a buffer must do. */
-static ssize_t pass_spliced(struct hark_conn *from, struct hark_conn *to)
-{
-	for (;;) {
-		int r = hark__conn_begin(to, &to->writing); /* not while we wait for something to write */
-		if (r < 0)
-			return r;
-		lock_out(to);
-		r = flush_all(to);
-		unlock_out(to);
-		ssize_t n = r < 0 ? r : hark__splice(from, to);
-		hark__conn_end(to, &to->writing);
-		if (n != -EAGAIN)
-			return n;
-		r = hark__conn_wait_in(from, HARK__IN, "pass");
-		if (r < 0)
-			return r;
-	}
-}
-
-ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to)
-{
-	if (hark_type(from) == SOCK_DGRAM || hark_type(to) == SOCK_DGRAM)
-		return -EOPNOTSUPP;
-	int r = hark__conn_begin(from, &from->reading);
-	if (r < 0)
-		return r;
-	ssize_t n = hark__splice_may(from, to) ? pass_spliced(from, to) : -EOPNOTSUPP;
-	if (n == -EOPNOTSUPP)
-		n = pass_buffered(from, to);
-	hark__conn_end(from, &from->reading);
-	return n;
 }
 
 ssize_t hark_vprintf(struct hark_conn *c, const char *format, va_list args)
@@ -679,24 +515,192 @@ ssize_t hark_printf(struct hark_conn *c, const char *format, ...)
 	return r;
 }
 
+int hark__conn_flush(struct hark_conn *c)
+{
+	lock_out(c);
+	int r = flush_all(c);
+	unlock_out(c);
+	return r;
+}
+
+int hark_flush(struct hark_conn *c)
+{
+	if (c->datagrams)
+		return 0;
+	/* Of a cancelled fiber, too: closing sends what can be sent without waiting. */
+	if (!hark__conn_take(c, &c->writing))
+		return -EBUSY;
+	int r = hark__conn_flush(c);
+	hark__conn_end(c, &c->writing);
+	return r;
+}
+
 int hark__conn_flush_last(struct hark_conn *c)
 {
 	c->ending = true;
 	return hark_flush(c);
 }
 
-int hark_flush(struct hark_conn *c)
+int hark_handover(struct hark_conn *c)
 {
-	if (hark_type(c) == SOCK_DGRAM)
-		return 0;
-	int r = take(c, &c->writing)
-	                ? 0
-	                : -EBUSY; /* of a cancelled fiber, too: closing sends what can be sent without waiting */
+	if (c->single)
+		return -EOPNOTSUPP;
+	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
-	lock_out(c);
-	r = flush_all(c);
-	unlock_out(c);
-	hark__conn_end(c, &c->writing);
+	r = hark_flush(c);
+	if (r == 0)
+		r = hark__conn_transport(c)->hand_over(c);
+	if (r == 0 && (hark_buffered(c) > 0 || c->have_datagram))
+		r = -ENOTEMPTY;
+	if (r == 0)
+		r = hark__fd_nonblock(c->src.fd, false);
+	if (r == 0)
+		c->src.nonblock = false;
+	hark__conn_end(c, &c->reading);
+	return r < 0 ? r : c->src.fd;
+}
+
+/* ---- request boundary ------------------------------------------------------------------------ */
+
+/* A drain has begun: what has already come is served, an idle connection ends, a new one may still speak for a moment.
+ */
+static __attribute__((noinline)) ssize_t idle_draining(struct hark_conn *c)
+{
+	ssize_t n;
+	if (c->bytes_in > 0) {
+		n = hark__conn_fill(c, 0, "idle");
+		return n == -EAGAIN ? 0 : n;
+	}
+	c->read_until = hark__conn_now() + FIRST_BYTE_NS; /* not the deadline: a writer beside is not in that hurry */
+	c->hurried = true;
+	n = hark__conn_fill(c, HARK__IN, "first byte");
+	c->hurried = false;
+	return n == -ETIMEDOUT || n == -ECANCELED ? 0 : n;
+}
+
+/* As hark__conn_fill() without waiting, but leaves what is there to hark_pass(), which is about to splice it. */
+static __attribute__((noinline)) ssize_t look(struct hark_conn *c)
+{
+	char byte;
+	ssize_t n;
+	int r = hark__conn_expired(c);
+	if (r < 0)
+		return r;
+	if (!(hark__ready(&c->src) & HARK__IN))
+		return -EAGAIN;
+	do
+		n = hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		hark__ready_clear(&c->src, HARK__IN);
+	if (n < 0)
+		return -errno;
+	return n == 0 ? hark__conn_ended(c) : n;
+}
+
+/* It waits here, few frames deep: the stack of an idle connection is put aside whole. */
+static ssize_t idle_wait(struct hark_conn *c)
+{
+	bool on_loop = hark__loop_self() != NULL, datagram = c->datagrams;
+	unsigned events = HARK__IN | (c->served ? HARK__DRAIN : 0);
+	ssize_t n;
+	if (on_loop)
+		hark__fiber_idles(true);
+	for (;;) {
+		n = c->bulk && hark__splice_receive_stopped(c) ? look(c)
+		                                               : hark__conn_fill(c, datagram ? events : 0, "idle");
+		if (n != -EAGAIN || datagram)
+			break;
+		n = hark__conn_wait_in(c, events, "idle");
+		if (n < 0)
+			break;
+	}
+	if (on_loop)
+		hark__fiber_idles(false);
+	return n;
+}
+
+int hark_idle(struct hark_conn *c)
+{
+	int r = hark__conn_begin(c, &c->reading); /* before a look at what is the reader's */
+	if (r < 0)
+		return r;
+	ssize_t n = -EAGAIN;
+	if (hark__buffer_len(&c->in) > 0 || c->have_datagram)
+		n = 1;
+	else if (c->eof)
+		n = 0;
+	else if (!c->served || hark__drain_until() == HARK_FOREVER)
+		n = idle_wait(c);
+	if (n == -EAGAIN)
+		n = idle_draining(c);
+	hark__conn_end(c, &c->reading);
+	return n > 0 || c->have_datagram ? 1 : (int)n;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+int hark_shutdown(struct hark_conn *c, int directions)
+{
+	int r = 0;
+	if (directions == 0 || (directions & ~(HARK_IN | HARK_OUT)) != 0)
+		return -EINVAL;
+	if (directions & HARK_OUT)
+		r = hark__conn_flush_last(c);
+	if (!c->single && r == 0)
+		r = hark__conn_transport(c)->shutdown(c, directions);
 	return r;
+}
+
+/* 1: there is something to receive, or the peer may still be reading: silence only counts once it has all of ours. 0:
+ * no more. */
+static int await_peer(struct hark_conn *c)
+{
+	int r = hark__conn_wait(c, HARK__IN, "end of stream");
+	if (r == 0)
+		return 1;
+	return r == -ETIMEDOUT && hark__conn_expired(c) == 0 && hark__conn_transport(c)->unsent(c) > 0;
+}
+
+/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
+static void linger(struct hark_conn *c)
+{
+	char dropped[4096];
+	if (hark__conn_transport(c)->shutdown(c, HARK_OUT) < 0)
+		return;
+	int64_t end = hark_after(LINGER_TOTAL_NS);
+	if (hark__conn_deadline(c) > end)
+		hark_deadline(c, end);
+	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
+	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
+		hark_idle_timeout(c, quiet);
+	ssize_t n = 1;
+	while (n != 0) {
+		n = hark__conn_receive(c, dropped, sizeof dropped);
+		if (n == -EAGAIN)
+			n = await_peer(c);
+		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
+			return;
+	}
+}
+
+int hark_close(struct hark_conn *c)
+{
+	if (c == NULL)
+		return 0;
+	int r = hark__conn_flush_last(c);
+	if (hark__conn_transport(c)->unsent != NULL && !c->datagrams && r == 0 && !c->eof)
+		linger(c);
+	hark__conn_free(c);
+	return r;
+}
+
+void hark_abort(struct hark_conn *c)
+{
+	if (c == NULL)
+		return;
+	if (!c->datagrams)
+		hark__conn_transport(c)->reset(c);
+	hark__conn_free(c);
 }

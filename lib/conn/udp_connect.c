@@ -148,7 +148,7 @@ static int udp_connect(struct hark_conn *c, const struct hark_endpoint *local, c
 int hark_udp_connect(struct hark_conn *c)
 {
 	struct hark_endpoint local, peer;
-	if (c->kind != HARK__REPLY || !c->have_datagram || c->reply->truncated)
+	if (!c->single || !c->have_datagram || c->reply->truncated)
 		return -EOPNOTSUPP;
 	int r = hark_peer_endpoint(c, &peer);
 	if (r < 0 || (peer.addr.ss_family != AF_INET && peer.addr.ss_family != AF_INET6))
@@ -161,7 +161,7 @@ int hark_udp_connect(struct hark_conn *c)
 		return fd;
 	hark__buffer_release(&c->in);
 	c->have_datagram = false;
-	c->kind = HARK__DATAGRAM;
+	c->single = false;
 	hark__source_init(&c->src, fd);
 	c->bytes_in = 0;
 	hark__conn_set_peer(c, &peer.addr, peer.len);

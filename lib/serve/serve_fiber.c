@@ -100,7 +100,7 @@ static int watch_first(struct hark__server *s, struct hark_conn *c)
 
 static int start(struct hark__server *s, struct hark_conn *c)
 {
-	if (s->opts.client_first && c->kind == HARK__STREAM)
+	if (s->opts.client_first && hark_type(c) == SOCK_STREAM && c->lent == NULL)
 		return watch_first(s, c);
 	int r = hark_go(&s->scope, "box", box_main, c);
 	if (r == 0)

@@ -98,7 +98,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 		return;
 	hark__pace_unused(s); /* no connection */
 	int fd = hark__sys.fcntl(a->listener->src.fd, F_DUPFD_CLOEXEC, 3);
-	int r = fd < 0 ? -errno : hark__conn_new(fd, a->listener->type == SOCK_DGRAM ? HARK__DATAGRAM : HARK__FILE, &c);
+	int r = fd < 0 ? -errno : hark__conn_new(fd, a->listener->type == SOCK_DGRAM ? SOCK_DGRAM : 0, &c);
 	if (r == 0) {
 		c->lent = a;
 		a->lent = true;

@@ -314,7 +314,7 @@ static void a_dialed_socket_is_blocking_close_on_exec_and_prompt(void **state)
 	assert_int_equal(fcntl(d.conn->src.fd, F_GETFD), FD_CLOEXEC);
 	assert_int_equal(option(&d, IPPROTO_TCP, TCP_NODELAY), 1);
 	assert_int_equal(option(&d, SOL_SOCKET, SO_KEEPALIVE), 0);
-	assert_int_equal(d.conn->kind, HARK__STREAM);
+	assert_int_equal(hark_type(d.conn), SOCK_STREAM);
 	assert_int_equal(d.report.n, 1);
 	hang_up(&d);
 	(void)close(live);
@@ -358,7 +358,7 @@ static void udp_is_connected(void **state)
 	struct sockaddr_in peer;
 	socklen_t len = sizeof peer;
 	assert_int_equal(dial("udp://127.0.0.1:9", (struct hark_dial_opts){0}, &d), 0);
-	assert_int_equal(d.conn->kind, HARK__DATAGRAM);
+	assert_int_equal(hark_type(d.conn), SOCK_DGRAM);
 	assert_int_equal(getpeername(d.conn->src.fd, (struct sockaddr *)&peer, &len), 0);
 	assert_int_equal(ntohs(peer.sin_port), 9);
 	assert_int_equal(fcntl(d.conn->src.fd, F_GETFL) & O_NONBLOCK, 0);

@@ -1261,17 +1261,26 @@ static void a_reset_that_the_writer_met_is_no_end_to_the_reader(void **state)
 	everywhere(met_by_writer_body);
 }
 
-/* A read has waited, so that an engine may be receiving in advance: no more of what comes once the descriptor was asked
- * for. */
+/* A read has waited, so that an engine may be receiving in advance: no more of what comes once c is handed over. */
 static void handed_on_body(void)
 {
 	struct pair p = tcp_pair();
 	char got[8];
+	say(p.a, "xy");
+	CHECK_INT(hark_read(p.b, got, 1), 1);
+	CHECK_INT(hark_handover(p.b), -ENOTEMPTY); /* 'y' is here, and in no descriptor */
+	CHECK_INT(hark_read(p.b, got, 1), 1);
 	hark_deadline(p.b, hark_after(20 * HARK_MS));
 	CHECK_INT(hark_read(p.b, got, sizeof got), -ETIMEDOUT);
 	hark_deadline(p.b, HARK_FOREVER);
-	int fd = hark_fd(p.b);
-	CHECK_INT(hark_buffered(p.b), 0);
+	CHECK_INT(fcntl(hark_fd(p.b), F_SETFL, O_NONBLOCK), 0);
+	CHECK_INT(hark_write(p.b, "mine", 4), 4); /* leaves before what the program writes */
+	int fd = hark_handover(p.b);
+	CHECK_INT(fd, hark_fd(p.b));
+	CHECK_INT(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+	CHECK_INT(send(fd, "its", 3, 0), 3);
+	CHECK_INT(hark_readn(p.a, got, 7), 7);
+	CHECK(memcmp(got, "mineits", 7) == 0);
 	say(p.a, "abc");
 	CHECK_INT(hark_sleep(20 * HARK_MS), 0); /* the loop asks the engine */
 	CHECK_INT(recv(fd, got, sizeof got, MSG_DONTWAIT), 3);
@@ -1280,7 +1289,7 @@ static void handed_on_body(void)
 	pair_drop(&p);
 }
 
-static void what_comes_is_left_in_a_descriptor_that_was_asked_for(void **state)
+static void what_comes_is_left_in_a_descriptor_that_was_handed_over(void **state)
 {
 	(void)state;
 	everywhere(handed_on_body);
@@ -1826,7 +1835,7 @@ int main(void)
 		cmocka_unit_test(much_and_little_by_turns_come_in_order),
 		cmocka_unit_test(a_reset_that_the_writer_met_is_no_end_to_the_reader),
 		cmocka_unit_test(a_close_waits_for_a_peer_that_reads_late),
-		cmocka_unit_test(what_comes_is_left_in_a_descriptor_that_was_asked_for),
+		cmocka_unit_test(what_comes_is_left_in_a_descriptor_that_was_handed_over),
 		cmocka_unit_test(bulk_ends_in_every_way),
 		cmocka_unit_test(the_end_of_a_unix_stream_behind_much_is_not_missed),
 		cmocka_unit_test(urgent_data_does_not_stall_a_reader),

@@ -1,0 +1,125 @@
+/* transport_socket.c — the transport of sockets: recv(2), send(2), and what a completion engine takes and sends for
+ * them.
+ *
+ * Sockets are left blocking and each call passes MSG_DONTWAIT: the O_NONBLOCK flag belongs to the open file
+ * description, which a program on the other end of a fork shares, and io_uring never waits on descriptors that carry
+ * it.
+ *
+ * After a short read the socket is known to be empty, so the next read waits at once and saves the call that would
+ * say EAGAIN: with edge-triggered readiness, a later byte makes a later edge (epoll(7), question 9). Not where the
+ * peer's end, an error or urgent data was seen (HARK__HUP): a short read then proves nothing. */
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include "base/sys.h"
+#include "conn/conn.h"
+
+#define STOP_ROUNDS 1000 /* batches of completions: more than a ring holds */
+
+static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
+{
+	struct hark__engine *e = c->src.engine;
+	if (e != NULL && e->ops->recv != NULL && c->src.stream)
+		return e->ops->recv(e, &c->src, buf, cap);
+	ssize_t n = hark__sys.recv(c->src.fd, buf, cap, MSG_DONTWAIT);
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t receive(struct hark_conn *c, void *buf, size_t cap)
+{
+	ssize_t n;
+	if (!(hark__ready(&c->src) & HARK__IN))
+		return -EAGAIN;
+	do
+		n = receive_once(c, buf, cap);
+	while (n == -EINTR);
+	if (n == -EAGAIN || (n > 0 && (size_t)n < cap && c->src.engine != NULL && !(hark__ready(&c->src) & HARK__HUP)))
+		hark__ready_clear(&c->src, HARK__IN);
+	return n;
+}
+
+static size_t pending(const struct hark_conn *c)
+{
+	const struct hark__engine *e = c->src.engine;
+	return e != NULL && e->ops->pending != NULL ? e->ops->pending(c->src.engine, &c->src) : 0;
+}
+
+/* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the
+ * kernel), so that both are one segment, and one wake-up of the peer, instead of two. tcp(7) */
+static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
+{
+	ssize_t n;
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending ? MSG_MORE : 0);
+	if (count == 1) {
+		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, flags);
+	} else {
+		struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
+		n = hark__sys.sendmsg(c->src.fd, &m, flags);
+	}
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t send_some(struct hark_conn *c, const struct iovec *iov, int count)
+{
+	ssize_t n;
+	if (!(hark__ready(&c->src) & HARK__OUT) || hark__conn_is_sending(c))
+		return -EAGAIN;
+	do
+		n = send_once(c, iov, count);
+	while (n == -EINTR);
+	return n;
+}
+
+static bool post(struct hark_conn *c, const void *bytes, size_t n)
+{
+	struct hark__engine *e = c->src.engine;
+	if (e == NULL || e->ops->send == NULL || c->ending)
+		return false;
+	if (!(hark__ready(&c->src) & HARK__OUT)) /* there was no room just now */
+		return false;
+	return e->ops->send(e, &c->src, bytes, n) == 0;
+}
+
+static int end(struct hark_conn *c, int directions)
+{
+	int how = directions == (HARK_IN | HARK_OUT) ? SHUT_RDWR : directions == HARK_OUT ? SHUT_WR : SHUT_RD;
+	return hark__sys.shutdown(c->src.fd, how) < 0 ? -errno : 0;
+}
+
+static int unsent(const struct hark_conn *c)
+{
+	int n = 0;
+	return hark__sys.ioctl(c->src.fd, SIOCOUTQ, &n) < 0 ? -errno : n;
+}
+
+static void reset(struct hark_conn *c)
+{
+	struct linger now = {.l_onoff = 1};
+	(void)hark__sys.setsockopt(c->src.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+/* A receive that is under way ends as soon as the kernel is asked; the loop's completions that wait before its own are
+ * worked off first. */
+static int hand_over(struct hark_conn *c)
+{
+	struct hark__engine *e = c->src.engine;
+	if (e == NULL || e->ops->stop_receiving == NULL || e->forked || hark__loop_self() == NULL ||
+	    hark__loop_engine(hark__loop_self()) != e)
+		return 0;
+	for (int i = 0; i < STOP_ROUNDS && e->ops->stop_receiving(e, &c->src) == -EINPROGRESS; i++)
+		(void)e->ops->wait(e, 0);
+	return 0;
+}
+
+const struct hark__transport hark__transport_socket = {
+	.receive = receive,
+	.pending = pending,
+	.send = send_some,
+	.post = post,
+	.shutdown = end,
+	.unsent = unsent,
+	.reset = reset,
+	.hand_over = hand_over,
+	.kernel_moves = true,
+};
