@@ -10,7 +10,7 @@
  *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too),
  *     -ETIMEDOUT past the connection's deadline or idle time-out;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
- *   - every descriptor made here is close-on-exec; no call raises SIGPIPE;
+ *   - every descriptor made here is close-on-exec and none is 0, 1 or 2; no call raises SIGPIPE;
  *   - a zeroed options struct, or NULL for it, means the defaults.
  */
 #ifndef HARK_H
