@@ -10,7 +10,7 @@
  *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too),
  *     -ETIMEDOUT past the connection's deadline or idle time-out;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
- *   - every descriptor made here is close-on-exec; no call raises SIGPIPE;
+ *   - every descriptor made here is close-on-exec and none is 0, 1 or 2; no call raises SIGPIPE;
  *   - a zeroed options struct, or NULL for it, means the defaults.
  */
 #ifndef HARK_H
@@ -116,11 +116,11 @@ int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
 
 /* Looks an address up, in the order of RFC 6724 as getaddrinfo(3) gives it, at most n results.
  * May suspend: on a fiber, and wherever there is a deadline, a helper thread does the asking, so that a loop
- * never stalls; past the deadline its answer is dropped when it comes. A numeric address with a numeric port asks nobody.
- * "localhost" is loopback (RFC 6761), in the families that /etc/hosts has for it; it, service names, and names in
- * /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer.
- * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN
- * (no helper thread). */
+ * never stalls; past the deadline its answer is dropped when it comes. A numeric address with a numeric port asks
+ * nobody. "localhost" is loopback (RFC 6761), in the families that /etc/hosts has for it; it, service names, and names
+ * in /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer. Returns how
+ * many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN (no helper
+ * thread). */
 int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t deadline);
 
 /* ---- dial ------------------------------------------------------------------------------------ */
@@ -191,7 +191,9 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 /* How many sockets the environment handed over, and so fd:3 … can be listened on; 0 if none or not for this process. */
 int hark_listen_fds(void);
 
-/* Closes the socket and removes the unix path that this process made. NULL is fine. Never suspends. */
+/* Closes the socket and removes the unix path that this process made. NULL is fine. Never suspends. Calls that other
+ * threads and fibers have under way on l end: hark_accept() returns -EBADF, hark_serve() goes on without it; the last
+ * of them closes the socket and frees l. None may begin afterwards. */
 void hark_listener_close(struct hark_listener *l);
 
 /* The address that is bound, port 0 replaced by the kernel's choice; the host is "*" where both families are taken.
@@ -204,9 +206,10 @@ int hark_listener_fd(const struct hark_listener *l);
 /* SOCK_STREAM or SOCK_DGRAM. */
 int hark_listener_type(const struct hark_listener *l);
 
-/* Takes one connection, or one datagram as a connection (see hark_serve). May suspend. The caller owns *out.
- * -ETIMEDOUT; -EMFILE, -ENFILE, -ENOMEM, -ENOBUFS: nothing is lost, try again when there is room. Errors that
- * accept(2) passes on from the network (ECONNABORTED, EPROTO …) concern a connection that is gone: skipped. */
+/* Takes one connection, or one datagram as a connection (see hark_serve). May suspend. The caller owns *out. Any number
+ * of threads and fibers may accept from one listener. -ETIMEDOUT; -EBADF: it was closed, by a drain or meanwhile;
+ * -EMFILE, -ENFILE, -ENOMEM, -ENOBUFS: nothing is lost, try again when there is room. Errors that accept(2) passes on
+ * from the network (ECONNABORTED, EPROTO …) concern a connection that is gone: skipped. */
 int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **out);
 
 /* ---- connections: streams and datagrams ------------------------------------------------------
@@ -435,7 +438,8 @@ struct hark_serve_opts {
  * Children are waited for by their own pid alone. Descriptors run out: accepting pauses and resumes, nothing is
  * refused. When a drain begins the listeners' sockets are closed here (after what their backlog held is accepted); the
  * structs stay the caller's to hark_listener_close(). May suspend: on a fiber, others run meanwhile.
- * Returns 0 when drained; -ETIMEDOUT if the grace ended and connections were cut; -EINVAL, -ENOSYS (no such engine
+ * Returns 0 when drained, or all listeners are closed and the last connection has ended; -ETIMEDOUT if the grace ended
+ * and connections were cut; -EBADF: a listener is closed, perhaps by a drain before; -EINVAL, -ENOSYS (no such engine
  * here), -EMFILE, -ENOMEM …: it could not start. */
 int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, void *arg,
                const struct hark_serve_opts *opts);

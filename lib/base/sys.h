@@ -100,4 +100,7 @@ struct hark__sys {
 
 extern struct hark__sys hark__sys;
 
+/* What every descriptor made here passes through: 0, 1 and 2 are moved up. fd, another one (close-on-exec), or -1. */
+int hark__sys_high(int fd);
+
 #endif

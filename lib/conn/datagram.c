@@ -68,7 +68,7 @@ int hark__datagram_socket_open(const struct hark_listener *l, struct hark__datag
 	struct hark__datagram_socket *m = hark__sys.calloc(1, sizeof *m);
 	if (m == NULL)
 		return -ENOMEM;
-	m->fd = hark__sys.fcntl(l->src.fd, F_DUPFD_CLOEXEC, 3);
+	m->fd = hark__sys.fcntl(hark_listener_fd(l), F_DUPFD_CLOEXEC, 3);
 	if (m->fd < 0) {
 		int r = -errno;
 		free(m);

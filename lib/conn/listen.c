@@ -1,12 +1,11 @@
-/* listen.c — makes, adopts and ends listeners.
+/* listen.c — makes and adopts listeners.
  *
  * A stream's listening socket is O_NONBLOCK, because several workers share it and each but the first finds the
  * backlog empty; a datagram socket is not, since its calls say MSG_DONTWAIT and a program that is given it must
  * find it blocking. SO_REUSEADDR is set for TCP alone: on Linux it lets a second UDP socket take the first one's
  * datagrams (socket(7)).
  *
- * Any thread or fiber makes one; hark_serve() of one thread, or one hark_accept() at a time, uses it. May suspend
- * only to look up a name or where a unix path seems to be left by the dead. */
+ * Any thread or fiber. May suspend only to look up a name or where a unix path seems to be left by the dead. */
 #include "conn/listen.h"
 
 #include <errno.h>
@@ -22,8 +21,6 @@
 #include "address/fd.h"
 #include "base/sys.h"
 #include "base/why.h"
-#include "conn/conn.h"
-#include "conn/datagram.h"
 #include "conn/resolve.h"
 
 #define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
@@ -36,32 +33,6 @@ struct making {
 	const char *step; /* what failed, where it was not bind or listen */
 	struct hark__hint hint;
 };
-
-static bool is_wildcard(const struct hark_endpoint *e)
-{
-	return hark__endpoint_family(e) == AF_INET6 &&
-	       IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&e->addr)->sin6_addr);
-}
-
-/* A listener over fd, which is bound and, if a stream, listens. Takes fd only on success. */
-static int listener_new(int fd, struct hark_listener **out)
-{
-	struct hark_endpoint at;
-	int rc = hark__fd_local(fd, &at);
-	if (rc < 0)
-		return rc;
-	struct hark_listener *l = hark__sys.calloc(1, sizeof *l);
-	if (l == NULL)
-		return -ENOMEM;
-	hark__source_init(&l->src, fd);
-	l->src.nonblock = at.type == SOCK_STREAM;
-	l->type = at.type;
-	l->family = hark__endpoint_family(&at);
-	l->dual_stack = is_wildcard(&at) && hark__fd_dual_stack(fd);
-	l->at = at;
-	*out = l;
-	return 0;
-}
 
 static int backlog(const struct hark_listen_opts *o)
 {
@@ -155,7 +126,7 @@ static int make(const struct hark_endpoint *at, struct making *m, struct hark_li
 	if (rc == 0)
 		rc = bind_and_listen(fd, at, m, &made);
 	if (rc == 0)
-		rc = listener_new(fd, &l);
+		rc = hark__listener_new(fd, &l);
 	if (rc < 0) {
 		if (made.st_ino != 0)
 			hark__unix_unlink(at, made.st_dev, made.st_ino);
@@ -204,7 +175,7 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 	}
 	if (rc < 0)
 		return rc;
-	rc = listener_new(fd, out);
+	rc = hark__listener_new(fd, out);
 	if (rc < 0)
 		hark__listen_fds_release(fd);
 	return rc;
@@ -297,43 +268,4 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 	if (rc < 0)
 		explain(&m, rc, &at[0]);
 	return rc;
-}
-
-void hark_listener_close(struct hark_listener *l)
-{
-	if (l == NULL)
-		return;
-	if (l->maker == getpid()) /* while the socket holds its file's number: no other file has got it */
-		hark__unix_unlink(&l->at, l->dev, l->ino);
-	if (l->src.fd >= 0) {
-		hark__source_detach(&l->src);
-		(void)hark__sys.close(l->src.fd);
-	}
-	hark__datagram_socket_close(l->datagrams);
-	if (l->spare != NULL)
-		hark__conn_free(l->spare);
-	free(l);
-}
-
-int hark_listener_address(const struct hark_listener *l, char *buf, size_t cap)
-{
-	char text[HARK_ADDRESS_MAX];
-	if (!l->dual_stack)
-		return hark_endpoint_format(&l->at, buf, cap);
-	int n = snprintf(text, sizeof text, "%s://*:%u", l->type == SOCK_DGRAM ? "udp" : "tcp",
-	                 hark__endpoint_port(&l->at));
-	if (n < 0 || (size_t)n >= cap)
-		return -ENOSPC;
-	memcpy(buf, text, (size_t)n + 1);
-	return n;
-}
-
-int hark_listener_fd(const struct hark_listener *l)
-{
-	return l->src.fd;
-}
-
-int hark_listener_type(const struct hark_listener *l)
-{
-	return l->type;
 }

@@ -2,15 +2,18 @@
 #ifndef HARK__LISTEN_H
 #define HARK__LISTEN_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
+#include "base/list.h"
 #include "hark.h"
-#include "loop/engine.h"
+#include "loop/fiber.h"
 
 struct hark__datagram_socket; /* datagram.h */
 
 struct hark_listener {
-	struct hark__source src; /* src.fd is the socket; -1 once a drain has closed it */
+	_Atomic int fd;          /* -1 once it is closed. Set under lock; steady while held: relaxed */
 	int type;                /* SOCK_STREAM, SOCK_DGRAM */
 	int family;              /* AF_INET, AF_INET6, AF_UNIX */
 	bool dual_stack;         /* an IPv6 socket that takes IPv4 as well */
@@ -18,9 +21,42 @@ struct hark_listener {
 	pid_t maker;             /* the process that made the unix path in at, and removes it; 0: nobody did */
 	dev_t dev;               /* which file that was: only it is removed */
 	ino_t ino;
+
+	pthread_mutex_t lock;                    /* guards what follows */
 	struct hark__datagram_socket *datagrams; /* hark_accept()'s, of a datagram listener; NULL until first used */
-	struct hark_conn *spare; /* accept.c: what the next connection accepted becomes; NULL: none yet */
+	unsigned held;                           /* calls and servers at work on it */
+	bool shut;                               /* no more holds; the last one closes the socket */
+	bool closed;                             /* hark_listener_close() was called: the last one frees it */
+	int shut_fd;                             /* readable once shut, for threads in poll(2); -1: none waited yet */
+	struct hark__list watches;
+	struct hark__list link; /* in listener.c's list of all */
 };
+
+/* listener.c. A listener over fd, which is bound and, if a stream, listens. Takes fd only on success. */
+int hark__listener_new(int fd, struct hark_listener **out);
+
+/* A call or a server begins to use l: until hark__listener_release() l is not freed, and its descriptor stays its own.
+ * 0, or -EBADF: the socket is closed. Any thread. */
+int hark__listener_hold(struct hark_listener *l);
+void hark__listener_release(struct hark_listener *l);
+
+/* Closes the socket, at the latest with the last hold, and tells who waits on it. Any thread. */
+void hark__listener_shut(struct hark_listener *l);
+bool hark__listener_is_shut(struct hark_listener *l);
+
+/* Whoever holds l on a loop has told.run called there once l is shut; at once if it is. told.run must not be NULL.
+ * After unwatch, on the loop's thread, it is not called. */
+struct hark__listener_watch {
+	struct hark__waiter told;
+	struct hark__loop *loop;
+	struct hark__list link;
+};
+
+void hark__listener_watch(struct hark_listener *l, struct hark__listener_watch *w);
+void hark__listener_unwatch(struct hark_listener *l, struct hark__listener_watch *w);
+
+/* A descriptor that becomes readable once l is shut, good while l is held; -1: none to be had. */
+int hark__listener_shut_fd(struct hark_listener *l);
 
 /* What helps, beside an error's number. */
 struct hark__hint {

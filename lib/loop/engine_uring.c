@@ -302,6 +302,13 @@ static int open_uring(struct hark__engine **out)
 		free(m);
 		return not_here(r);
 	}
+	m->ring.ring_fd = m->ring.enter_ring_fd = hark__sys_high(m->ring.ring_fd);
+	if (m->ring.ring_fd < 0) {
+		r = -errno;
+		io_uring_queue_exit(&m->ring);
+		free(m);
+		return r;
+	}
 	ring_changes_hands();
 	(void)io_uring_ring_dontfork(&m->ring); /* else a child shares what is of no use to it */
 	r = make_shared(m);

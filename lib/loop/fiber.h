@@ -42,6 +42,9 @@ void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w); /* takes i
 /* The same from any thread. w stays valid until it runs. Needs no lock of the caller's. */
 void hark__loop_post(struct hark__loop *l, struct hark__waiter *w);
 
+/* On the loop's thread: w, which nobody posts any more, is not run. */
+void hark__loop_unpost(struct hark__loop *l, struct hark__waiter *w);
+
 /* Called after each system call that moved bytes without waiting: lets others run after a good many of them, so that a
  * peer that always has more cannot hold the loop. 0 or -ECANCELED. */
 int hark__fair(void);
@@ -101,9 +104,9 @@ enum hark__helpers {
 	HARK__HELPERS,
 };
 
-/* hark_offload() that can be given up: fn(arg) on a helper thread of that kind; past the deadline it is abandoned, and drop(arg)
- * is called once fn has returned. drop is never called when 0 is returned. Works without a loop too.
- * 0, -ETIMEDOUT, -ECANCELED, -EAGAIN, -ENOMEM (in all of which drop(arg) is called, at once or later). */
+/* hark_offload() that can be given up: fn(arg) on a helper thread of that kind; past the deadline it is abandoned, and
+ * drop(arg) is called once fn has returned. drop is never called when 0 is returned. Works without a loop too. 0,
+ * -ETIMEDOUT, -ECANCELED, -EAGAIN, -ENOMEM (in all of which drop(arg) is called, at once or later). */
 int hark__offload_until(enum hark__helpers kind, void (*fn)(void *), void (*drop)(void *), void *arg, int64_t deadline);
 
 #endif

@@ -40,18 +40,26 @@ void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w)
 	l->n_ready++;
 }
 
+/* false: it is not in q. Rare: something ends just when its turn has come. */
+static bool queue_remove(struct hark__queue *q, struct hark__waiter *w)
+{
+	struct hark__waiter **at = &q->first;
+	while (*at != w) {
+		if (*at == (struct hark__waiter *)q)
+			return false;
+		at = &(*at)->next;
+	}
+	*at = w->next;
+	if (q->last == &w->next)
+		q->last = at;
+	w->next = NULL;
+	return true;
+}
+
 void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w)
 {
-	if (w->next == NULL)
-		return;
-	struct hark__waiter **at = &l->ready.first;
-	while (*at != w) /* rare: something ends just when its turn has come */
-		at = &(*at)->next;
-	*at = w->next;
-	if (l->ready.last == &w->next)
-		l->ready.last = at;
-	w->next = NULL;
-	l->n_ready--;
+	if (w->next != NULL && queue_remove(&l->ready, w))
+		l->n_ready--;
 }
 
 /* What engines call: a fiber is only woken out of a wait, a callback always. */
@@ -187,6 +195,15 @@ void hark__loop_post(struct hark__loop *l, struct hark__waiter *w)
 		while (hark__sys.write(l->posted_source.fd, &one, sizeof one) < 0 && errno == EINTR)
 			;
 	pthread_mutex_unlock(&l->posted_lock);
+}
+
+void hark__loop_unpost(struct hark__loop *l, struct hark__waiter *w)
+{
+	pthread_mutex_lock(&l->posted_lock);
+	bool posted = w->next != NULL && queue_remove(&l->posted, w);
+	pthread_mutex_unlock(&l->posted_lock);
+	if (!posted)
+		hark__loop_unwake(l, w);
 }
 
 static void posted_run(struct hark__waiter *self)

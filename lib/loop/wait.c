@@ -212,7 +212,7 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 		r = hark__wait_any(&one, 1, events | drain, deadline, "descriptor");
 		if (r == -EEXIST && own < 0) { /* a connection, or another fiber here, has it registered: epoll tells
 			                          them apart by number */
-			own = hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+			own = hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 3);
 			r = own < 0 ? -errno : 0;
 			s.fd = own;
 			continue;

@@ -82,6 +82,8 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 			hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
 		wait_until_done(s);
 		r = s->cut || s->overtime ? -ETIMEDOUT : 0;
+	} else {
+		hark__acceptors_leave(s);
 	}
 	close_work(s);
 	if (s->n_conns == 0) {

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "conn/conn.h"
+#include "conn/listen.h"
 #include "hark.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
@@ -32,7 +33,10 @@ struct hark__acceptor {
 	struct hark__waiter waiter; /* something has come */
 	struct hark__waiter sender; /* the batch's boxes have run: send the replies */
 	struct hark__server *server;
-	struct hark_listener *listener;
+	struct hark_listener *listener;    /* held while src.fd >= 0 */
+	struct hark__source src;           /* the listener's socket, watched by this server alone; -1: closed here */
+	struct hark__listener_watch watch; /* somebody else closes the listener */
+	struct hark_conn *spare;           /* what the next connection accepted becomes; NULL: none yet */
 	struct hark__datagram_socket *datagrams; /* datagrams; else NULL */
 	/* inetd's wait (opts.wait), see serve_wait.c: */
 	bool lent;       /* a box has the socket */

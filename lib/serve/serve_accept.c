@@ -85,7 +85,7 @@ int64_t hark__pace(struct hark__server *s)
 
 static bool something_waits(const struct hark__acceptor *a)
 {
-	struct pollfd p = {.fd = a->listener->src.fd, .events = POLLIN};
+	struct pollfd p = {.fd = a->src.fd, .events = POLLIN};
 	return hark__sys.poll(&p, 1, 0) != 0;
 }
 
@@ -115,7 +115,7 @@ void hark__pace_unused(struct hark__server *s)
 void hark__acceptor_watch(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
-	struct hark__source *src = &a->listener->src;
+	struct hark__source *src = &a->src;
 	if (s->told_paused && !s->paused) {
 		s->told_paused = false;
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_RESUMED});
@@ -146,14 +146,14 @@ static void accept_streams(struct hark__acceptor *a)
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		if (a->listener->src.fd < 0 || !hark__acceptors_may_accept(s) || !hark__acceptor_paced(a))
+		if (a->src.fd < 0 || !hark__acceptors_may_accept(s) || !hark__acceptor_paced(a))
 			return;
 		if (i > 0 && s->opts.pace == NULL &&
 		    !something_waits(a)) { /* cheaper than an accept(2) that makes a socket, then finds nobody */
 			hark__acceptor_watch(a);
 			return;
 		}
-		int r = hark__accept_now(a->listener, &c);
+		int r = hark__accept_now(a->src.fd, &a->spare, &c);
 		if (r < 0) {
 			hark__pace_unused(s);
 			accept_failed(a, r);
@@ -175,7 +175,7 @@ static void receive_datagrams(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
-	if (a->listener->src.fd < 0 || !hark__acceptors_may_accept(s))
+	if (a->src.fd < 0 || !hark__acceptors_may_accept(s))
 		return;
 	if (a->datagrams == NULL && hark__datagram_socket_open(a->listener, &a->datagrams) < 0) {
 		hark__acceptors_pause(s, EMFILE, RETRY_NS);
@@ -230,33 +230,72 @@ static void acceptor_run(struct hark__waiter *w)
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
+/* Another thread or fiber has closed the listener. */
+static void listener_closed(struct hark__waiter *w)
+{
+	struct hark__acceptor *a = hark__container(w, struct hark__acceptor, watch.told);
+	hark__acceptor_retire(a);
+	hark__server_lost_listener(a->server);
+}
+
+static int acceptor_init(struct hark__acceptor *a, struct hark__server *s, struct hark_listener *l)
+{
+	a->server = s;
+	a->listener = l;
+	a->waiter.run = acceptor_run;
+	a->sender.run = sender_run;
+	a->retry.waiter = &a->waiter;
+	a->watch = (struct hark__listener_watch){.told.run = listener_closed, .loop = s->loop};
+	hark__source_init(&a->src, -1);
+	int r = hark__listener_hold(l);
+	if (r < 0)
+		return r;
+	hark__source_init(&a->src, hark_listener_fd(l));
+	hark__listener_watch(l, &a->watch);
+	if (s->opts.wait)
+		hark__acceptor_prepare(a);
+	return 0;
+}
+
 int hark__acceptors_init(struct hark__server *s, struct hark_listener *const listeners[], int n)
 {
+	int r = 0;
 	for (int i = 0; i < n; i++) {
-		struct hark__acceptor *a = &s->acceptors[i];
-		a->server = s;
-		a->listener = listeners[i];
-		a->waiter.run = acceptor_run;
-		a->sender.run = sender_run;
-		a->retry.waiter = &a->waiter;
-		if (s->opts.wait)
-			hark__acceptor_prepare(a);
+		int one = acceptor_init(&s->acceptors[i], s, listeners[i]);
+		r = r < 0 ? r : one;
 	}
 	s->n_acceptors = n;
 	s->retry_waiter.run = retry_run;
 	s->retry = (struct hark__timer){.waiter = &s->retry_waiter, .kept = true};
-	return hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
+	int r1 = hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
+	return r < 0 ? r : r1;
+}
+
+/* The listener is the caller's again, its socket as it is. */
+static void acceptor_leave(struct hark__acceptor *a)
+{
+	hark__loop_unwake(a->server->loop, &a->waiter);
+	hark__timer_clear(a->server->loop, &a->retry);
+	hark__source_detach(&a->src);
+	a->src.in = NULL;
+	if (a->src.fd < 0)
+		return;
+	a->src.fd = -1;
+	hark__listener_unwatch(a->listener, &a->watch);
+	hark__listener_release(a->listener);
+}
+
+void hark__acceptors_leave(struct hark__server *s)
+{
+	for (int i = 0; i < s->n_acceptors; i++)
+		acceptor_leave(&s->acceptors[i]);
 }
 
 void hark__acceptor_close(struct hark__acceptor *a)
 {
-	hark__loop_unwake(a->server->loop, &a->waiter);
-	hark__timer_clear(a->server->loop, &a->retry);
-	hark__source_detach(&a->listener->src);
-	a->listener->src.in = NULL;
-	if (a->listener->src.fd >= 0)
-		(void)hark__sys.close(a->listener->src.fd);
-	a->listener->src.fd = -1;
+	if (a->src.fd >= 0)
+		hark__listener_shut(a->listener);
+	acceptor_leave(a);
 }
 
 void hark__acceptor_retire(struct hark__acceptor *a)
@@ -271,10 +310,18 @@ void hark__acceptor_retire(struct hark__acceptor *a)
 	a->datagrams = NULL;
 }
 
+static void acceptor_done(struct hark__acceptor *a)
+{
+	hark__acceptor_retire(a);
+	if (a->spare != NULL)
+		hark__conn_free(a->spare);
+	a->spare = NULL;
+}
+
 void hark__acceptors_done(struct hark__server *s)
 {
 	for (int i = 0; i < s->n_acceptors; i++)
-		hark__acceptor_retire(&s->acceptors[i]);
+		acceptor_done(&s->acceptors[i]);
 	hark__timer_clear(s->loop, &s->retry);
 	hark__loop_unwake(s->loop, &s->retry_waiter);
 }

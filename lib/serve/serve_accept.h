@@ -4,9 +4,13 @@
 
 #include "serve/serve.h"
 
-/* 0 or -errno; done() either way: nothing runs afterwards, and the sockets are closed. */
+/* 0 or -errno, -EBADF: a listener is closed; done() either way: nothing runs afterwards, and the sockets are closed,
+ * unless leave() was called before. */
 int hark__acceptors_init(struct hark__server *s, struct hark_listener *const listeners[], int n);
 void hark__acceptors_done(struct hark__server *s);
+
+/* Gives the listeners back as they are: nothing was begun. */
+void hark__acceptors_leave(struct hark__server *s);
 
 /* Has each look at its backlog, from the loop. */
 void hark__acceptors_wake(struct hark__server *s);

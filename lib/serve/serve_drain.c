@@ -21,12 +21,17 @@
 
 /* ---- the backlog ----------------------------------------------------------------------------- */
 
-static bool backlog_left(const struct hark__server *s)
+static bool listens(const struct hark__server *s)
 {
 	for (int i = 0; i < s->n_acceptors; i++)
-		if (s->acceptors[i].listener->src.fd >= 0)
+		if (s->acceptors[i].src.fd >= 0)
 			return true;
-	return s->stuck != NULL || !hark__list_empty(&s->pending);
+	return false;
+}
+
+static bool backlog_left(const struct hark__server *s)
+{
+	return listens(s) || s->stuck != NULL || !hark__list_empty(&s->pending);
 }
 
 static void finish_if_empty(struct hark__server *s)
@@ -63,10 +68,10 @@ static bool empty_backlog(struct hark__acceptor *a)
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
 	int r = 0;
-	if (s->opts.wait || a->listener->type != SOCK_STREAM || a->listener->src.fd < 0 || left_to_others(s))
+	if (s->opts.wait || a->listener->type != SOCK_STREAM || a->src.fd < 0 || left_to_others(s))
 		return true;
 	for (int i = 0; i < BACKLOG_MAX && (r == 0 || r == -EINTR); i++) {
-		r = hark__accept_now(a->listener, &c);
+		r = hark__accept_now(a->src.fd, &a->spare, &c);
 		if (r == 0)
 			hark__list_append(&s->pending, &c->link);
 	}
@@ -121,6 +126,13 @@ void hark__server_retire(struct hark__server *s)
 		for (int i = 0; i < s->n_acceptors; i++)
 			hark__acceptor_retire(&s->acceptors[i]);
 	}
+	finish_if_empty(s);
+}
+
+void hark__server_lost_listener(struct hark__server *s)
+{
+	if (!listens(s))
+		hark__server_retire(s);
 	finish_if_empty(s);
 }
 

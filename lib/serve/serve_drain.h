@@ -15,4 +15,7 @@ void hark__server_drain_step(struct hark__server *s);
 /* hark_retire(): leaves the backlogs to others, and ends with the last connection. */
 void hark__server_retire(struct hark__server *s);
 
+/* An acceptor's listener was closed by somebody else: without any left, the same. */
+void hark__server_lost_listener(struct hark__server *s);
+
 #endif

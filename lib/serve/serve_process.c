@@ -67,9 +67,9 @@ static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c
 {
 	hark__drain_forked();
 	for (int i = 0; i < s->n_acceptors; i++)
-		if (s->acceptors[i].listener->src.fd >= 0 && !s->opts.wait) {
-			(void)hark__sys.close(s->acceptors[i].listener->src.fd);
-			s->acceptors[i].listener->src.fd = -1;
+		if (s->acceptors[i].src.fd >= 0 && !s->opts.wait) {
+			hark__listener_shut(s->acceptors[i].listener); /* here nobody holds it: listener.c */
+			s->acceptors[i].src.fd = -1;
 		}
 	for (struct hark__list *at = s->pending.next; at != &s->pending; at = at->next) /* others' connections */
 		(void)hark__sys.close(hark__container(at, struct hark_conn, link)->src.fd);

@@ -51,7 +51,7 @@ static uint64_t digest(const struct hark__acceptor *a)
 	socklen_t len = sizeof from;
 	struct tcp_info info;
 	socklen_t info_len = sizeof info;
-	int fd = a->listener->src.fd;
+	int fd = a->src.fd;
 	if (a->listener->type == SOCK_DGRAM) {
 		struct iovec v = {head, sizeof head};
 		struct msghdr m = {.msg_name = &from, .msg_namelen = len, .msg_iov = &v, .msg_iovlen = 1};
@@ -78,8 +78,8 @@ static bool took_something(const struct hark__acceptor *a, uint64_t after)
 
 void hark__acceptor_prepare(struct hark__acceptor *a)
 {
-	if (a->listener->type == SOCK_DGRAM && a->listener->src.fd >= 0)
-		(void)arrival(a->listener->src.fd);
+	if (a->listener->type == SOCK_DGRAM && a->src.fd >= 0)
+		(void)arrival(a->src.fd);
 }
 
 void hark__acceptor_lend(struct hark__acceptor *a)
@@ -87,7 +87,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
 	bool delayed = a->retry.node.place != 0; /* another acceptor's pause must not end this one's back-off */
-	if (s->draining || a->listener->src.fd < 0 || !hark__acceptors_may_accept(s) || a->lent || delayed)
+	if (s->draining || a->src.fd < 0 || !hark__acceptors_may_accept(s) || a->lent || delayed)
 		return;
 	a->before = digest(a);
 	if (a->before == 0) {
@@ -97,7 +97,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	if (!hark__acceptor_paced(a))
 		return;
 	hark__pace_unused(s); /* no connection */
-	int fd = hark__sys.fcntl(a->listener->src.fd, F_DUPFD_CLOEXEC, 3);
+	int fd = hark__sys.fcntl(a->src.fd, F_DUPFD_CLOEXEC, 3);
 	int r = fd < 0 ? -errno : hark__conn_new(fd, a->listener->type == SOCK_DGRAM ? SOCK_DGRAM : 0, &c);
 	if (r == 0) {
 		c->lent = a;
@@ -115,7 +115,7 @@ void hark__acceptor_returned(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
 	a->lent = false;
-	if (s->draining || a->listener->src.fd < 0)
+	if (s->draining || a->src.fd < 0)
 		return;
 	uint64_t after = digest(a);
 	a->futile = after == 0 || took_something(a, after) ? 0 : a->futile + 1;

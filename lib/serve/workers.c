@@ -202,11 +202,23 @@ static void wait_for_news(struct supervisor *v, int64_t drain_end)
 static void close_listeners(struct supervisor *v)
 {
 	for (int i = 0; i < v->n_listeners; i++) {
-		struct hark__source *src = &v->listeners[i]->src;
-		if (src->fd >= 0)
-			(void)hark__sys.close(src->fd);
-		src->fd = -1;
+		hark__listener_shut(v->listeners[i]);
+		hark__listener_release(v->listeners[i]);
 	}
+	v->n_listeners = 0;
+}
+
+/* -EBADF: one is closed. */
+static int hold_listeners(struct hark_listener *const listeners[], int n)
+{
+	for (int i = 0; i < n; i++) {
+		int r = hark__listener_hold(listeners[i]);
+		for (int k = 0; r < 0 && k < i; k++)
+			hark__listener_release(listeners[k]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static void supervise(struct supervisor *v)
@@ -246,9 +258,16 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	if (r < 0)
 		return r;
 	e->ops->close(e);
+	r = hold_listeners(listeners, n);
+	if (r < 0)
+		return r;
 	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
-	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
-		return -errno;
+	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0) {
+		r = -errno;
+		for (int i = 0; i < n; i++)
+			hark__listener_release(listeners[i]);
+		return r;
+	}
 	r = hark__retire_fd();
 	hark__source_init(&v.retire, r);
 	hark__ready_clear(&v.retire, HARK__IN | HARK__OUT);

@@ -94,7 +94,6 @@ static void a_listening_socket_is_shareable_and_close_on_exec(void **state)
 	(void)state;
 	struct hark_listener *l = must_open("127.0.0.1:0", (struct hark_listen_opts){0});
 	assert_true(fcntl(hark_listener_fd(l), F_GETFL) & O_NONBLOCK);
-	assert_true(l->src.nonblock);
 	assert_int_equal(fcntl(hark_listener_fd(l), F_GETFD), FD_CLOEXEC);
 	assert_int_equal(option(l, SOL_SOCKET, SO_REUSEADDR), 1);
 	assert_int_equal(option(l, SOL_SOCKET, SO_REUSEPORT), 0);
@@ -271,7 +270,6 @@ static void datagrams_tell_where_they_were_sent(void **state)
 	assert_int_equal(hark_listener_type(four), SOCK_DGRAM);
 	assert_int_equal(option(four, IPPROTO_IP, IP_PKTINFO), 1);
 	assert_int_equal(fcntl(hark_listener_fd(four), F_GETFL) & O_NONBLOCK, 0);
-	assert_false(four->src.nonblock);
 	hark_listener_close(four);
 	need_ipv6();
 	struct hark_listener *both = must_open("udp://*:0", (struct hark_listen_opts){0});
@@ -711,7 +709,6 @@ static void adopt_by_address(void)
 	CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &l), 0);
 	CHECK_INT(hark_listener_fd(l), 3);
 	CHECK(fcntl(3, F_GETFL) & O_NONBLOCK);
-	CHECK(l->src.nonblock);
 	CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &second), -EADDRINUSE); /* it is handed over once */
 	CHECK_INT(open_at("fd:3", (struct hark_listen_opts){0}, &second), -EBADF);
 	CHECK_HAS(why.text, "listen fd:3: Bad file descriptor (it was listened on before in this process)");
