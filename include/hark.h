@@ -116,9 +116,9 @@ int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
 
 /* Looks an address up, in the order of RFC 6724 as getaddrinfo(3) gives it, at most n results.
  * May suspend: on a fiber, and wherever there is a deadline, a helper thread does the asking, so that a loop
- * never stalls; past the deadline its answer is dropped when it comes. A numeric address with a numeric port asks nobody.
- * "localhost" is loopback (RFC 6761), in the families that /etc/hosts has for it; it, service names, and names in
- * /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer.
+ * never stalls; past the deadline its answer is dropped when it comes. A numeric address with a numeric port asks
+ * nobody. "localhost" is loopback (RFC 6761), in the families that /etc/hosts has for it; it, service names, and names
+ * in /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer.
  * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN
  * (no helper thread). */
 int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t deadline);

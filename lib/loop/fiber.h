@@ -101,8 +101,8 @@ enum hark__helpers {
 	HARK__HELPERS,
 };
 
-/* hark_offload() that can be given up: fn(arg) on a helper thread of that kind; past the deadline it is abandoned, and drop(arg)
- * is called once fn has returned. drop is never called when 0 is returned. Works without a loop too.
+/* hark_offload() that can be given up: fn(arg) on a helper thread of that kind; past the deadline it is abandoned, and
+ * drop(arg) is called once fn has returned. drop is never called when 0 is returned. Works without a loop too.
  * 0, -ETIMEDOUT, -ECANCELED, -EAGAIN, -ENOMEM (in all of which drop(arg) is called, at once or later). */
 int hark__offload_until(enum hark__helpers kind, void (*fn)(void *), void (*drop)(void *), void *arg, int64_t deadline);
 
