@@ -27,15 +27,15 @@ int hark__fd_local(int fd, struct hark_endpoint *out);
 /* Whether an IPv6 socket takes IPv4 as well. */
 bool hark__fd_dual_stack(int fd);
 
-/* write(2), pwritev2(2), sendfile(2) and splice(2), whose flags have no MSG_NOSIGNAL, without the SIGPIPE: it is held back for the
- * call, and taken away if the call raised it. -1 and errno, as the calls themselves. */
+/* write(2), pwritev2(2), sendfile(2) and splice(2), whose flags have no MSG_NOSIGNAL, without the SIGPIPE: it is held
+ * back for the call, and taken away if the call raised it. -1 and errno, as the calls themselves. */
 ssize_t hark__fd_write(int fd, const void *buf, size_t n);
 ssize_t hark__fd_write_nowait(int fd, const void *buf, size_t n); /* RWF_NOWAIT; what has no support: EOPNOTSUPP */
 ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n);
 ssize_t hark__fd_splice(int pipe, int out, size_t n); /* out is O_NONBLOCK */
 
-/* The seconds that close(2) of fd would wait for the peer, SO_LINGER, and sees to it that it will not: on a loop it would
- * stand still. A reset at once (0 seconds) is left. 0: it would not wait. */
+/* The seconds that close(2) of fd would wait for the peer, SO_LINGER, and sees to it that it will not: on a loop it
+ * would stand still. A reset at once (0 seconds) is left. 0: it would not wait. */
 int hark__fd_unlinger(int fd);
 
 /* Closes fd and returns rc: for the ends of functions that fail. */

@@ -138,8 +138,8 @@ def converse(name, process):
         return b''.join(iter(lambda: conn.recv(4096), b''))
 
 
-def test_the_installed_tree_has_the_header_both_libraries_and_the_page(installed):
-    for pattern in ('include/hark.h', 'libhark.a', 'libhark.so.0', 'man3/hark.3*'):
+def test_the_installed_tree_has_the_header_both_libraries_and_the_pages(installed):
+    for pattern in ('include/hark.h', 'libhark.a', 'libhark.so.0', 'man3/hark.3*', 'man3/hark_read.3*'):
         assert list(installed.rglob(pattern)), pattern
 
 

@@ -566,7 +566,8 @@ static void given_up_body(void)
 	char *arg = malloc(8);
 	int done = 0;
 	atomic_store(&held, true);
-	CHECK_INT(hark__offload_until(HARK__HELPERS_WORK, held_job, drop_job, arg, hark_after(30 * HARK_MS)), -ETIMEDOUT);
+	CHECK_INT(hark__offload_until(HARK__HELPERS_WORK, held_job, drop_job, arg, hark_after(30 * HARK_MS)),
+	          -ETIMEDOUT);
 	CHECK(!atomic_load(&began) || atomic_load(&dropped) == 0); /* fn is still at it; else it never will be */
 	atomic_store(&held, false);
 	until_dropped(1);
