@@ -52,8 +52,8 @@ int64_t hark_after(int64_t ns);
 #define HARK_ENOSERVICE ENOPROTOOPT /* no such service name for that protocol */
 #define HARK_EDNS       EREMOTEIO   /* the name servers failed or did not answer: try again later */
 
-/* Words for an error number, negative or positive: strerror(3)'s, and the three above in their sense.
- * The text is static or thread-local: good until the thread's next call. */
+/* Words for an error number, negative or positive: strerror(3)'s, and HARK_ENOHOST, HARK_ENOSERVICE and HARK_EDNS in
+ * their sense. The text is static or thread-local: good until the thread's next call. */
 const char *hark_strerror(int err);
 
 /* A place for the reason of a failure, in words that name what, where and why. */
@@ -110,7 +110,7 @@ struct hark_endpoint {
 	struct sockaddr_storage addr;
 };
 
-/* Writes "tcp://192.0.2.1:80", "udp://[2001:db8::1]:53", "unix:/run/x", "unix:" for an unnamed one.
+/* Writes an endpoint as an address: "tcp://192.0.2.1:80", "udp://[2001:db8::1]:53", "unix:/run/x"; "unix:" is unnamed.
  * Returns its length or -ENOSPC. */
 int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
 
@@ -118,9 +118,9 @@ int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);
  * May suspend: on a fiber, and wherever there is a deadline, a helper thread does the asking, so that a loop
  * never stalls; past the deadline its answer is dropped when it comes. A numeric address with a numeric port asks
  * nobody. "localhost" is loopback (RFC 6761), in the families that /etc/hosts has for it; it, service names, and names
- * in /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer. Returns how
- * many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN (no helper
- * thread). */
+ * in /etc/hosts where nsswitch.conf(5) puts that first, are not held up by name servers that do not answer.
+ * Returns how many, at least 1. -EINVAL, -HARK_ENOHOST, -HARK_ENOSERVICE, -HARK_EDNS, -ETIMEDOUT, -ENOMEM, -EAGAIN
+ * (no helper thread). */
 int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t deadline);
 
 /* ---- dial ------------------------------------------------------------------------------------ */
@@ -324,14 +324,17 @@ struct hark_conn_stats {
 	int64_t idle_ns;     /* what hark_idle_timeout() or the service's idle time-out set; 0: none */
 };
 
+/* What c has carried so far, and its limits. Never fails. */
 void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
 
 /* Request boundary: waits until the peer's next byte is there. May suspend; what was written is flushed before.
  * Here a drain ends a connection, and here the stack of a fiber that waits for more than a second is given back, if
  * less than 2 KB of it is in use: keep large buffers in a function that is called after hark_idle() has returned. While
  * it waits nobody else may use what lies on its stack, unless a scope of its own is open. Returns 1: read on. 0: return
- * from the box: the stream has ended or the service drains. Or -ETIMEDOUT, -ECONNRESET, ….   while (hark_idle(c) > 0)
- * serve_one_request(c); */
+ * from the box: the stream has ended or the service drains. Or -ETIMEDOUT, -ECONNRESET, ….
+ *
+ *     while (hark_idle(c) > 0)
+ *             serve_one_request(c); */
 int hark_idle(struct hark_conn *c);
 
 /* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
@@ -368,17 +371,18 @@ enum hark_model {
 /* "inline", "process", "thread", "fiber"; NULL for no such model. */
 const char *hark_model_name(enum hark_model m);
 
-/* The reverse; -EINVAL. */
+/* The model of that name. -EINVAL: there is none. */
 int hark_model_parse(const char *name);
 
 enum hark_event_kind {
 	HARK_EVENT_READY = 1, /* every worker that could be forked accepts from now on */
 	HARK_EVENT_OPEN,      /* conn was accepted */
 	HARK_EVENT_CLOSE,     /* conn's box has returned; conn is closed next. error: 0 or why it was cut */
-	HARK_EVENT_PAUSED,    /* accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), EBUSY:
-	                       * pace() says    so, or 0: max_conns */
-	HARK_EVENT_RESUMED,   /* and goes on */
-	HARK_EVENT_WORKER_UP, /* pid */
+	/* Accepting pauses. error: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN (fork, thread), EBUSY: pace() says so, or
+	 * 0: max_conns. */
+	HARK_EVENT_PAUSED,
+	HARK_EVENT_RESUMED,     /* accepting goes on */
+	HARK_EVENT_WORKER_UP,   /* pid */
 	HARK_EVENT_WORKER_DOWN, /* pid, status as of waitpid(2) */
 	HARK_EVENT_DRAINING,    /* no more is accepted */
 	HARK_EVENT_REFUSED,     /* admit() refused conn, with this error: it is shed next, without OPEN and CLOSE */
