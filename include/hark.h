@@ -7,8 +7,10 @@
  *   - it returns >= 0, or -errno; outputs are untouched on failure; errno itself is not the channel;
  *   - a deadline is absolute: CLOCK_MONOTONIC nanoseconds in an int64_t; HARK_FOREVER is none;
  *   - "may suspend": on a fiber the fiber parks and others run; elsewhere the thread waits in poll(2);
- *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too),
- *     -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or the grace
+ *     of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a deadline among a call's arguments bounds its waiting: past it, as at 0, it still does what needs no waiting;
+ *   - calls that may suspend let other fibers run after a good many system calls, also where they never wait;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
  *   - every descriptor made here is close-on-exec; no call raises SIGPIPE;
  *   - a zeroed options struct, or NULL for it, means the defaults.
@@ -184,7 +186,7 @@ struct hark_listen_opts {
  * not wait for TIME_WAIT. A unix path left by a dead server is tried, found dead and replaced; a live one is
  * -EADDRINUSE; what is not a socket is never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS;
  * sd_listen_fds(3)) and that is bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and
- * name. May suspend only to look a name up. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
+ * name. May suspend. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
  * -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
 

@@ -84,6 +84,8 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
 				return r;
 			continue;
 		}
+		if (r == 0)
+			(void)hark__fair(); /* a cancellation is told by the next call */
 		if (r != -EAGAIN)
 			return r;
 		hark__ready_clear(&l->src, HARK__IN);

@@ -26,6 +26,7 @@
 #include "conn/datagram.h"
 #include "conn/resolve.h"
 
+#define LISTEN_CALLS 10u /* system calls of a listen, about */
 #define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
 
 /* What is being made, for all the steps. */
@@ -294,6 +295,8 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 	if (n > 1 && (strcmp(a.host, "*") != 0 || m.opts->v6only))
 		n = 1;
 	rc = listen_at(at, n, &m, out);
+	hark__spend(LISTEN_CALLS);
+	(void)hark__fair();
 	if (rc < 0)
 		explain(&m, rc, &at[0]);
 	return rc;
@@ -303,6 +306,7 @@ void hark_listener_close(struct hark_listener *l)
 {
 	if (l == NULL)
 		return;
+	hark__spend(2); /* unlink, close */
 	if (l->maker == getpid()) /* while the socket holds its file's number: no other file has got it */
 		hark__unix_unlink(&l->at, l->dev, l->ino);
 	if (l->src.fd >= 0) {
