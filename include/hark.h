@@ -18,6 +18,7 @@
 #ifndef HARK_H
 #define HARK_H
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -498,6 +499,28 @@ int hark_sleep(int64_t ns);
 
 /* Lets every other ready fiber run once. May suspend. 0 or -ECANCELED. */
 int hark_yield(void);
+
+/* Where fibers wait until others say that something has changed: a queue has filled, somebody has come. A zeroed one is
+ * ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's copy. */
+struct hark_cond {
+	void *hark__private[4];
+};
+
+/* Waits until it is woken; then look again, as somebody else may have been faster:
+ *
+ *     while (queue_is_empty(q) && r == 0)
+ *             r = hark_cond_wait(&q->filled, NULL, HARK_FOREVER);
+ *
+ * mutex: what guards the thing that is waited for, held by the caller. It is let go while the wait lasts, and held again
+ * when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and wakers may
+ * be any fibers and threads of a process, in every model; processes share no memory. May suspend.
+ * 0: woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
+int hark_cond_wait(struct hark_cond *c, pthread_mutex_t *mutex, int64_t deadline);
+
+/* Wakes who has waited longest, or everybody who waits now. Nobody waits: nothing happens, and nothing is kept. With the
+ * mutex held or not. Never suspends. Not in signal handlers. */
+void hark_cond_signal(struct hark_cond *c);
+void hark_cond_broadcast(struct hark_cond *c);
 
 /* Runs fn(arg) on a full-stack helper thread while the calling fiber waits, also a cancelled one (fn may use its
  * stack); a plain call where there is no fiber. For what would stall the loop: look-ups, disk, deep recursion. At most
