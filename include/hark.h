@@ -7,8 +7,10 @@
  *   - it returns >= 0, or -errno; outputs are untouched on failure; errno itself is not the channel;
  *   - a deadline is absolute: CLOCK_MONOTONIC nanoseconds in an int64_t; HARK_FOREVER is none;
  *   - "may suspend": on a fiber the fiber parks and others run; elsewhere the thread waits in poll(2);
- *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too),
- *     -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or the grace
+ *     of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a deadline among a call's arguments bounds its waiting: past it, as at 0, it still does what needs no waiting;
+ *   - calls that may suspend let other fibers run after a good many system calls, also where they never wait;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
  *   - every descriptor made here is close-on-exec and none is 0, 1 or 2; no call raises SIGPIPE;
  *   - a zeroed options struct, or NULL for it, means the defaults.
@@ -16,6 +18,7 @@
 #ifndef HARK_H
 #define HARK_H
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -184,7 +187,7 @@ struct hark_listen_opts {
  * not wait for TIME_WAIT. A unix path left by a dead server is tried, found dead and replaced; a live one is
  * -EADDRINUSE; what is not a socket is never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS;
  * sd_listen_fds(3)) and that is bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and
- * name. May suspend only to look a name up. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
+ * name. May suspend. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
  * -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
 
@@ -504,6 +507,28 @@ int hark_sleep(int64_t ns);
 
 /* Lets every other ready fiber run once. May suspend. 0 or -ECANCELED. */
 int hark_yield(void);
+
+/* Where fibers wait until others say that something has changed: a queue has filled, somebody has come. A zeroed one
+ * is ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's copy. */
+struct hark_cond {
+	void *hark__private[4];
+};
+
+/* Waits until it is woken; then look again, as somebody else may have been faster:
+ *
+ *     while (queue_is_empty(q) && r == 0)
+ *             r = hark_cond_wait(&q->filled, NULL, HARK_FOREVER);
+ *
+ * mutex: what guards the thing that is waited for, held by the caller. It is let go while the wait lasts, and held
+ * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and wakers may
+ * be any fibers and threads of a process, in every model; processes share no memory. May suspend.
+ * 0: woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
+int hark_cond_wait(struct hark_cond *c, pthread_mutex_t *mutex, int64_t deadline);
+
+/* Wakes who has waited longest, or everybody who waits now. Nobody waits: nothing happens, and nothing is kept. With
+ * the mutex held or not. Never suspends. Not in signal handlers. */
+void hark_cond_signal(struct hark_cond *c);
+void hark_cond_broadcast(struct hark_cond *c);
 
 /* Runs fn(arg) on a full-stack helper thread while the calling fiber waits, also a cancelled one (fn may use its
  * stack); a plain call where there is no fiber. For what would stall the loop: look-ups, disk, deep recursion. At most

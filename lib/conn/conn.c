@@ -115,6 +115,7 @@ static int type_of(int fd)
 
 int hark_conn_from_fd(int fd, struct hark_conn **out)
 {
+	hark__spend(2); /* fcntl, getsockopt */
 	int flags = hark__sys.fcntl(fd, F_GETFL, 0);
 	int r = flags < 0 ? -errno : hark__conn_new(fd, type_of(fd), out);
 	if (r < 0) {
@@ -202,6 +203,7 @@ typedef int name_call(int, struct sockaddr *, socklen_t *);
 static int ask_name(struct hark_conn *c, name_call *call, struct hark_endpoint *out)
 {
 	struct hark_endpoint e = {.type = hark_type(c), .len = sizeof e.addr};
+	hark__spend(1);
 	if (call(c->src.fd, (struct sockaddr *)&e.addr, &e.len) < 0)
 		return -errno;
 	hark__unmap(&e);

@@ -26,6 +26,7 @@ static int64_t send_by_buffer(struct hark_conn *c, int fd, off_t offset, size_t 
 		ssize_t n = hark__sys.pread(fd, buf, want, offset + done);
 		if (n < 0 && errno == EINTR)
 			continue;
+		(void)hark__fair();
 		if (n == 0)
 			break;
 		n = n < 0 ? -errno : hark_write(c, buf, (size_t)n);

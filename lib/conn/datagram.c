@@ -395,7 +395,9 @@ int hark__datagram_write(struct hark_conn *c, const struct iovec *iov, int count
 		r = gather_reply(c->reply->box, c->reply, iov, count, total);
 	else
 		r = send_patiently(c, iov, count);
-	if (r == 0)
-		c->bytes_out += total;
-	return r;
+	if (r < 0)
+		return r;
+	c->bytes_out += total;
+	(void)hark__fair(); /* a cancellation is told by the next call */
+	return 0;
 }

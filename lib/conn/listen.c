@@ -23,6 +23,7 @@
 #include "base/why.h"
 #include "conn/resolve.h"
 
+#define LISTEN_CALLS   10u  /* system calls of a listen, about */
 #define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
 
 /* What is being made, for all the steps. */
@@ -265,6 +266,8 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 	if (n > 1 && (strcmp(a.host, "*") != 0 || m.opts->v6only))
 		n = 1;
 	rc = listen_at(at, n, &m, out);
+	hark__spend(LISTEN_CALLS);
+	(void)hark__fair();
 	if (rc < 0)
 		explain(&m, rc, &at[0]);
 	return rc;

@@ -155,6 +155,7 @@ void hark_listener_close(struct hark_listener *l)
 {
 	if (l == NULL)
 		return;
+	hark__spend(2);           /* unlink, close */
 	if (l->maker == getpid()) /* while the socket holds its file's number: no other file has got it */
 		hark__unix_unlink(&l->at, l->dev, l->ino);
 	pthread_mutex_lock(&l->lock);

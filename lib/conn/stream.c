@@ -650,6 +650,7 @@ int hark_shutdown(struct hark_conn *c, int directions)
 		r = hark__conn_flush_last(c);
 	if (!c->single && r == 0)
 		r = hark__conn_transport(c)->shutdown(c, directions);
+	(void)hark__fair();
 	return r;
 }
 
@@ -693,6 +694,8 @@ int hark_close(struct hark_conn *c)
 	if (hark__conn_transport(c)->unsent != NULL && !c->datagrams && r == 0 && !c->eof)
 		linger(c);
 	hark__conn_free(c);
+	hark__spend(2); /* shutdown, close */
+	(void)hark__fair();
 	return r;
 }
 
@@ -703,4 +706,5 @@ void hark_abort(struct hark_conn *c)
 	if (!c->datagrams)
 		hark__conn_transport(c)->reset(c);
 	hark__conn_free(c);
+	hark__spend(2); /* the reset, close */
 }

@@ -19,6 +19,8 @@
 #include "conn/datagram.h"
 #include "conn/datagram_socket.h"
 
+#define UDP_CONNECT_CALLS 10u /* about */
+
 /* A socket at the local address, free to bind beside others of its kind. */
 static int socket_there(const struct hark_endpoint *at, int *out)
 {
@@ -156,6 +158,7 @@ int hark_udp_connect(struct hark_conn *c)
 	(void)hark_local_endpoint(c, &local);
 	pthread_mutex_lock(&c->reply->box->flows_lock);
 	int fd = udp_connect(c, &local, &peer);
+	hark__spend(UDP_CONNECT_CALLS);
 	pthread_mutex_unlock(&c->reply->box->flows_lock);
 	if (fd < 0)
 		return fd;

@@ -219,10 +219,12 @@ int hark_yield(void)
 {
 	struct hark__loop *l = hark__loop_current;
 	if (l == NULL)
-		return 0;
+		return hark__wait_is_cut() ? -ECANCELED : 0;
 	struct hark__fiber *f = l->current;
 	if (f->cancelled)
 		return -ECANCELED;
+	if (l->slice <= 1 && l->budget > l->n_ready)
+		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
 	if (l->budget > 0 && l->n_ready > 0 &&
 	    l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
 		struct hark__fiber *next = hark__fiber_of(hark__queue_pop(&l->ready));
@@ -241,12 +243,19 @@ int hark_yield(void)
 int hark__fair(void)
 {
 	struct hark__loop *l = hark__loop_current;
-	if (l == NULL || --l->slice > 0)
+	if (l == NULL)
 		return 0;
-	l->slice = SLICE;
-	if (l->budget > l->n_ready)
-		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
-	return hark_yield();
+	if (l->slice <= 1)
+		return hark_yield();
+	l->slice--;
+	return 0;
+}
+
+void hark__spend(unsigned calls)
+{
+	struct hark__loop *l = hark__loop_current;
+	if (l != NULL)
+		l->slice = l->slice > calls ? l->slice - calls : 1;
 }
 
 void hark__fiber_timer_due(struct hark__loop *l, struct hark__fiber *f)
@@ -278,7 +287,7 @@ struct hark__waiter *hark__fiber_waiter(struct hark__fiber *f)
 
 bool hark__fiber_cancelled(void)
 {
-	return hark__loop_current != NULL && hark__loop_current->current->cancelled;
+	return hark__loop_current != NULL ? hark__loop_current->current->cancelled : hark__wait_is_cut();
 }
 
 void hark__fiber_cancel(struct hark__fiber *f)
@@ -354,6 +363,7 @@ int hark_dump(int fd)
 	if (l == NULL)
 		return 0;
 	int64_t now = hark_now();
+	hark__spend(l->n_fibers + 1);
 	int n = dump_fiber(l, &l->main, fd, now);
 	for (size_t i = 0; i < l->stacks.used && n >= 0; i++) {
 		const struct hark__fiber *f = hark__stacks_slot(&l->stacks, i);

@@ -120,8 +120,8 @@ static int64_t engine_timeout(struct hark__loop *l)
 		return 0;
 	if (hark__heap_least(&l->timers, &at) == NULL)
 		return -1;
-	int64_t left = at - hark_now();
-	return left > 0 ? left : 0;
+	int64_t now = hark_now();
+	return at > now ? at - now : 0; /* at may be INT64_MIN */
 }
 
 static void sched_main(void)

@@ -113,6 +113,8 @@ int hark_join(struct hark_scope *scope, int64_t deadline)
 	struct hark__scope *s = inside(scope);
 	int r = 0;
 	forget_if_forked(s);
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	if (s->joiner != NULL)
 		return -EBUSY;
 	while (r == 0 && !hark__list_empty(&s->fibers)) {

@@ -27,6 +27,12 @@ bool hark__wait_is_served(void)
 	return served;
 }
 
+bool hark__wait_is_cut(void)
+{
+	int64_t end = served ? hark__drain_until() : HARK_FOREVER;
+	return end != HARK_FOREVER && hark_now() >= end;
+}
+
 /* ---- on a loop ------------------------------------------------------------------------------- */
 
 static struct hark__waiter **slot(struct hark__source *s, unsigned direction)
@@ -113,9 +119,8 @@ static void note(struct hark__source *s, short revents)
 static int poll_once(struct pollfd p[], struct hark__source *const s[], int n, int watch_drain, int64_t until)
 {
 	struct timespec t;
-	int64_t left = until == HARK_FOREVER ? -1 : until - hark_now();
-	if (until != HARK_FOREVER && left < 0)
-		left = 0;
+	int64_t now = hark_now();
+	int64_t left = until == HARK_FOREVER ? -1 : until > now ? until - now : 0; /* until may be INT64_MIN */
 	t = (struct timespec){.tv_sec = left / HARK_S, .tv_nsec = left % HARK_S};
 	int r = hark__sys.ppoll(p, (nfds_t)(n + watch_drain), left < 0 ? NULL : &t, NULL);
 	if (r < 0)
@@ -140,7 +145,7 @@ static int wait_polled(struct hark__source *const s[], int n, unsigned events, i
 		if (served && !draining)
 			watch = hark__drain_poll(p + n);
 		int64_t until = deadline < end ? deadline : end;
-		if (draining && until - hark_now() > SHORTENED_NS)
+		if (draining && until > hark_after(SHORTENED_NS))
 			until = hark_after(SHORTENED_NS);
 		int r = poll_once(p, s, n, watch, until);
 		if (r < 0)
@@ -205,11 +210,18 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 	unsigned drain = directions & HARK_DRAIN ? HARK__DRAIN : 0;
 	if (fd < 0 || directions == 0 || (directions & ~(HARK_IN | HARK_OUT | HARK_DRAIN)))
 		return -EINVAL;
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
+	if (events == 0 && hark__sys.fcntl(fd, F_GETFD, 0) < 0)
+		return -errno;
 	hark__source_init(&s, fd);
 	s.ready = 0;
 	int r = 0, found = 0, own = -1;
+	bool past = deadline <= hark_now(); /* only a look: an engine may tell too late */
 	while (r == 0 && found == 0) {
-		r = hark__wait_any(&one, 1, events | drain, deadline, "descriptor");
+		/* For a drain alone the descriptor is not looked at: a hung-up one would end each wait. */
+		r = past ? wait_polled(&one, events != 0, events | drain, deadline)
+		         : hark__wait_any(&one, events != 0, events | drain, deadline, "descriptor");
 		if (r == -EEXIST && own < 0) { /* a connection, or another fiber here, has it registered: epoll tells
 			                          them apart by number */
 			own = hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -222,6 +234,7 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 			found |= HARK_DRAIN;
 	}
 	hark__source_detach(&s);
+	(void)hark__fair();
 	if (own >= 0)
 		(void)hark__sys.close(own);
 	if ((hark__ready(&s) & HARK__HUP) && own < 0 && hark__sys.fcntl(fd, F_GETFD, 0) < 0)
@@ -235,6 +248,8 @@ int hark_sleep(int64_t ns)
 	int r = 0;
 	if (ns <= 0)
 		return hark_yield();
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	while (r == 0)
 		r = hark__loop_current != NULL ? hark__park(until, "sleep") : wait_polled(NULL, 0, 0, until);
 	return r == -ETIMEDOUT ? 0 : r;
