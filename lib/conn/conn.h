@@ -197,6 +197,14 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
 /* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. */
 int hark__conn_flush_last(struct hark_conn *c);
 
+/* The end, after hark__conn_flush_last(). Ends our output; the peer's input is dropped for a bounded time from now on,
+ * as closing over it would reset the peer, and its unread tail of ours be lost. < 0: nothing to linger for. */
+int hark__linger_begin(struct hark_conn *c);
+
+/* Drops what has come, without waiting. quiet: the wait for more, hark__conn_until() for HARK__IN, has timed out.
+ * 0: over; -EAGAIN: wait for more; 1: more may be there, others first. */
+int hark__linger_step(struct hark_conn *c, bool quiet);
+
 /* ---- splice.c, with the reader's role --------------------------------------------------------- */
 
 /* Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing of from is

@@ -22,6 +22,7 @@
 	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
+#define LINGER_ROUNDS   16              /* receives in a row before others run */
 #define FIRST_BYTE_NS \
 	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -654,35 +655,53 @@ int hark_shutdown(struct hark_conn *c, int directions)
 	return r;
 }
 
-/* 1: there is something to receive, or the peer may still be reading: silence only counts once it has all of ours. 0:
- * no more. */
-static int await_peer(struct hark_conn *c)
+int hark__linger_begin(struct hark_conn *c)
 {
-	int r = hark__conn_wait(c, HARK__IN, "end of stream");
-	if (r == 0)
-		return 1;
-	return r == -ETIMEDOUT && hark__conn_expired(c) == 0 && hark__conn_transport(c)->unsent(c) > 0;
-}
-
-/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
-static void linger(struct hark_conn *c)
-{
-	char dropped[4096];
-	if (hark__conn_transport(c)->shutdown(c, HARK_OUT) < 0)
-		return;
+	const struct hark__transport *t = hark__conn_transport(c);
+	if (t->unsent == NULL || c->datagrams || c->src.fd < 0 || c->eof || c->write_error < 0 ||
+	    hark__buffer_len(&c->out) > 0 || t->shutdown(c, HARK_OUT) < 0)
+		return -ENOTCONN;
 	int64_t end = hark_after(LINGER_TOTAL_NS);
 	if (hark__conn_deadline(c) > end)
 		hark_deadline(c, end);
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
 	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
 		hark_idle_timeout(c, quiet);
-	ssize_t n = 1;
-	while (n != 0) {
-		n = hark__conn_receive(c, dropped, sizeof dropped);
+	return 0;
+}
+
+/* Silence counts only once the peer has all of ours: it may still be reading. */
+static bool peer_reads(struct hark_conn *c)
+{
+	return hark__conn_expired(c) == 0 && hark__conn_transport(c)->unsent(c) > 0;
+}
+
+int hark__linger_step(struct hark_conn *c, bool quiet)
+{
+	char dropped[4096];
+	if (quiet)
+		return peer_reads(c) ? -EAGAIN : 0;
+	for (int i = 0; i < LINGER_ROUNDS; i++) {
+		ssize_t n = hark__conn_receive(c, dropped, sizeof dropped);
 		if (n == -EAGAIN)
-			n = await_peer(c);
-		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
+			return -EAGAIN;
+		if (n <= 0 || hark__conn_expired(c) < 0)
+			return 0;
+	}
+	return 1;
+}
+
+/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
+static void linger(struct hark_conn *c)
+{
+	int r = hark__linger_begin(c) == 0 ? hark__linger_step(c, false) : 0;
+	while (r != 0) {
+		if (r > 0 && hark__fair() < 0)
 			return;
+		int waited = r < 0 ? hark__conn_wait(c, HARK__IN, "end of stream") : 0;
+		if (waited < 0 && waited != -ETIMEDOUT)
+			return;
+		r = hark__linger_step(c, waited < 0);
 	}
 }
 
@@ -691,7 +710,7 @@ int hark_close(struct hark_conn *c)
 	if (c == NULL)
 		return 0;
 	int r = hark__conn_flush_last(c);
-	if (hark__conn_transport(c)->unsent != NULL && !c->datagrams && r == 0 && !c->eof)
+	if (r == 0)
 		linger(c);
 	hark__conn_free(c);
 	hark__spend(2); /* shutdown, close */

@@ -15,13 +15,11 @@ static void box_main(void *arg)
 {
 	struct hark_conn *c = arg;
 	struct hark__server *s = c->server;
-	struct hark__acceptor *lent = c->lent;
-	int ticket = c->ticket;
 	hark__server_run(s, c);
-	hark__server_ended(s, lent, ticket);
+	hark__server_finish(s, c);
 }
 
-/* Until c is freed: see abandon(). */
+/* Until its box has returned: see abandon(). */
 static void list_running(struct hark__server *s, struct hark_conn *c)
 {
 	if (s->opts.leave != NULL)

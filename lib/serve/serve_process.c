@@ -77,6 +77,10 @@ static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c
 		(void)hark__sys.close(s->life.fd);
 	hark__wait_served(true);
 	hark__server_run(s, c);
+	if (c->status < 0)
+		hark_abort(c);
+	else
+		(void)hark_close(c);
 	_exit(0);
 }
 
