@@ -442,7 +442,8 @@ static int open_uring(struct hark__engine **out)
 		return r;
 	}
 	ring_changes_hands();
-	(void)io_uring_ring_dontfork(&m->ring); /* else a child shares what is of no use to it */
+	(void)io_uring_ring_dontfork(&m->ring);    /* else a child shares what is of no use to it */
+	(void)io_uring_register_ring_fd(&m->ring); /* else each call looks its descriptor up */
 	r = try_ring(m);
 	if (r < 0) {
 		io_uring_queue_exit(&m->ring);
