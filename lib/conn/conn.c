@@ -27,20 +27,6 @@ int64_t hark__conn_now(void)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* The loop that had received these for c ends before c does. Without memory for them the stream is cut: a gap must not
- * pass unnoticed. */
-static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool end)
-{
-	struct hark_conn *c = hark__container(s, struct hark_conn, src);
-	if (n > 0 && hark__buffer_reserve(&c->in, n) == 0) {
-		hark__buffer_append(&c->in, bytes, n);
-		c->bytes_in += n;
-	} else if (n > 0) {
-		(void)hark__sys.shutdown(s->fd, SHUT_RDWR);
-	}
-	c->eof = c->eof || end;
-}
-
 void hark__conn_keep_error(struct hark_conn *c, int error)
 {
 	if (c->write_error == 0)
@@ -76,8 +62,6 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 	if (c == NULL)
 		return -ENOMEM;
 	hark__source_init(&c->src, fd);
-	c->src.stream = type == SOCK_STREAM;
-	hark__source_orphaned = orphaned;
 	hark__source_unsent = unsent;
 	c->transport = type == 0 ? HARK__FILE : HARK__SOCKET;
 	c->datagrams = type != 0 && type != SOCK_STREAM;
@@ -252,7 +236,8 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 {
 	*out = (struct hark_conn_stats){
 		.bytes_in = c->bytes_in,
-		.bytes_out = c->bytes_out - (c->src.sending ? c->src.engine->ops->sending(c->src.engine, &c->src) : 0),
+		.bytes_out = c->bytes_out -
+	                     (c->src.sending ? c->src.engine->ops->completion->sending(c->src.engine, &c->src) : 0),
 		.opened_ns = c->opened,
 		.deadline_ns = hark__conn_deadline(c),
 		.idle_ns = hark__conn_idle_ns(c),

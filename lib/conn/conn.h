@@ -157,8 +157,9 @@ static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
-/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended
- * with a drain's beginning; -errno. */
+/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. HARK__RECV: what
+ * comes may be received, as hark__conn_receive() follows at once. 0; -EAGAIN: it ended with a drain's beginning;
+ * -errno. */
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
 
 /* Receives into c->in, datagrams too, waiting; what was written is flushed before a wait. > 0, 0: the end. events 0:
@@ -214,10 +215,6 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
 ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
 void hark__splice_end(struct hark_conn *c);
-
-/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no
- * more. */
-bool hark__splice_receive_stopped(struct hark_conn *c);
 
 /* Whether the kernel may move c's bytes itself: sets O_NONBLOCK, once, since neither sendfile(2) nor splice(2) has a
  * flag to keep it from waiting. */

@@ -40,11 +40,14 @@ static struct hark__waiter **slot(struct hark__source *s, unsigned direction)
 	return direction == HARK__IN ? &s->in : &s->out;
 }
 
+/* What a completion engine still has under way for a wait that is over, it ends. */
 static void let_go(struct hark__source *s, unsigned events, const struct hark__waiter *w)
 {
 	for (unsigned d = HARK__IN; d <= HARK__OUT; d <<= 1)
 		if ((events & d) && *slot(s, d) == w)
 			*slot(s, d) = NULL;
+	if (s->under_way != 0 && s->engine != NULL)
+		s->engine->ops->completion->settle(s->engine, s);
 }
 
 static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned events, struct hark__waiter *w)
@@ -59,11 +62,9 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 		}
 		*slot(s, d) = w;
 	}
-	if (s->engine != NULL && s->engine != l->engine) { /* of a loop that a fork or its end has left behind */
-		s->engine = NULL;
-		s->sending = false;
-	}
-	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT));
+	if (s->engine != NULL && s->engine != l->engine) /* of a loop that a fork has left behind */
+		hark__source_detach(s);
+	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT | HARK__RECV));
 	if (r < 0)
 		let_go(s, events, w);
 	return r;
@@ -73,7 +74,7 @@ static int wait_parked(struct hark__loop *l, struct hark__source *const s[], int
                        const char *doing)
 {
 	struct hark__fiber *f = l->current;
-	int held = 0, r = 0;
+	int held = 0, r = f->cancelled ? -ECANCELED : 0; /* before the engine is asked: that may find it ready */
 	for (; held < n && r == 0; held++) {
 		r = take_hold(l, s[held], events, &f->waiter);
 		if (r == -EPERM) { /* a regular file: always ready */
@@ -185,7 +186,7 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 	    ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER))
 		return hark__wait_any(&s, 1, events, deadline, doing);
 	struct hark__fiber *f = l->current;
-	int r = take_hold(l, s, events, &f->waiter);
+	int r = f->cancelled ? -ECANCELED : take_hold(l, s, events, &f->waiter);
 	if (r < 0)
 		return r;
 	if (!(hark__ready(s) & events)) {
