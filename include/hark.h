@@ -7,8 +7,8 @@
  *   - it returns >= 0, or -errno; outputs are untouched on failure; errno itself is not the channel;
  *   - a deadline is absolute: CLOCK_MONOTONIC nanoseconds in an int64_t; HARK_FOREVER is none;
  *   - "may suspend": on a fiber the fiber parks and others run; elsewhere the thread waits in poll(2);
- *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or the grace
- *     of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or
+ *     the grace of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
  *   - a deadline among a call's arguments bounds its waiting: past it, as at 0, it still does what needs no waiting;
  *   - calls that may suspend let other fibers run after a good many system calls, also where they never wait;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
@@ -509,7 +509,8 @@ int hark_sleep(int64_t ns);
 int hark_yield(void);
 
 /* Where fibers wait until others say that something has changed: a queue has filled, somebody has come. A zeroed one
- * is ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's copy. */
+ * is ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's
+ * copy. */
 struct hark_cond {
 	void *hark__private[4];
 };
@@ -520,8 +521,8 @@ struct hark_cond {
  *             r = hark_cond_wait(&q->filled, NULL, HARK_FOREVER);
  *
  * mutex: what guards the thing that is waited for, held by the caller. It is let go while the wait lasts, and held
- * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and wakers may
- * be any fibers and threads of a process, in every model; processes share no memory. May suspend.
+ * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and
+ * wakers may be any fibers and threads of a process, in every model; processes share no memory. May suspend.
  * 0: woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
 int hark_cond_wait(struct hark_cond *c, pthread_mutex_t *mutex, int64_t deadline);
 

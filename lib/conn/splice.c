@@ -46,10 +46,13 @@ bool hark__conn_kernel_moves(struct hark_conn *c)
 	return true;
 }
 
-void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
+void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, size_t cap)
 {
 	int fds[2];
-	from->full_reads = full ? from->full_reads + 1 : 0;
+	if (n == cap)
+		from->full_reads++;
+	else if (n < HARK__RECV_BYTES) /* a wait of a completion engine brings so many at most, however much is there */
+		from->full_reads = 0;
 	if (from->full_reads < FULL_READS)
 		return;
 	from->full_reads = 0;
