@@ -146,7 +146,7 @@ struct hark_dial_report {
 struct hark_dial_opts {
 	int64_t deadline;                /* for look-up and connect together; 0: 30 s from now */
 	int64_t attempt_delay_ns;        /* before the next address is tried beside; 0: 250 ms, RFC 8305 section 5 */
-	const char *local;               /* "host", "host:port" or ":port" to come from; unixgram: a path */
+	const char *local;               /* "host", "host:port", ":port" to come from; unix: a path, removed with it */
 	bool reserved_port;              /* come from a port in 512–1023, rresvport(3); needs CAP_NET_BIND_SERVICE */
 	bool nagle;                      /* leave Nagle's algorithm on; by default TCP_NODELAY is set */
 	bool keepalive;                  /* SO_KEEPALIVE */

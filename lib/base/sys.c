@@ -167,6 +167,7 @@ struct hark__sys hark__sys = {
 	.pthread_create = pthread_create,
 	.open = open_high,
 	.flock = flock,
+	.getcwd = getcwd,
 	.lstat = lstat,
 	.fstat = fstat,
 	.fstatfs = fstatfs,

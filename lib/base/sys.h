@@ -84,6 +84,7 @@
 	  (t, a, fn, arg)) \
 	X(int, open, (const char *path, int flags), (path, flags)) \
 	X(int, flock, (int fd, int how), (fd, how)) \
+	X(char *, getcwd, (char *buf, size_t n), (buf, n)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
 	X(int, fstatfs, (int fd, struct statfs *fs), (fd, fs)) \

@@ -12,6 +12,7 @@
 
 #include "base/sys.h"
 #include "conn/datagram.h"
+#include "conn/listen.h"
 #include "loop/fiber.h"
 
 const struct hark__transport *const hark__transports[HARK__TRANSPORTS] = {
@@ -82,6 +83,8 @@ void hark__conn_free(struct hark_conn *c)
 	hark__list_remove(&c->link);
 	hark__source_detach(&c->src);
 	hark__reply_free(c->reply); /* first: nobody hands datagrams to a closed socket */
+	if (c->has_path)
+		hark__unix_path_remove(c->path);
 	if (c->src.fd >= 0)
 		(void)hark__sys.close(c->src.fd);
 	hark__splice_end(c);

@@ -15,9 +15,10 @@
 #include "loop/engine.h"
 #include "loop/fiber.h"
 
-struct hark__acceptor; /* serve.h */
-struct hark__server;   /* serve.h; the server that gave this connection, if one did */
-struct hark__reply;    /* datagram.h; where the answers to a single datagram go */
+struct hark__acceptor;  /* serve.h */
+struct hark__server;    /* serve.h; the server that gave this connection, if one did */
+struct hark__unix_path; /* listen.h */
+struct hark__reply;     /* datagram.h; where the answers to a single datagram go */
 
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
@@ -32,6 +33,8 @@ struct hark_conn {
 	bool hurried : 1;        /* it waits no longer than read_until */
 	bool bulk : 1;           /* splice.c, as the three below: it has a pipe */
 	bool no_splice : 1;
+	bool syn_due : 1;        /* fast open: the connection begins with the first send */
+	bool has_path : 1;       /* dialed from a unix path: it is in path */
 	uint8_t full_reads : 4;  /* in a row */
 	uint8_t short_moves : 4; /* in a row */
 	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see
@@ -54,8 +57,11 @@ struct hark_conn {
 	int64_t opened;
 	struct hark__server *server; /* NULL: none */
 	struct hark__reply *reply;
-	struct hark__acceptor *lent; /* serve_wait.c: the acceptor whose own socket this is; else NULL */
-	union {                      /* the peer as accept told it; family 0: not told, ask getpeername(2) */
+	union {
+		struct hark__acceptor *lent;  /* serve_wait.c: the acceptor whose own socket this is; else NULL */
+		struct hark__unix_path *path; /* if has_path: removed with the connection */
+	};
+	union { /* the peer as accept told it; family 0: not told, ask getpeername(2) */
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
 		struct sockaddr any;

@@ -96,7 +96,7 @@ static int set_ip_options(int fd, const struct hark_endpoint *at, struct making 
 	return rc;
 }
 
-static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making *m, struct stat *made)
+static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making *m, struct hark__unix_path **made)
 {
 	int rc;
 	m->step = NULL;
@@ -112,7 +112,7 @@ static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making
 /* Makes a socket, and a listener of it. */
 static int make(const struct hark_endpoint *at, struct making *m, struct hark_listener **out)
 {
-	struct stat made = {0};
+	struct hark__unix_path *made = NULL;
 	struct hark_listener *l;
 	bool is_unix = hark__endpoint_family(at) == AF_UNIX;
 	m->step = "socket";
@@ -129,15 +129,10 @@ static int make(const struct hark_endpoint *at, struct making *m, struct hark_li
 	if (rc == 0)
 		rc = hark__listener_new(fd, &l);
 	if (rc < 0) {
-		if (made.st_ino != 0)
-			hark__unix_unlink(at, made.st_dev, made.st_ino);
+		hark__unix_path_remove(made);
 		return hark__fd_fail(fd, rc);
 	}
-	if (made.st_ino != 0) {
-		l->maker = getpid();
-		l->dev = made.st_dev;
-		l->ino = made.st_ino;
-	}
+	l->path = made;
 	*out = l;
 	return 0;
 }

@@ -155,9 +155,8 @@ void hark_listener_close(struct hark_listener *l)
 {
 	if (l == NULL)
 		return;
-	hark__spend(2);           /* unlink, close */
-	if (l->maker == getpid()) /* while the socket holds its file's number: no other file has got it */
-		hark__unix_unlink(&l->at, l->dev, l->ino);
+	hark__spend(2); /* unlink, close */
+	hark__unix_path_remove(l->path);
 	pthread_mutex_lock(&l->lock);
 	shut(l);
 	l->closed = true;

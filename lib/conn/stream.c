@@ -11,6 +11,7 @@
 
 #include "address/fd.h"
 #include "base/sys.h"
+#include "conn/attempt.h"
 #include "conn/conn.h"
 #include "conn/datagram.h"
 #include "loop/drain.h"
@@ -188,6 +189,8 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 	unsigned more = flush_before_wait(c);
 	if (more != 0 || !hark__conn_transport(c)->completes)
 		events &= ~HARK__RECV;
+	if (c->syn_due)
+		hark__attempt_send_syn(c);
 	if (!(hark__ready(&c->src) & HARK__IN))
 		r = hark__conn_wait(c, events | more, doing);
 	hark__conn_put(c, &c->waiting_in, false);

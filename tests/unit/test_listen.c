@@ -635,6 +635,34 @@ static void a_path_that_is_anothers_by_now_is_left_to_it(void **state)
 	(void)close(fd);
 }
 
+static void relative_body(void)
+{
+	struct hark_listener *l;
+	struct stat st;
+	char base[64];
+	(void)snprintf(base, sizeof base, "/tmp/hark-unit-dir-%d", (int)getpid());
+	CHECK(mkdir(base, 0700) == 0 && chdir(base) == 0 && mkdir("sub", 0700) == 0);
+	CHECK_INT(hark_listen("unix:s", NULL, &l), 0);
+	CHECK(chdir("sub") == 0);
+	int other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* of the same name, elsewhere */
+	struct sockaddr_un at = {.sun_family = AF_UNIX, .sun_path = "s"};
+	CHECK_INT(bind(other, (struct sockaddr *)&at, sizeof at), 0);
+	hark_listener_close(l);
+	CHECK_INT(lstat("../s", &st), -1);
+	CHECK_INT(lstat("s", &st), 0);
+	CHECK(unlink("s") == 0 && chdir("/") == 0);
+	(void)snprintf(base, sizeof base, "/tmp/hark-unit-dir-%d/sub", (int)getpid());
+	CHECK(rmdir(base) == 0);
+	*strrchr(base, '/') = '\0';
+	CHECK(rmdir(base) == 0);
+}
+
+static void a_relative_path_is_removed_where_it_was_made(void **state)
+{
+	(void)state;
+	run_in_child(relative_body);
+}
+
 static void a_child_does_not_remove_its_parents_path(void **state)
 {
 	(void)state;
@@ -952,6 +980,7 @@ int main(void)
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(a_path_that_is_anothers_by_now_is_left_to_it, make_directory,
 	                                        remove_directory),
+		cmocka_unit_test(a_relative_path_is_removed_where_it_was_made),
 		cmocka_unit_test_setup_teardown(a_child_does_not_remove_its_parents_path, make_directory,
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(an_abstract_name_leaves_no_path, make_directory, remove_directory),
