@@ -239,7 +239,7 @@ int hark_handover(struct hark_conn *c);
 /* Bytes that were received and not yet read. */
 size_t hark_buffered(const struct hark_conn *c);
 
-/* SOCK_STREAM or SOCK_DGRAM; a pipe, terminal or file is a stream. */
+/* SOCK_STREAM or SOCK_DGRAM; a pipe, terminal or file is a stream; SOCK_SEQPACKET is datagrams that end. */
 int hark_type(const struct hark_conn *c);
 
 /* Reads what there is, at least 1 byte, at most cap. May suspend; before it would, what was written is flushed.

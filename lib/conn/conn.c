@@ -158,6 +158,15 @@ int hark__conn_expired(const struct hark_conn *c)
 	return deadline != HARK_FOREVER && hark__conn_now() >= deadline ? -ETIMEDOUT : 0;
 }
 
+void hark__conn_drop_errors(struct hark_conn *c)
+{
+	struct msghdr m = {0};
+	while (hark__sys.recvmsg(c->src.fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0 || errno == EINTR)
+		;
+	if (c->datagrams) /* a stream's may be its end */
+		hark__ready_clear(&c->src, HARK__HUP);
+}
+
 /* ---- addresses ------------------------------------------------------------------------------- */
 
 void hark__unmap(struct hark_endpoint *e)

@@ -117,9 +117,15 @@ static inline const struct hark__transport *hark__conn_transport(const struct ha
 	return hark__transports[c->transport];
 }
 
+/* Empties the socket's error queue (IP_RECVERR, SO_TIMESTAMPING): while it holds anything no wait lasts. The error itself
+ * was told by a call. */
+void hark__conn_drop_errors(struct hark_conn *c);
+
 /* Waits for a direction of c so long. 0, -ETIMEDOUT, -ECANCELED, …. */
 static inline int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
 {
+	if (hark__ready(&c->src) & HARK__HUP)
+		hark__conn_drop_errors(c);
 	return hark__wait_one(&c->src, events, hark__conn_until(c, events), doing);
 }
 
