@@ -170,7 +170,7 @@ int hark_dial(const char *address, const struct hark_dial_opts *opts, struct har
 /* ---- listen ---------------------------------------------------------------------------------- */
 
 struct hark_listen_opts {
-	int backlog;              /* connections; 0: $LISTENQ, else SOMAXCONN. listen(2) */
+	int backlog;              /* connections; 0: SOMAXCONN; $LISTENQ overrides it. listen(2) */
 	bool reuseport;           /* SO_REUSEPORT */
 	bool v6only;              /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
 	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */

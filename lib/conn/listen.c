@@ -35,13 +35,15 @@ struct making {
 	struct hark__hint hint;
 };
 
+/* $LISTENQ before what the program says: whoever runs it may know better than who wrote it. Stevens, UNIX Network
+ * Programming, volume 1, section 4.5. */
 static int backlog(const struct hark_listen_opts *o)
 {
 	const char *env = getenv("LISTENQ");
 	long value = env != NULL ? strtol(env, NULL, 10) : 0;
-	if (o->backlog > 0)
-		return o->backlog;
-	return value > 0 && value <= INT32_MAX ? (int)value : SOMAXCONN;
+	if (value > 0 && value <= INT32_MAX)
+		return (int)value;
+	return o->backlog > 0 ? o->backlog : SOMAXCONN;
 }
 
 /* The address a datagram was sent to comes with it, so that the answer leaves from there. ip(7), ipv6(7) */
@@ -79,13 +81,18 @@ static int set_tcp_options(int fd, struct making *m)
 	return rc;
 }
 
+static bool six_alone(const struct making *m)
+{
+	return m->opts->v6only || m->parsed->scheme == HARK_TCP6 || m->parsed->scheme == HARK_UDP6;
+}
+
 static int set_ip_options(int fd, const struct hark_endpoint *at, struct making *m)
 {
 	int family = hark__endpoint_family(at), rc = 0;
-	bool six_alone = m->opts->v6only || m->parsed->scheme == HARK_TCP6 || m->parsed->scheme == HARK_UDP6;
 	if (family == AF_INET6) {
 		m->step = "IPV6_V6ONLY";
-		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, six_alone); /* whatever net.ipv6.bindv6only says */
+		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+		                     six_alone(m)); /* whatever net.ipv6.bindv6only says */
 	}
 	if (rc == 0 && m->opts->reuseport) {
 		m->step = "SO_REUSEPORT";
@@ -169,6 +176,10 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 		m->hint.text = "it was listened on before in this process";
 		rc = -EBADF;
 	}
+	if (rc == 0 && hark__listener_has(fd)) {
+		m->hint.text = "a listener of this process has it";
+		rc = -EBADF;
+	}
 	if (rc < 0)
 		return rc;
 	rc = hark__listener_new(fd, out);
@@ -194,7 +205,7 @@ static int listen_at(const struct hark_endpoint at[], int n, struct making *m, s
 {
 	int rc = -EADDRNOTAVAIL;
 	for (int i = 0; i < n; i++) {
-		int fd = hark__listen_fds_bound_to(&at[i]);
+		int fd = hark__listen_fds_bound_to(&at[i], six_alone(m));
 		if (fd >= 0)
 			return adopt(fd, m, out);
 	}

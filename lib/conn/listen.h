@@ -32,6 +32,9 @@ struct hark_listener {
 /* listener.c. A listener over fd, which is bound and, if a stream, listens. Takes fd only on success. */
 int hark__listener_new(int fd, struct hark_listener **out);
 
+/* True if fd is an open listener's already. */
+bool hark__listener_has(int fd);
+
 /* A call or a server begins to use l: until hark__listener_release() l is not freed, and its descriptor stays its own.
  * 0, or -EBADF: the socket is closed. Any thread. */
 int hark__listener_hold(struct hark_listener *l);
@@ -79,9 +82,10 @@ int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_li
 void hark__unix_path_remove(struct hark__unix_path *p);
 
 /* listen_fds.c: sd_listen_fds(3)'s protocol. A descriptor is taken once in the life of the process: later its number
- * may be somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. */
+ * may be somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. six_alone: where
+ * at is every IPv6 address, not IPv4's as well; else it must take both. */
 int hark__listen_fds_named(const char *name);
-int hark__listen_fds_bound_to(const struct hark_endpoint *at);
+int hark__listen_fds_bound_to(const struct hark_endpoint *at, bool six_alone);
 
 /* Marks fd taken. false: it was taken before. A descriptor that was not handed over is never marked. */
 bool hark__listen_fds_claim(int fd);

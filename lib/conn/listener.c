@@ -9,7 +9,6 @@
  *
  * Any thread. */
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,12 +74,6 @@ static void watch_forks(void)
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
-static bool is_wildcard(const struct hark_endpoint *e)
-{
-	return hark__endpoint_family(e) == AF_INET6 &&
-	       IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&e->addr)->sin6_addr);
-}
-
 int hark__listener_new(int fd, struct hark_listener **out)
 {
 	struct hark_endpoint at;
@@ -94,7 +87,7 @@ int hark__listener_new(int fd, struct hark_listener **out)
 	atomic_init(&l->fd, fd);
 	l->type = at.type;
 	l->family = hark__endpoint_family(&at);
-	l->dual_stack = is_wildcard(&at) && hark__fd_dual_stack(fd);
+	l->dual_stack = hark__endpoint_any_six(&at) && hark__fd_dual_stack(fd);
 	l->at = at;
 	l->shut_fd = -1;
 	(void)pthread_mutex_init(&l->lock, NULL);
@@ -104,6 +97,16 @@ int hark__listener_new(int fd, struct hark_listener **out)
 	pthread_mutex_unlock(&all_lock);
 	*out = l;
 	return 0;
+}
+
+bool hark__listener_has(int fd)
+{
+	bool has = false;
+	pthread_mutex_lock(&all_lock);
+	for (struct hark__list *at = all.next; at != &all && !has; at = at->next)
+		has = fd_of(hark__container(at, struct hark_listener, link)) == fd;
+	pthread_mutex_unlock(&all_lock);
+	return has;
 }
 
 static void free_listener(struct hark_listener *l)
