@@ -476,9 +476,9 @@ int64_t hark_drain_deadline(void);
  * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
  * there is no loop to go back to, and the child is aborted (SIGABRT).
  *
- * Below each stack lie 16 KB that nothing may touch: who runs into them is told its name and ended (SIGSEGV). A
- * function with more than that in its frame can step over them into another fiber's stack: compile such programs with
- * -fstack-clash-protection. */
+ * Below each stack lie 256 KB that nothing may touch (16 KB where RLIMIT_AS or strict overcommit limits address space):
+ * who runs into them is told its name and ended (SIGSEGV). A function with more than that in its frame can step over
+ * them into another fiber's stack: compile such programs with -fstack-clash-protection. */
 
 struct hark_scope {
 	void *hark__private[6];
