@@ -86,6 +86,20 @@ void hark__timer_clear(struct hark__loop *l, struct hark__timer *t)
 	hark__heap_remove(&l->timers, &t->node);
 }
 
+/* What has come in time is read before anybody is told that it has not: while the engine may have more to tell, timers
+ * wait, but not for more events than there can have been when they came due. */
+static bool may_be_late(struct hark__loop *l, int told)
+{
+	if (told <= 0) {
+		l->untold = 0;
+		return false;
+	}
+	if (l->untold == 0)
+		l->untold = l->n_fibers + l->timers.n;
+	l->untold -= l->untold < (unsigned)told ? l->untold : (unsigned)told;
+	return l->untold > 0;
+}
+
 static void run_timers(struct hark__loop *l)
 {
 	int64_t at;
@@ -145,11 +159,11 @@ static void sched_main(void)
 			else
 				hark__fiber_switch(l, hark__fiber_of(w));
 		}
-		(void)l->engine->ops->wait(
-			l->engine,
-			in_time_for_signals(engine_timeout(l))); /* fails by EINTR, or for want of memory: look again */
+		/* fails by EINTR, or for want of memory: look again */
+		int told = l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l)));
 		l->now = hark_now();
-		run_timers(l);
+		if (!may_be_late(l, told))
+			run_timers(l);
 		l->budget = l->n_ready > BUDGET_MIN ? l->n_ready : BUDGET_MIN;
 	}
 }
@@ -365,11 +379,6 @@ void hark__loop_resume(struct hark__loop *l)
 struct hark__engine *hark__loop_engine(struct hark__loop *l)
 {
 	return l->engine;
-}
-
-int64_t hark__loop_now(const struct hark__loop *l)
-{
-	return l->now;
 }
 
 const char *hark_engine_name(void)

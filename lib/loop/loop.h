@@ -151,10 +151,11 @@ struct hark__loop {
 	struct hark__queue ready;
 	unsigned n_ready;
 	unsigned budget; /* waiters to run before the engine is asked again */
+	unsigned untold; /* events that may have happened in time and not been told; 0: none */
 	unsigned slice;  /* system calls the current fiber may still make before others run */
 	struct hark__fiber *current;
 	struct hark__fiber *zombie; /* has returned; its stack is free once another one runs */
-	int64_t now;
+	int64_t now; /* as of the latest wait for events: for what is due, and for order. Deadlines are the clock's */
 	struct hark__heap timers;    /* of callbacks: struct hark__timer */
 	struct hark__heap deadlines; /* of fibers */
 	void *exceptions;            /* __cxa_get_globals() of this thread; NULL: no C++ here */
