@@ -472,13 +472,16 @@ int64_t hark_drain_deadline(void);
  * that no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
  * hark_go() makes one for the thread, and in a box that one too hears of drains, and is cut when the grace ends.
  *
+ * In C++ each fiber has its own exceptions, thrown and caught; one that leaves its function ends the program
+ * (std::terminate).
+ *
  * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes
  * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
  * there is no loop to go back to, and the child is aborted (SIGABRT).
  *
- * Below each stack lie 16 KB that nothing may touch: who runs into them is told its name and ended (SIGSEGV). A
- * function with more than that in its frame can step over them into another fiber's stack: compile such programs with
- * -fstack-clash-protection. */
+ * Below each stack lie 256 KB that nothing may touch (16 KB where RLIMIT_AS or strict overcommit limits address space):
+ * who runs into them is told its name and ended (SIGSEGV). A function with more than that in its frame can step over
+ * them into another fiber's stack: compile such programs with -fstack-clash-protection. */
 
 struct hark_scope {
 	void *hark__private[6];

@@ -20,12 +20,6 @@ const struct hark__transport *const hark__transports[HARK__TRANSPORTS] = {
 	[HARK__FILE] = &hark__transport_file,
 };
 
-int64_t hark__conn_now(void)
-{
-	struct hark__loop *l = hark__loop_self();
-	return l != NULL ? hark__loop_now(l) : hark_now();
-}
-
 /* ---- life ------------------------------------------------------------------------------------ */
 
 void hark__conn_keep_error(struct hark_conn *c, int error)
@@ -67,7 +61,7 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 	c->transport = type == 0 ? HARK__FILE : HARK__SOCKET;
 	c->datagrams = type != 0 && type != SOCK_STREAM;
 	hark_deadline(c, HARK_FOREVER);
-	c->opened = hark__conn_now();
+	c->opened = hark_now();
 	*out = c;
 	return 0;
 }
@@ -75,7 +69,7 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 void hark__conn_begins(struct hark_conn *c, int fd)
 {
 	c->src.fd = fd;
-	c->opened = hark__conn_now();
+	c->opened = hark_now();
 }
 
 void hark__conn_free(struct hark_conn *c)
@@ -148,14 +142,14 @@ int64_t hark__conn_until(const struct hark_conn *c, unsigned events)
 		end = c->read_until;
 	if (idle_ns <= 0)
 		return end;
-	int64_t now = hark__conn_now();
+	int64_t now = hark_now();
 	return end - now < idle_ns ? end : now + idle_ns;
 }
 
 int hark__conn_expired(const struct hark_conn *c)
 {
 	int64_t deadline = hark__conn_deadline(c);
-	return deadline != HARK_FOREVER && hark__conn_now() >= deadline ? -ETIMEDOUT : 0;
+	return deadline != HARK_FOREVER && hark_now() >= deadline ? -ETIMEDOUT : 0;
 }
 
 void hark__conn_drop_errors(struct hark_conn *c)

@@ -106,9 +106,6 @@ static inline int64_t hark__conn_idle_ns(const struct hark_conn *c)
 	return atomic_load_explicit(&c->idle_ns, memory_order_relaxed);
 }
 
-/* Now, by the loop's clock where there is a loop. */
-int64_t hark__conn_now(void);
-
 /* When a wait that begins now ends, by its deadline and idle time-out. */
 int64_t hark__conn_until(const struct hark_conn *c, unsigned events);
 

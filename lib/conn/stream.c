@@ -595,7 +595,7 @@ static __attribute__((noinline)) ssize_t idle_draining(struct hark_conn *c)
 		n = hark__conn_fill(c, 0, "idle");
 		return n == -EAGAIN ? 0 : n;
 	}
-	c->read_until = hark__conn_now() + FIRST_BYTE_NS; /* not the deadline: a writer beside is not in that hurry */
+	c->read_until = hark_now() + FIRST_BYTE_NS; /* not the deadline: a writer beside is not in that hurry */
 	c->hurried = true;
 	n = hark__conn_fill(c, HARK__IN, "first byte");
 	c->hurried = false;

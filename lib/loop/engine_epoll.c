@@ -125,7 +125,7 @@ static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
 		fetch_ahead(m, i, n);
 		hark__source_ready(e, m->events[i].data.ptr, bits(m->events[i].events));
 	}
-	return 0;
+	return n == BATCH ? n : 0;
 }
 
 const struct hark__engine_ops hark__engine_epoll = {

@@ -322,7 +322,8 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 		r = enter(m, timeout_ns);
 	else if (m->sends)
 		r = submit_sends(m);
-	return work_off(m, BATCH) > 0 || r > 0 ? 0 : r;
+	unsigned n = work_off(m, BATCH); /* from Linux 6.13 on the kernel, too, tells a few at a time */
+	return n > 0 || r > 0 ? (int)n : r;
 }
 
 /* ---- ending operations ------------------------------------------------------------------------- */

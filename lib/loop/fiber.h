@@ -31,9 +31,6 @@ void hark__loop_resume(struct hark__loop *l);
 
 struct hark__engine *hark__loop_engine(struct hark__loop *l);
 
-/* The loop's clock: read once after each wait for events. */
-int64_t hark__loop_now(const struct hark__loop *l);
-
 /* Queues w: its run() is called, on the loop's own large stack, when its turn comes. Once queued, again is a no-op. */
 void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w);
 

@@ -85,12 +85,11 @@ static int wait_parked(struct hark__loop *l, struct hark__source *const s[], int
 			r = r < 0 ? r : 1;
 	}
 	if (r == 0) {
-		if (events & HARK__DRAIN)
-			hark__list_append(&l->drain_waiters, &f->drain);
-		f->fd = n > 0 ? s[0]->fd : -1;
+		f->drains = events & HARK__DRAIN;
+		f->on = n > 0 ? s[0] : NULL;
 		r = hark__park(deadline, doing);
-		f->fd = -1;
-		hark__list_remove(&f->drain);
+		f->on = NULL;
+		f->drains = false;
 	}
 	while (held-- > 0)
 		let_go(s[held], events, &f->waiter);
@@ -99,9 +98,13 @@ static int wait_parked(struct hark__loop *l, struct hark__source *const s[], int
 
 void hark__loop_draining(struct hark__loop *l)
 {
-	struct hark__list *node;
-	while ((node = hark__list_pop(&l->drain_waiters)) != NULL)
-		hark__fiber_wake(hark__container(node, struct hark__fiber, drain));
+	if (l->main.drains)
+		hark__fiber_wake(&l->main);
+	for (size_t i = 0; i < l->stacks.used; i++) {
+		struct hark__fiber *f = hark__stacks_slot(&l->stacks, i);
+		if (f->drains)
+			hark__fiber_wake(f);
+	}
 }
 
 /* ---- in poll(2) ------------------------------------------------------------------------------- */
@@ -190,14 +193,11 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 	if (r < 0)
 		return r;
 	if (!(hark__ready(s) & events)) {
-		if (events & HARK__DRAIN)
-			hark__list_append(&l->drain_waiters, &f->drain);
-		f->fd = s->fd;
+		f->drains = events & HARK__DRAIN;
 		f->on = s;
 		r = hark__park(deadline, doing);
 		f->on = NULL;
-		f->fd = -1;
-		hark__list_remove(&f->drain);
+		f->drains = false;
 	}
 	let_go(s, events, &f->waiter);
 	return r;

@@ -67,7 +67,7 @@ static void begin_to_watch(struct hark__server *s, struct hark_conn *c)
 
 static void look_later(struct hark__server *s)
 {
-	(void)hark__timer_set(s->loop, &s->look, hark__loop_now(s->loop) + YOUNG_NS); /* it is kept: cannot fail */
+	(void)hark__timer_set(s->loop, &s->look, hark_after(YOUNG_NS)); /* it is kept: cannot fail */
 }
 
 static void watch_all(struct hark__server *s, struct hark__list *young)
