@@ -7,8 +7,8 @@
  *   - it returns >= 0, or -errno; outputs are untouched on failure; errno itself is not the channel;
  *   - a deadline is absolute: CLOCK_MONOTONIC nanoseconds in an int64_t; HARK_FOREVER is none;
  *   - "may suspend": on a fiber the fiber parks and others run; elsewhere the thread waits in poll(2);
- *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or the grace
- *     of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or the
+ * grace of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
  *   - a deadline among a call's arguments bounds its waiting: past it, as at 0, it still does what needs no waiting;
  *   - calls that may suspend let other fibers run after a good many system calls, also where they never wait;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
@@ -366,8 +366,8 @@ typedef void hark_box(struct hark_conn *c, void *arg);
 enum hark_model {
 	HARK_MODEL_DEFAULT = 0, /* fiber */
 	HARK_MODEL_INLINE,      /* the accepting worker itself: iterative */
-	HARK_MODEL_PROCESS,     /* a forked child for each connection */
-	HARK_MODEL_THREAD,      /* a thread for each connection */
+	HARK_MODEL_PROCESS,     /* a forked child for each connection, which ends by _exit(2), its stdio(3) flushed */
+	HARK_MODEL_THREAD,      /* a thread for each connection, with the signal mask of hark_serve()'s */
 	HARK_MODEL_FIBER,       /* a fiber for each connection, on an event loop */
 };
 
@@ -452,8 +452,8 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
                const struct hark_serve_opts *opts);
 
 /* Ends every hark_serve() of this process and its workers: idle connections end, busy ones finish, and what is left
- * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
- * Async-signal-safe. */
+ * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once. In a child
+ * that a box forked it concerns that child alone, which hears of its parent's drains as well. Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
 /* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended
@@ -508,8 +508,9 @@ int hark_sleep(int64_t ns);
 /* Lets every other ready fiber run once. May suspend. 0 or -ECANCELED. */
 int hark_yield(void);
 
-/* Where fibers wait until others say that something has changed: a queue has filled, somebody has come. A zeroed one
- * is ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's copy. */
+/* Where fibers wait until others say that something has changed: a queue has filled, somebody has come. A zeroed one is
+ * ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's copy.
+ */
 struct hark_cond {
 	void *hark__private[4];
 };
@@ -520,9 +521,9 @@ struct hark_cond {
  *             r = hark_cond_wait(&q->filled, NULL, HARK_FOREVER);
  *
  * mutex: what guards the thing that is waited for, held by the caller. It is let go while the wait lasts, and held
- * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and wakers may
- * be any fibers and threads of a process, in every model; processes share no memory. May suspend.
- * 0: woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
+ * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and
+ * wakers may be any fibers and threads of a process, in every model; processes share no memory. May suspend. Returns 0:
+ * woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
 int hark_cond_wait(struct hark_cond *c, pthread_mutex_t *mutex, int64_t deadline);
 
 /* Wakes who has waited longest, or everybody who waits now. Nobody waits: nothing happens, and nothing is kept. With
