@@ -123,7 +123,6 @@ void hark__linger(struct hark__server *s, struct hark_conn *c)
 		begin_to_watch(s, c);
 		return;
 	}
-	c->src.stream = false; /* no completion engine needs to receive what is dropped */
 	if (hark__list_empty(&s->young[0]) && hark__list_empty(&s->young[1]))
 		look_later(s);
 	hark__list_append(&s->young[s->youngest], &c->link);
