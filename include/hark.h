@@ -366,8 +366,8 @@ typedef void hark_box(struct hark_conn *c, void *arg);
 enum hark_model {
 	HARK_MODEL_DEFAULT = 0, /* fiber */
 	HARK_MODEL_INLINE,      /* the accepting worker itself: iterative */
-	HARK_MODEL_PROCESS,     /* a forked child for each connection */
-	HARK_MODEL_THREAD,      /* a thread for each connection */
+	HARK_MODEL_PROCESS,     /* a forked child for each connection, which ends by _exit(2), its stdio(3) flushed */
+	HARK_MODEL_THREAD,      /* a thread for each connection, with the signal mask of hark_serve()'s */
 	HARK_MODEL_FIBER,       /* a fiber for each connection, on an event loop */
 };
 
@@ -452,8 +452,8 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
                const struct hark_serve_opts *opts);
 
 /* Ends every hark_serve() of this process and its workers: idle connections end, busy ones finish, and what is left
- * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
- * Async-signal-safe. */
+ * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once. In a child
+ * that a box forked it concerns that child alone, which hears of its parent's drains as well. Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
 /* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended

@@ -64,7 +64,7 @@ static void forked_child(void)
 			(void)hark__sys.close(l->shut_fd);
 		l->shut_fd = -1;
 	}
-	(void)pthread_mutex_init(&all_lock, NULL);
+	pthread_mutex_unlock(&all_lock); /* before_fork() took it in this thread */
 }
 
 static void watch_forks(void)

@@ -42,9 +42,12 @@
 
 static size_t page_bytes(void)
 {
-	static size_t bytes;
-	if (bytes == 0)
+	static _Atomic size_t known; /* relaxed: every look-up finds the same */
+	size_t bytes = atomic_load_explicit(&known, memory_order_relaxed);
+	if (bytes == 0) {
 		bytes = (size_t)sysconf(_SC_PAGESIZE);
+		atomic_store_explicit(&known, bytes, memory_order_relaxed);
+	}
 	return bytes;
 }
 
