@@ -118,7 +118,7 @@ static int64_t engine_timeout(struct hark__loop *l)
 	int64_t at;
 	if (l->n_ready > 0)
 		return 0;
-	if (hark__heap_least(&l->timers, &at) == NULL)
+	if (hark__heap_least(&l->timers, &at) == NULL || at == HARK_FOREVER) /* the kernel arms no timer then */
 		return -1;
 	int64_t left = at - hark_now();
 	return left > 0 ? left : 0;
