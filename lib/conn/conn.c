@@ -15,6 +15,8 @@
 #include "conn/listen.h"
 #include "loop/fiber.h"
 
+#define ERRORS_MAX 64 /* dropped in a row; the next wait drops more */
+
 const struct hark__transport *const hark__transports[HARK__TRANSPORTS] = {
 	[HARK__SOCKET] = &hark__transport_socket,
 	[HARK__FILE] = &hark__transport_file,
@@ -53,9 +55,11 @@ static void unsent(struct hark__source *s, const void *bytes, size_t n, int erro
 
 int hark__conn_new(int fd, int type, struct hark_conn **out)
 {
-	struct hark_conn *c = hark__sys.calloc(1, sizeof *c);
+	struct hark_conn *c = hark__sys.malloc(
+		sizeof *c); /* not calloc(3): it passes by malloc's cache of the thread */
 	if (c == NULL)
 		return -ENOMEM;
+	memset(c, 0, sizeof *c);
 	hark__source_init(&c->src, fd);
 	hark__source_unsent = unsent;
 	c->transport = type == 0 ? HARK__FILE : HARK__SOCKET;
@@ -152,11 +156,24 @@ int hark__conn_expired(const struct hark_conn *c)
 	return deadline != HARK_FOREVER && hark_now() >= deadline ? -ETIMEDOUT : 0;
 }
 
+/* Others have no such queue and do not know the flag: on a unix socket the call would take a datagram. */
+static bool has_error_queue(int fd)
+{
+	int domain = AF_UNSPEC;
+	socklen_t len = sizeof domain;
+	return hark__sys.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       (domain == AF_INET || domain == AF_INET6);
+}
+
 void hark__conn_drop_errors(struct hark_conn *c)
 {
 	struct msghdr m = {0};
-	while (hark__sys.recvmsg(c->src.fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0 || errno == EINTR)
-		;
+	ssize_t n = has_error_queue(c->src.fd) ? 0 : -1;
+	for (int i = 0; n >= 0 && i < ERRORS_MAX; i++) {
+		n = hark__sys.recvmsg(c->src.fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			n = 0;
+	}
 	if (c->datagrams) /* a stream's may be its end */
 		hark__ready_clear(&c->src, HARK__HUP);
 }

@@ -136,12 +136,13 @@ static int64_t engine_timeout(struct hark__loop *l)
 	int64_t at = HARK_FOREVER, deadline = HARK_FOREVER;
 	if (l->n_ready > 0)
 		return 0;
-	bool none = hark__heap_least(&l->timers, &at) == NULL;
-	if (hark__heap_least(&l->deadlines, &deadline) == NULL && none)
-		return -1;
-	int64_t now = hark_now();
+	(void)hark__heap_least(&l->timers, &at);
+	(void)hark__heap_least(&l->deadlines, &deadline);
 	if (deadline < at)
 		at = deadline;
+	if (at == HARK_FOREVER) /* nothing to come: the kernel need not arm a timer */
+		return -1;
+	int64_t now = hark_now();
 	return at > now ? at - now : 0; /* at may be INT64_MIN */
 }
 
