@@ -5,7 +5,8 @@
  * find it blocking. SO_REUSEADDR is set for TCP alone: on Linux it lets a second UDP socket take the first one's
  * datagrams (socket(7)).
  *
- * Any thread or fiber. May suspend only to look up a name or where a unix path seems to be left by the dead. */
+ * Any thread or fiber. May suspend to look up a name, or where an address is in use or a unix path seems to be left by
+ * the dead. */
 #include "conn/listen.h"
 
 #include <errno.h>
@@ -23,8 +24,10 @@
 #include "base/why.h"
 #include "conn/resolve.h"
 
-#define LISTEN_CALLS   10u  /* system calls of a listen, about */
-#define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
+#define LISTEN_CALLS   10u            /* system calls of a listen, about */
+#define AGAIN_FIRST_NS HARK_MS        /* an address in use is tried again after this, then twice this … */
+#define AGAIN_MOST_NS  (32 * HARK_MS) /* … up to this: 63 ms in all */
+#define RESERVED_PORTS 1024           /* ip_unprivileged_port_start's default, ip(7) */
 
 /* What is being made, for all the steps. */
 struct making {
@@ -201,6 +204,20 @@ static int listen_fd(struct making *m, struct hark_listener **out)
 	return adopt(fd, m, out);
 }
 
+/* The sockets of a process that used io_uring may outlive it, and its parent's waitpid(2), by some milliseconds: the
+ * kernel ends what was under way in its own time (12 ms seen, Linux 6.18). Whoever starts it again at once must not fail
+ * for that. A unix path is tried once more only: each look calls who lives there. */
+static int make_patiently(const struct hark_endpoint *at, struct making *m, struct hark_listener **out)
+{
+	bool is_unix = hark__endpoint_family(at) == AF_UNIX;
+	for (int64_t pause = is_unix ? AGAIN_MOST_NS : AGAIN_FIRST_NS;; pause *= 2) {
+		m->hint.text = NULL;
+		int rc = make(at, m, out);
+		if (rc != -EADDRINUSE || pause > AGAIN_MOST_NS || hark_sleep(pause) < 0)
+			return rc;
+	}
+}
+
 static int listen_at(const struct hark_endpoint at[], int n, struct making *m, struct hark_listener **out)
 {
 	int rc = -EADDRNOTAVAIL;
@@ -210,7 +227,7 @@ static int listen_at(const struct hark_endpoint at[], int n, struct making *m, s
 			return adopt(fd, m, out);
 	}
 	for (int i = 0; i < n; i++) {
-		rc = make(&at[i], m, out);
+		rc = make_patiently(&at[i], m, out);
 		if (rc != -EAFNOSUPPORT && rc != -EADDRNOTAVAIL)
 			return rc; /* else there is no IPv6 here, and what "*" means is IPv4 */
 	}

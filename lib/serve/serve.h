@@ -21,7 +21,7 @@ struct hark__model {
 	void (*cut)(struct hark__server *s, int64_t late_ns);
 	/* hark_serve() returns while connections do not notice that they were cut: hark__server_leave() for each. */
 	void (*abandon)(struct hark__server *s);
-	bool gathers; /* boxes run on the loop's own thread: replies to datagrams may gather */
+	bool gathers; /* boxes run as fibers of the loop: replies to datagrams may gather */
 };
 
 extern const struct hark__model hark__model_inline, hark__model_process, hark__model_thread, hark__model_fiber;

@@ -22,4 +22,4 @@ static void cut(struct hark__server *s, int64_t late_ns)
 	(void)s;
 }
 
-const struct hark__model hark__model_inline = {.start = start, .cut = cut, .gathers = true};
+const struct hark__model hark__model_inline = {.start = start, .cut = cut};

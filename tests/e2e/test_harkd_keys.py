@@ -341,7 +341,8 @@ def test_first_client_starts_a_program_at_the_first_byte(harkd, tmp_path):
         assert s.recv(10) == b"and me"
 
 
-def test_backlog_is_how_many_wait(harkd):
+def test_backlog_is_how_many_wait(harkd, monkeypatch):
+    monkeypatch.setenv("LISTENQ", "5")  # of whoever starts harkd: no business of its services
     d = harkd(service("small", "box = echo", "backlog = 3") + service("large", "box = echo", "backlog = 77"))
 
     def backlog(name):

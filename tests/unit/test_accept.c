@@ -57,7 +57,8 @@ static void call(const struct shared *s, int type)
 {
 	int fd = socket(s->at.addr.ss_family, type | SOCK_CLOEXEC, 0);
 	CHECK(fd >= 0);
-	CHECK_INT(connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len), 0);
+	if (connect(fd, (const struct sockaddr *)&s->at.addr, s->at.len) < 0)
+		CHECK_INT(errno, ECONNRESET); /* taken and aborted already */
 	if (type == SOCK_DGRAM)
 		CHECK_INT(send(fd, "x", 1, 0), 1);
 	(void)close(fd);
@@ -316,6 +317,69 @@ static void closing_a_listener_ends_who_serves_there(void **state)
 	on_plain_thread(served_body);
 }
 
+/* ---- a killed one's port --------------------------------------------------------------------------- */
+
+static void waits_for_more(struct hark_conn *c, void *arg)
+{
+	char buf[64];
+	(void)arg;
+	while (hark_read(c, buf, sizeof buf) > 0)
+		;
+}
+
+static void is_ready(const struct hark_event *e, void *arg)
+{
+	const int *ready = arg;
+	if (e->kind == HARK_EVENT_READY)
+		CHECK_INT(write(*ready, "r", 1), 1);
+}
+
+/* io_uring's operations under way hold the socket, and end some milliseconds after their process: no supervisor that
+ * starts it again at once may fail for that. */
+static void killed_body(void)
+{
+	for (int round = 0; round < 24; round++) {
+		struct hark_listener *l;
+		char address[HARK_ADDRESS_MAX], byte;
+		int ready[2], clients[4];
+		struct hark_endpoint at;
+		socklen_t len = sizeof at.addr;
+		bool udp = round % 4 == 3;
+		CHECK_INT(pipe2(ready, O_CLOEXEC), 0);
+		CHECK_INT(hark_listen(udp ? "udp://127.0.0.1:0" : "tcp://127.0.0.1:0", NULL, &l), 0);
+		CHECK(hark_listener_address(l, address, sizeof address) > 0);
+		CHECK_INT(getsockname(hark_listener_fd(l), (struct sockaddr *)&at.addr, &len), 0);
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			struct hark_serve_opts o = {.engine = "uring", .event = is_ready, .event_arg = &ready[1]};
+			_exit(hark_serve(&l, 1, waits_for_more, NULL, &o) == 0 ? 0 : SKIPPED);
+		}
+		hark_listener_close(l);
+		(void)close(ready[1]);
+		if (read(ready[0], &byte, 1) != 1)
+			_exit(SKIPPED);
+		for (int i = 0; i < 4; i++) {
+			clients[i] = socket(AF_INET, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+			CHECK_INT(connect(clients[i], (struct sockaddr *)&at.addr, len), 0);
+			CHECK_INT(send(clients[i], "x", 1, 0), 1);
+		}
+		CHECK_INT(kill(pid, SIGKILL), 0);
+		CHECK_INT(waitpid(pid, NULL, 0), pid);
+		CHECK_INT(hark_listen(address, NULL, &l), 0);
+		hark_listener_close(l);
+		for (int i = 0; i < 4; i++)
+			(void)close(clients[i]);
+		(void)close(ready[0]);
+	}
+}
+
+static void the_port_of_a_killed_process_can_be_listened_on(void **state)
+{
+	(void)state;
+	run_in_child(killed_body);
+}
+
 /* ---- time ----------------------------------------------------------------------------------------- */
 
 static void past_body(void)
@@ -349,6 +413,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_drained_listener_is_told_to_be_closed),
 		cmocka_unit_test(a_serve_that_cannot_start_leaves_its_listeners_open),
 		cmocka_unit_test(closing_a_listener_ends_who_serves_there),
+		cmocka_unit_test(the_port_of_a_killed_process_can_be_listened_on),
 		cmocka_unit_test(a_deadline_before_all_time_is_past),
 	};
 	if (argc > 1)

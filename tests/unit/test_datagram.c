@@ -711,6 +711,44 @@ static void a_burst_of_datagrams_is_answered_each_to_its_sender(void **state)
 				                                     .max_conns = max});
 }
 
+static int gate[2];
+
+static void second_waits(struct hark_conn *c, void *arg)
+{
+	char buf[16];
+	(void)arg;
+	ssize_t n = hark_read(c, buf, sizeof buf);
+	CHECK_INT(n, 1);
+	if (buf[0] == '2')
+		CHECK_INT(hark_wait_fd(gate[0], HARK_IN, hark_after(20 * HARK_S)), HARK_IN);
+	CHECK_INT(hark_write(c, buf, 1), 1);
+}
+
+/* Both come before the server looks. */
+static void an_answer_does_not_wait_for_the_next_box(void **state)
+{
+	(void)state;
+	for (int model = HARK_MODEL_INLINE; model <= HARK_MODEL_FIBER; model++) {
+		struct hark_listener *l;
+		struct timeval patience = {.tv_sec = 10 * SLOWER};
+		assert_int_equal(pipe2(gate, O_CLOEXEC), 0);
+		assert_int_equal(hark_listen("udp://127.0.0.1:0", NULL, &l), 0);
+		int fd = peer_to("127.0.0.1", listener_port(l));
+		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
+		peer_says(fd, "1");
+		peer_says(fd, "2");
+		pid_t pid = serve_in_child(l, second_waits, &(struct hark_serve_opts){.model = model});
+		peer_hears(fd, "1");
+		assert_int_equal(write(gate[1], "x", 1), 1);
+		peer_hears(fd, "2");
+		stop(pid);
+		(void)close(fd);
+		(void)close(gate[0]);
+		(void)close(gate[1]);
+		hark_listener_close(l);
+	}
+}
+
 static void served_conversations_keep_peers_apart(void **state)
 {
 	(void)state;
@@ -784,6 +822,7 @@ int main(void)
 		cmocka_unit_test(a_conversation_gets_all_that_its_peer_sends_and_nothing_else),
 		cmocka_unit_test(a_burst_of_datagrams_is_answered_each_to_its_sender),
 		cmocka_unit_test(a_reply_that_is_too_long_is_known_as_such_under_every_model),
+		cmocka_unit_test(an_answer_does_not_wait_for_the_next_box),
 		cmocka_unit_test(served_conversations_keep_peers_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
