@@ -1,0 +1,219 @@
+/* test_moves.c — a connection that somebody else goes on with finds all its bytes: a forked child, another thread, and
+ * a function on a helper thread, after fibers have waited on it, under each engine.
+ *
+ * The peer is a plain socket on a thread: it sends numbered lines and wants each back. */
+#include "modes.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+#include "conn/conn.h"
+
+#define LINES 3000 /* of one test */
+#define AHEAD 5    /* lines that the peer sends before it reads an answer; at times */
+
+struct peer {
+	pthread_t thread;
+	int fd;
+	int lines;
+	int answered;
+};
+
+static void *peer_main(void *arg)
+{
+	struct peer *p = arg;
+	struct timeval patience = {.tv_sec = 10};
+	char line[32], back[32];
+	CHECK_INT(setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
+	for (int sent = 0; p->answered < p->lines; p->answered++) {
+		int ahead = p->answered % 7 < 3 ? 1 : AHEAD;
+		for (; sent < p->lines && sent < p->answered + ahead; sent++) {
+			(void)snprintf(line, sizeof line, "line %8d\n", sent);
+			CHECK_INT(send(p->fd, line, strlen(line), MSG_NOSIGNAL), (int)strlen(line));
+		}
+		(void)snprintf(line, sizeof line, "line %8d\n", p->answered);
+		size_t n = 0;
+		while (n < strlen(line)) {
+			ssize_t r = receive(p->fd, back + n, strlen(line) - n);
+			CHECK(r > 0);
+			n += (size_t)r;
+		}
+		CHECK_INT(memcmp(back, line, n), 0);
+	}
+	return NULL;
+}
+
+static struct hark_conn *peer_start(struct peer *p, int lines)
+{
+	int fds[2];
+	raw_tcp(fds);
+	*p = (struct peer){.fd = fds[0], .lines = lines};
+	CHECK_INT(pthread_create(&p->thread, NULL, peer_main, p), 0);
+	return conn_of(fds[1]);
+}
+
+static void peer_end(struct peer *p)
+{
+	while (p->answered < p->lines) /* the loop goes on meanwhile */
+		CHECK_INT(hark_sleep(HARK_MS), 0);
+	CHECK_INT(pthread_join(p->thread, NULL), 0);
+	(void)close(p->fd);
+}
+
+static void answer_lines(struct hark_conn *c, int n)
+{
+	char line[32];
+	for (int i = 0; i < n; i++) {
+		ssize_t r = hark_readline(c, line, sizeof line);
+		CHECK(r > 0);
+		CHECK_INT(hark_write(c, line, (size_t)r), r);
+	}
+}
+
+/* ---- a helper thread --------------------------------------------------------------------------- */
+
+static void answer_three(void *arg)
+{
+	struct hark_conn *c = arg;
+	answer_lines(c, 3);
+	CHECK_INT(hark_flush(c), 0);
+}
+
+static void offload_body(void)
+{
+	struct peer p;
+	struct hark_conn *c = peer_start(&p, LINES);
+	for (int i = 0; i < LINES / 5; i++) {
+		answer_lines(c, 2); /* and not flushed: what was written comes before what the helper writes */
+		CHECK_INT(hark_offload(answer_three, c), 0);
+	}
+	peer_end(&p);
+	hark_abort(c);
+}
+
+static void an_offloaded_function_reads_and_writes_where_the_fiber_did(void **state)
+{
+	(void)state;
+	everywhere(offload_body);
+}
+
+/* ---- another thread, for good ------------------------------------------------------------------- */
+
+static void *go_on(void *arg)
+{
+	struct hark_conn *c = arg;
+	answer_lines(c, 20);
+	CHECK_INT(hark_flush(c), 0);
+	hark_abort(c);
+	return NULL;
+}
+
+struct moved {
+	pthread_t thread;
+	struct peer peer;
+};
+
+/* While the loop runs others, or the fiber blocks it. */
+static void move_one(struct moved *m, bool blocks)
+{
+	struct hark_conn *c = peer_start(&m->peer, 30);
+	answer_lines(c, 10);
+	CHECK_INT(hark_flush(c), 0);
+	CHECK_INT(pthread_create(&m->thread, NULL, go_on, c), 0);
+	if (blocks)
+		CHECK_INT(pthread_join(m->thread, NULL), 0);
+}
+
+static void thread_body(void)
+{
+	struct moved m[8];
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < 8; i++)
+			move_one(&m[i], i % 4 == 3);
+		for (int i = 0; i < 8; i++) {
+			peer_end(&m[i].peer);
+			if (i % 4 != 3)
+				CHECK_INT(pthread_join(m[i].thread, NULL), 0);
+		}
+	}
+}
+
+static void another_thread_goes_on_with_a_connection_and_closes_it(void **state)
+{
+	(void)state;
+	everywhere(thread_body);
+}
+
+/* The scope's loop ends before the thread is through with it. */
+static void read_first(void *arg)
+{
+	answer_lines(arg, 10);
+	CHECK_INT(hark_flush(arg), 0);
+}
+
+static void outlives_body(void)
+{
+	for (int round = 0; round < 20; round++) {
+		struct peer p;
+		pthread_t thread;
+		struct hark_scope s;
+		struct hark_conn *c = peer_start(&p, 30);
+		hark_scope_open(&s);
+		CHECK_INT(hark_go(&s, "first", read_first, c), 0);
+		CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+		CHECK_INT(pthread_create(&thread, NULL, go_on, c), 0);
+		hark_scope_close(&s);
+		peer_end(&p);
+		CHECK_INT(pthread_join(thread, NULL), 0);
+	}
+}
+
+static void a_connection_outlives_the_loop_on_another_thread(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ENGINES_ALL; i++) {
+		assert_int_equal(setenv("HARK_ENGINE", engines_all[i], 1), 0);
+		on_plain_thread(outlives_body);
+	}
+	assert_int_equal(unsetenv("HARK_ENGINE"), 0);
+}
+
+/* ---- a forked child ----------------------------------------------------------------------------- */
+
+static void fork_body(void)
+{
+	for (int round = 0; round < 40; round++) {
+		struct peer p;
+		struct hark_conn *c = peer_start(&p, 30);
+		int status;
+		answer_lines(c, 10);
+		CHECK_INT(hark_flush(c), 0);
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			answer_lines(c, 20);
+			_exit(hark_flush(c) == 0 ? 0 : 1);
+		}
+		peer_end(&p);
+		CHECK_INT(waitpid(pid, &status, 0), pid);
+		CHECK_INT(status, 0);
+		hark_abort(c);
+	}
+}
+
+static void a_forked_child_reads_on(void **state)
+{
+	(void)state;
+	everywhere(fork_body);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_offloaded_function_reads_and_writes_where_the_fiber_did),
+		cmocka_unit_test(another_thread_goes_on_with_a_connection_and_closes_it),
+		cmocka_unit_test(a_connection_outlives_the_loop_on_another_thread),
+		cmocka_unit_test(a_forked_child_reads_on),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
