@@ -22,7 +22,13 @@
 #define WORDS_MAX (LIVE_MAX / sizeof(uintptr_t))
 #define WORD_CODE 12u /* bytes that a word takes at most: 2 of distance, 10 of difference */
 #define ALIKE     4u  /* a stack is like a base if its code is so many times shorter than itself */
-#define ZEROES    HARK__BASES_MAX
+/* The sanitizers' shadow of a stack would not move along; a ucontext is larger than what is worth moving. */
+#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
+#define MOVES false
+#else
+#define MOVES true
+#endif
+#define ZEROES HARK__BASES_MAX
 
 struct hark__swap_base {
 	unsigned users;
@@ -197,15 +203,10 @@ static void *end_of(const struct hark__fiber *f)
 
 void hark__stack_swap_out(struct hark__stacks *s, struct hark__fiber *f)
 {
-#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
-	(void)s; /* the sanitizers' shadow of the stack would not move along; a context holds pointers into itself */
-	(void)f;
-	(void)encode_shortest;
-#else
 	uint8_t code[WORDS_MAX * WORD_CODE];
 	uint16_t base;
 	size_t live = (size_t)((char *)end_of(f) - (char *)f->sp), words = live / sizeof(uintptr_t);
-	if (live > LIVE_MAX)
+	if (!MOVES || live > LIVE_MAX)
 		return;
 	assert(live % sizeof(uintptr_t) == 0);
 	size_t bytes = encode_shortest(s, f->sp, words, code, &base);
@@ -222,7 +223,6 @@ void hark__stack_swap_out(struct hark__stacks *s, struct hark__fiber *f)
 	memcpy(block->code, code, bytes);
 	f->swapped = block;
 	f->aside = true;
-#endif
 }
 
 void hark__stack_swap_in(struct hark__stacks *s, struct hark__fiber *f)
