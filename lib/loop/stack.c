@@ -21,6 +21,9 @@
 #include "hark.h"
 #include "loop/loop.h"
 
+#ifdef HARK__ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 #ifdef HARK__VALGRIND
 #include <valgrind/valgrind.h>
 #endif
@@ -243,6 +246,24 @@ char *hark__stack_low(const struct hark__stacks *s, const struct hark__fiber *f)
 	return (char *)f->top - offset % s->stride + s->guard_bytes;
 }
 
+/* ASan: frames of fibers that have ended are still poisoned, and would be so for the memory's next owner: glibc puts a
+ * thread's stack there, with its errno, and does not tell ASan. Nothing is poisoned beyond used. */
+static void unmap(char *at, size_t bytes, size_t used)
+{
+#ifdef HARK__ASAN
+	__asan_unpoison_memory_region(at, used);
+#else
+	(void)used;
+#endif
+	(void)hark__sys.munmap(at, bytes);
+}
+
+static void unmap_arena(const struct hark__stacks *s, const struct hark__arena *a)
+{
+	size_t used = s->used - a->first < a->slots ? s->used - a->first : a->slots;
+	unmap(a->low, a->slots * s->stride, used * s->stride);
+}
+
 void hark__stacks_done(struct hark__stacks *s)
 {
 #ifdef HARK__VALGRIND
@@ -254,7 +275,7 @@ void hark__stacks_done(struct hark__stacks *s)
 		free(s->blocks[i]);
 	free(s->blocks);
 	for (unsigned i = 0; i < s->n_arenas; i++)
-		(void)hark__sys.munmap(s->arenas[i].low, s->arenas[i].slots * s->stride);
+		unmap_arena(s, &s->arenas[i]);
 	*s = (struct hark__stacks){0};
 }
 
@@ -274,5 +295,5 @@ int hark__stack_map(size_t bytes, char **low)
 void hark__stack_unmap(char *low, size_t bytes)
 {
 	if (low != NULL)
-		(void)hark__sys.munmap(low - GUARD_BYTES, bytes + GUARD_BYTES);
+		unmap(low - GUARD_BYTES, bytes + GUARD_BYTES, bytes + GUARD_BYTES);
 }

@@ -15,9 +15,9 @@
  * polite ones finish. Standard output gets a line of counts for each target, standard error the first polite failures
  * of each. Exit status 1 if an operation failed, 2 for wrong use.
  *
- * A machine with too much to do proves nothing, so a mix steps back: all clients pause longer where turns of this
- * loop take longer than LAG_NS, and a server is spared hostile connections while a polite operation there takes
- * longer than SPARE_NS. One that has lost something does not recover by that.
+ * A machine with too much to do proves nothing, so a mix steps back. All clients pause longer between connections while
+ * turns of this loop take longer than LAG_NS, or polite operations longer than SPARE_NS on many servers. On one alone
+ * only hostile clients wait: a server that has lost something does not recover by that.
  *
  * Plain sockets and one epoll loop, nothing of libhark: a fault there must not hide itself. One thread. Sockets are
  * registered once, edge-triggered, and every step tries before it waits. */
@@ -513,12 +513,25 @@ static bool turns_due(void)
 	return busy;
 }
 
+/* Whether more servers are slow than a fault of some would make. */
+static bool are_slow(void)
+{
+	int servers = 0, slow = 0;
+
+	for (int i = 0; i < SERVERS_MAX; i++)
+		if (oldest[i] != 0) {
+			servers++;
+			slow += now - oldest[i] > SPARE_NS;
+		}
+	return slow > 2 && slow > servers / 8;
+}
+
 /* The pause adapts within some tens of turns either way. */
 static void pace(int64_t took)
 {
 	if (took > lag)
 		lag = took;
-	think *= took > LAG_NS ? 1.1 : 0.999;
+	think *= took > LAG_NS ? 1.1 : are_slow() ? 1.005 : 0.999;
 	think = think < THINK_MIN_NS ? THINK_MIN_NS : think > THINK_MAX_NS ? THINK_MAX_NS : think;
 }
 
