@@ -259,8 +259,9 @@ ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap);
 
 /* Writes all n bytes, or fails. Small writes to a stream coalesce: they leave with hark_flush(), before a read of
  * this connection that would wait, with hark_close() and hark_shutdown(), when 16 KB have gathered, and at once while
- * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, … (how much had left is not
- * known then: the connection is good for nothing but reading what is still there). */
+ * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, -ETIMEDOUT, -ECANCELED, …: then
+ * the peer has less than all of it. From then on the connection is good for nothing but reading what is still there: all
+ * writing fails with that error, and so does hark_close(), which resets. */
 ssize_t hark_write(struct hark_conn *c, const void *buf, size_t n);
 ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count);
 
@@ -272,7 +273,8 @@ ssize_t hark_vprintf(struct hark_conn *c, const char *format, va_list args);
 int hark_flush(struct hark_conn *c);
 
 /* Sends count bytes of the file fd from offset, or to its end if count is 0. sendfile(2) where it can be used,
- * a buffer elsewhere. May suspend. Returns how many bytes were sent. */
+ * a buffer elsewhere. May suspend. Returns how many bytes were sent, fewer than count where the file ends before; a
+ * failure in the midst sticks as one of hark_write(). -EOPNOTSUPP for datagrams. */
 int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
 /* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte,
@@ -295,11 +297,15 @@ int hark_shutdown(struct hark_conn *c, int directions);
 
 /* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread
  * does not make the kernel reset the connection and cut the answer's tail (RFC 1122 section 4.2.2.13, RFC 9112
- * section 9.6). Frees c in every case; NULL is fine. May suspend. Returns 0 or the first error that lost written bytes.
- */
+ * section 9.6). Where bytes that hark_write() was given could not be sent, the end is hark_abort()'s: what is cut looks
+ * cut. Past the deadline and in a cancelled fiber it sends what needs no waiting, and waits for nothing. Neither end
+ * waits for a process that has the socket, too. Frees c; NULL is fine. May suspend. Returns 0 or the first error that
+ * lost written bytes; -EBUSY: another fiber or thread is in a call on c, and nothing was done. */
 int hark_close(struct hark_conn *c);
 
-/* Drops what is not yet sent and closes with RST. Frees c; NULL is fine. Never suspends. */
+/* Drops what is not yet sent and closes with RST; a unix socket's peer, which knows no reset, sees the end. Frees c,
+ * unless another fiber or thread is in a call on it: that one fails, and c is still to be closed. NULL is fine. Never
+ * suspends. */
 void hark_abort(struct hark_conn *c);
 
 /* Every later call on c fails with -ETIMEDOUT past this moment. HARK_FOREVER, the default: none. */

@@ -106,11 +106,15 @@ void hark__conn_free(struct hark_conn *c)
 	free(c);
 }
 
+/* A listening socket carries no bytes, and is not ours to end: other processes may accept from it. */
 static int type_of(int fd)
 {
-	int type;
-	socklen_t len = sizeof type;
-	return hark__sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ? 0 : type;
+	int type, listens = 0;
+	socklen_t len = sizeof type, listens_len = sizeof listens;
+	if (hark__sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return 0;
+	(void)hark__sys.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_len);
+	return listens ? 0 : type;
 }
 
 int hark_conn_from_fd(int fd, struct hark_conn **out)
@@ -160,14 +164,14 @@ int64_t hark__conn_until(const struct hark_conn *c, unsigned events)
 		end = c->read_until;
 	if (idle_ns <= 0)
 		return end;
-	int64_t now = hark__conn_now();
+	int64_t now = hark_now(); /* not the loop's: the box may have computed since */
 	return end - now < idle_ns ? end : now + idle_ns;
 }
 
 int hark__conn_expired(const struct hark_conn *c)
 {
 	int64_t deadline = hark__conn_deadline(c);
-	return deadline != HARK_FOREVER && hark__conn_now() >= deadline ? -ETIMEDOUT : 0;
+	return deadline != HARK_FOREVER && hark_now() >= deadline ? -ETIMEDOUT : 0;
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */

@@ -138,13 +138,18 @@ static inline void hark__conn_put(struct hark_conn *c, atomic_bool *what, bool v
 	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
 }
 
-/* Where every call passes: takes the reader's or the writer's role. -ECANCELED: the fiber is cancelled, even where the
- * call would not wait. -EBUSY: another fiber or thread has it. */
+/* -ECANCELED, -ETIMEDOUT: calls do nothing any more, not even what needs no waiting. */
+static inline int hark__conn_over(const struct hark_conn *c)
+{
+	return hark__fiber_cancelled() ? -ECANCELED : hark__conn_expired(c);
+}
+
+/* Where every call passes: takes the reader's or the writer's role. As hark__conn_over(), or -EBUSY: another fiber or
+ * thread has it. */
 static inline int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
 {
-	if (hark__fiber_cancelled())
-		return -ECANCELED;
-	return hark__conn_take(c, role) ? 0 : -EBUSY;
+	int r = hark__conn_over(c);
+	return r < 0 ? r : hark__conn_take(c, role) ? 0 : -EBUSY;
 }
 
 static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
@@ -174,6 +179,10 @@ static inline int hark__conn_ended(struct hark_conn *c)
 	return 0;
 }
 
+/* The writer's role, for who has something to write. Where it is refused for good the stream ends before what its writer
+ * meant to be its end: that is an error of writing, which sticks. */
+int hark__conn_begin_write(struct hark_conn *c);
+
 /* ---- stream.c, with the writer's role, streams alone ------------------------------------------ */
 
 /* Writes all, small ones into c->out. 0 or -errno. */
@@ -185,8 +194,10 @@ int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b);
 /* Sends what was written. */
 int hark__conn_flush(struct hark_conn *c);
 
-/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. */
+/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. With out_lock; the
+ * second takes it, and drops what is unsent. */
 void hark__conn_keep_error(struct hark_conn *c, int error);
+void hark__conn_fail(struct hark_conn *c, int error);
 
 /* What the engine took to send must not be overtaken. A forked child has no part in it. */
 static inline bool hark__conn_is_sending(const struct hark_conn *c)
@@ -194,8 +205,16 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
 	return c->src.sending && !c->src.engine->forked;
 }
 
-/* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. */
+/* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. Also past a
+ * deadline and in a cancelled fiber, where it sends what needs no waiting. */
 int hark__conn_flush_last(struct hark_conn *c);
+
+/* The end in order, behind all that was written, in steps that do not wait: for hark_close() and for servers, which own
+ * both roles by then. begin: 0: reads on, for a while; < 0: there is nothing to read. step: drops what has come;
+ * quiet: the wait for more has timed out. true: it is over. Between steps who waits for HARK__IN waits until
+ * hark__conn_until(). */
+int hark__linger_begin(struct hark_conn *c);
+bool hark__linger_step(struct hark_conn *c, bool quiet);
 
 /* ---- splice.c, with the reader's role --------------------------------------------------------- */
 

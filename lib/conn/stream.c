@@ -22,6 +22,7 @@
 	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
+#define LINGER_READS    64               /* of a step */
 #define FIRST_BYTE_NS \
 	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -48,7 +49,7 @@ static void unlock_out(struct hark_conn *c)
 static ssize_t send_some(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	for (;;) {
-		int r = c->write_error < 0 ? c->write_error : hark__conn_expired(c);
+		int r = c->write_error < 0 ? c->write_error : c->ending ? 0 : hark__conn_expired(c);
 		if (r < 0)
 			return r;
 		ssize_t n = hark__conn_transport(c)->send(c, iov, count);
@@ -461,6 +462,23 @@ int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b)
 	return unlock_and_look(c, r);
 }
 
+void hark__conn_fail(struct hark_conn *c, int error)
+{
+	lock_out(c);
+	(void)keep_error(c, error);
+	unlock_out(c);
+}
+
+int hark__conn_begin_write(struct hark_conn *c)
+{
+	int r = hark__conn_begin(c, &c->writing);
+	if ((r == -ECANCELED || r == -ETIMEDOUT) && !c->datagrams && hark__conn_take(c, &c->writing)) {
+		hark__conn_fail(c, r);
+		hark__conn_end(c, &c->writing);
+	}
+	return r;
+}
+
 ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	size_t total = 0;
@@ -470,7 +488,7 @@ ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 		total += iov[i].iov_len;
 	if (total > SSIZE_MAX)
 		return -EINVAL;
-	int r = hark__conn_begin(c, &c->writing);
+	int r = total > 0 ? hark__conn_begin_write(c) : hark__conn_begin(c, &c->writing);
 	if (r < 0)
 		return r;
 	r = c->datagrams ? hark__datagram_write(c, iov, count, total) : hark__conn_write(c, iov, count, total);
@@ -525,20 +543,24 @@ int hark__conn_flush(struct hark_conn *c)
 
 int hark_flush(struct hark_conn *c)
 {
-	if (c->datagrams)
-		return 0;
-	/* Of a cancelled fiber, too: closing sends what can be sent without waiting. */
-	if (!hark__conn_take(c, &c->writing))
-		return -EBUSY;
-	int r = hark__conn_flush(c);
+	int r = hark__conn_begin(c, &c->writing);
+	if (r < 0)
+		return r;
+	r = c->datagrams ? 0 : hark__conn_flush(c);
 	hark__conn_end(c, &c->writing);
 	return r;
 }
 
 int hark__conn_flush_last(struct hark_conn *c)
 {
+	if (c->datagrams)
+		return 0;
+	if (!hark__conn_take(c, &c->writing))
+		return -EBUSY;
 	c->ending = true;
-	return hark_flush(c);
+	int r = hark__conn_flush(c);
+	hark__conn_end(c, &c->writing);
+	return r;
 }
 
 int hark_handover(struct hark_conn *c)
@@ -646,51 +668,74 @@ int hark_shutdown(struct hark_conn *c, int directions)
 	int r = 0;
 	if (directions == 0 || (directions & ~(HARK_IN | HARK_OUT)) != 0)
 		return -EINVAL;
-	if (directions & HARK_OUT)
+	r = hark__conn_over(c);
+	if (r == 0 && (directions & HARK_OUT))
 		r = hark__conn_flush_last(c);
-	if (!c->single && r == 0)
+	if (r == 0 && !c->single)
 		r = hark__conn_transport(c)->shutdown(c, directions);
 	return r;
 }
 
-/* 1: there is something to receive, or the peer may still be reading: silence only counts once it has all of ours. 0:
- * no more. */
-static int await_peer(struct hark_conn *c)
+int hark__linger_begin(struct hark_conn *c)
 {
-	int r = hark__conn_wait(c, HARK__IN, "end of stream");
-	if (r == 0)
-		return 1;
-	return r == -ETIMEDOUT && hark__conn_expired(c) == 0 && hark__conn_transport(c)->unsent(c) > 0;
-}
-
-/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
-static void linger(struct hark_conn *c)
-{
-	char dropped[4096];
-	if (hark__conn_transport(c)->shutdown(c, HARK_OUT) < 0)
-		return;
+	int r = hark__conn_transport(c)->shutdown(c, HARK_OUT);
+	if (r < 0 || c->eof)
+		return r < 0 ? r : -ENODATA;
 	int64_t end = hark_after(LINGER_TOTAL_NS);
 	if (hark__conn_deadline(c) > end)
 		hark_deadline(c, end);
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
 	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
 		hark_idle_timeout(c, quiet);
-	ssize_t n = 1;
-	while (n != 0) {
-		n = hark__conn_receive(c, dropped, sizeof dropped);
-		if (n == -EAGAIN)
-			n = await_peer(c);
-		else if (n < 0 || hark__conn_expired(c) < 0 || hark__fair() < 0)
-			return;
+	return 0;
+}
+
+/* The peer may still be reading: its silence counts only once it has all of ours. */
+bool hark__linger_step(struct hark_conn *c, bool quiet)
+{
+	char dropped[4096];
+	if (hark__conn_expired(c) < 0 || (quiet && hark__conn_transport(c)->unsent(c) <= 0))
+		return true;
+	for (int i = 0; i < LINGER_READS; i++) {
+		ssize_t n = hark__conn_receive(c, dropped, sizeof dropped);
+		if (n <= 0)
+			return n != -EAGAIN;
 	}
+	return false;
+}
+
+static void linger(struct hark_conn *c)
+{
+	int r = hark__linger_begin(c);
+	while (r == 0 && !hark__linger_step(c, false)) {
+		while ((r = hark__conn_wait(c, HARK__IN, "end of stream")) == -ETIMEDOUT && !hark__linger_step(c, true))
+			;
+		if (r == 0)
+			r = hark__fair();
+	}
+}
+
+static bool take_both(struct hark_conn *c)
+{
+	if (!hark__conn_take(c, &c->reading))
+		return false;
+	if (hark__conn_take(c, &c->writing))
+		return true;
+	hark__conn_end(c, &c->reading);
+	return false;
 }
 
 int hark_close(struct hark_conn *c)
 {
 	if (c == NULL)
 		return 0;
-	int r = hark__conn_flush_last(c);
-	if (hark__conn_transport(c)->unsent != NULL && !c->datagrams && r == 0 && !c->eof)
+	if (!take_both(c))
+		return -EBUSY;
+	c->ending = true;
+	int r = c->datagrams ? 0 : hark__conn_flush(c);
+	if (r < 0)
+		hark__conn_transport(c)->reset(c);
+	else if (hark__conn_transport(c)->unsent != NULL && !c->datagrams)
 		linger(c);
 	hark__conn_free(c);
 	return r;
@@ -702,5 +747,6 @@ void hark_abort(struct hark_conn *c)
 		return;
 	if (!c->datagrams)
 		hark__conn_transport(c)->reset(c);
-	hark__conn_free(c);
+	if (take_both(c)) /* or its memory is still in use */
+		hark__conn_free(c);
 }

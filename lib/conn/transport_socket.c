@@ -93,10 +93,17 @@ static int unsent(const struct hark_conn *c)
 	return hark__sys.ioctl(c->src.fd, SIOCOUTQ, &n) < 0 ? -errno : n;
 }
 
+/* A reset by SO_LINGER waits until the last copy of the descriptor is closed: a forked child may have one. connect(2) to
+ * nowhere disconnects TCP by a reset at once (RFC 9293 section 3.10.5). A unix socket knows no reset: its peer sees the
+ * end, or ECONNRESET where something was left unread. */
 static void reset(struct hark_conn *c)
 {
-	struct linger now = {.l_onoff = 1};
-	(void)hark__sys.setsockopt(c->src.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+	const struct linger at_once = {.l_onoff = 1};
+	if (hark__sys.connect(c->src.fd, &nowhere, sizeof nowhere) == 0)
+		return;
+	(void)hark__sys.setsockopt(c->src.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
 }
 
 /* A receive that is under way ends as soon as the kernel is asked; the loop's completions that wait before its own are
