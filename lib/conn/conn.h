@@ -5,6 +5,7 @@
 #ifndef HARK__CONN_H
 #define HARK__CONN_H
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -18,6 +19,12 @@
 struct hark__acceptor; /* serve.h */
 struct hark__server;   /* serve.h; the server that gave this connection, if one did */
 struct hark__reply;    /* datagram.h; where the answers to a single datagram go */
+
+enum hark__ending {
+	HARK__OPEN,
+	HARK__ENDING, /* what is flushed now is the last before our end: it leaves together with it */
+	HARK__ENDED,  /* there is nothing more to write: hark_shutdown() */
+};
 
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
@@ -42,7 +49,7 @@ struct hark_conn {
 	atomic_bool waiting_in; /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
 	atomic_bool was_reset; /* a write was told so, and the kernel tells it once: a reader would take it for the end.
 	                          Relaxed */
-	bool ending; /* what is flushed now is the last before our end: it leaves together with it. The writer's */
+	uint8_t ending; /* enum hark__ending. The writer's */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	_Atomic int64_t
 		deadline;        /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
@@ -61,6 +68,7 @@ struct hark_conn {
 		struct sockaddr any;
 	} peer;
 	pid_t pid;              /* hark_outcome() */
+	int64_t read_until;     /* the reader's own, beside the deadline; if hurried */
 	int status;             /* hark_outcome() */
 	int ticket;             /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link; /* in the server's list */
@@ -68,11 +76,10 @@ struct hark_conn {
 		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
 		int pipe[2];               /* once that is past; if bulk */
 	};
-	union {
-		struct hark__timer until; /* serve_fiber.c, with first */
-		int64_t read_until;       /* once that is past: the reader's own, beside the deadline; if hurried */
-	};
+	struct hark__timer until;
 };
+
+static_assert(sizeof(void *) < 8 || sizeof(struct hark_conn) <= 264, "a silent connection is one small chunk of memory");
 
 /* A connection over fd, deadline and time-outs off. type: of the socket; 0: fd is none, or one that only a program
  * will use. Takes fd only on success. -ENOMEM. */
@@ -179,9 +186,9 @@ static inline int hark__conn_ended(struct hark_conn *c)
 	return 0;
 }
 
-/* The writer's role, for who has something to write. Where it is refused for good the stream ends before what its writer
- * meant to be its end: that is an error of writing, which sticks. */
-int hark__conn_begin_write(struct hark_conn *c);
+/* The writer's role, for a write. -EPIPE: our end was sent. Where it is refused to who has something to write, the stream
+ * ends before what its writer meant to be its end: that is an error of writing, which sticks. */
+int hark__conn_begin_write(struct hark_conn *c, bool something);
 
 /* ---- stream.c, with the writer's role, streams alone ------------------------------------------ */
 
@@ -209,12 +216,14 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
  * deadline and in a cancelled fiber, where it sends what needs no waiting. */
 int hark__conn_flush_last(struct hark_conn *c);
 
-/* The end in order, behind all that was written, in steps that do not wait: for hark_close() and for servers, which own
- * both roles by then. begin: 0: reads on, for a while; < 0: there is nothing to read. step: drops what has come;
- * quiet: the wait for more has timed out. true: it is over. Between steps who waits for HARK__IN waits until
- * hark__conn_until(). */
+/* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is unsent;
+ * the peer's input is dropped for a bounded time from now on, as closing over it would reset the peer, and its unread
+ * tail of ours be lost. < 0: nothing to linger for. */
 int hark__linger_begin(struct hark_conn *c);
-bool hark__linger_step(struct hark_conn *c, bool quiet);
+
+/* Drops what has come, without waiting. quiet: the wait for more, hark__conn_until() for HARK__IN, has timed out.
+ * 0: over; -EAGAIN: wait for more; 1: more may be there, others first. */
+int hark__linger_step(struct hark_conn *c, bool quiet);
 
 /* ---- splice.c, with the reader's role --------------------------------------------------------- */
 

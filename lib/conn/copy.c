@@ -96,7 +96,7 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count)
 {
 	if (c->datagrams)
 		return -EOPNOTSUPP;
-	int64_t n = hark__conn_begin_write(c);
+	int64_t n = hark__conn_begin_write(c, true);
 	if (n < 0)
 		return n;
 	n = hark__conn_flush(c);
@@ -117,7 +117,7 @@ static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
 		n = hark__conn_fill(from, HARK__IN, "pass");
 	if (n <= 0)
 		return n;
-	int r = hark__conn_begin_write(to);
+	int r = hark__conn_begin_write(to, true);
 	if (r == 0) {
 		r = hark__conn_write_buffer(to, &from->in);
 		hark__splice_note(from, to, n == HARK__BUFFER_BYTES);
@@ -130,7 +130,7 @@ static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
 static ssize_t pass_spliced(struct hark_conn *from, struct hark_conn *to)
 {
 	for (;;) {
-		int r = hark__conn_begin(to, &to->writing); /* not while we wait for something to write */
+		int r = hark__conn_begin_write(to, true); /* not while we wait for something to write */
 		if (r < 0)
 			return r;
 		r = hark__conn_flush(to);

@@ -22,7 +22,7 @@
 	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
-#define LINGER_READS    64               /* of a step */
+#define LINGER_ROUNDS   16               /* receives in a row before others run */
 #define FIRST_BYTE_NS \
 	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -469,12 +469,17 @@ void hark__conn_fail(struct hark_conn *c, int error)
 	unlock_out(c);
 }
 
-int hark__conn_begin_write(struct hark_conn *c)
+int hark__conn_begin_write(struct hark_conn *c, bool something)
 {
 	int r = hark__conn_begin(c, &c->writing);
-	if ((r == -ECANCELED || r == -ETIMEDOUT) && !c->datagrams && hark__conn_take(c, &c->writing)) {
-		hark__conn_fail(c, r);
+	if (something && (r == -ECANCELED || r == -ETIMEDOUT) && !c->datagrams && hark__conn_take(c, &c->writing)) {
+		if (c->ending != HARK__ENDED)
+			hark__conn_fail(c, r);
 		hark__conn_end(c, &c->writing);
+	}
+	if (r == 0 && c->ending == HARK__ENDED) {
+		hark__conn_end(c, &c->writing);
+		r = -EPIPE;
 	}
 	return r;
 }
@@ -488,7 +493,7 @@ ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 		total += iov[i].iov_len;
 	if (total > SSIZE_MAX)
 		return -EINVAL;
-	int r = total > 0 ? hark__conn_begin_write(c) : hark__conn_begin(c, &c->writing);
+	int r = hark__conn_begin_write(c, total > 0);
 	if (r < 0)
 		return r;
 	r = c->datagrams ? hark__datagram_write(c, iov, count, total) : hark__conn_write(c, iov, count, total);
@@ -557,7 +562,8 @@ int hark__conn_flush_last(struct hark_conn *c)
 		return 0;
 	if (!hark__conn_take(c, &c->writing))
 		return -EBUSY;
-	c->ending = true;
+	if (c->ending == HARK__OPEN)
+		c->ending = HARK__ENDING;
 	int r = hark__conn_flush(c);
 	hark__conn_end(c, &c->writing);
 	return r;
@@ -663,24 +669,62 @@ int hark_idle(struct hark_conn *c)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* With the writer's role where HARK_OUT is among them. */
+static int end_directions(struct hark_conn *c, int directions)
+{
+	for (;;) {
+		int r = c->single ? 0 : hark__conn_transport(c)->shutdown(c, directions);
+		if (r != -EAGAIN)
+			return r;
+		hark__ready_clear(&c->src, HARK__OUT);
+		r = hark__conn_wait(c, HARK__OUT, "shutdown");
+		if (r < 0)
+			return r;
+	}
+}
+
+static int end_out(struct hark_conn *c, int directions)
+{
+	int r = hark__conn_begin(c, &c->writing);
+	if (r < 0)
+		return r;
+	if (c->ending == HARK__ENDED)
+		directions &= ~HARK_OUT;
+	else if (!c->datagrams) {
+		c->ending = HARK__ENDING;
+		r = hark__conn_flush(c);
+	}
+	if (r == 0 && directions != 0)
+		r = end_directions(c, directions);
+	if (c->ending != HARK__ENDED)
+		c->ending = r == 0 ? HARK__ENDED : HARK__OPEN;
+	hark__conn_end(c, &c->writing);
+	return r;
+}
+
 int hark_shutdown(struct hark_conn *c, int directions)
 {
-	int r = 0;
 	if (directions == 0 || (directions & ~(HARK_IN | HARK_OUT)) != 0)
 		return -EINVAL;
-	r = hark__conn_over(c);
-	if (r == 0 && (directions & HARK_OUT))
-		r = hark__conn_flush_last(c);
-	if (r == 0 && !c->single)
-		r = hark__conn_transport(c)->shutdown(c, directions);
+	int r = directions & HARK_OUT ? end_out(c, directions) : hark__conn_over(c);
+	if (r == 0 && directions == HARK_IN)
+		r = end_directions(c, directions);
+	(void)hark__fair();
 	return r;
 }
 
 int hark__linger_begin(struct hark_conn *c)
 {
-	int r = hark__conn_transport(c)->shutdown(c, HARK_OUT);
-	if (r < 0 || c->eof)
-		return r < 0 ? r : -ENODATA;
+	const struct hark__transport *t = hark__conn_transport(c);
+	if (c->datagrams)
+		return -ENOTCONN;
+	if (c->write_error < 0 || hark__buffer_len(&c->out) > 0) {
+		t->reset(c);
+		return -ECONNRESET;
+	}
+	/* By shutdown(2) where close(2) would do, too: that one waits for the last copy of the descriptor. */
+	if (t->unsent == NULL || (c->ending != HARK__ENDED && t->shutdown(c, HARK_OUT) < 0) || c->eof)
+		return -ENOTCONN;
 	int64_t end = hark_after(LINGER_TOTAL_NS);
 	if (hark__conn_deadline(c) > end)
 		hark_deadline(c, end);
@@ -690,28 +734,38 @@ int hark__linger_begin(struct hark_conn *c)
 	return 0;
 }
 
-/* The peer may still be reading: its silence counts only once it has all of ours. */
-bool hark__linger_step(struct hark_conn *c, bool quiet)
+/* Silence counts only once the peer has all of ours: it may still be reading. */
+static bool peer_reads(struct hark_conn *c)
 {
-	char dropped[4096];
-	if (hark__conn_expired(c) < 0 || (quiet && hark__conn_transport(c)->unsent(c) <= 0))
-		return true;
-	for (int i = 0; i < LINGER_READS; i++) {
-		ssize_t n = hark__conn_receive(c, dropped, sizeof dropped);
-		if (n <= 0)
-			return n != -EAGAIN;
-	}
-	return false;
+	return hark__conn_expired(c) == 0 && hark__conn_transport(c)->unsent(c) > 0;
 }
 
+int hark__linger_step(struct hark_conn *c, bool quiet)
+{
+	char dropped[4096];
+	if (quiet)
+		return peer_reads(c) ? -EAGAIN : 0;
+	for (int i = 0; i < LINGER_ROUNDS; i++) {
+		ssize_t n = hark__conn_receive(c, dropped, sizeof dropped);
+		if (n == -EAGAIN)
+			return -EAGAIN;
+		if (n <= 0 || hark__conn_expired(c) < 0)
+			return 0;
+	}
+	return 1;
+}
+
+/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
 static void linger(struct hark_conn *c)
 {
-	int r = hark__linger_begin(c);
-	while (r == 0 && !hark__linger_step(c, false)) {
-		while ((r = hark__conn_wait(c, HARK__IN, "end of stream")) == -ETIMEDOUT && !hark__linger_step(c, true))
-			;
-		if (r == 0)
-			r = hark__fair();
+	int r = hark__linger_begin(c) == 0 ? hark__linger_step(c, false) : 0;
+	while (r != 0) {
+		if (r > 0 && hark__fair() < 0)
+			return;
+		int waited = r < 0 ? hark__conn_wait(c, HARK__IN, "end of stream") : 0;
+		if (waited < 0 && waited != -ETIMEDOUT)
+			return;
+		r = hark__linger_step(c, waited < 0);
 	}
 }
 
@@ -727,17 +781,18 @@ static bool take_both(struct hark_conn *c)
 
 int hark_close(struct hark_conn *c)
 {
+	int r = 0;
 	if (c == NULL)
 		return 0;
 	if (!take_both(c))
 		return -EBUSY;
-	c->ending = true;
-	int r = c->datagrams ? 0 : hark__conn_flush(c);
-	if (r < 0)
-		hark__conn_transport(c)->reset(c);
-	else if (hark__conn_transport(c)->unsent != NULL && !c->datagrams)
-		linger(c);
+	if (!c->datagrams && c->ending != HARK__ENDED) {
+		c->ending = HARK__ENDING;
+		r = hark__conn_flush(c);
+	}
+	linger(c);
 	hark__conn_free(c);
+	(void)hark__fair();
 	return r;
 }
 

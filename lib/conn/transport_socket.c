@@ -50,7 +50,7 @@ static size_t pending(const struct hark_conn *c)
 static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	ssize_t n;
-	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending ? MSG_MORE : 0);
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending == HARK__ENDING ? MSG_MORE : 0);
 	if (count == 1) {
 		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, flags);
 	} else {
