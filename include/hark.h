@@ -16,6 +16,7 @@
 #ifndef HARK_H
 #define HARK_H
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,6 +33,11 @@ extern "C" {
 
 struct hark_conn;     /* one connection, or one datagram being answered */
 struct hark_listener; /* one bound socket that takes connections or datagrams */
+
+/* ---- version --------------------------------------------------------------------------------- */
+
+/* The version of the library that runs; HARK_VERSION is that of this header. */
+const char *hark_version(void);
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
@@ -219,8 +225,17 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
  * the end; each write is a reply to its sender, from the address that was asked (IP_PKTINFO). */
 
 /* Makes a connection of a socket, pipe, terminal or file. Consumes fd, even on failure. Its O_NONBLOCK flag is left
- * as it is: the description may be shared with other processes. -EBADF, -ENOMEM. */
+ * as it is: the description may be shared with other processes. A terminal and a named pipe get a description of their
+ * own under the same number, so that neither reading nor writing ever blocks a loop. A pseudo-terminal's hang-up is the
+ * end of the stream. -EBADF, -ENOMEM. */
 int hark_conn_from_fd(int fd, struct hark_conn **out);
+
+/* Two connections, each the other's peer, to try a box with: a socketpair(2). The caller owns both. -EMFILE, -ENOMEM. */
+int hark_pair(struct hark_conn *out[2]);
+
+/* A pointer of the user's, kept with the connection and never looked at; NULL until it is set. */
+void hark_set_data(struct hark_conn *c, void *data);
+void *hark_data(const struct hark_conn *c);
 
 /* The descriptor, still the connection's own, for options and to wait for; -1: it has none. What was received already
  * (hark_buffered()) or written and not yet flushed is not in it: hark_handover() is for who reads or writes it. */
@@ -291,7 +306,10 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */
 #define HARK_OUT 2 /* writing; for hark_wait_fd: writable */
 
-/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the stream.
+/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the stream;
+ * every later write here is -EPIPE, and nothing is lost. HARK_IN: what has come can still be read, then comes the end; a
+ * reader that waits wakes. An end of a pipe, or a file that is open for that direction alone, is closed by it: hark_fd()
+ * is -1 then. Of a terminal or a file that is open for both one cannot be ended: -EOPNOTSUPP. To end what has ended is 0.
  * May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
 int hark_shutdown(struct hark_conn *c, int directions);
 
@@ -321,6 +339,16 @@ int hark_local(struct hark_conn *c, char *buf, size_t cap);
 /* The same as endpoints, v4-mapped addresses already IPv4. -ENOTCONN, -ENOTSOCK. */
 int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out);
 int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out);
+
+struct hark_credentials {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+};
+
+/* Who is at the other end of a unix connection: the process and its user, as they were when it connected or listened.
+ * unix(7), SO_PEERCRED. -EOPNOTSUPP, -ENOTSOCK: it is no unix connection. */
+int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *out);
 
 struct hark_conn_stats {
 	uint64_t bytes_in;   /* received by hark; not what a program took from the descriptor */

@@ -29,7 +29,9 @@ enum hark__ending {
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
 	struct hark__source src; /* src.fd is the descriptor; -1: there is none */
-	uint8_t transport : 6;   /* enum hark__transport_kind */
+	uint8_t transport : 2;   /* enum hark__transport_kind */
+	uint8_t way : 2;         /* of a file: enum hark__file_way */
+	bool replies : 1;        /* has a struct hark__reply: it was a single datagram once */
 	bool datagrams : 1;      /* messages keep apart; else a stream */
 	bool single : 1;         /* one received datagram; writes go to its sender through the listener's socket */
 	uint8_t : 0;             /* the next are the reader's: another byte, as the writer may be another thread */
@@ -49,8 +51,8 @@ struct hark_conn {
 	atomic_bool waiting_in; /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
 	atomic_bool was_reset; /* a write was told so, and the kernel tells it once: a reader would take it for the end.
 	                          Relaxed */
-	uint8_t ending; /* enum hark__ending. The writer's */
-	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
+	uint8_t ending;        /* enum hark__ending. The writer's */
+	int16_t write_error;   /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	_Atomic int64_t
 		deadline;        /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
 	_Atomic int64_t idle_ns; /* 0: none. The same */
@@ -60,7 +62,10 @@ struct hark_conn {
 
 	int64_t opened;
 	struct hark__server *server; /* NULL: none */
-	struct hark__reply *reply;
+	union {
+		struct hark__reply *reply; /* if replies; it has such data of its own */
+		void *data;                /* the user's: hark_set_data() */
+	};
 	struct hark__acceptor *lent; /* serve_wait.c: the acceptor whose own socket this is; else NULL */
 	union {                      /* the peer as accept told it; family 0: not told, ask getpeername(2) */
 		struct sockaddr_in v4;
@@ -79,7 +84,8 @@ struct hark_conn {
 	struct hark__timer until;
 };
 
-static_assert(sizeof(void *) < 8 || sizeof(struct hark_conn) <= 264, "a silent connection is one small chunk of memory");
+static_assert(sizeof(void *) < 8 || sizeof(struct hark_conn) <= 264,
+              "a silent connection is one small chunk of memory");
 
 /* A connection over fd, deadline and time-outs off. type: of the socket; 0: fd is none, or one that only a program
  * will use. Takes fd only on success. -ENOMEM. */
@@ -112,6 +118,11 @@ int64_t hark__conn_now(void);
 
 /* When a wait that begins now ends, by its deadline and idle time-out. */
 int64_t hark__conn_until(const struct hark_conn *c, unsigned events);
+
+static inline struct hark__reply *hark__conn_reply(const struct hark_conn *c)
+{
+	return c->replies ? c->reply : NULL;
+}
 
 static inline const struct hark__transport *hark__conn_transport(const struct hark_conn *c)
 {

@@ -22,7 +22,7 @@
 	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
-#define LINGER_ROUNDS   16               /* receives in a row before others run */
+#define LINGER_ROUNDS   16              /* receives in a row before others run */
 #define FIRST_BYTE_NS \
 	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 

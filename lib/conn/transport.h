@@ -33,6 +33,8 @@ struct hark__transport {
 	int (*unsent)(const struct hark_conn *c);
 	/* Makes the end look cut, at once, whoever else has the descriptor. What is unsent is dropped. */
 	void (*reset)(struct hark_conn *c);
+	/* Closes the descriptor without waiting. */
+	void (*close)(struct hark_conn *c);
 	/* Leaves in the kernel what comes from now on. 0; -EOPNOTSUPP: the descriptor is not plain, no other program
 	 * could read on from it. */
 	int (*hand_over)(struct hark_conn *c);

@@ -12,6 +12,7 @@
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
+#include "address/fd.h"
 #include "base/sys.h"
 #include "conn/conn.h"
 
@@ -119,6 +120,14 @@ static int hand_over(struct hark_conn *c)
 	return 0;
 }
 
+/* SO_LINGER would have close(2) wait on this thread, and with it a whole loop. */
+static void close_now(struct hark_conn *c)
+{
+	if (!c->datagrams && hark__loop_self() != NULL)
+		(void)hark__fd_unlinger(c->src.fd);
+	(void)hark__sys.close(c->src.fd);
+}
+
 const struct hark__transport hark__transport_socket = {
 	.receive = receive,
 	.pending = pending,
@@ -128,5 +137,6 @@ const struct hark__transport hark__transport_socket = {
 	.unsent = unsent,
 	.reset = reset,
 	.hand_over = hand_over,
+	.close = close_now,
 	.kernel_moves = true,
 };

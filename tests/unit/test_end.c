@@ -2,9 +2,12 @@
  * the socket. The peer is a plain descriptor. */
 #include "modes.h"
 
+#include <poll.h>
 #include <sys/sendfile.h>
+#include <termios.h>
 
 #include "base/sys.h"
+#include "on_loop.h"
 
 #define MB    ((size_t)1 << 20)
 #define MUCH  (20 * MB) /* more than any socket takes */
@@ -466,6 +469,210 @@ static void a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted(void **
 	everywhere(listening_body);
 }
 
+/* ---- pipes and terminals ---------------------------------------------------------------------- */
+
+static struct ends pipe_ends(bool writes)
+{
+	int fds[2];
+	CHECK_INT(pipe2(fds, O_CLOEXEC), 0);
+	return writes ? ends_of((int[]){fds[1], fds[0]}) : ends_of(fds);
+}
+
+/* A pseudo-terminal's two sides, without echo or line editing. [0]: the master. */
+static void raw_pty(int fds[2])
+{
+	struct termios t;
+	fds[0] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	CHECK(fds[0] >= 0);
+	CHECK_INT(grantpt(fds[0]), 0);
+	CHECK_INT(unlockpt(fds[0]), 0);
+	fds[1] = open(ptsname(fds[0]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+	CHECK(fds[1] >= 0);
+	CHECK_INT(tcgetattr(fds[1], &t), 0);
+	cfmakeraw(&t);
+	CHECK_INT(tcsetattr(fds[1], TCSANOW, &t), 0);
+}
+
+static void pipe_body(void)
+{
+	char buf[16];
+	struct ends e = pipe_ends(true);
+	CHECK_INT(hark_write(e.c, "last", 4), 4);
+	CHECK_INT(hark_shutdown(e.c, HARK_OUT), 0);
+	CHECK_INT(read(e.peer, buf, sizeof buf), 4);
+	struct pollfd p = {.fd = e.peer, .events = POLLIN};
+	CHECK_INT(poll(&p, 1, 2000 * SLOWER), 1);
+	CHECK_INT(read(e.peer, buf, sizeof buf), 0);
+	CHECK_INT(hark_fd(e.c), -1);
+	CHECK_INT(hark_write(e.c, "x", 1), -EPIPE);
+	CHECK_INT(hark_shutdown(e.c, HARK_OUT), 0);
+	CHECK_INT(hark_read(e.c, buf, 1), 0);
+	CHECK_INT(hark_close(e.c), 0);
+	(void)close(e.peer);
+	e = pipe_ends(false);
+	CHECK_INT(hark_shutdown(e.c, HARK_OUT), 0); /* it has none */
+	CHECK(hark_fd(e.c) >= 0);
+	CHECK_INT(hark_shutdown(e.c, HARK_IN), 0);
+	CHECK_INT(hark_read(e.c, buf, 1), 0);
+	CHECK_INT(hark_idle(e.c), 0);
+	(void)signal(SIGPIPE, SIG_IGN);
+	CHECK_INT(write(e.peer, "x", 1), -1);
+	CHECK_INT(errno, EPIPE);
+	CHECK_INT(hark_close(e.c), 0);
+	(void)close(e.peer);
+}
+
+static void the_shutdown_of_a_pipe_is_its_other_sides_end(void **state)
+{
+	(void)state;
+	everywhere(pipe_body);
+}
+
+static void terminal_body(void)
+{
+	int fds[2];
+	char buf[16];
+	raw_pty(fds);
+	struct ends e = ends_of(fds);
+	CHECK_INT(hark_write(e.c, "line", 4), 4);
+	CHECK_INT(hark_shutdown(e.c, HARK_OUT), -EOPNOTSUPP);
+	CHECK_INT(read(e.peer, buf, sizeof buf), 4); /* flushed all the same */
+	CHECK_INT(hark_write(e.c, "more", 4), 4);    /* and nothing has ended */
+	CHECK_INT(hark_flush(e.c), 0);
+	CHECK_INT(read(e.peer, buf, sizeof buf), 4);
+	CHECK_INT(hark_close(e.c), 0);
+	(void)close(e.peer);
+}
+
+static void a_terminal_says_that_it_cannot_end_one_direction(void **state)
+{
+	(void)state;
+	everywhere(terminal_body);
+}
+
+static void hang_up_body(void)
+{
+	int fds[2];
+	char buf[16];
+	raw_pty(fds);
+	struct ends e = ends_of(fds);
+	CHECK_INT(write(e.peer, "bye", 3), 3);
+	(void)close(e.peer);
+	CHECK_INT(hark_readn(e.c, buf, 3), 3);
+	CHECK_INT(hark_read(e.c, buf, sizeof buf), 0);
+	CHECK_INT(hark_idle(e.c), 0);
+	CHECK_INT(hark_close(e.c), 0);
+	raw_pty(fds); /* hung up while its reader waits */
+	e = ends_of((int[]){fds[1], fds[0]});
+	(void)close(e.peer);
+	CHECK_INT(hark_read(e.c, buf, sizeof buf), 0);
+	CHECK_INT(hark_close(e.c), 0);
+}
+
+static void a_terminals_hang_up_is_its_end(void **state)
+{
+	(void)state;
+	everywhere(hang_up_body);
+}
+
+/* ---- what must not stall a loop ---------------------------------------------------------------- */
+
+static void full_terminal_with(struct ends e)
+{
+	static char bytes[MB];
+	struct ticker t;
+	CHECK_INT(ticker_start(&t), 0);
+	hark_deadline(e.c, hark_after(200 * HARK_MS));
+	CHECK_INT(hark_write(e.c, bytes, sizeof bytes), -ETIMEDOUT);
+	CHECK(ticker_stop(&t) > 5);
+	CHECK_INT(hark_close(e.c), -ETIMEDOUT);
+	(void)close(e.peer);
+}
+
+static void full_terminal_body(void)
+{
+	int fds[2];
+	raw_pty(fds);
+	full_terminal_with(ends_of(fds));
+	raw_pty(fds);
+	full_terminal_with(ends_of((int[]){fds[1], fds[0]}));
+}
+
+static void a_terminal_that_nobody_reads_stalls_no_loop(void **state)
+{
+	(void)state;
+	on_engines(full_terminal_body);
+}
+
+/* Another process reads the same pipe, and is faster: between poll(2) and the read. */
+static int stolen_from;
+
+static void steal(void)
+{
+	char all[64];
+	struct pollfd p = {.fd = stolen_from, .events = POLLIN};
+	if (poll(&p, 1, 0) > 0)
+		CHECK(read(stolen_from, all, sizeof all) > 0);
+}
+
+static ssize_t late_read(int fd, void *buf, size_t n)
+{
+	steal();
+	return read(fd, buf, n);
+}
+
+static ssize_t late_preadv2(int fd, const struct iovec *iov, int n, off_t at, int flags)
+{
+	steal();
+	return preadv2(fd, iov, n, at, flags);
+}
+
+static void shared_pipe_body(void)
+{
+	char buf[16];
+	struct ticker t;
+	struct ends e = pipe_ends(false);
+	stolen_from = hark_fd(e.c);
+	hark__sys.read = late_read;
+	hark__sys.preadv2 = late_preadv2;
+	CHECK_INT(write(e.peer, "x", 1), 1);
+	CHECK_INT(ticker_start(&t), 0);
+	hark_deadline(e.c, hark_after(200 * HARK_MS));
+	CHECK_INT(hark_read(e.c, buf, sizeof buf), -ETIMEDOUT);
+	CHECK(ticker_stop(&t) > 5);
+	CHECK_INT(hark_close(e.c), 0);
+	(void)close(e.peer);
+}
+
+static void a_pipe_that_others_read_stalls_no_loop(void **state)
+{
+	(void)state;
+	on_engines(shared_pipe_body);
+}
+
+static void linger_body(void)
+{
+	static char bytes[160000]; /* more than the peer's buffer takes, less than both */
+	struct linger on = {.l_onoff = 1, .l_linger = 5};
+	struct ticker t;
+	struct ends e = tcp_ends();
+	CHECK_INT(setsockopt(hark_fd(e.c), SOL_SOCKET, SO_LINGER, &on, sizeof on), 0);
+	CHECK_INT(hark_write(e.c, bytes, sizeof bytes), sizeof bytes);
+	CHECK_INT(ticker_start(&t), 0);
+	int64_t begun = hark_now();
+	hark_deadline(e.c, hark_after(200 * HARK_MS));
+	CHECK_INT(hark_close(e.c), 0);
+	CHECK(ticker_stop(&t) > 5);
+	CHECK(hark_now() - begun < 2 * HARK_S);
+	check_end(&e, 0, sizeof bytes, sizeof bytes);
+}
+
+static void a_close_with_so_linger_stalls_no_loop(void **state)
+{
+	(void)state;
+	on_engines(linger_body);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -482,6 +689,12 @@ int main(void)
 		cmocka_unit_test(an_abort_does_not_wait_for_a_child_that_holds_the_socket),
 		cmocka_unit_test(a_close_does_not_wait_for_a_child_that_holds_the_socket),
 		cmocka_unit_test(a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted),
+		cmocka_unit_test(the_shutdown_of_a_pipe_is_its_other_sides_end),
+		cmocka_unit_test(a_terminal_says_that_it_cannot_end_one_direction),
+		cmocka_unit_test(a_terminals_hang_up_is_its_end),
+		cmocka_unit_test(a_terminal_that_nobody_reads_stalls_no_loop),
+		cmocka_unit_test(a_pipe_that_others_read_stalls_no_loop),
+		cmocka_unit_test(a_close_with_so_linger_stalls_no_loop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
