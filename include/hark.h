@@ -230,7 +230,8 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
  * end of the stream. -EBADF, -ENOMEM. */
 int hark_conn_from_fd(int fd, struct hark_conn **out);
 
-/* Two connections, each the other's peer, to try a box with: a socketpair(2). The caller owns both. -EMFILE, -ENOMEM. */
+/* Two connections, each the other's peer, to try a box with: a socketpair(2). The caller owns both. -EMFILE, -ENOMEM.
+ */
 int hark_pair(struct hark_conn *out[2]);
 
 /* A pointer of the user's, kept with the connection and never looked at; NULL until it is set. */
@@ -274,9 +275,9 @@ ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap);
 
 /* Writes all n bytes, or fails. Small writes to a stream coalesce: they leave with hark_flush(), before a read of
  * this connection that would wait, with hark_close() and hark_shutdown(), when 16 KB have gathered, and at once while
- * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, -ETIMEDOUT, -ECANCELED, …: then
- * the peer has less than all of it. From then on the connection is good for nothing but reading what is still there: all
- * writing fails with that error, and so does hark_close(), which resets. */
+ * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, -ETIMEDOUT, -ECANCELED, …:
+ * then the peer has less than all of it. From then on the connection is good for nothing but reading what is still
+ * there: all writing fails with that error, and so does hark_close(), which resets. */
 ssize_t hark_write(struct hark_conn *c, const void *buf, size_t n);
 ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count);
 
@@ -306,11 +307,11 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */
 #define HARK_OUT 2 /* writing; for hark_wait_fd: writable */
 
-/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the stream;
- * every later write here is -EPIPE, and nothing is lost. HARK_IN: what has come can still be read, then comes the end; a
- * reader that waits wakes. An end of a pipe, or a file that is open for that direction alone, is closed by it: hark_fd()
- * is -1 then. Of a terminal or a file that is open for both one cannot be ended: -EOPNOTSUPP. To end what has ended is 0.
- * May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
+/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the
+ * stream; every later write here is -EPIPE, and nothing is lost. HARK_IN: what has come can still be read, then comes
+ * the end; a reader that waits wakes. An end of a pipe, or a file that is open for that direction alone, is closed by
+ * it: hark_fd() is -1 then. Of a terminal or a file that is open for both one cannot be ended: -EOPNOTSUPP. To end
+ * what has ended is 0. May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
 int hark_shutdown(struct hark_conn *c, int directions);
 
 /* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread

@@ -197,8 +197,8 @@ static inline int hark__conn_ended(struct hark_conn *c)
 	return 0;
 }
 
-/* The writer's role, for a write. -EPIPE: our end was sent. Where it is refused to who has something to write, the stream
- * ends before what its writer meant to be its end: that is an error of writing, which sticks. */
+/* The writer's role, for a write. -EPIPE: our end was sent. Where it is refused to who has something to write, the
+ * stream ends before what its writer meant to be its end: that is an error of writing, which sticks. */
 int hark__conn_begin_write(struct hark_conn *c, bool something);
 
 /* ---- stream.c, with the writer's role, streams alone ------------------------------------------ */
@@ -227,9 +227,11 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
  * deadline and in a cancelled fiber, where it sends what needs no waiting. */
 int hark__conn_flush_last(struct hark_conn *c);
 
-/* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is unsent;
- * the peer's input is dropped for a bounded time from now on, as closing over it would reset the peer, and its unread
- * tail of ours be lost. < 0: nothing to linger for. */
+/* ---- end.c ------------------------------------------------------------------------------------ */
+
+/* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is
+ * unsent; the peer's input is dropped for a bounded time from now on, as closing over it would reset the peer, and
+ * its unread tail of ours be lost. < 0: nothing to linger for. */
 int hark__linger_begin(struct hark_conn *c);
 
 /* Drops what has come, without waiting. quiet: the wait for more, hark__conn_until() for HARK__IN, has timed out.

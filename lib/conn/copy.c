@@ -15,7 +15,8 @@
 #define CHUNK     (64u << 10) /* bytes a copy moves at a time */
 #define SEND_MOST (1u << 30)  /* bytes of one sendfile(2) */
 
-/* With the writer's role, as the next. What fails before the first byte is the file's own failure, or sticks already. */
+/* With the writer's role, as the next. What fails before the first byte is the file's own failure, or sticks already.
+ */
 static int64_t send_by_buffer(struct hark_conn *c, int fd, off_t offset, size_t count)
 {
 	char *buf = hark__sys.malloc(CHUNK);

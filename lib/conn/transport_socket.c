@@ -94,9 +94,9 @@ static int unsent(const struct hark_conn *c)
 	return hark__sys.ioctl(c->src.fd, SIOCOUTQ, &n) < 0 ? -errno : n;
 }
 
-/* A reset by SO_LINGER waits until the last copy of the descriptor is closed: a forked child may have one. connect(2) to
- * nowhere disconnects TCP by a reset at once (RFC 9293 section 3.10.5). A unix socket knows no reset: its peer sees the
- * end, or ECONNRESET where something was left unread. */
+/* A reset by SO_LINGER waits until the last copy of the descriptor is closed: a forked child may have one. connect(2)
+ * to nowhere disconnects TCP by a reset at once (RFC 9293 section 3.10.5). A unix socket knows no reset: its peer
+ * sees the end, or ECONNRESET where something was left unread. */
 static void reset(struct hark_conn *c)
 {
 	const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
