@@ -4,13 +4,14 @@
 #   make            build                      make run        start a few services to try (ends with Ctrl-C)
 #   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
-#   make format     the one dialect, applied
+#   make format     the one dialect, applied   make soak       hostile clients everywhere, SOAK_SECONDS=600
 #   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
 #   make deb        Debian packages, in build/deb              scripts/test-deb   tries them in a clean system
 
 PREFIX ?= /usr/local
 BUILD ?= build
 FUZZ_SECONDS ?= 30
+SOAK_SECONDS ?= 600
 BENCH ?= all
 
 all: build
@@ -40,6 +41,11 @@ fuzz:
 	@scripts/install-packages test
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) exec scripts/fuzz
 
+soak:
+	@scripts/install-packages test
+	@scripts/build $(BUILD) -Dtests=true
+	@HARK_BUILD=$(BUILD) exec tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK)
+
 # Where the dynamic linker keeps a cache, a library in a new place is found only after ldconfig.
 install: build
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)
@@ -56,4 +62,4 @@ deb:
 clean:
 	rm -rf build build-asan build-tsan build-clang build-fuzz
 
-.PHONY: all build run test asan tsan bench format fuzz install uninstall deb clean
+.PHONY: all build run test asan tsan bench format fuzz soak install uninstall deb clean

@@ -252,6 +252,7 @@ int main(int argc, char *argv[])
 		return STATUS_SYSTEM;
 	}
 	read_arguments(argc, argv, &a);
+	(void)unsetenv("LISTENQ");      /* its own configuration counts, not the shell of who starts it */
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
 	v.inetd = a.inetd != NULL;
 	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);

@@ -13,8 +13,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "hark.h"
 
@@ -23,33 +21,28 @@
 #define NAME_BYTES 32  /* bytes of a name, likewise */
 
 struct member {
-	struct member *next;
 	struct hark_conn *conn;
 	uint64_t hears; /* the number of the next line to write to it */
-	int bell;       /* eventfd(2): rung when there is a new line */
 	char name[NAME_BYTES];
 };
 
 /* Used by fibers of one thread only: no lock. */
 static struct {
-	struct member *members;
-	uint64_t said; /* lines, ever; line i is in line[i % HISTORY] while it is kept */
+	uint64_t said;          /* lines, ever; line i is in line[i % HISTORY] while it is kept */
+	struct hark_cond spoke; /* there is a new line */
 	struct {
 		const struct member *by; /* to compare with, never to look into: it may have left */
 		char text[LINE_BYTES + NAME_BYTES + 4];
 	} line[HISTORY];
 } room;
 
-/* Adds a line to the ring and rings every bell. by does not hear it; NULL: everybody does. Does not suspend. */
+/* Adds a line to the ring and wakes who waits for one. by does not hear it; NULL: everybody does. Does not suspend. */
 static void say(const struct member *by, const char *name, const char *text)
 {
-	uint64_t one = 1;
-
 	room.line[room.said % HISTORY].by = by;
 	snprintf(room.line[room.said % HISTORY].text, sizeof room.line[0].text, "%s: %s\n", name, text);
 	room.said++;
-	for (struct member *m = room.members; m; m = m->next)
-		(void)!write(m->bell, &one, sizeof one); /* fails only where the bell rings already */
+	hark_cond_broadcast(&room.spoke);
 }
 
 /* Writes to its connection what a member has not heard yet. 0 or -errno. */
@@ -78,23 +71,18 @@ static int tell(struct member *m)
 static void listen_in(void *arg)
 {
 	struct member *m = arg;
-	uint64_t rung;
+	int r = 0;
 
-	while (hark_wait_fd(m->bell, HARK_IN, HARK_FOREVER) > 0) {
-		(void)!read(m->bell, &rung, sizeof rung);
-		if (tell(m) < 0)
-			break;
+	while (r == 0) {
+		if (m->hears < room.said)
+			r = tell(m);
+		else
+			r = hark_cond_wait(&room.spoke, NULL, HARK_FOREVER);
 	}
 }
 
 static void leave(struct member *m)
 {
-	for (struct member **p = &room.members; *p; p = &(*p)->next) {
-		if (*p == m) {
-			*p = m->next;
-			break;
-		}
-	}
 	for (size_t i = 0; i < HISTORY; i++) {
 		if (room.line[i].by == m)
 			room.line[i].by = NULL; /* the next member may come to lie at the same place */
@@ -132,27 +120,20 @@ static void converse(struct member *m)
 /* The box: one connection, one member. */
 static void join_in(struct hark_conn *c, void *arg)
 {
-	struct member m = {.conn = c, .bell = -1};
+	struct member m = {.conn = c};
 	struct hark_scope scope;
 
 	(void)arg;
 	if (hark_printf(c, "Your name? ") < 0 || hark_readline(c, m.name, sizeof m.name) <= 0)
 		return;
 	clean(m.name);
-	m.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (m.bell < 0)
-		return;
-
 	m.hears = room.said;
-	m.next = room.members;
-	room.members = &m;
 	hark_scope_open(&scope);
 	if (hark_go(&scope, m.name, listen_in, &m) == 0)
 		converse(&m);
 	hark_scope_close(&scope); /* ends the writing fiber before m goes */
 	leave(&m);
 	say(NULL, m.name, "(left)");
-	close(m.bell);
 }
 
 int main(int argc, char *argv[])

@@ -7,8 +7,10 @@
  *   - it returns >= 0, or -errno; outputs are untouched on failure; errno itself is not the channel;
  *   - a deadline is absolute: CLOCK_MONOTONIC nanoseconds in an int64_t; HARK_FOREVER is none;
  *   - "may suspend": on a fiber the fiber parks and others run; elsewhere the thread waits in poll(2);
- *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too),
- *     -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a call that may suspend returns -ECANCELED once its fiber is cancelled (sticky: every later one too), or
+ *     the grace of a drain has ended for its box; -ETIMEDOUT past the connection's deadline or idle time-out;
+ *   - a deadline among a call's arguments bounds its waiting: past it, as at 0, it still does what needs no waiting;
+ *   - calls that may suspend let other fibers run after a good many system calls, also where they never wait;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
  *   - every descriptor made here is close-on-exec and none is 0, 1 or 2; no call raises SIGPIPE;
  *   - a zeroed options struct, or NULL for it, means the defaults.
@@ -17,6 +19,7 @@
 #define HARK_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -149,7 +152,7 @@ struct hark_dial_report {
 struct hark_dial_opts {
 	int64_t deadline;                /* for look-up and connect together; 0: 30 s from now */
 	int64_t attempt_delay_ns;        /* before the next address is tried beside; 0: 250 ms, RFC 8305 section 5 */
-	const char *local;               /* "host", "host:port" or ":port" to come from; unixgram: a path */
+	const char *local;               /* "host", "host:port", ":port" to come from; unix: a path, removed with it */
 	bool reserved_port;              /* come from a port in 512–1023, rresvport(3); needs CAP_NET_BIND_SERVICE */
 	bool nagle;                      /* leave Nagle's algorithm on; by default TCP_NODELAY is set */
 	bool keepalive;                  /* SO_KEEPALIVE */
@@ -173,7 +176,7 @@ int hark_dial(const char *address, const struct hark_dial_opts *opts, struct har
 /* ---- listen ---------------------------------------------------------------------------------- */
 
 struct hark_listen_opts {
-	int backlog;              /* connections; 0: $LISTENQ, else SOMAXCONN. listen(2) */
+	int backlog;              /* connections; 0: SOMAXCONN; $LISTENQ overrides it. listen(2) */
 	bool reuseport;           /* SO_REUSEPORT */
 	bool v6only;              /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
 	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */
@@ -190,7 +193,7 @@ struct hark_listen_opts {
  * not wait for TIME_WAIT. A unix path left by a dead server is tried, found dead and replaced; a live one is
  * -EADDRINUSE; what is not a socket is never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS;
  * sd_listen_fds(3)) and that is bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and
- * name. May suspend only to look a name up. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
+ * name. May suspend. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT,
  * -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
 
@@ -252,7 +255,7 @@ int hark_handover(struct hark_conn *c);
 /* Bytes that were received and not yet read. */
 size_t hark_buffered(const struct hark_conn *c);
 
-/* SOCK_STREAM or SOCK_DGRAM; a pipe, terminal or file is a stream. */
+/* SOCK_STREAM or SOCK_DGRAM; a pipe, terminal or file is a stream; SOCK_SEQPACKET is datagrams that end. */
 int hark_type(const struct hark_conn *c);
 
 /* Reads what there is, at least 1 byte, at most cap. May suspend; before it would, what was written is flushed.
@@ -398,8 +401,8 @@ typedef void hark_box(struct hark_conn *c, void *arg);
 enum hark_model {
 	HARK_MODEL_DEFAULT = 0, /* fiber */
 	HARK_MODEL_INLINE,      /* the accepting worker itself: iterative */
-	HARK_MODEL_PROCESS,     /* a forked child for each connection */
-	HARK_MODEL_THREAD,      /* a thread for each connection */
+	HARK_MODEL_PROCESS,     /* a forked child for each connection, which ends by _exit(2), its stdio(3) flushed */
+	HARK_MODEL_THREAD,      /* a thread for each connection, with the signal mask of hark_serve()'s */
 	HARK_MODEL_FIBER,       /* a fiber for each connection, on an event loop */
 };
 
@@ -484,8 +487,8 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
                const struct hark_serve_opts *opts);
 
 /* Ends every hark_serve() of this process and its workers: idle connections end, busy ones finish, and what is left
- * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once.
- * Async-signal-safe. */
+ * when grace_ns have passed is cut. A later call can only shorten the grace: hark_drain(0) ends at once. In a child
+ * that a box forked it concerns that child alone, which hears of its parent's drains as well. Async-signal-safe. */
 void hark_drain(int64_t grace_ns);
 
 /* Has every hark_serve() of this process and its workers accept no more, and return when its last connection has ended
@@ -504,13 +507,16 @@ int64_t hark_drain_deadline(void);
  * that no fiber outlives the variables it uses. All of this works in every model: where there is no loop, the first
  * hark_go() makes one for the thread, and in a box that one too hears of drains, and is cut when the grace ends.
  *
+ * In C++ each fiber has its own exceptions, thrown and caught; one that leaves its function ends the program
+ * (std::terminate).
+ *
  * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes
  * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
  * there is no loop to go back to, and the child is aborted (SIGABRT).
  *
- * Below each stack lie 16 KB that nothing may touch: who runs into them is told its name and ended (SIGSEGV). A
- * function with more than that in its frame can step over them into another fiber's stack: compile such programs with
- * -fstack-clash-protection. */
+ * Below each stack lie 256 KB that nothing may touch (16 KB where RLIMIT_AS or strict overcommit limits address space):
+ * who runs into them is told its name and ended (SIGSEGV). A function with more than that in its frame can step over
+ * them into another fiber's stack: compile such programs with -fstack-clash-protection. */
 
 struct hark_scope {
 	void *hark__private[6];
@@ -539,6 +545,29 @@ int hark_sleep(int64_t ns);
 
 /* Lets every other ready fiber run once. May suspend. 0 or -ECANCELED. */
 int hark_yield(void);
+
+/* Where fibers wait until others say that something has changed: a queue has filled, somebody has come. A zeroed one
+ * is ready and needs no end; its memory stays while anybody waits there. After fork(2) nobody waits in the child's
+ * copy. */
+struct hark_cond {
+	void *hark__private[4];
+};
+
+/* Waits until it is woken; then look again, as somebody else may have been faster:
+ *
+ *     while (queue_is_empty(q) && r == 0)
+ *             r = hark_cond_wait(&q->filled, NULL, HARK_FOREVER);
+ *
+ * mutex: what guards the thing that is waited for, held by the caller. It is let go while the wait lasts, and held
+ * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and
+ * wakers may be any fibers and threads of a process, in every model; processes share no memory. May suspend.
+ * 0: woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
+int hark_cond_wait(struct hark_cond *c, pthread_mutex_t *mutex, int64_t deadline);
+
+/* Wakes who has waited longest, or everybody who waits now. Nobody waits: nothing happens, and nothing is kept. With
+ * the mutex held or not. Never suspends. Not in signal handlers. */
+void hark_cond_signal(struct hark_cond *c);
+void hark_cond_broadcast(struct hark_cond *c);
 
 /* Runs fn(arg) on a full-stack helper thread while the calling fiber waits, also a cancelled one (fn may use its
  * stack); a plain call where there is no fiber. For what would stall the loop: look-ups, disk, deep recursion. At most

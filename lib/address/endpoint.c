@@ -124,6 +124,12 @@ bool hark__endpoint_same(const struct hark_endpoint *a, const struct hark_endpoi
 	return false;
 }
 
+bool hark__endpoint_any_six(const struct hark_endpoint *e)
+{
+	return e->addr.ss_family == AF_INET6 &&
+	       IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&e->addr)->sin6_addr);
+}
+
 void hark__endpoint_host(const struct hark_endpoint *e, char buf[HARK__HOST_TEXT])
 {
 	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&e->addr;

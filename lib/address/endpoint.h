@@ -24,6 +24,9 @@ void hark__endpoint_set_port(struct hark_endpoint *e, unsigned port);
 /* Kind, address, scope and port are the same. */
 bool hark__endpoint_same(const struct hark_endpoint *a, const struct hark_endpoint *b);
 
+/* It is every IPv6 address, "::". */
+bool hark__endpoint_any_six(const struct hark_endpoint *e);
+
 #define HARK__HOST_TEXT 64 /* bytes: an IPv6 address, '%', an interface's name, NUL */
 
 /* Writes the host alone, "192.0.2.1", "fe80::1%eth0"; nothing for a unix endpoint. */

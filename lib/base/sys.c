@@ -93,6 +93,12 @@ static int ioctl_fixed(int fd, unsigned long request, void *arg)
 	return ioctl(fd, request, arg);
 }
 
+/* glibc types the resource as an enumeration. */
+static int getrlimit_plain(int resource, struct rlimit *limit)
+{
+	return getrlimit(resource, limit);
+}
+
 /* glibc types the address arguments of these as transparent unions under _GNU_SOURCE: no plain function pointer. */
 static int connect_plain(int fd, const struct sockaddr *to, socklen_t len)
 {
@@ -123,6 +129,7 @@ struct hark__sys hark__sys = {
 	.munmap = munmap,
 	.mprotect = mprotect,
 	.madvise = madvise,
+	.getrlimit = getrlimit_plain,
 	.socket = socket_high,
 	.socketpair = socketpair_high,
 	.connect = connect_plain,
@@ -167,6 +174,7 @@ struct hark__sys hark__sys = {
 	.pthread_create = pthread_create,
 	.open = open_high,
 	.flock = flock,
+	.getcwd = getcwd,
 	.lstat = lstat,
 	.fstat = fstat,
 	.fstatfs = fstatfs,

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -30,6 +31,7 @@
 	X(int, munmap, (void *at, size_t n), (at, n)) \
 	X(int, mprotect, (void *at, size_t n, int prot), (at, n, prot)) \
 	X(int, madvise, (void *at, size_t n, int advice), (at, n, advice)) \
+	X(int, getrlimit, (int resource, struct rlimit *limit), (resource, limit)) \
 	X(int, socket, (int domain, int type, int protocol), (domain, type, protocol)) \
 	X(int, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds)) \
 	X(int, connect, (int fd, const struct sockaddr *to, socklen_t len), (fd, to, len)) \
@@ -84,6 +86,7 @@
 	  (t, a, fn, arg)) \
 	X(int, open, (const char *path, int flags), (path, flags)) \
 	X(int, flock, (int fd, int how), (fd, how)) \
+	X(char *, getcwd, (char *buf, size_t n), (buf, n)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
 	X(int, fstatfs, (int fd, struct statfs *fs), (fd, fs)) \

@@ -138,8 +138,11 @@ static int accept_held(struct call *c, int64_t deadline, struct hark_conn **out)
 			r = hark_yield();
 		else if (r == -EAGAIN)
 			r = wait_for_more(c, deadline);
-		else
+		else {
+			if (r == 0)
+				(void)hark__fair(); /* a cancellation is told by the next call */
 			return r;
+		}
 		if (r < 0)
 			return r;
 	}

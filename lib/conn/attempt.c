@@ -11,12 +11,14 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "address/endpoint.h"
 #include "address/fd.h"
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/listen.h"
 #include "conn/resolve.h"
 
 #define RESERVED_LOWEST  512 /* rresvport(3) */
@@ -150,19 +152,51 @@ static int bind_ip(int fd, const struct hark__attempt_plan *plan, const struct h
 	return rc < 0 ? rc : bind_to(fd, &at);
 }
 
-static int bind_local(int fd, const struct hark__attempt_plan *plan, const struct hark_endpoint *to, const char **step)
+/* A datagram path left by the dead is replaced. A stream's is not: a client that lives refuses callers like a dead one.
+ */
+static int bind_path(int fd, const struct hark_endpoint *at, struct hark__unix_path **path)
+{
+	static const struct hark_listen_opts as_it_comes;
+	struct hark__hint hint = {0};
+	struct stat st;
+	const char *name = ((const struct sockaddr_un *)&at->addr)->sun_path;
+	if (at->type == SOCK_STREAM && name[0] != '\0' && hark__sys.lstat(name, &st) == 0)
+		return -EADDRINUSE;
+	return hark__unix_bind(fd, at, &as_it_comes, path, &hint);
+}
+
+static int bind_unix(int fd, const struct hark__attempt_plan *plan, const struct hark_endpoint *to,
+                     struct hark__unix_path **path)
+{
+	if (plan->n_locals > 0)
+		return bind_path(fd, &plan->locals[0], path);
+	if (to->type != SOCK_DGRAM)
+		return 0;
+	/* An abstract address of the kernel's choice, so that answers find us: unix(7), autobind. */
+	const struct sockaddr any = {.sa_family = AF_UNIX};
+	return hark__sys.bind(fd, &any, sizeof any.sa_family) < 0 ? -errno : 0;
+}
+
+static int bind_local(int fd, const struct hark__attempt_plan *plan, const struct hark_endpoint *to,
+                      struct hark__unix_path **path, const char **step)
 {
 	if (hark__endpoint_family(to) != AF_UNIX)
 		return bind_ip(fd, plan, to, step);
 	*step = "local address";
-	if (plan->n_locals > 0)
-		return bind_to(fd, &plan->locals[0]);
-	if (to->type ==
-	    SOCK_DGRAM) { /* an abstract address of the kernel's choice, so that answers find us: unix(7), autobind */
-		const struct sockaddr any = {.sa_family = AF_UNIX};
-		return hark__sys.bind(fd, &any, sizeof any.sa_family) < 0 ? -errno : 0;
-	}
-	return 0;
+	return bind_unix(fd, plan, to, path);
+}
+
+/* A closed port in the ephemeral range, dialed from the same host, may be the very port that connect(2) chose: both
+ * SYNs are ours (RFC 9293 section 3.5, simultaneous open), and nobody is there. Cut, so that the port is free at once.
+ */
+static int check_other(struct hark_conn *c)
+{
+	struct hark_endpoint local, peer;
+	if (hark_type(c) != SOCK_STREAM || c->peer.any.sa_family == 0 || hark_local_endpoint(c, &local) < 0 ||
+	    hark_peer_endpoint(c, &peer) < 0 || !hark__endpoint_same(&local, &peer))
+		return 0;
+	hark__conn_transport(c)->reset(c);
+	return -ECONNREFUSED;
 }
 
 /* The connection is made: from here on its descriptor is blocking, and forgotten by the engine that watched it connect.
@@ -172,12 +206,16 @@ static int settle(struct hark_conn *c)
 	hark__source_detach(&c->src);
 	hark__ready_set(&c->src, HARK__IN | HARK__OUT);
 	hark__ready_clear(&c->src, HARK__HUP);
-	if (!c->src.nonblock)
-		return 0;
-	if (hark__sys.fcntl(c->src.fd, F_SETFL, 0) < 0)
+	if (c->src.nonblock && hark__sys.fcntl(c->src.fd, F_SETFL, 0) < 0)
 		return -errno;
 	c->src.nonblock = false;
-	return 0;
+	return check_other(c);
+}
+
+void hark__attempt_send_syn(struct hark_conn *c)
+{
+	c->syn_due = false;
+	(void)hark__sys.send(c->src.fd, NULL, 0, MSG_DONTWAIT | MSG_NOSIGNAL); /* its failure is the reader's to meet */
 }
 
 int hark__attempt_check(struct hark_conn *c)
@@ -198,6 +236,7 @@ int hark__attempt_begin(const struct hark__attempt_plan *plan, const struct hark
                         const char **step)
 {
 	struct hark_conn *c;
+	struct hark__unix_path *path = NULL;
 	*step = "socket";
 	int fd = hark__fd_socket(hark__endpoint_family(to), to->type, SOCK_NONBLOCK);
 	if (fd < 0)
@@ -205,22 +244,29 @@ int hark__attempt_begin(const struct hark__attempt_plan *plan, const struct hark
 	*step = "socket options";
 	int rc = set_options(fd, to, plan->opts);
 	if (rc == 0)
-		rc = bind_local(fd, plan, to, step);
+		rc = bind_local(fd, plan, to, &path, step);
 	if (rc < 0)
 		return hark__fd_fail(fd, rc);
 	*step = NULL;
 	rc = hark__conn_new(fd, to->type, &c);
-	if (rc < 0)
+	if (rc < 0) {
+		hark__unix_path_remove(path);
 		return hark__fd_fail(fd, rc);
+	}
+	c->path = path;
+	c->has_path = path != NULL;
 	c->src.nonblock = true;
 	if (hark__endpoint_family(to) != AF_UNIX)
 		hark__conn_set_peer(c, &to->addr, to->len);
-	if (hark__sys.connect(fd, (const struct sockaddr *)&to->addr, to->len) == 0)
+	if (hark__sys.connect(fd, (const struct sockaddr *)&to->addr, to->len) == 0) {
+		/* TCP that does not wait for an answer has sent nothing yet. */
+		c->syn_due = plan->opts->fast_open && to->type == SOCK_STREAM && hark__endpoint_family(to) != AF_UNIX;
 		rc = settle(c);
-	else if (errno == EINPROGRESS || errno == EINTR) /* interrupted, it goes on by itself: connect(2) */
-		rc = hark__attempt_check(c);             /* on loopback the handshake is already over */
-	else
+	} else if (errno == EINPROGRESS || errno == EINTR) { /* interrupted, it goes on by itself: connect(2) */
+		rc = hark__attempt_check(c);                 /* on loopback the handshake is already over */
+	} else {
 		rc = -errno;
+	}
 	if (rc < 0 && rc != -EINPROGRESS)
 		hark__conn_free(c);
 	else

@@ -14,6 +14,7 @@
 #include "address/file.h"
 #include "base/sys.h"
 #include "conn/datagram.h"
+#include "conn/listen.h"
 #include "loop/fiber.h"
 
 const struct hark__transport *const hark__transports[HARK__TRANSPORTS] = {
@@ -21,27 +22,7 @@ const struct hark__transport *const hark__transports[HARK__TRANSPORTS] = {
 	[HARK__FILE] = &hark__transport_file,
 };
 
-int64_t hark__conn_now(void)
-{
-	struct hark__loop *l = hark__loop_self();
-	return l != NULL ? hark__loop_now(l) : hark_now();
-}
-
 /* ---- life ------------------------------------------------------------------------------------ */
-
-/* The loop that had received these for c ends before c does. Without memory for them the stream is cut: a gap must not
- * pass unnoticed. */
-static void orphaned(struct hark__source *s, const void *bytes, size_t n, bool end)
-{
-	struct hark_conn *c = hark__container(s, struct hark_conn, src);
-	if (n > 0 && hark__buffer_reserve(&c->in, n) == 0) {
-		hark__buffer_append(&c->in, bytes, n);
-		c->bytes_in += n;
-	} else if (n > 0) {
-		(void)hark__sys.shutdown(s->fd, SHUT_RDWR);
-	}
-	c->eof = c->eof || end;
-}
 
 void hark__conn_keep_error(struct hark_conn *c, int error)
 {
@@ -78,13 +59,11 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 	if (c == NULL)
 		return -ENOMEM;
 	hark__source_init(&c->src, fd);
-	c->src.stream = type == SOCK_STREAM;
-	hark__source_orphaned = orphaned;
 	hark__source_unsent = unsent;
 	c->transport = type == 0 ? HARK__FILE : HARK__SOCKET;
 	c->datagrams = type != 0 && type != SOCK_STREAM;
 	hark_deadline(c, HARK_FOREVER);
-	c->opened = hark__conn_now();
+	c->opened = hark_now();
 	*out = c;
 	return 0;
 }
@@ -92,7 +71,7 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 void hark__conn_begins(struct hark_conn *c, int fd)
 {
 	c->src.fd = fd;
-	c->opened = hark__conn_now();
+	c->opened = hark_now();
 }
 
 void hark__conn_free(struct hark_conn *c)
@@ -100,6 +79,8 @@ void hark__conn_free(struct hark_conn *c)
 	hark__list_remove(&c->link);
 	hark__source_detach(&c->src);
 	hark__reply_free(hark__conn_reply(c)); /* first: nobody hands datagrams to a closed socket */
+	if (c->has_path)
+		hark__unix_path_remove(c->path);
 	if (c->src.fd >= 0)
 		hark__conn_transport(c)->close(c);
 	hark__splice_end(c);
@@ -123,6 +104,7 @@ int hark_conn_from_fd(int fd, struct hark_conn **out)
 {
 	struct hark_conn *c;
 	int type = type_of(fd);
+	hark__spend(3); /* getsockopt, fstat, fcntl */
 	int way = type == 0 ? hark__file_prepare(fd) : 0;
 	int flags = way < 0 ? way : hark__sys.fcntl(fd, F_GETFL, 0);
 	int r = way < 0 ? way : flags < 0 ? -errno : hark__conn_new(fd, type, &c);
@@ -203,7 +185,7 @@ int64_t hark__conn_until(const struct hark_conn *c, unsigned events)
 		end = c->read_until;
 	if (idle_ns <= 0)
 		return end;
-	int64_t now = hark_now(); /* not the loop's: the box may have computed since */
+	int64_t now = hark_now();
 	return end - now < idle_ns ? end : now + idle_ns;
 }
 
@@ -211,6 +193,15 @@ int hark__conn_expired(const struct hark_conn *c)
 {
 	int64_t deadline = hark__conn_deadline(c);
 	return deadline != HARK_FOREVER && hark_now() >= deadline ? -ETIMEDOUT : 0;
+}
+
+void hark__conn_drop_errors(struct hark_conn *c)
+{
+	struct msghdr m = {0};
+	while (hark__sys.recvmsg(c->src.fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0 || errno == EINTR)
+		;
+	if (c->datagrams) /* a stream's may be its end */
+		hark__ready_clear(&c->src, HARK__HUP);
 }
 
 /* ---- addresses ------------------------------------------------------------------------------- */
@@ -245,6 +236,7 @@ typedef int name_call(int, struct sockaddr *, socklen_t *);
 static int ask_name(struct hark_conn *c, name_call *call, struct hark_endpoint *out)
 {
 	struct hark_endpoint e = {.type = hark_type(c), .len = sizeof e.addr};
+	hark__spend(1);
 	if (call(c->src.fd, (struct sockaddr *)&e.addr, &e.len) < 0)
 		return -errno;
 	hark__unmap(&e);
@@ -305,7 +297,8 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 {
 	*out = (struct hark_conn_stats){
 		.bytes_in = c->bytes_in,
-		.bytes_out = c->bytes_out - (c->src.sending ? c->src.engine->ops->sending(c->src.engine, &c->src) : 0),
+		.bytes_out = c->bytes_out -
+	                     (c->src.sending ? c->src.engine->ops->completion->sending(c->src.engine, &c->src) : 0),
 		.opened_ns = c->opened,
 		.deadline_ns = hark__conn_deadline(c),
 		.idle_ns = hark__conn_idle_ns(c),

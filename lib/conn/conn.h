@@ -16,9 +16,10 @@
 #include "loop/engine.h"
 #include "loop/fiber.h"
 
-struct hark__acceptor; /* serve.h */
-struct hark__server;   /* serve.h; the server that gave this connection, if one did */
-struct hark__reply;    /* datagram.h; where the answers to a single datagram go */
+struct hark__acceptor;  /* serve.h */
+struct hark__server;    /* serve.h; the server that gave this connection, if one did */
+struct hark__unix_path; /* listen.h */
+struct hark__reply;     /* datagram.h; where the answers to a single datagram go */
 
 enum hark__ending {
 	HARK__OPEN,
@@ -41,6 +42,8 @@ struct hark_conn {
 	bool hurried : 1;        /* it waits no longer than read_until */
 	bool bulk : 1;           /* splice.c, as the three below: it has a pipe */
 	bool no_splice : 1;
+	bool syn_due : 1;        /* fast open: the connection begins with the first send */
+	bool has_path : 1;       /* dialed from a unix path: it is in path */
 	uint8_t full_reads : 4;  /* in a row */
 	uint8_t short_moves : 4; /* in a row */
 	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see
@@ -66,8 +69,11 @@ struct hark_conn {
 		struct hark__reply *reply; /* if replies; it has such data of its own */
 		void *data;                /* the user's: hark_set_data() */
 	};
-	struct hark__acceptor *lent; /* serve_wait.c: the acceptor whose own socket this is; else NULL */
-	union {                      /* the peer as accept told it; family 0: not told, ask getpeername(2) */
+	union {
+		struct hark__acceptor *lent;  /* serve_wait.c: the acceptor whose own socket this is; else NULL */
+		struct hark__unix_path *path; /* if has_path: removed with the connection */
+	};
+	union { /* the peer as accept told it; family 0: not told, ask getpeername(2) */
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
 		struct sockaddr any;
@@ -113,9 +119,6 @@ static inline int64_t hark__conn_idle_ns(const struct hark_conn *c)
 	return atomic_load_explicit(&c->idle_ns, memory_order_relaxed);
 }
 
-/* Now, by the loop's clock where there is a loop. */
-int64_t hark__conn_now(void);
-
 /* When a wait that begins now ends, by its deadline and idle time-out. */
 int64_t hark__conn_until(const struct hark_conn *c, unsigned events);
 
@@ -129,9 +132,15 @@ static inline const struct hark__transport *hark__conn_transport(const struct ha
 	return hark__transports[c->transport];
 }
 
+/* Empties the socket's error queue (IP_RECVERR, SO_TIMESTAMPING): while it holds anything no wait lasts. The error itself
+ * was told by a call. */
+void hark__conn_drop_errors(struct hark_conn *c);
+
 /* Waits for a direction of c so long. 0, -ETIMEDOUT, -ECANCELED, …. */
 static inline int hark__conn_wait(struct hark_conn *c, unsigned events, const char *doing)
 {
+	if (hark__ready(&c->src) & HARK__HUP)
+		hark__conn_drop_errors(c);
 	return hark__wait_one(&c->src, events, hark__conn_until(c, events), doing);
 }
 
@@ -180,8 +189,9 @@ static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
-/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it ended
- * with a drain's beginning; -errno. */
+/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. HARK__RECV: what
+ * comes may be received, as hark__conn_receive() follows at once. 0; -EAGAIN: it ended with a drain's beginning;
+ * -errno. */
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
 
 /* Receives into c->in, datagrams too, waiting; what was written is flushed before a wait. > 0, 0: the end. events 0:
@@ -240,17 +250,13 @@ int hark__linger_step(struct hark_conn *c, bool quiet);
 
 /* ---- splice.c, with the reader's role --------------------------------------------------------- */
 
-/* Notes whether what was passed on had filled its buffer; whether the next bytes should be spliced (nothing of from is
- * buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is, -EOPNOTSUPP before anything
- * moved: they cannot be. The last with the writer's role of to, and nothing in to->out. Frees the pipe. */
-void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full);
+/* Notes whether what was passed on, n bytes, had filled its buffer of cap; whether the next bytes should be spliced
+ * (nothing of from is buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is,
+ * -EOPNOTSUPP before anything moved: they cannot be. The last with the writer's role of to, and nothing in to->out. Frees the pipe. */
+void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, size_t cap);
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
 ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
 void hark__splice_end(struct hark_conn *c);
-
-/* Whether what is still to be read of c is the socket's alone: no completion engine has some. If not, it will take no
- * more. */
-bool hark__splice_receive_stopped(struct hark_conn *c);
 
 /* Whether the kernel may move c's bytes itself: sets O_NONBLOCK, once, since neither sendfile(2) nor splice(2) has a
  * flag to keep it from waiting. */

@@ -121,7 +121,7 @@ static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
 	int r = hark__conn_begin_write(to, true);
 	if (r == 0) {
 		r = hark__conn_write_buffer(to, &from->in);
-		hark__splice_note(from, to, n == HARK__BUFFER_BYTES);
+		hark__splice_note(from, to, (size_t)n, HARK__BUFFER_BYTES);
 		hark__conn_end(to, &to->writing);
 	}
 	return r < 0 ? r : n;
@@ -180,7 +180,7 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
 			n = hark_write(to, buf, (size_t)n);
 		if (n > 0) {
 			done += n;
-			hark__splice_note(from, to, n == CHUNK);
+			hark__splice_note(from, to, (size_t)n, CHUNK);
 			int r = hark_flush(to); /* the other side may wait for just this */
 			n = r < 0 ? r : n;
 		}

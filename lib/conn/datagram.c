@@ -277,14 +277,32 @@ static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
 	return m.msg_flags & MSG_TRUNC ? -EMSGSIZE : n;
 }
 
+/* Its reading side was shut, here or (SOCK_SEQPACKET) by the peer's close. The kernel tells it by 0 or, of datagrams, by
+ * EAGAIN, and calls the socket readable for ever. */
+static bool is_shut(const struct hark_conn *c)
+{
+	struct pollfd p = {.fd = c->src.fd, .events = POLLRDHUP};
+	return hark__sys.poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP));
+}
+
+/* 0 is an empty datagram, or the end, behind which there is nothing. */
+static bool is_end(const struct hark_conn *c)
+{
+	char byte;
+	return is_shut(c) && hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
 static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, unsigned events, const char *doing)
 {
-	for (;;) {
+	for (bool waited = false;; waited = true) {
+		if (c->eof)
+			return 0;
 		int r = hark__conn_expired(c);
 		if (r < 0)
 			return r;
 		ssize_t n = receive_once(c, buf, cap);
 		if (n >= 0) {
+			c->eof = n == 0 && is_end(c);
 			c->bytes_in += (uint64_t)n;
 			(void)hark__fair();
 			return n;
@@ -293,6 +311,10 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, unsigned even
 			continue;
 		if (n != -EAGAIN || events == 0)
 			return n;
+		if (waited && is_shut(c)) {
+			c->eof = true;
+			return 0;
+		}
 		hark__ready_clear(&c->src, HARK__IN);
 		r = hark__conn_wait(c, events, doing);
 		if (r < 0)
@@ -324,7 +346,7 @@ ssize_t hark__datagram_fill(struct hark_conn *c, unsigned events, const char *do
 	if (c->have_datagram || c->single)
 		return 0;
 	ssize_t n = receive(c, NULL, 0, events, doing);
-	if (n < 0)
+	if (n < 0 || c->eof)
 		return n;
 	int r = keep(c, NULL, 0, (size_t)n);
 	return r < 0 ? r : n;
@@ -405,7 +427,9 @@ int hark__datagram_write(struct hark_conn *c, const struct iovec *iov, int count
 		r = gather_reply(c->reply->box, c->reply, iov, count, total);
 	else
 		r = send_patiently(c, iov, count);
-	if (r == 0)
-		c->bytes_out += total;
-	return r;
+	if (r < 0)
+		return r;
+	c->bytes_out += total;
+	(void)hark__fair(); /* a cancellation is told by the next call */
+	return 0;
 }

@@ -138,6 +138,7 @@ int hark_close(struct hark_conn *c)
 	}
 	linger(c);
 	hark__conn_free(c);
+	hark__spend(2); /* shutdown, close */
 	(void)hark__fair();
 	return r;
 }
@@ -150,6 +151,7 @@ void hark_abort(struct hark_conn *c)
 		hark__conn_transport(c)->reset(c);
 	if (take_both(c)) /* or its memory is still in use */
 		hark__conn_free(c);
+	hark__spend(2); /* the reset, close */
 }
 
 int hark_handover(struct hark_conn *c)
@@ -159,9 +161,7 @@ int hark_handover(struct hark_conn *c)
 	int r = hark__conn_begin(c, &c->reading);
 	if (r < 0)
 		return r;
-	r = hark_flush(c);
-	if (r == 0)
-		r = hark__conn_transport(c)->hand_over(c);
+	r = hark__conn_transport(c)->plain ? hark_flush(c) : -EOPNOTSUPP;
 	if (r == 0 && (hark_buffered(c) > 0 || c->have_datagram))
 		r = -ENOTEMPTY;
 	if (r == 0)

@@ -23,6 +23,7 @@
 #include "base/why.h"
 #include "conn/resolve.h"
 
+#define LISTEN_CALLS   10u  /* system calls of a listen, about */
 #define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
 
 /* What is being made, for all the steps. */
@@ -34,13 +35,15 @@ struct making {
 	struct hark__hint hint;
 };
 
+/* $LISTENQ before what the program says: whoever runs it may know better than who wrote it. Stevens, UNIX Network
+ * Programming, volume 1, section 4.5. */
 static int backlog(const struct hark_listen_opts *o)
 {
 	const char *env = getenv("LISTENQ");
 	long value = env != NULL ? strtol(env, NULL, 10) : 0;
-	if (o->backlog > 0)
-		return o->backlog;
-	return value > 0 && value <= INT32_MAX ? (int)value : SOMAXCONN;
+	if (value > 0 && value <= INT32_MAX)
+		return (int)value;
+	return o->backlog > 0 ? o->backlog : SOMAXCONN;
 }
 
 /* The address a datagram was sent to comes with it, so that the answer leaves from there. ip(7), ipv6(7) */
@@ -78,13 +81,18 @@ static int set_tcp_options(int fd, struct making *m)
 	return rc;
 }
 
+static bool six_alone(const struct making *m)
+{
+	return m->opts->v6only || m->parsed->scheme == HARK_TCP6 || m->parsed->scheme == HARK_UDP6;
+}
+
 static int set_ip_options(int fd, const struct hark_endpoint *at, struct making *m)
 {
 	int family = hark__endpoint_family(at), rc = 0;
-	bool six_alone = m->opts->v6only || m->parsed->scheme == HARK_TCP6 || m->parsed->scheme == HARK_UDP6;
 	if (family == AF_INET6) {
 		m->step = "IPV6_V6ONLY";
-		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, six_alone); /* whatever net.ipv6.bindv6only says */
+		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+		                     six_alone(m)); /* whatever net.ipv6.bindv6only says */
 	}
 	if (rc == 0 && m->opts->reuseport) {
 		m->step = "SO_REUSEPORT";
@@ -95,7 +103,7 @@ static int set_ip_options(int fd, const struct hark_endpoint *at, struct making 
 	return rc;
 }
 
-static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making *m, struct stat *made)
+static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making *m, struct hark__unix_path **made)
 {
 	int rc;
 	m->step = NULL;
@@ -111,7 +119,7 @@ static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making
 /* Makes a socket, and a listener of it. */
 static int make(const struct hark_endpoint *at, struct making *m, struct hark_listener **out)
 {
-	struct stat made = {0};
+	struct hark__unix_path *made = NULL;
 	struct hark_listener *l;
 	bool is_unix = hark__endpoint_family(at) == AF_UNIX;
 	m->step = "socket";
@@ -128,15 +136,10 @@ static int make(const struct hark_endpoint *at, struct making *m, struct hark_li
 	if (rc == 0)
 		rc = hark__listener_new(fd, &l);
 	if (rc < 0) {
-		if (made.st_ino != 0)
-			hark__unix_unlink(at, made.st_dev, made.st_ino);
+		hark__unix_path_remove(made);
 		return hark__fd_fail(fd, rc);
 	}
-	if (made.st_ino != 0) {
-		l->maker = getpid();
-		l->dev = made.st_dev;
-		l->ino = made.st_ino;
-	}
+	l->path = made;
 	*out = l;
 	return 0;
 }
@@ -173,6 +176,10 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 		m->hint.text = "it was listened on before in this process";
 		rc = -EBADF;
 	}
+	if (rc == 0 && hark__listener_has(fd)) {
+		m->hint.text = "a listener of this process has it";
+		rc = -EBADF;
+	}
 	if (rc < 0)
 		return rc;
 	rc = hark__listener_new(fd, out);
@@ -198,7 +205,7 @@ static int listen_at(const struct hark_endpoint at[], int n, struct making *m, s
 {
 	int rc = -EADDRNOTAVAIL;
 	for (int i = 0; i < n; i++) {
-		int fd = hark__listen_fds_bound_to(&at[i]);
+		int fd = hark__listen_fds_bound_to(&at[i], six_alone(m));
 		if (fd >= 0)
 			return adopt(fd, m, out);
 	}
@@ -265,6 +272,8 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 	if (n > 1 && (strcmp(a.host, "*") != 0 || m.opts->v6only))
 		n = 1;
 	rc = listen_at(at, n, &m, out);
+	hark__spend(LISTEN_CALLS);
+	(void)hark__fair();
 	if (rc < 0)
 		explain(&m, rc, &at[0]);
 	return rc;

@@ -4,7 +4,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
 
 #include "base/list.h"
 #include "hark.h"
@@ -13,14 +12,12 @@
 struct hark__datagram_socket; /* datagram.h */
 
 struct hark_listener {
-	_Atomic int fd;          /* -1 once it is closed. Set under lock; steady while held: relaxed */
-	int type;                /* SOCK_STREAM, SOCK_DGRAM */
-	int family;              /* AF_INET, AF_INET6, AF_UNIX */
-	bool dual_stack;         /* an IPv6 socket that takes IPv4 as well */
-	struct hark_endpoint at; /* where it is bound; good after the socket is closed */
-	pid_t maker;             /* the process that made the unix path in at, and removes it; 0: nobody did */
-	dev_t dev;               /* which file that was: only it is removed */
-	ino_t ino;
+	_Atomic int fd;               /* -1 once it is closed. Set under lock; steady while held: relaxed */
+	int type;                     /* SOCK_STREAM, SOCK_DGRAM */
+	int family;                   /* AF_INET, AF_INET6, AF_UNIX */
+	bool dual_stack;              /* an IPv6 socket that takes IPv4 as well */
+	struct hark_endpoint at;      /* where it is bound; good after the socket is closed */
+	struct hark__unix_path *path; /* that this socket made; NULL: none. Its owner's */
 
 	pthread_mutex_t lock;                    /* guards what follows */
 	struct hark__datagram_socket *datagrams; /* hark_accept()'s, of a datagram listener; NULL until first used */
@@ -34,6 +31,9 @@ struct hark_listener {
 
 /* listener.c. A listener over fd, which is bound and, if a stream, listens. Takes fd only on success. */
 int hark__listener_new(int fd, struct hark_listener **out);
+
+/* True if fd is an open listener's already. */
+bool hark__listener_has(int fd);
 
 /* A call or a server begins to use l: until hark__listener_release() l is not freed, and its descriptor stays its own.
  * 0, or -EBADF: the socket is closed. Any thread. */
@@ -64,19 +64,28 @@ struct hark__hint {
 	char room[192];
 };
 
-/* listen_unix.c. Binds fd to a unix name; a path that a dead server left is replaced, then mode and owner are set.
- * May suspend shortly, where a path seems to be left. Fills *made with the new path's lstat(2) unless the name is
- * abstract. 0 or -errno; hint says more where there is more to say. What was made is removed on failure. */
-int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
-                    struct hark__hint *hint);
+/* listen_unix.c. A path that a socket made here: whoever closes the socket removes it, if it still is that file. */
+struct hark__unix_path {
+	pid_t maker; /* only this process removes it */
+	dev_t dev;
+	ino_t ino;
+	char text[]; /* absolute: the working directory may change */
+};
 
-/* Takes the path of a unix endpoint away if it still is that file. */
-void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino);
+/* Binds fd to a unix name; a path that a dead process left is replaced, then mode and owner are set. May suspend
+ * shortly, where a path seems to be left. *made is the new path, or NULL if the name is abstract. 0 or -errno; hint
+ * says more where there is more to say. What was made is removed on failure. */
+int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts,
+                    struct hark__unix_path **made, struct hark__hint *hint);
+
+/* Before its socket is closed: while that holds the file's number no other file has it. Frees p; NULL is fine. */
+void hark__unix_path_remove(struct hark__unix_path *p);
 
 /* listen_fds.c: sd_listen_fds(3)'s protocol. A descriptor is taken once in the life of the process: later its number
- * may be somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. */
+ * may be somebody else's. By name and by where it is bound: the descriptor, or -1 where none is left. six_alone: where
+ * at is every IPv6 address, not IPv4's as well; else it must take both. */
 int hark__listen_fds_named(const char *name);
-int hark__listen_fds_bound_to(const struct hark_endpoint *at);
+int hark__listen_fds_bound_to(const struct hark_endpoint *at, bool six_alone);
 
 /* Marks fd taken. false: it was taken before. A descriptor that was not handed over is never marked. */
 bool hark__listen_fds_claim(int fd);

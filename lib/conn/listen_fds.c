@@ -84,12 +84,16 @@ int hark__listen_fds_named(const char *name)
 	return -1;
 }
 
-int hark__listen_fds_bound_to(const struct hark_endpoint *at)
+int hark__listen_fds_bound_to(const struct hark_endpoint *at, bool six_alone)
 {
 	struct hark_endpoint e;
 	int n = hark_listen_fds();
-	for (int i = 0; i < n; i++)
-		if (!is_taken(i) && hark__fd_local(FIRST_FD + i, &e) == 0 && hark__endpoint_same(&e, at))
-			return FIRST_FD + i;
+	for (int i = 0; i < n; i++) {
+		int fd = FIRST_FD + i;
+		if (is_taken(i) || hark__fd_local(fd, &e) < 0 || !hark__endpoint_same(&e, at))
+			continue;
+		if (!hark__endpoint_any_six(at) || hark__fd_dual_stack(fd) != six_alone)
+			return fd;
+	}
 	return -1;
 }

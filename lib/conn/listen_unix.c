@@ -1,4 +1,4 @@
-/* listen_unix.c — binding to a path, and what is there already.
+/* listen_unix.c — binding to a path, what is there already, and taking it away.
  *
  * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether
  * or not somebody listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server
@@ -13,11 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -235,14 +237,47 @@ static int find_made(const char *path, int *fd, struct stat *made)
 	return rc < 0 ? hark__fd_fail(*fd, rc) : 0;
 }
 
-int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts, struct stat *made,
-                    struct hark__hint *hint)
+static void unlink_if(const char *path, dev_t dev, ino_t ino)
+{
+	struct stat st;
+	if (hark__sys.lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == dev && st.st_ino == ino)
+		(void)hark__sys.unlink(path);
+}
+
+/* Keeps what was made, by its absolute path. Without memory it is removed. */
+static int keep_path(const char *path, const struct stat *st, struct hark__unix_path **out)
+{
+	char directory[PATH_MAX] = "";
+	if (path[0] != '/' && hark__sys.getcwd(directory, sizeof directory) == NULL)
+		directory[0] = '\0'; /* it has none that is reachable: the path as it is must do */
+	size_t n = strlen(directory) + 1 + strlen(path) + 1;
+	struct hark__unix_path *p = hark__sys.malloc(sizeof *p + n);
+	if (p == NULL) {
+		unlink_if(path, st->st_dev, st->st_ino);
+		return -ENOMEM;
+	}
+	*p = (struct hark__unix_path){.maker = getpid(), .dev = st->st_dev, .ino = st->st_ino};
+	(void)snprintf(p->text, n, "%s%s%s", directory, directory[0] != '\0' ? "/" : "", path);
+	*out = p;
+	return 0;
+}
+
+void hark__unix_path_remove(struct hark__unix_path *p)
+{
+	if (p != NULL && p->maker == getpid())
+		unlink_if(p->text, p->dev, p->ino);
+	free(p);
+}
+
+int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_listen_opts *opts,
+                    struct hark__unix_path **made, struct hark__hint *hint)
 {
 	struct owner owner;
 	const char *path = path_of(at);
 	int rc = parse_owner(opts->unix_owner, &owner, hint);
 	if (rc == 0)
 		rc = bind_clearing(fd, at, hint);
+	*made = NULL;
 	if (rc < 0 || path[0] == '\0')
 		return rc;
 	struct stat found;
@@ -251,24 +286,15 @@ int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_li
 	rc = find_made(path, &path_fd, &found);
 	if (rc < 0) {
 		if (hark__sys.lstat(path, &found) == 0) /* else gone, or out of reach */
-			hark__unix_unlink(at, found.st_dev, found.st_ino);
+			unlink_if(path, found.st_dev, found.st_ino);
 		return rc;
 	}
-	*made = found;
 	(void)snprintf(through, sizeof through, "/proc/self/fd/%d", path_fd);
 	rc = set_mode_and_owner(through, opts, &owner, hint);
 	if (rc == -ENOENT) /* no /proc here */
 		rc = set_mode_and_owner(path, opts, &owner, hint);
 	(void)hark__sys.close(path_fd);
 	if (rc < 0)
-		hark__unix_unlink(at, made->st_dev, made->st_ino);
-	return rc;
-}
-
-void hark__unix_unlink(const struct hark_endpoint *at, dev_t dev, ino_t ino)
-{
-	struct stat st;
-	const char *path = path_of(at);
-	if (hark__sys.lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == dev && st.st_ino == ino)
-		(void)hark__sys.unlink(path);
+		unlink_if(path, found.st_dev, found.st_ino);
+	return rc < 0 ? rc : keep_path(path, &found, made);
 }

@@ -9,7 +9,6 @@
  *
  * Any thread. */
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +64,7 @@ static void forked_child(void)
 			(void)hark__sys.close(l->shut_fd);
 		l->shut_fd = -1;
 	}
-	(void)pthread_mutex_init(&all_lock, NULL);
+	pthread_mutex_unlock(&all_lock); /* before_fork() took it in this thread */
 }
 
 static void watch_forks(void)
@@ -74,12 +73,6 @@ static void watch_forks(void)
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
-
-static bool is_wildcard(const struct hark_endpoint *e)
-{
-	return hark__endpoint_family(e) == AF_INET6 &&
-	       IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&e->addr)->sin6_addr);
-}
 
 int hark__listener_new(int fd, struct hark_listener **out)
 {
@@ -94,7 +87,7 @@ int hark__listener_new(int fd, struct hark_listener **out)
 	atomic_init(&l->fd, fd);
 	l->type = at.type;
 	l->family = hark__endpoint_family(&at);
-	l->dual_stack = is_wildcard(&at) && hark__fd_dual_stack(fd);
+	l->dual_stack = hark__endpoint_any_six(&at) && hark__fd_dual_stack(fd);
 	l->at = at;
 	l->shut_fd = -1;
 	(void)pthread_mutex_init(&l->lock, NULL);
@@ -104,6 +97,16 @@ int hark__listener_new(int fd, struct hark_listener **out)
 	pthread_mutex_unlock(&all_lock);
 	*out = l;
 	return 0;
+}
+
+bool hark__listener_has(int fd)
+{
+	bool has = false;
+	pthread_mutex_lock(&all_lock);
+	for (struct hark__list *at = all.next; at != &all && !has; at = at->next)
+		has = fd_of(hark__container(at, struct hark_listener, link)) == fd;
+	pthread_mutex_unlock(&all_lock);
+	return has;
 }
 
 static void free_listener(struct hark_listener *l)
@@ -155,8 +158,8 @@ void hark_listener_close(struct hark_listener *l)
 {
 	if (l == NULL)
 		return;
-	if (l->maker == getpid()) /* while the socket holds its file's number: no other file has got it */
-		hark__unix_unlink(&l->at, l->dev, l->ino);
+	hark__spend(2); /* unlink, close */
+	hark__unix_path_remove(l->path);
 	pthread_mutex_lock(&l->lock);
 	shut(l);
 	l->closed = true;

@@ -215,6 +215,10 @@ static int helped(struct question *q, enum hark__helpers kind, void (*fn)(void *
 /* Asks q, and waits for the answer no longer than the deadline. On failure q is gone. */
 static int wait_for_answer(struct question *q, int64_t deadline)
 {
+	if (deadline <= hark_now()) {
+		drop(q);
+		return -ETIMEDOUT;
+	}
 	int rc = helped(q, HARK__HELPERS_LOCAL, ask_local, deadline);
 	if (rc == 0 && !q->answered)
 		rc = helped(q, HARK__HELPERS_REMOTE, ask, deadline);
@@ -318,5 +322,7 @@ int hark_resolve(const char *address, struct hark_endpoint out[], int n, int64_t
 	int rc = hark_address_parse(address, &a, NULL);
 	if (rc < 0)
 		return rc;
-	return hark__resolve(&a, HARK__TO_DIAL, out, n, deadline);
+	rc = hark__resolve(&a, HARK__TO_DIAL, out, n, deadline);
+	(void)hark__fair();
+	return rc;
 }

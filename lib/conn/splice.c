@@ -6,7 +6,7 @@
  * Small exchanges, and idle connections, never see one.
  *
  * splice(2) waits on sockets unless their O_NONBLOCK is set, whatever its own flag says (that is for the pipe): so it
- * is set, as for hark_sendfile(). What a completion engine has taken in advance is passed on first.
+ * is set, as for hark_sendfile().
  *
  * The reader's and the writer's role are the caller's. A pipe is the reader's, and empty between two calls. */
 #include <errno.h>
@@ -46,16 +46,13 @@ bool hark__conn_kernel_moves(struct hark_conn *c)
 	return true;
 }
 
-bool hark__splice_receive_stopped(struct hark_conn *c)
-{
-	struct hark__engine *e = c->src.engine;
-	return e == NULL || e->ops->stop_receiving == NULL || e->ops->stop_receiving(e, &c->src) == 0;
-}
-
-void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
+void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, size_t cap)
 {
 	int fds[2];
-	from->full_reads = full ? from->full_reads + 1 : 0;
+	if (n == cap)
+		from->full_reads++;
+	else if (n < HARK__RECV_BYTES) /* a wait of a completion engine brings so many at most, however much is there */
+		from->full_reads = 0;
 	if (from->full_reads < FULL_READS)
 		return;
 	from->full_reads = 0;
@@ -71,8 +68,7 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, bool full)
 
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to)
 {
-	return from->bulk && hark__buffer_len(&from->in) == 0 && hark__splice_receive_stopped(from) &&
-	       hark__conn_kernel_moves(to);
+	return from->bulk && hark__buffer_len(&from->in) == 0 && hark__conn_kernel_moves(to);
 }
 
 /* Into the pipe what is there. > 0, 0: the end, -EAGAIN: nothing, and a wait will tell. */

@@ -10,13 +10,14 @@
 #include <string.h>
 
 #include "base/sys.h"
+#include "conn/attempt.h"
 #include "conn/conn.h"
 #include "conn/datagram.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
 
-#define READ_DIRECT 512u /* reads of at least so many bytes go past the buffer */
-#define IOV_STACK   8    /* pieces of a writev that need no allocation */
+#define READ_DIRECT HARK__RECV_BYTES /* reads of at least so many bytes go past the buffer */
+#define IOV_STACK   8                /* pieces of a writev that need no allocation */
 #define FIRST_BYTE_NS \
 	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -159,13 +160,36 @@ static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 	return more;
 }
 
+/* What came for a reader that has no use for it just now is kept for its next call. Without memory for it the stream is
+ * cut: a gap must not pass unnoticed. */
+static __attribute__((noinline)) void keep_received(struct hark_conn *c)
+{
+	if (hark__buffer_reserve(&c->in, HARK__RECV_BYTES) < 0) {
+		(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
+		return;
+	}
+	ssize_t n = hark__conn_receive(c, c->in.data + c->in.tail, HARK__RECV_BYTES);
+	if (n > 0)
+		c->in.tail += (uint32_t)n;
+	else if (hark__buffer_len(&c->in) == 0)
+		hark__buffer_release(&c->in);
+	if (n < 0 && n != -EAGAIN)
+		atomic_store_explicit(&c->was_reset, true, memory_order_relaxed);
+}
+
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 {
 	int r = 0;
 	unsigned more = flush_before_wait(c);
+	if (more != 0 || !hark__conn_transport(c)->completes)
+		events &= ~HARK__RECV;
+	if (c->syn_due)
+		hark__attempt_send_syn(c);
 	if (!(hark__ready(&c->src) & HARK__IN))
 		r = hark__conn_wait(c, events | more, doing);
 	hark__conn_put(c, &c->waiting_in, false);
+	if (c->src.got != HARK__GOT_NONE && (r < 0 || hark__conn_expired(c) < 0))
+		keep_received(c);
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
 	    hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;
@@ -186,7 +210,7 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, const char *d
 			(void)hark__fair(); /* a cancellation is told by the next call: these bytes are not lost */
 		if (n != -EAGAIN)
 			return n;
-		r = hark__conn_wait_in(c, HARK__IN, doing);
+		r = hark__conn_wait_in(c, HARK__IN | HARK__RECV, doing);
 		if (r < 0)
 			return r;
 	}
@@ -223,7 +247,7 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 			(void)hark__fair();
 		if (n != -EAGAIN || events == 0)
 			return n;
-		int r = hark__conn_wait_in(c, events, doing);
+		int r = hark__conn_wait_in(c, events | HARK__RECV, doing);
 		if (r < 0)
 			return r;
 	}
@@ -591,7 +615,7 @@ static __attribute__((noinline)) ssize_t idle_draining(struct hark_conn *c)
 		n = hark__conn_fill(c, 0, "idle");
 		return n == -EAGAIN ? 0 : n;
 	}
-	c->read_until = hark__conn_now() + FIRST_BYTE_NS; /* not the deadline: a writer beside is not in that hurry */
+	c->read_until = hark_now() + FIRST_BYTE_NS; /* not the deadline: a writer beside is not in that hurry */
 	c->hurried = true;
 	n = hark__conn_fill(c, HARK__IN, "first byte");
 	c->hurried = false;
@@ -627,11 +651,10 @@ static ssize_t idle_wait(struct hark_conn *c)
 	if (on_loop)
 		hark__fiber_idles(true);
 	for (;;) {
-		n = c->bulk && hark__splice_receive_stopped(c) ? look(c)
-		                                               : hark__conn_fill(c, datagram ? events : 0, "idle");
+		n = c->bulk ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
 		if (n != -EAGAIN || datagram)
 			break;
-		n = hark__conn_wait_in(c, events, "idle");
+		n = hark__conn_wait_in(c, c->bulk ? events : events | HARK__RECV, "idle");
 		if (n < 0)
 			break;
 	}

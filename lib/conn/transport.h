@@ -35,9 +35,10 @@ struct hark__transport {
 	void (*reset)(struct hark_conn *c);
 	/* Closes the descriptor without waiting. */
 	void (*close)(struct hark_conn *c);
-	/* Leaves in the kernel what comes from now on. 0; -EOPNOTSUPP: the descriptor is not plain, no other program
-	 * could read on from it. */
-	int (*hand_over)(struct hark_conn *c);
+	/* Whether another program can read on from the descriptor. */
+	bool plain;
+	/* Whether a completion engine may receive for receive(): into HARK__RECV_BYTES at least. */
+	bool completes;
 	/* Whether splice(2) and sendfile(2) may use the descriptor: plain bytes, and its O_NONBLOCK is ours to set. */
 	bool kernel_moves;
 };

@@ -86,18 +86,12 @@ static void reset(struct hark_conn *c)
 	(void)c;
 }
 
-static int hand_over(struct hark_conn *c)
-{
-	(void)c;
-	return 0;
-}
-
 const struct hark__transport hark__transport_file = {
 	.receive = receive,
 	.pending = pending,
 	.send = send_some,
 	.shutdown = end,
 	.reset = reset,
-	.hand_over = hand_over,
 	.close = close_now,
+	.plain = true,
 };

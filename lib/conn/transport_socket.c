@@ -16,13 +16,10 @@
 #include "base/sys.h"
 #include "conn/conn.h"
 
-#define STOP_ROUNDS 1000 /* batches of completions: more than a ring holds */
-
 static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
 {
-	struct hark__engine *e = c->src.engine;
-	if (e != NULL && e->ops->recv != NULL && c->src.stream)
-		return e->ops->recv(e, &c->src, buf, cap);
+	if (c->src.got != HARK__GOT_NONE)
+		return c->src.engine->ops->completion->take(c->src.engine, &c->src, buf, cap);
 	ssize_t n = hark__sys.recv(c->src.fd, buf, cap, MSG_DONTWAIT);
 	return n < 0 ? -errno : n;
 }
@@ -42,8 +39,8 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap)
 
 static size_t pending(const struct hark_conn *c)
 {
-	const struct hark__engine *e = c->src.engine;
-	return e != NULL && e->ops->pending != NULL ? e->ops->pending(c->src.engine, &c->src) : 0;
+	(void)c; /* between two waits all is in the kernel or in c->in */
+	return 0;
 }
 
 /* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the
@@ -75,11 +72,12 @@ static ssize_t send_some(struct hark_conn *c, const struct iovec *iov, int count
 static bool post(struct hark_conn *c, const void *bytes, size_t n)
 {
 	struct hark__engine *e = c->src.engine;
-	if (e == NULL || e->ops->send == NULL || c->ending)
+	struct hark__loop *l = hark__loop_self();
+	if (e == NULL || e->ops->completion == NULL || l == NULL || hark__loop_engine(l) != e || c->ending)
 		return false;
 	if (!(hark__ready(&c->src) & HARK__OUT)) /* there was no room just now */
 		return false;
-	return e->ops->send(e, &c->src, bytes, n) == 0;
+	return e->ops->completion->send(e, &c->src, bytes, n) == 0;
 }
 
 static int end(struct hark_conn *c, int directions)
@@ -107,19 +105,6 @@ static void reset(struct hark_conn *c)
 	(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
 }
 
-/* A receive that is under way ends as soon as the kernel is asked; the loop's completions that wait before its own are
- * worked off first. */
-static int hand_over(struct hark_conn *c)
-{
-	struct hark__engine *e = c->src.engine;
-	if (e == NULL || e->ops->stop_receiving == NULL || e->forked || hark__loop_self() == NULL ||
-	    hark__loop_engine(hark__loop_self()) != e)
-		return 0;
-	for (int i = 0; i < STOP_ROUNDS && e->ops->stop_receiving(e, &c->src) == -EINPROGRESS; i++)
-		(void)e->ops->wait(e, 0);
-	return 0;
-}
-
 /* SO_LINGER would have close(2) wait on this thread, and with it a whole loop. */
 static void close_now(struct hark_conn *c)
 {
@@ -136,7 +121,8 @@ const struct hark__transport hark__transport_socket = {
 	.shutdown = end,
 	.unsent = unsent,
 	.reset = reset,
-	.hand_over = hand_over,
 	.close = close_now,
+	.plain = true,
+	.completes = true,
 	.kernel_moves = true,
 };

@@ -19,13 +19,17 @@
 #include "conn/datagram.h"
 #include "conn/datagram_socket.h"
 
-/* A socket at the local address, free to bind beside others of its kind. */
-static int socket_there(const struct hark_endpoint *at, int *out)
+#define UDP_CONNECT_CALLS 10u /* about */
+
+/* A socket at the local address, free to bind beside others of its kind; reuseport: beside a group of these. */
+static int socket_there(const struct hark_endpoint *at, bool reuseport, int *out)
 {
 	int fd = hark__fd_socket(at->addr.ss_family, SOCK_DGRAM, 0);
 	if (fd < 0)
 		return fd;
 	int r = hark__fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (r == 0 && reuseport)
+		r = hark__fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	if (r == 0 && hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0)
 		r = -errno;
 	if (r < 0)
@@ -40,11 +44,17 @@ static int socket_there(const struct hark_endpoint *at, int *out)
  * the port as well and take the service over. Another worker may be at the same and have just taken it away again. */
 static int socket_beside(int listener, const struct hark_endpoint *at, int *out)
 {
-	int r = -EADDRINUSE;
+	int r = -EADDRINUSE, reuseport = 0;
+	socklen_t len = sizeof reuseport;
+	/* Of a group of SO_REUSEPORT it becomes a member: once it is connected, the kernel deals no stranger's datagram
+	 * to it. */
+	(void)hark__sys.getsockopt(listener, SOL_SOCKET, SO_REUSEPORT, &reuseport, &len);
+	if (reuseport)
+		return socket_there(at, true, out);
 	for (int i = 0; i < BESIDE_TRIES && r == -EADDRINUSE; i++) {
 		r = hark__fd_option(listener, SOL_SOCKET, SO_REUSEADDR, 1);
 		if (r == 0)
-			r = socket_there(at, out);
+			r = socket_there(at, false, out);
 		(void)hark__fd_option(listener, SOL_SOCKET, SO_REUSEADDR, 0);
 	}
 	return r;
@@ -63,7 +73,7 @@ static int helper_socket(const struct hark_endpoint *beside, struct hark_endpoin
 {
 	*at = *beside;
 	set_port(at, 0);
-	int fd, r = socket_there(at, &fd);
+	int fd, r = socket_there(at, false, &fd);
 	if (r < 0)
 		return r;
 	r = hark__fd_local(fd, at);
@@ -156,6 +166,7 @@ int hark_udp_connect(struct hark_conn *c)
 	(void)hark_local_endpoint(c, &local);
 	pthread_mutex_lock(&c->reply->box->flows_lock);
 	int fd = udp_connect(c, &local, &peer);
+	hark__spend(UDP_CONNECT_CALLS);
 	pthread_mutex_unlock(&c->reply->box->flows_lock);
 	if (fd < 0)
 		return fd;

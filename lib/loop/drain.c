@@ -2,11 +2,11 @@
  * process.
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read:
- * readable for everybody who polls it, as long as the drain lasts. Each process that serves has a state of its own and
- * looks at the ones of the process that forked it and of the one before as well; so ending one child does not drain its
- * parent, and a connection's process hears of the service's drain also where the worker that forked it has died.
- * Retiring is told by an eventfd of its own: it concerns those alone who accept, and who waits for a drain must not be
- * woken by it.
+ * readable for everybody who polls it, as long as the drain lasts. Each process has a state of its own and looks at the
+ * ones of the process that forked it and of the one before as well; so ending one child, also one that a box forked,
+ * does not drain its parent, and a connection's process hears of the service's drain also where the worker that forked
+ * it has died. Retiring is told by an eventfd of its own: it concerns those alone who accept, and who waits for a drain
+ * must not be woken by it.
  *
  * Any thread; hark_drain() also in signal handlers. */
 #include "loop/drain.h"
@@ -34,6 +34,7 @@ static _Atomic int own_fd = -1, own_retire_fd = -1;
 static int upstream_fd = -1, upstream_retire_fd = -1, far_upstream_fd = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int serving; /* guarded by lock */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void shorten(struct state *s, int64_t until)
 {
@@ -123,6 +124,32 @@ bool hark__drain_has_upstream(void)
 	return upstream_fd >= 0;
 }
 
+/* Any child's, a box's own included: what was its parent's is upstream, and a drain of its own is its own alone. A
+ * descriptor of its own it gets when it serves. */
+static void forked_child(void)
+{
+	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
+	serving = 0;
+	if (atomic_load(&own_fd) < 0) /* the parent has not served: its state is not shared */
+		return;
+	if (far_upstream_fd >= 0)
+		(void)hark__sys.close(far_upstream_fd);
+	if (upstream_retire_fd >= 0)
+		(void)hark__sys.close(upstream_retire_fd);
+	far_upstream = upstream;
+	far_upstream_fd = upstream_fd;
+	upstream_fd = atomic_exchange(&own_fd, -1);
+	atomic_store(&first.until, HARK_FOREVER);
+	atomic_store(&first.retired, false);
+	upstream = atomic_exchange(&own, &first);
+	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);
+}
+
+static void watch_forks(void)
+{
+	(void)pthread_atfork(NULL, NULL, forked_child); /* fails only for want of memory, at the very start */
+}
+
 /* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
 static int renew(struct state *old)
 {
@@ -134,14 +161,15 @@ static int renew(struct state *old)
 		(void)hark__sys.close(fd);
 		return -ENOMEM;
 	}
+	(void)pthread_once(&fork_once, watch_forks);
 	atomic_store(&s->until, HARK_FOREVER);
 	atomic_store(&own, s);
 	atomic_store(&own_fd, fd);
-	if (old != NULL && atomic_load(&old->until) != HARK_FOREVER) {
+	if (atomic_load(&old->until) != HARK_FOREVER) {
 		shorten(s, atomic_load(&old->until));
 		tell(fd);
 	}
-	if (old != NULL && atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
+	if (atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
 		atomic_store(&s->retired, true);
 	return 0;
 }
@@ -194,20 +222,6 @@ void hark__drain_leave(void)
 
 void hark__drain_forked(void)
 {
-	struct state *parents = atomic_load(&own);
-	int parents_fd = atomic_load(&own_fd);
-	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
 	serving = 1;
-	if (renew(NULL) < 0)
-		return; /* no room: it goes on as if it were its parent, and its own signals end the parent's service
-		           too */
-	if (far_upstream_fd >= 0)
-		(void)hark__sys.close(far_upstream_fd);
-	if (upstream_retire_fd >= 0)
-		(void)hark__sys.close(upstream_retire_fd);
-	far_upstream = upstream;
-	far_upstream_fd = upstream_fd;
-	upstream = parents;
-	upstream_fd = parents_fd;
-	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);
+	(void)renew(&first); /* no room: its own drains are seen where somebody looks */
 }

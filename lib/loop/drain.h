@@ -35,8 +35,8 @@ int hark__retire_upstream_fd(void);
 int hark__drain_enter(void);
 void hark__drain_leave(void);
 
-/* In a forked child: what was the parent's is now upstream, and a state of its own is made (on failure the child
- * goes on with the parent's). */
+/* In a forked child that serves: a descriptor of its own for its own drains. Every child, one that a box forked
+ * included, has the parent's state as upstream. */
 void hark__drain_forked(void);
 
 #endif

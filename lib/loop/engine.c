@@ -11,7 +11,8 @@
 #include <valgrind/valgrind.h>
 #endif
 
-void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
+#include "base/sys.h"
+
 void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 static const struct hark__engine_ops *const engines[] = {&hark__engine_epoll, &hark__engine_uring, &hark__engine_poll};
@@ -67,10 +68,51 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 		e->wake(e, s->out);
 }
 
+int hark__sources_add(struct hark__engine *e, struct hark__source *s)
+{
+	if (e->n_sources == e->cap_sources) {
+		uint32_t cap = e->cap_sources > 0 ? e->cap_sources * 2 : 64;
+		struct hark__source **sources = hark__sys.realloc(e->sources, cap * sizeof *sources);
+		if (sources == NULL)
+			return -ENOMEM;
+		e->sources = sources;
+		e->cap_sources = cap;
+	}
+	s->engine = e;
+	s->index = e->n_sources;
+	e->sources[e->n_sources++] = s;
+	return 0;
+}
+
+/* The last one takes its place. */
+void hark__sources_remove(struct hark__engine *e, struct hark__source *s)
+{
+	struct hark__source *last = e->sources[--e->n_sources];
+	e->sources[s->index] = last;
+	last->index = s->index;
+	s->engine = NULL;
+}
+
+void hark__sources_leave(struct hark__engine *e)
+{
+	for (uint32_t i = 0; i < e->n_sources; i++) {
+		struct hark__source *s = e->sources[i];
+		s->engine = NULL;
+		s->sending = false;
+		s->got = HARK__GOT_NONE;
+		hark__ready_set(s, HARK__IN | HARK__OUT);
+	}
+	e->n_sources = 0;
+	free(e->sources);
+	e->sources = NULL;
+}
+
 void hark__source_detach(struct hark__source *s)
 {
 	if (s->engine != NULL && !s->engine->forked)
 		s->engine->ops->detach(s->engine, s);
 	s->engine = NULL;
 	s->sending = false;
+	s->under_way = 0;
+	s->got = HARK__GOT_NONE;
 }

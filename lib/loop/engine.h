@@ -33,17 +33,41 @@ struct hark__source {
 	int fd;
 	_Atomic uint8_t ready; /* HARK__ bits: what a call may find; a call that would block clears its bit */
 	/* Outside a loop reader and writer may be two threads, and either may come to set O_NONBLOCK:
-	 * hark__splice_note(). A byte each, as neighbours in one would be written together. Which of the two is seen
-	 * first decides nothing: no order is needed. */
-	atomic_bool stream;   /* a stream socket whose bytes a completion engine may take in advance */
+	 * hark__splice_note(). A byte of its own, as neighbours in one would be written together. Which of the two is
+	 * seen first decides nothing: no order is needed. */
 	atomic_bool nonblock; /* the description has O_NONBLOCK: completions cannot be used on it */
 	bool sending; /* bytes that the engine took to send are under way: others must not overtake them. The loop's */
+	uint8_t under_way;             /* engine_uring: a bit for each kind of operation */
 	struct hark__engine *engine;   /* the one it is attached to; NULL: none */
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
-	union {
-		uint32_t index; /* engine_poll, engine_epoll: its place among the sources */
-		void *op;       /* engine_uring: the operations under way */
-	};
+	uint32_t index;                /* its place among the engine's sources */
+	int16_t got;                   /* engine_uring: what a wait with HARK__RECV brought: a buffer, or HARK__GOT_ */
+	uint16_t slot;                 /* engine_uring: where the bytes to send are */
+};
+
+#define HARK__GOT_NONE (-1) /* nothing */
+#define HARK__GOT_END  (-2) /* the end of the stream; below that by an errno: the error */
+
+/* An argument of arm, with HARK__IN: a completion engine may receive what comes, as its waiter reads at once, and has
+ * room for HARK__RECV_BYTES. For stream sockets alone. */
+#define HARK__RECV       16u
+#define HARK__RECV_BYTES 2048u
+
+/* What completion engines alone can do. */
+struct hark__completion_ops {
+	/* Takes what s->got tells of: > 0 bytes, 0 at the end, or -errno. cap >= HARK__RECV_BYTES. */
+	ssize_t (*take)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
+	/* After a wait: ends what is still under way for s in a direction in which nobody waits any more, and has tried
+	 * what was to be sent. So a source without a waiter has all its bytes in the kernel, or in s->got. */
+	void (*settle)(struct hark__engine *e, struct hark__source *s);
+	/* Takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until that was
+	 * tried, then HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is
+	 * not one for it. */
+	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
+	/* While s->sending: how many they are. */
+	size_t (*sending)(struct hark__engine *e, const struct hark__source *s);
+	/* Tries now all that was taken to send: before a fork, or before another thread uses connections. */
+	void (*push)(struct hark__engine *e);
 };
 
 struct hark__engine_ops {
@@ -59,23 +83,10 @@ struct hark__engine_ops {
 	int (*arm)(struct hark__engine *e, struct hark__source *s, unsigned events);
 	/* Forgets s: no event touches it after the return. */
 	void (*detach)(struct hark__engine *e, struct hark__source *s);
-	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0 or -errno. */
+	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0: of all that has
+	 * happened; else how many events were told, and more may have happened; or -errno. */
 	int (*wait)(struct hark__engine *e, int64_t timeout_ns);
-	/* Completion engines alone, NULL elsewhere: takes what has already arrived for s. > 0 bytes, 0 at the end,
-	 * -EAGAIN: nothing yet (arm and wait), or -errno. */
-	ssize_t (*recv)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
-	/* Bytes that have arrived for s and were not taken. */
-	size_t (*pending)(struct hark__engine *e, const struct hark__source *s);
-	/* The same: from now on nothing is taken in advance for s while much comes at a time, or nobody reads. 0: so it
-	 * is, and what was taken has been read. 1: some of it has not. -EINPROGRESS: what is under way ends in one of
-	 * the next waits. */
-	int (*stop_receiving)(struct hark__engine *e, struct hark__source *s);
-	/* The same: takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until
-	 * that was tried, then HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room,
-	 * or s is not one for it. */
-	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
-	/* While s->sending: how many they are. */
-	size_t (*sending)(struct hark__engine *e, const struct hark__source *s);
+	const struct hark__completion_ops *completion; /* NULL: the engine tells readiness and no more */
 };
 
 struct hark__engine {
@@ -83,6 +94,8 @@ struct hark__engine {
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
 	bool forked; /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
+	struct hark__source **sources; /* the attached ones, each at its index */
+	uint32_t n_sources, cap_sources;
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
@@ -93,7 +106,7 @@ int hark__engine_open(const char *name, struct hark__engine **out);
 
 static inline void hark__source_init(struct hark__source *s, int fd)
 {
-	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT};
+	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT, .got = HARK__GOT_NONE};
 }
 
 /* The bits belong to one loop's thread; only without a loop may a reading and a writing thread meet here. Relaxed: each
@@ -122,20 +135,14 @@ static inline void hark__ready_clear(struct hark__source *s, unsigned bits)
 /* Records readiness and wakes the waiters it concerns. Engines call it. */
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events);
 
-/* An engine closes: s is attached to nothing any more, and must be tried afresh. */
-static inline void hark__source_left(struct hark__source *s)
-{
-	s->engine = NULL;
-	s->sending = false;
-	hark__ready_set(s, HARK__IN | HARK__OUT);
-}
+/* For engines: s is attached from now on, 0 or -ENOMEM; and no longer; and at the engine's end none is, and each must
+ * be tried afresh. */
+int hark__sources_add(struct hark__engine *e, struct hark__source *s);
+void hark__sources_remove(struct hark__engine *e, struct hark__source *s);
+void hark__sources_leave(struct hark__engine *e);
 
-/* A completion engine closes with n bytes (n may be 0), and the end of the stream after them or not, that had arrived
- * for s and were not yet taken: they go to whoever embeds s. Set by conn.c, whose connections alone are streams. */
-extern void (*_Atomic hark__source_orphaned)(struct hark__source *s, const void *bytes, size_t n, bool end);
-
-/* What ops->send took and could not send: error < 0: these n bytes are lost; 0: there was no room, and they come before
- * whatever else is to be sent. Set likewise. */
+/* What a completion engine took to send and could not: error < 0: these n bytes are lost; 0: there was no room, and
+ * they come before whatever else is to be sent. Set by conn.c, whose connections alone are streams. */
 extern void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 /* Detaches s if it is attached to an engine of this process. */

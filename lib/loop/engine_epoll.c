@@ -16,9 +16,7 @@
 struct epoll_engine {
 	struct hark__engine e;
 	int fd;
-	bool no_pwait2;                /* the kernel is older than 5.11: milliseconds it is */
-	struct hark__source **sources; /* the registered ones, each at its index: to be let go when the engine closes */
-	uint32_t n, cap;
+	bool no_pwait2; /* the kernel is older than 5.11: milliseconds it is */
 	struct epoll_event events[BATCH];
 };
 
@@ -45,9 +43,7 @@ static int open_epoll(struct hark__engine **out)
 
 static void close_epoll(struct hark__engine *e)
 {
-	for (uint32_t i = 0; i < mine(e)->n; i++)
-		hark__source_left(mine(e)->sources[i]);
-	free(mine(e)->sources);
+	hark__sources_leave(e);
 	(void)hark__sys.close(mine(e)->fd);
 	free(mine(e));
 }
@@ -59,32 +55,19 @@ static void forked_epoll(struct hark__engine *e)
 	mine(e)->fd = -1; /* a source that is detached in the child must not find another file under the number */
 }
 
-static int grow(struct epoll_engine *m)
-{
-	uint32_t cap = m->cap ? m->cap * 2 : 64;
-	struct hark__source **sources = hark__sys.realloc(m->sources, cap * sizeof *sources);
-	if (sources == NULL)
-		return -ENOMEM;
-	m->sources = sources;
-	m->cap = cap;
-	return 0;
-}
-
 static int arm_epoll(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
 	(void)events; /* both directions at once: adding the second one later would cost a call and gain nothing */
 	struct epoll_engine *m = mine(e);
 	if (s->engine != NULL)
 		return 0;
-	if (m->n == m->cap && grow(m) < 0)
-		return -ENOMEM;
+	int r = hark__sources_add(e, s);
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.ptr = s};
-	if (hark__sys.epoll_ctl(m->fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
-		return -errno;
-	s->engine = e;
-	s->index = m->n;
-	m->sources[m->n++] = s;
-	return 0;
+	if (r == 0 && hark__sys.epoll_ctl(m->fd, EPOLL_CTL_ADD, s->fd, &ev) < 0) {
+		r = -errno;
+		hark__sources_remove(e, s);
+	}
+	return r;
 }
 
 /* Always by name: a program that was given a copy of the descriptor would keep the registration alive after our close.
@@ -94,8 +77,7 @@ static void detach_epoll(struct hark__engine *e, struct hark__source *s)
 	struct epoll_engine *m = mine(e);
 	struct epoll_event unused = {0};
 	(void)hark__sys.epoll_ctl(m->fd, EPOLL_CTL_DEL, s->fd, &unused);
-	m->sources[s->index] = m->sources[--m->n];
-	m->sources[s->index]->index = s->index;
+	hark__sources_remove(e, s);
 }
 
 static unsigned bits(uint32_t events)
@@ -143,7 +125,7 @@ static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
 		fetch_ahead(m, i, n);
 		hark__source_ready(e, m->events[i].data.ptr, bits(m->events[i].events));
 	}
-	return 0;
+	return n == BATCH ? n : 0;
 }
 
 const struct hark__engine_ops hark__engine_epoll = {

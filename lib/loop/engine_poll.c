@@ -11,9 +11,8 @@
 
 struct poll_engine {
 	struct hark__engine e;
-	struct pollfd *fds;
-	struct hark__source **sources; /* as many, in the same order */
-	uint32_t n, cap;
+	struct pollfd *fds; /* of the sources, in the same order */
+	uint32_t cap;
 };
 
 static struct poll_engine *mine(struct hark__engine *e)
@@ -33,10 +32,8 @@ static int open_poll(struct hark__engine **out)
 
 static void close_poll(struct hark__engine *e)
 {
-	for (uint32_t i = 0; i < mine(e)->n; i++)
-		hark__source_left(mine(e)->sources[i]);
+	hark__sources_leave(e);
 	free(mine(e)->fds);
-	free(mine(e)->sources);
 	free(mine(e));
 }
 
@@ -52,10 +49,6 @@ static int grow(struct poll_engine *m)
 	if (fds == NULL)
 		return -ENOMEM;
 	m->fds = fds;
-	struct hark__source **sources = hark__sys.realloc(m->sources, cap * sizeof *sources);
-	if (sources == NULL)
-		return -ENOMEM;
-	m->sources = sources;
 	m->cap = cap;
 	return 0;
 }
@@ -64,11 +57,8 @@ static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned eve
 {
 	struct poll_engine *m = mine(e);
 	if (s->engine == NULL) {
-		if (m->n == m->cap && grow(m) < 0)
+		if ((e->n_sources == m->cap && grow(m) < 0) || hark__sources_add(e, s) < 0)
 			return -ENOMEM;
-		s->index = m->n++;
-		s->engine = e;
-		m->sources[s->index] = s;
 		m->fds[s->index] = (struct pollfd){.fd = s->fd};
 	}
 	m->fds[s->index].fd = s->fd;
@@ -80,10 +70,8 @@ static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned eve
 static void detach_poll(struct hark__engine *e, struct hark__source *s)
 {
 	struct poll_engine *m = mine(e);
-	m->n--;
-	m->fds[s->index] = m->fds[m->n];
-	m->sources[s->index] = m->sources[m->n];
-	m->sources[s->index]->index = s->index;
+	m->fds[s->index] = m->fds[e->n_sources - 1];
+	hark__sources_remove(e, s);
 }
 
 /* Interest is spent once the event has come, so that nobody's readiness spins the loop; a descriptor without interest
@@ -114,16 +102,16 @@ static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct poll_engine *m = mine(e);
 	struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
-	int n = hark__sys.ppoll(m->fds, m->n, timeout_ns < 0 ? NULL : &t, NULL);
+	int n = hark__sys.ppoll(m->fds, e->n_sources, timeout_ns < 0 ? NULL : &t, NULL);
 	if (n < 0)
 		return -errno;
-	for (uint32_t i = 0; i < m->n && n > 0; i++) {
+	for (uint32_t i = 0; i < e->n_sources && n > 0; i++) {
 		if (m->fds[i].revents == 0)
 			continue;
 		n--;
 		unsigned b = bits(m->fds[i].revents);
 		spend(&m->fds[i], b);
-		hark__source_ready(e, m->sources[i], b);
+		hark__source_ready(e, e->sources[i], b);
 	}
 	return 0;
 }

@@ -42,8 +42,8 @@ static void arrived(struct hark__loop *l)
 		return;
 	l->zombie = NULL;
 #ifdef HARK__TSAN
-	__tsan_destroy_fiber(z->tsan);
-	z->tsan = NULL;
+	__tsan_destroy_fiber(z->top->tsan);
+	z->top->tsan = NULL;
 #endif
 	hark__stacks_give(&l->stacks, z);
 }
@@ -57,28 +57,39 @@ static void take_signals(void)
 }
 #endif
 
+/* C++ keeps what a thread has caught and not yet handled, and how much is in flight, in globals of the thread: each
+ * fiber has its own. */
+static inline void switch_exceptions(const struct hark__loop *l, struct hark__fiber_top *prev,
+                                     const struct hark__fiber_top *next)
+{
+	if (l->exceptions == NULL)
+		return;
+	memcpy(prev->exceptions, l->exceptions, sizeof prev->exceptions);
+	memcpy(l->exceptions, next->exceptions, sizeof next->exceptions);
+}
+
 /* One place for all switches: see the end of hark__switch. */
 __attribute__((noinline)) void hark__fiber_switch(struct hark__loop *l, struct hark__fiber *next)
 {
 	struct hark__fiber *prev = l->current;
-	if (next->swapped != NULL)
-		hark__stack_swap_in(next);
+	if (next->aside)
+		hark__stack_swap_in(&l->stacks, next);
 	l->slice = SLICE;
 	if (next == prev)
 		return; /* a yield with nobody else ready */
 	l->current = next;
 #ifdef HARK__ASAN
-	__sanitizer_start_switch_fiber(l->zombie == prev ? NULL : &prev->fake_stack,
-	                               next->stack ? next->stack : next->asan_bottom,
-	                               next->stack ? next->stack_bytes : next->asan_bytes);
+	__sanitizer_start_switch_fiber(l->zombie == prev ? NULL : &prev->top->fake_stack, next->top->asan_bottom,
+	                               next->top->asan_bytes);
 #endif
 #ifdef HARK__TSAN
 	take_signals();
-	__tsan_switch_to_fiber(next->tsan, 0);
+	__tsan_switch_to_fiber(next->top->tsan, 0);
 #endif
+	switch_exceptions(l, prev->top, next->top);
 	hark__switch(&prev->sp, next->sp);
 #ifdef HARK__ASAN
-	__sanitizer_finish_switch_fiber(prev->fake_stack, NULL, NULL);
+	__sanitizer_finish_switch_fiber(prev->top->fake_stack, NULL, NULL);
 #endif
 	arrived(l);
 }
@@ -90,24 +101,27 @@ void hark__fiber_begin(void)
 	const void *bottom;
 	size_t bytes;
 	__sanitizer_finish_switch_fiber(NULL, &bottom, &bytes);
-	if (l->main.asan_bottom == NULL) { /* the first switch of all is away from the thread's own stack */
-		l->main.asan_bottom = bottom;
-		l->main.asan_bytes = bytes;
+	if (l->main_top.asan_bottom == NULL) { /* the first switch of all is away from the thread's own stack */
+		l->main_top.asan_bottom = bottom;
+		l->main_top.asan_bytes = bytes;
 	}
 #endif
 	arrived(l);
 }
 
-void hark__fiber_prepare(struct hark__fiber *f, void (*entry)(void))
+void hark__fiber_prepare(struct hark__fiber *f, char *low, void *high, void (*entry)(void))
 {
+	size_t bytes = (size_t)((char *)high - low);
 #ifdef HARK__ASAN
-	__asan_unpoison_memory_region(f->stack, f->stack_bytes);
-	f->fake_stack = NULL;
+	__asan_unpoison_memory_region(low, bytes);
+	f->top->fake_stack = NULL;
+	f->top->asan_bottom = low;
+	f->top->asan_bytes = bytes;
 #endif
 #ifdef HARK__TSAN
-	f->tsan = __tsan_create_fiber(0);
+	f->top->tsan = __tsan_create_fiber(0);
 #endif
-	f->sp = hark__switch_prepare(f->stack, (size_t)(hark__stack_top(f) - f->stack), entry);
+	f->sp = hark__switch_prepare(low, bytes, entry);
 }
 
 /* A thousand connections do not fit in the nearest caches: each would run into a dozen misses, one after the other. So
@@ -121,7 +135,7 @@ static inline __attribute__((always_inline)) void fetch_ahead(
 		return;
 	const struct hark__fiber *f = hark__container(w, const struct hark__fiber, waiter);
 	const char *sp = f->sp, *on = (const char *)f->on;
-	__builtin_prefetch((const char *)f + 64, 1);
+	__builtin_prefetch(f->top, 1);
 	for (int line = 0; line < STACK_LINES; line++)
 		__builtin_prefetch(sp + line * 64, 1);
 	for (int line = 0; on != NULL && line < SOURCE_LINES; line++)
@@ -147,18 +161,17 @@ static void fiber_main(void)
 	hark__fiber_begin();
 	struct hark__loop *l = hark__loop_current;
 	struct hark__fiber *f = l->current;
-	void (*fn)(void *) = f->begin.fn;
-	void *arg = f->begin.arg;
-	f->drain = (struct hark__list){0};
+	void (*fn)(void *) = f->top->begin.fn;
+	void *arg = f->top->begin.arg;
+	f->top->idle = (struct hark__list){0};
 	fn(arg);
 	l = hark__loop_current;
 	assert(l != NULL && l->current == f);
-	if (f->timer_at != HARK_FOREVER)
-		hark__timer_clear(l, &f->timer);
+	hark__heap_remove(&l->deadlines, &f->timer);
 	f->live = false;
 	hark__loop_unwake(l, &f->waiter);
 	l->n_fibers--;
-	if (f->scope != NULL)
+	if (f->top->scope != NULL)
 		hark__scope_left(f);
 	l->zombie = f;
 	hark__fiber_switch(l, next_fiber(l));
@@ -177,19 +190,20 @@ void hark__fiber_wake(struct hark__fiber *f)
 
 static int park(struct hark__loop *l, struct hark__fiber *f, int64_t deadline, const char *doing)
 {
-	if (deadline < f->timer_at) {
-		int r = hark__timer_set(l, &f->timer, deadline);
+	struct hark__fiber_top *top = f->top;
+	if (deadline < top->timer_at) {
+		int r = hark__heap_set(&l->deadlines, &f->timer, deadline);
 		if (r < 0)
 			return r;
-		f->timer_at = deadline;
+		top->timer_at = deadline;
 	}
-	f->deadline = deadline;
-	f->doing = doing;
-	f->since = l->now;
+	top->deadline = deadline;
+	top->doing = doing;
+	top->since = l->now;
 	f->timed_out = false;
 	f->parked = true;
 	hark__fiber_switch(l, next_fiber(l));
-	f->doing = NULL;
+	top->doing = NULL;
 	return 0;
 }
 
@@ -219,10 +233,12 @@ int hark_yield(void)
 {
 	struct hark__loop *l = hark__loop_current;
 	if (l == NULL)
-		return 0;
+		return hark__wait_is_cut() ? -ECANCELED : 0;
 	struct hark__fiber *f = l->current;
 	if (f->cancelled)
 		return -ECANCELED;
+	if (l->slice <= 1 && l->budget > l->n_ready)
+		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
 	if (l->budget > 0 && l->n_ready > 0 &&
 	    l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
 		struct hark__fiber *next = hark__fiber_of(hark__queue_pop(&l->ready));
@@ -241,27 +257,46 @@ int hark_yield(void)
 int hark__fair(void)
 {
 	struct hark__loop *l = hark__loop_current;
-	if (l == NULL || --l->slice > 0)
+	if (l == NULL)
 		return 0;
-	l->slice = SLICE;
-	if (l->budget > l->n_ready)
-		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
-	return hark_yield();
+	if (l->slice <= 1)
+		return hark_yield();
+	l->slice--;
+	return 0;
 }
 
-void hark__fiber_timer_due(struct hark__loop *l, struct hark__fiber *f)
+void hark__spend(unsigned calls)
 {
-	f->timer_at = HARK_FOREVER;
-	if (!f->parked || f->deadline == HARK_FOREVER)
+	struct hark__loop *l = hark__loop_current;
+	if (l != NULL)
+		l->slice = l->slice > calls ? l->slice - calls : 1;
+}
+
+/* Its stack is in place. */
+static void timer_due(struct hark__loop *l, struct hark__fiber *f)
+{
+	struct hark__fiber_top *top = f->top;
+	top->timer_at = HARK_FOREVER;
+	if (!f->parked || top->deadline == HARK_FOREVER)
 		return;
-	if (f->deadline > l->now) {
-		if (hark__timer_set(l, &f->timer, f->deadline) == 0) {
-			f->timer_at = f->deadline;
+	if (top->deadline > l->now) {
+		if (hark__heap_set(&l->deadlines, &f->timer, top->deadline) == 0) {
+			top->timer_at = top->deadline;
 			return;
 		} /* a slot was just freed: cannot fail; if it did, an early time-out beats none */
 	}
 	f->timed_out = true;
 	hark__fiber_wake(f);
+}
+
+void hark__fiber_timer_due(struct hark__loop *l, struct hark__fiber *f)
+{
+	bool aside = f->aside; /* once a wait at most: a timer set afresh is due when the wait ends */
+	if (aside)
+		hark__stack_swap_in(&l->stacks, f);
+	timer_due(l, f);
+	if (aside && f->parked)
+		hark__stack_swap_out(&l->stacks, f);
 }
 
 /* ---- fibers ---------------------------------------------------------------------------------- */
@@ -278,7 +313,7 @@ struct hark__waiter *hark__fiber_waiter(struct hark__fiber *f)
 
 bool hark__fiber_cancelled(void)
 {
-	return hark__loop_current != NULL && hark__loop_current->current->cancelled;
+	return hark__loop_current != NULL ? hark__loop_current->current->cancelled : hark__wait_is_cut();
 }
 
 void hark__fiber_cancel(struct hark__fiber *f)
@@ -288,28 +323,29 @@ void hark__fiber_cancel(struct hark__fiber *f)
 		hark__fiber_wake(f);
 }
 
-static void set_name(struct hark__fiber *f, const char *name)
+static void set_name(struct hark__fiber_top *top, const char *name)
 {
 	size_t n = name != NULL ? strnlen(name, HARK__NAME_MAX) : 0;
 	if (n > 0)
-		memcpy(f->name, name, n);
-	f->name[n] = '\0';
+		memcpy(top->name, name, n);
+	memset(top->name + n, 0, sizeof top->name - n);
 }
 
-void hark__fiber_init(struct hark__fiber *f, const char *name)
+void hark__fiber_init(struct hark__fiber *f, struct hark__fiber_top *top, const char *name)
 {
+	f->top = top;
+	top->fiber = f;
 	f->waiter = (struct hark__waiter){0};
-	f->swapped = NULL;
-	f->scope = NULL;
-	f->scopes = 0;
-	f->sibling = f->drain = f->idle = (struct hark__list){0};
-	f->timer = (struct hark__timer){.waiter = &f->waiter};
-	f->timer_at = f->deadline = HARK_FOREVER;
-	f->doing = NULL;
 	f->on = NULL;
-	f->fd = -1;
-	f->parked = f->timed_out = f->cancelled = f->uncancellable = f->live = false;
-	set_name(f, name);
+	f->sibling = (struct hark__list){0};
+	f->parked = f->timed_out = f->cancelled = f->uncancellable = f->live = f->drains = f->aside = false;
+	top->timer_at = top->deadline = HARK_FOREVER;
+	top->doing = NULL;
+	top->idle = (struct hark__list){0};
+	top->scope = NULL;
+	top->scopes = 0;
+	memset(top->exceptions, 0, sizeof top->exceptions);
+	set_name(top, name);
 }
 
 int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out)
@@ -318,11 +354,11 @@ int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *)
 	int r = hark__stacks_take(&l->stacks, &f);
 	if (r < 0)
 		return r;
-	hark__fiber_init(f, name);
-	f->begin.fn = fn;
-	f->begin.arg = arg;
+	hark__fiber_init(f, f->top, name);
+	f->top->begin.fn = fn;
+	f->top->begin.arg = arg;
 	f->live = true;
-	hark__fiber_prepare(f, fiber_main);
+	hark__fiber_prepare(f, hark__stack_low(&l->stacks, f), f->top, fiber_main);
 	l->n_fibers++;
 	hark__loop_wake(l, &f->waiter);
 	if (out != NULL)
@@ -334,13 +370,15 @@ static int dump_fiber(const struct hark__loop *l, const struct hark__fiber *f, i
 {
 	char line[256], where[32] = "";
 	int len;
-	if (f->fd >= 0)
-		(void)snprintf(where, sizeof where, " on fd %d", f->fd);
-	if (f->doing == NULL)
-		len = snprintf(line, sizeof line, "%-24s %s\n", f->name, f == l->current ? "runs" : "is ready");
+	struct hark__fiber_top copy;
+	const struct hark__fiber_top *top = hark__fiber_top_of(&l->stacks, f, &copy);
+	if (f->on != NULL)
+		(void)snprintf(where, sizeof where, " on fd %d", f->on->fd);
+	if (top->doing == NULL)
+		len = snprintf(line, sizeof line, "%-24s %s\n", top->name, f == l->current ? "runs" : "is ready");
 	else
-		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", f->name, f->doing, where,
-		               (double)(now - f->since) / 1e9);
+		len = snprintf(line, sizeof line, "%-24s waits: %s%s, for %.3f s\n", top->name, top->doing, where,
+		               (double)(now - top->since) / 1e9);
 	ssize_t wrote;
 	do
 		wrote = hark__sys.write(fd, line, (size_t)len);
@@ -354,6 +392,7 @@ int hark_dump(int fd)
 	if (l == NULL)
 		return 0;
 	int64_t now = hark_now();
+	hark__spend(l->n_fibers + 1);
 	int n = dump_fiber(l, &l->main, fd, now);
 	for (size_t i = 0; i < l->stacks.used && n >= 0; i++) {
 		const struct hark__fiber *f = hark__stacks_slot(&l->stacks, i);

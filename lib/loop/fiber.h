@@ -31,9 +31,6 @@ void hark__loop_resume(struct hark__loop *l);
 
 struct hark__engine *hark__loop_engine(struct hark__loop *l);
 
-/* The loop's clock: read once after each wait for events. */
-int64_t hark__loop_now(const struct hark__loop *l);
-
 /* Queues w: its run() is called, on the loop's own large stack, when its turn comes. Once queued, again is a no-op. */
 void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w);
 
@@ -45,9 +42,12 @@ void hark__loop_post(struct hark__loop *l, struct hark__waiter *w);
 /* On the loop's thread: w, which nobody posts any more, is not run. */
 void hark__loop_unpost(struct hark__loop *l, struct hark__waiter *w);
 
-/* Called after each system call that moved bytes without waiting: lets others run after a good many of them, so that a
- * peer that always has more cannot hold the loop. 0 or -ECANCELED. */
+/* Called by whatever may suspend after each system call that did not wait: lets others run after a good many of them,
+ * so that a peer that always has more cannot hold the loop. 0 or -ECANCELED. */
 int hark__fair(void);
+
+/* Counts so many system calls on top: of who must not suspend, or makes many. The next hark__fair() heeds them. */
+void hark__spend(unsigned calls);
 
 /* Timers call t->waiter's run() by queueing it. Setting a set one moves it. */
 struct hark__timer {
@@ -75,6 +75,9 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 void hark__wait_served(bool served);
 bool hark__wait_is_served(void);
 
+/* Whether that has come: the box is as a cancelled fiber. Without a loop. */
+bool hark__wait_is_cut(void);
+
 /* Parks the calling fiber until woken by hark__fiber_wake(). Loop only. 0, -ETIMEDOUT, -ECANCELED. */
 int hark__park(int64_t deadline, const char *doing);
 
@@ -91,7 +94,7 @@ struct hark__fiber *hark__fiber_self(void);
 struct hark__waiter *hark__fiber_waiter(struct hark__fiber *f);
 void hark__fiber_wake(struct hark__fiber *f); /* same thread */
 void hark__fiber_cancel(struct hark__fiber *f);
-bool hark__fiber_cancelled(void);
+bool hark__fiber_cancelled(void); /* without a loop: hark__wait_is_cut() */
 
 /* Starts a fiber: what hark_go() does, without a scope. */
 int hark__fiber_start(struct hark__loop *l, const char *name, void (*fn)(void *), void *arg, struct hark__fiber **out);

@@ -28,6 +28,9 @@
 
 __thread struct hark__loop *hark__loop_current;
 
+/* Of the C++ run-time, where it is part of the program. */
+extern void *__cxa_get_globals(void) __attribute__((weak));
+
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 /* ---- waking ---------------------------------------------------------------------------------- */
@@ -83,20 +86,35 @@ void hark__timer_clear(struct hark__loop *l, struct hark__timer *t)
 	hark__heap_remove(&l->timers, &t->node);
 }
 
+/* What has come in time is read before anybody is told that it has not: while the engine may have more to tell, timers
+ * wait, but not for more events than there can have been when they came due. */
+static bool may_be_late(struct hark__loop *l, int told)
+{
+	if (told <= 0) {
+		l->untold = 0;
+		return false;
+	}
+	if (l->untold == 0)
+		l->untold = l->n_fibers + l->timers.n;
+	l->untold -= l->untold < (unsigned)told ? l->untold : (unsigned)told;
+	return l->untold > 0;
+}
+
 static void run_timers(struct hark__loop *l)
 {
 	int64_t at;
 	struct hark__heap_node *node;
+	while ((node = hark__heap_least(&l->deadlines, &at)) != NULL && at <= l->now) {
+		hark__heap_remove(&l->deadlines, node);
+		hark__fiber_timer_due(l, hark__container(node, struct hark__fiber, timer));
+	}
 	while ((node = hark__heap_least(&l->timers, &at)) != NULL && at <= l->now) {
 		struct hark__timer *t = hark__container(node, struct hark__timer, node);
 		if (t->kept)
 			(void)hark__heap_set(&l->timers, node, HARK_FOREVER);
 		else
 			hark__heap_remove(&l->timers, node);
-		if (t->waiter->run == NULL)
-			hark__fiber_timer_due(l, hark__fiber_of(t->waiter));
-		else
-			hark__loop_wake(l, t->waiter);
+		hark__loop_wake(l, t->waiter);
 	}
 }
 
@@ -115,13 +133,16 @@ static int64_t in_time_for_signals(int64_t timeout_ns)
 
 static int64_t engine_timeout(struct hark__loop *l)
 {
-	int64_t at;
+	int64_t at = HARK_FOREVER, deadline = HARK_FOREVER;
 	if (l->n_ready > 0)
 		return 0;
-	if (hark__heap_least(&l->timers, &at) == NULL)
+	bool none = hark__heap_least(&l->timers, &at) == NULL;
+	if (hark__heap_least(&l->deadlines, &deadline) == NULL && none)
 		return -1;
-	int64_t left = at - hark_now();
-	return left > 0 ? left : 0;
+	int64_t now = hark_now();
+	if (deadline < at)
+		at = deadline;
+	return at > now ? at - now : 0; /* at may be INT64_MIN */
 }
 
 static void sched_main(void)
@@ -138,11 +159,11 @@ static void sched_main(void)
 			else
 				hark__fiber_switch(l, hark__fiber_of(w));
 		}
-		(void)l->engine->ops->wait(
-			l->engine,
-			in_time_for_signals(engine_timeout(l))); /* fails by EINTR, or for want of memory: look again */
+		/* fails by EINTR, or for want of memory: look again */
+		int told = l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l)));
 		l->now = hark_now();
-		run_timers(l);
+		if (!may_be_late(l, told))
+			run_timers(l);
 		l->budget = l->n_ready > BUDGET_MIN ? l->n_ready : BUDGET_MIN;
 	}
 }
@@ -154,13 +175,13 @@ static void idle_sweep(struct hark__waiter *w)
 	struct hark__loop *l = hark__container(w, struct hark__loop, idle_waiter);
 	struct hark__list *at = l->idle.next;
 	while (at != &l->idle) {
-		struct hark__fiber *f = hark__container(at, struct hark__fiber, idle);
-		if (f->since > l->now - IDLE_SWEEP_NS)
+		struct hark__fiber_top *top = hark__container(at, struct hark__fiber_top, idle);
+		if (top->since > l->now - IDLE_SWEEP_NS)
 			break;
 		at = at->next;
-		hark__list_remove(&f->idle);     /* once is enough: it stays given back while it waits */
-		if (f->parked && f->scopes == 0) /* a scope lies on the stack, and members may use what else does */
-			hark__stack_swap_out(f);
+		hark__list_remove(&top->idle);              /* once is enough: it stays aside while it waits */
+		if (top->fiber->parked && top->scopes == 0) /* a scope lies there, and members may use what else does */
+			hark__stack_swap_out(&l->stacks, top->fiber);
 	}
 	if (!hark__list_empty(&l->idle))
 		(void)hark__timer_set(l, &l->idle_timer, l->now + IDLE_SWEEP_NS);
@@ -171,12 +192,12 @@ void hark__fiber_idles(bool begins)
 	struct hark__loop *l = hark__loop_current;
 	struct hark__fiber *f = l->current;
 	if (!begins) {
-		hark__list_remove(&f->idle);
+		hark__list_remove(&f->top->idle);
 		return;
 	}
-	if (f->stack == NULL)
+	if (f == &l->main)
 		return;
-	hark__list_append(&l->idle, &f->idle);
+	hark__list_append(&l->idle, &f->top->idle);
 	if (l->idle_timer.node.place == 0)
 		(void)hark__timer_set(l, &l->idle_timer,
 		                      l->now + IDLE_SWEEP_NS); /* without it stacks are kept, no more */
@@ -250,10 +271,9 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 	int r = hark__stacks_init(&l->stacks, stack_bytes);
 	if (r < 0)
 		return r;
-	r = hark__stack_map(SCHED_STACK_BYTES, &l->sched.stack);
+	r = hark__stack_map(SCHED_STACK_BYTES, &l->sched_stack);
 	if (r < 0)
 		return r;
-	l->sched.stack_bytes = SCHED_STACK_BYTES;
 	int fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0) {
 		r = -errno;
@@ -275,7 +295,7 @@ static int open_parts(struct hark__loop *l, const char *engine, size_t stack_byt
 close_fd:
 	(void)hark__sys.close(fd);
 unmap:
-	hark__stack_unmap(l->sched.stack, SCHED_STACK_BYTES);
+	hark__stack_unmap(l->sched_stack, SCHED_STACK_BYTES);
 	return r;
 }
 
@@ -288,7 +308,6 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 		return -ENOMEM;
 	memset(l, 0, sizeof *l);
 	hark__queue_init(&l->ready);
-	hark__list_init(&l->drain_waiters);
 	hark__list_init(&l->idle);
 	hark__queue_init(&l->posted);
 	int r = open_parts(l, engine, stack_bytes);
@@ -301,13 +320,14 @@ int hark__loop_open(const char *engine, size_t stack_bytes, struct hark__loop **
 	l->idle_timer.waiter = &l->idle_waiter;
 	l->now = hark_now();
 	l->budget = BUDGET_MIN;
-	hark__fiber_init(&l->main, "main");
-	hark__fiber_init(&l->sched, "scheduler");
+	hark__fiber_init(&l->main, &l->main_top, "main");
+	hark__fiber_init(&l->sched, &l->sched_top, "scheduler");
 	l->current = &l->main;
 #ifdef HARK__TSAN
-	l->main.tsan = __tsan_get_current_fiber();
+	l->main_top.tsan = __tsan_get_current_fiber();
 #endif
-	hark__fiber_prepare(&l->sched, sched_main);
+	l->exceptions = __cxa_get_globals != NULL ? __cxa_get_globals() : NULL;
+	hark__fiber_prepare(&l->sched, l->sched_stack, l->sched_stack + SCHED_STACK_BYTES, sched_main);
 	hark__loop_current = l;
 	hark__overflow_watch();
 	*out = l;
@@ -328,11 +348,12 @@ void hark__loop_close(struct hark__loop *l)
 	pthread_mutex_unlock(&l->posted_lock);
 	(void)pthread_mutex_destroy(&l->posted_lock);
 #ifdef HARK__TSAN
-	__tsan_destroy_fiber(l->sched.tsan);
+	__tsan_destroy_fiber(l->sched_top.tsan);
 #endif
 	hark__stacks_done(&l->stacks);
-	hark__stack_unmap(l->sched.stack, SCHED_STACK_BYTES);
+	hark__stack_unmap(l->sched_stack, SCHED_STACK_BYTES);
 	hark__heap_done(&l->timers);
+	hark__heap_done(&l->deadlines);
 	if (hark__loop_current == l)
 		hark__loop_current = NULL;
 	free(l);
@@ -358,11 +379,6 @@ void hark__loop_resume(struct hark__loop *l)
 struct hark__engine *hark__loop_engine(struct hark__loop *l)
 {
 	return l->engine;
-}
-
-int64_t hark__loop_now(const struct hark__loop *l)
-{
-	return l->now;
 }
 
 const char *hark_engine_name(void)

@@ -29,15 +29,15 @@ static void say(const char *text)
 	(void)n;
 }
 
-static void explain(const struct hark__fiber *f)
+static void explain(const struct hark__fiber *f, size_t stack_bytes)
 {
 	char digits[24];
 	size_t at = sizeof digits - 1;
 	digits[at] = '\0';
-	for (size_t n = f->stack_bytes; n > 0; n /= 10) /* printf is not async-signal-safe */
+	for (size_t n = stack_bytes; n > 0; n /= 10) /* printf is not async-signal-safe */
 		digits[--at] = (char)('0' + n % 10);
 	say("hark: fiber '");
-	say(f->name[0] ? f->name : "unnamed");
+	say(f->top->name[0] ? f->top->name : "unnamed");
 	say("' has overflowed its stack of ");
 	say(digits + at);
 	say(" bytes\n");
@@ -49,7 +49,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	bool sent = info->si_code <= 0; /* by kill(2) and the like: no instruction has failed, none will again */
 	const struct hark__fiber *f = l != NULL && !sent ? hark__stacks_guarded(&l->stacks, info->si_addr) : NULL;
 	if (f != NULL) {
-		explain(f);
+		explain(f, l->stacks.stride - l->stacks.guard_bytes);
 		(void)signal(sig, SIG_DFL); /* the faulting instruction runs again and ends the process */
 		return;
 	}

@@ -29,7 +29,7 @@ void hark_scope_open(struct hark_scope *s)
 	hark__list_init(&inside(s)->fibers);
 	if (hark__loop_current != NULL) {
 		inside(s)->owner = hark__fiber_self();
-		inside(s)->owner->scopes++;
+		inside(s)->owner->top->scopes++;
 	}
 }
 
@@ -86,14 +86,14 @@ int hark_go(struct hark_scope *scope, const char *name, void (*fn)(void *), void
 		r = hark__fiber_start(s->loop, name, fn, arg, &f);
 	if (r < 0)
 		return r;
-	f->scope = s;
+	f->top->scope = s;
 	hark__list_append(&s->fibers, &f->sibling);
 	return 0;
 }
 
 void hark__scope_left(struct hark__fiber *f)
 {
-	struct hark__scope *s = f->scope;
+	struct hark__scope *s = f->top->scope;
 	hark__list_remove(&f->sibling);
 	if (hark__list_empty(&s->fibers) && s->joiner != NULL)
 		hark__fiber_wake(s->joiner);
@@ -113,6 +113,8 @@ int hark_join(struct hark_scope *scope, int64_t deadline)
 	struct hark__scope *s = inside(scope);
 	int r = 0;
 	forget_if_forked(s);
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	if (s->joiner != NULL)
 		return -EBUSY;
 	while (r == 0 && !hark__list_empty(&s->fibers)) {
@@ -136,7 +138,7 @@ void hark_scope_close(struct hark_scope *scope)
 		s->joiner = NULL;
 	}
 	if (s->owner != NULL)
-		s->owner->scopes--;
+		s->owner->top->scopes--;
 	s->owner = NULL;
 	leave_loop(s);
 }

@@ -1,19 +1,20 @@
-/* stack.c — stacks for fibers: contiguous slots of one reserved arena, each with a guard page below, recycled last in,
+/* stack.c — stacks for fibers: contiguous slots of reserved address space, each with a guard below, recycled last in,
  * first out, so that the next fiber finds its stack in the cache.
  *
  * Guards are installed with MADV_GUARD_INSTALL (Linux 6.13), which marks pages without splitting the mapping: 100,000
  * guarded stacks cost one of the vm.max_map_count (65,530 by default) mappings. Before that, mprotect(2) costs two a
- * stack, and hark_go() says -EAGAIN when the kernel has no more.
+ * stack, and hark_go() says -EAGAIN when the kernel has no more. A guard is several times as large as a stack: address
+ * space costs nothing, and a frame with a large buffer must not reach the stack below.
  *
- * A fiber that waits at a request boundary for long has its live stack (a few hundred bytes) copied aside and its pages
- * given back; the addresses stay its own, so the copy goes back to the very same place, and pointers into the stack
- * stay good.
+ * Where address space is limited (RLIMIT_AS, strict overcommit) it is reserved in small steps that double, and guards
+ * are small: what is reserved here nobody else can have.
  *
  * One thread: the loop's. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/sys.h"
@@ -28,20 +29,25 @@
 #define MADV_GUARD_INSTALL 102 /* linux/mman.h of 6.13; newer than the C library's */
 #endif
 
-#define STACK_BYTES  (64u << 10) /* a fiber's default */
-#define STACK_MIN    (16u << 10)
-#define GUARD_BYTES  (16u << 10)         /* more than a page: a frame with a buffer could step over one */
-#define STACKS_MAX   (UINT64_C(1) << 20) /* slots that are reserved, address space permitting */
-#define STACKS_MIN   64u
-#define BLOCK_FIBERS 64u   /* fiber structs allocated together */
-#define WARM_MAX     1024u /* free stacks that keep their memory */
-#define SHELF_MAX    2048u /* live bytes that are worth copying to save a page or more */
+#define STACK_BYTES     (64u << 10) /* a fiber's default */
+#define STACK_MIN       (16u << 10)
+#define GUARD_BYTES     (256u << 10)
+#define GUARD_MIN       (16u << 10)         /* where address space is limited */
+#define STACKS_RESERVED (UINT64_C(1) << 20) /* stacks that there is room for from the start, where it costs nothing */
+#define STEP_MIN        16u                 /* … and elsewhere */
+#define BLOCK_FIBERS    64u                 /* fiber structs allocated together */
+#define WARM_MAX        1024u               /* free stacks that keep their memory */
+#define COLOURS         16u  /* equal stacks begin at unequal places within a page, or their tops would all */
+#define COLOUR_BYTES    192u /* fall on the same few cache sets */
 
 static size_t page_bytes(void)
 {
-	static size_t bytes;
-	if (bytes == 0)
+	static _Atomic size_t known; /* relaxed: every look-up finds the same */
+	size_t bytes = atomic_load_explicit(&known, memory_order_relaxed);
+	if (bytes == 0) {
 		bytes = (size_t)sysconf(_SC_PAGESIZE);
+		atomic_store_explicit(&known, bytes, memory_order_relaxed);
+	}
 	return bytes;
 }
 
@@ -52,9 +58,23 @@ static char *map(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-int hark__stacks_init(struct hark__stacks *s, size_t stack_bytes)
+static bool address_space_is_limited(void)
+{
+	struct rlimit l;
+	return hark__sys.getrlimit(RLIMIT_AS, &l) < 0 || l.rlim_cur != RLIM_INFINITY;
+}
+
+/* An odd number of pages apart, stacks spread over all sets of the translation cache; at 80 KB a quarter of them served
+ * everybody, and a thousand fibers missed it at every switch. */
+static void lay_out(struct hark__stacks *s, size_t stack_bytes)
 {
 	size_t page = page_bytes();
+	s->guard_bytes = s->stingy ? GUARD_MIN : GUARD_BYTES;
+	s->stride = ((stack_bytes + s->guard_bytes + page - 1) / page | 1) * page;
+}
+
+int hark__stacks_init(struct hark__stacks *s, size_t stack_bytes)
+{
 	*s = (struct hark__stacks){0};
 	hark__list_init(&s->warm);
 	hark__list_init(&s->cold);
@@ -64,39 +84,52 @@ int hark__stacks_init(struct hark__stacks *s, size_t stack_bytes)
 		stack_bytes = STACK_MIN;
 	if (stack_bytes > SIZE_MAX / 4)
 		return -EINVAL;
-	/* An odd number of pages apart, stacks spread over all sets of the translation cache; at 80 KB a quarter of
-	 * them served everybody, and a thousand fibers missed it at every switch. */
-	s->stack_bytes = ((stack_bytes + GUARD_BYTES + page - 1) / page | 1) * page;
+	s->stingy = address_space_is_limited();
+	lay_out(s, stack_bytes);
 	return 0;
 }
 
-/* Address space may be short (RLIMIT_AS, strict overcommit): halve until it fits. */
-static int reserve(struct hark__stacks *s)
+static int reserve(struct hark__stacks *s, uint64_t n)
 {
-	for (uint64_t n = STACKS_MAX; n >= STACKS_MIN; n /= 2) {
-		if (n > SIZE_MAX / s->stack_bytes)
-			continue;
-		s->arena = map(n * s->stack_bytes);
-		if (s->arena == NULL)
-			continue;
-		s->arena_bytes = n * s->stack_bytes;
-		s->limit = n;
-		(void)hark__sys.madvise(s->arena, s->arena_bytes, MADV_NOHUGEPAGE); /* else a stack may cost 2 MB */
+	struct hark__arena *a = &s->arenas[s->n_arenas];
+	if (s->n_arenas == HARK__ARENAS_MAX || n > SIZE_MAX / s->stride)
+		return -ENOMEM;
+	char *low = map(n * s->stride);
+	if (low == NULL)
+		return -ENOMEM;
+	(void)hark__sys.madvise(low, n * s->stride, MADV_NOHUGEPAGE); /* else a stack may cost 2 MB */
+	*a = (struct hark__arena){.low = low, .first = s->limit, .slots = n};
+	s->n_arenas++;
+	s->limit += n;
+	return 0;
+}
+
+/* Room for more stacks: for as many as there are by now, or fewer where that does not fit. */
+static int grow(struct hark__stacks *s)
+{
+	if (!s->stingy && s->n_arenas == 0 && reserve(s, STACKS_RESERVED) == 0)
 		return 0;
+	if (s->n_arenas == 0 && !s->stingy) { /* limited by other means */
+		size_t stack_bytes = s->stride - s->guard_bytes;
+		s->stingy = true;
+		lay_out(s, stack_bytes);
 	}
-	return -ENOMEM;
+	for (uint64_t n = s->limit > STEP_MIN ? s->limit : STEP_MIN; n > 0; n /= 2)
+		if (reserve(s, n) == 0)
+			return 0;
+	return s->n_arenas == 0 ? -ENOMEM : -EAGAIN;
 }
 
 static int guard(struct hark__stacks *s, char *at)
 {
 	if (!s->mprotect) {
-		if (hark__sys.madvise(at, GUARD_BYTES, MADV_GUARD_INSTALL) == 0)
+		if (hark__sys.madvise(at, s->guard_bytes, MADV_GUARD_INSTALL) == 0)
 			return 0;
 		if (errno != EINVAL)
 			return -ENOMEM;
 		s->mprotect = true;
 	}
-	return hark__sys.mprotect(at, GUARD_BYTES, PROT_NONE) == 0 ? 0 : -EAGAIN;
+	return hark__sys.mprotect(at, s->guard_bytes, PROT_NONE) == 0 ? 0 : -EAGAIN;
 }
 
 static struct hark__fiber *fiber_struct(struct hark__stacks *s, size_t slot)
@@ -117,24 +150,37 @@ static struct hark__fiber *fiber_struct(struct hark__stacks *s, size_t slot)
 	return &s->blocks[block][slot % BLOCK_FIBERS];
 }
 
+static void tell_valgrind(struct hark__stacks *s, const char *low)
+{
+#ifdef HARK__VALGRIND
+	if (!RUNNING_ON_VALGRIND)
+		return;
+	unsigned *ids = hark__sys.realloc(s->valgrind_ids, (s->used + 1) * sizeof *ids);
+	if (ids == NULL)
+		return;
+	ids[s->used] = VALGRIND_STACK_REGISTER(low, low + s->stride - s->guard_bytes);
+	s->valgrind_ids = ids;
+#else
+	(void)s;
+	(void)low;
+#endif
+}
+
 static int take_new(struct hark__stacks *s, struct hark__fiber **out)
 {
-	if (s->arena == NULL && reserve(s) < 0)
-		return -ENOMEM;
-	if (s->used == s->limit)
-		return -EAGAIN;
-	char *slot = s->arena + s->used * s->stack_bytes;
+	int r = s->used == s->limit ? grow(s) : 0;
+	if (r < 0)
+		return r;
+	const struct hark__arena *a = &s->arenas[s->n_arenas - 1];
+	char *slot = a->low + (s->used - a->first) * s->stride;
 	struct hark__fiber *f = fiber_struct(s, s->used);
 	if (f == NULL)
 		return -ENOMEM;
-	int r = guard(s, slot);
+	r = guard(s, slot);
 	if (r < 0)
 		return r;
-	f->stack = slot + GUARD_BYTES;
-	f->stack_bytes = s->stack_bytes - GUARD_BYTES;
-#ifdef HARK__VALGRIND
-	f->valgrind_id = VALGRIND_STACK_REGISTER(f->stack, f->stack + f->stack_bytes);
-#endif
+	f->top = (struct hark__fiber_top *)(slot + s->stride - s->used % COLOURS * COLOUR_BYTES) - 1;
+	tell_valgrind(s, slot + s->guard_bytes);
 	s->used++;
 	*out = f;
 	return 0;
@@ -157,7 +203,8 @@ void hark__stacks_give(struct hark__stacks *s, struct hark__fiber *f)
 {
 	struct hark__list *pool = &s->warm;
 	if (s->n_warm == WARM_MAX) {
-		(void)hark__sys.madvise(f->stack, f->stack_bytes, MADV_DONTNEED); /* memory stays in use, no more */
+		(void)hark__sys.madvise(hark__stack_low(s, f), s->stride - s->guard_bytes,
+		                        MADV_DONTNEED); /* memory stays in use, no more */
 		pool = &s->cold;
 	} else {
 		s->n_warm++;
@@ -170,27 +217,44 @@ struct hark__fiber *hark__stacks_slot(const struct hark__stacks *s, size_t slot)
 	return &s->blocks[slot / BLOCK_FIBERS][slot % BLOCK_FIBERS];
 }
 
+/* In which arena an address lies; NULL: in none. Async-signal-safe. */
+static const struct hark__arena *arena_of(const struct hark__stacks *s, const void *at)
+{
+	for (const struct hark__arena *a = s->arenas; a < s->arenas + s->n_arenas; a++)
+		if ((const char *)at >= a->low && (size_t)((const char *)at - a->low) < a->slots * s->stride)
+			return a;
+	return NULL;
+}
+
 /* Whose guard lies at this address: for the overflow message. Async-signal-safe. */
 const struct hark__fiber *hark__stacks_guarded(const struct hark__stacks *s, const void *at)
 {
-	size_t offset = (size_t)((const char *)at - s->arena);
-	if (s->arena == NULL || (const char *)at < s->arena || offset >= s->used * s->stack_bytes)
+	const struct hark__arena *a = arena_of(s, at);
+	if (a == NULL)
 		return NULL;
-	size_t slot = offset / s->stack_bytes;
-	return offset % s->stack_bytes < GUARD_BYTES ? hark__stacks_slot(s, slot) : NULL;
+	size_t offset = (size_t)((const char *)at - a->low), slot = a->first + offset / s->stride;
+	return slot < s->used && offset % s->stride < s->guard_bytes ? hark__stacks_slot(s, slot) : NULL;
+}
+
+char *hark__stack_low(const struct hark__stacks *s, const struct hark__fiber *f)
+{
+	const struct hark__arena *a = arena_of(s, f->top);
+	size_t offset = (size_t)((char *)f->top - a->low);
+	return (char *)f->top - offset % s->stride + s->guard_bytes;
 }
 
 void hark__stacks_done(struct hark__stacks *s)
 {
 #ifdef HARK__VALGRIND
-	for (size_t i = 0; i < s->used; i++)
-		VALGRIND_STACK_DEREGISTER(hark__stacks_slot(s, i)->valgrind_id);
+	for (size_t i = 0; i < s->used && s->valgrind_ids != NULL; i++)
+		VALGRIND_STACK_DEREGISTER(s->valgrind_ids[i]);
+	free(s->valgrind_ids);
 #endif
 	for (size_t i = 0; i < s->n_blocks; i++)
 		free(s->blocks[i]);
 	free(s->blocks);
-	if (s->arena != NULL)
-		(void)hark__sys.munmap(s->arena, s->arena_bytes);
+	for (unsigned i = 0; i < s->n_arenas; i++)
+		(void)hark__sys.munmap(s->arenas[i].low, s->arenas[i].slots * s->stride);
 	*s = (struct hark__stacks){0};
 }
 
@@ -211,45 +275,4 @@ void hark__stack_unmap(char *low, size_t bytes)
 {
 	if (low != NULL)
 		(void)hark__sys.munmap(low - GUARD_BYTES, bytes + GUARD_BYTES);
-}
-
-char *hark__stack_top(const struct hark__fiber *f)
-{
-	size_t colour = (uintptr_t)f->stack / f->stack_bytes % 16 * 192;
-	return f->stack + f->stack_bytes - colour;
-}
-
-struct swapped {
-	size_t bytes;
-	char live[];
-};
-
-void hark__stack_swap_out(struct hark__fiber *f)
-{
-#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
-	(void)f; /* the sanitizers' shadow of the stack would not move along; a context holds pointers into itself */
-#else
-	char *top = hark__stack_top(f);
-	char *from = f->sp;
-	size_t live = (size_t)(top - from);
-	if (f->stack == NULL || live > SHELF_MAX)
-		return;
-	struct swapped *s = hark__sys.malloc(sizeof *s + live);
-	if (s == NULL)
-		return;
-	s->bytes = live;
-	memcpy(s->live, from, live);
-	if (hark__sys.madvise(f->stack, f->stack_bytes, MADV_DONTNEED) < 0)
-		free(s);
-	else
-		f->swapped = s;
-#endif
-}
-
-void hark__stack_swap_in(struct hark__fiber *f)
-{
-	struct swapped *s = f->swapped;
-	memcpy(hark__stack_top(f) - s->bytes, s->live, s->bytes);
-	f->swapped = NULL;
-	free(s);
 }

@@ -27,6 +27,12 @@ bool hark__wait_is_served(void)
 	return served;
 }
 
+bool hark__wait_is_cut(void)
+{
+	int64_t end = served ? hark__drain_until() : HARK_FOREVER;
+	return end != HARK_FOREVER && hark_now() >= end;
+}
+
 /* ---- on a loop ------------------------------------------------------------------------------- */
 
 static struct hark__waiter **slot(struct hark__source *s, unsigned direction)
@@ -34,11 +40,14 @@ static struct hark__waiter **slot(struct hark__source *s, unsigned direction)
 	return direction == HARK__IN ? &s->in : &s->out;
 }
 
+/* What a completion engine still has under way for a wait that is over, it ends. */
 static void let_go(struct hark__source *s, unsigned events, const struct hark__waiter *w)
 {
 	for (unsigned d = HARK__IN; d <= HARK__OUT; d <<= 1)
 		if ((events & d) && *slot(s, d) == w)
 			*slot(s, d) = NULL;
+	if (s->under_way != 0 && s->engine != NULL)
+		s->engine->ops->completion->settle(s->engine, s);
 }
 
 static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned events, struct hark__waiter *w)
@@ -53,11 +62,9 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 		}
 		*slot(s, d) = w;
 	}
-	if (s->engine != NULL && s->engine != l->engine) { /* of a loop that a fork or its end has left behind */
-		s->engine = NULL;
-		s->sending = false;
-	}
-	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT));
+	if (s->engine != NULL && s->engine != l->engine) /* of a loop that a fork has left behind */
+		hark__source_detach(s);
+	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT | HARK__RECV));
 	if (r < 0)
 		let_go(s, events, w);
 	return r;
@@ -67,7 +74,7 @@ static int wait_parked(struct hark__loop *l, struct hark__source *const s[], int
                        const char *doing)
 {
 	struct hark__fiber *f = l->current;
-	int held = 0, r = 0;
+	int held = 0, r = f->cancelled ? -ECANCELED : 0; /* before the engine is asked: that may find it ready */
 	for (; held < n && r == 0; held++) {
 		r = take_hold(l, s[held], events, &f->waiter);
 		if (r == -EPERM) { /* a regular file: always ready */
@@ -78,12 +85,11 @@ static int wait_parked(struct hark__loop *l, struct hark__source *const s[], int
 			r = r < 0 ? r : 1;
 	}
 	if (r == 0) {
-		if (events & HARK__DRAIN)
-			hark__list_append(&l->drain_waiters, &f->drain);
-		f->fd = n > 0 ? s[0]->fd : -1;
+		f->drains = events & HARK__DRAIN;
+		f->on = n > 0 ? s[0] : NULL;
 		r = hark__park(deadline, doing);
-		f->fd = -1;
-		hark__list_remove(&f->drain);
+		f->on = NULL;
+		f->drains = false;
 	}
 	while (held-- > 0)
 		let_go(s[held], events, &f->waiter);
@@ -92,9 +98,13 @@ static int wait_parked(struct hark__loop *l, struct hark__source *const s[], int
 
 void hark__loop_draining(struct hark__loop *l)
 {
-	struct hark__list *node;
-	while ((node = hark__list_pop(&l->drain_waiters)) != NULL)
-		hark__fiber_wake(hark__container(node, struct hark__fiber, drain));
+	if (l->main.drains)
+		hark__fiber_wake(&l->main);
+	for (size_t i = 0; i < l->stacks.used; i++) {
+		struct hark__fiber *f = hark__stacks_slot(&l->stacks, i);
+		if (f->drains)
+			hark__fiber_wake(f);
+	}
 }
 
 /* ---- in poll(2) ------------------------------------------------------------------------------- */
@@ -113,9 +123,8 @@ static void note(struct hark__source *s, short revents)
 static int poll_once(struct pollfd p[], struct hark__source *const s[], int n, int watch_drain, int64_t until)
 {
 	struct timespec t;
-	int64_t left = until == HARK_FOREVER ? -1 : until - hark_now();
-	if (until != HARK_FOREVER && left < 0)
-		left = 0;
+	int64_t now = hark_now();
+	int64_t left = until == HARK_FOREVER ? -1 : until > now ? until - now : 0; /* until may be INT64_MIN */
 	t = (struct timespec){.tv_sec = left / HARK_S, .tv_nsec = left % HARK_S};
 	int r = hark__sys.ppoll(p, (nfds_t)(n + watch_drain), left < 0 ? NULL : &t, NULL);
 	if (r < 0)
@@ -140,7 +149,7 @@ static int wait_polled(struct hark__source *const s[], int n, unsigned events, i
 		if (served && !draining)
 			watch = hark__drain_poll(p + n);
 		int64_t until = deadline < end ? deadline : end;
-		if (draining && until - hark_now() > SHORTENED_NS)
+		if (draining && until > hark_after(SHORTENED_NS))
 			until = hark_after(SHORTENED_NS);
 		int r = poll_once(p, s, n, watch, until);
 		if (r < 0)
@@ -180,18 +189,15 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 	    ((events & HARK__DRAIN) && hark__drain_until() != HARK_FOREVER))
 		return hark__wait_any(&s, 1, events, deadline, doing);
 	struct hark__fiber *f = l->current;
-	int r = take_hold(l, s, events, &f->waiter);
+	int r = f->cancelled ? -ECANCELED : take_hold(l, s, events, &f->waiter);
 	if (r < 0)
 		return r;
 	if (!(hark__ready(s) & events)) {
-		if (events & HARK__DRAIN)
-			hark__list_append(&l->drain_waiters, &f->drain);
-		f->fd = s->fd;
+		f->drains = events & HARK__DRAIN;
 		f->on = s;
 		r = hark__park(deadline, doing);
 		f->on = NULL;
-		f->fd = -1;
-		hark__list_remove(&f->drain);
+		f->drains = false;
 	}
 	let_go(s, events, &f->waiter);
 	return r;
@@ -205,11 +211,18 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 	unsigned drain = directions & HARK_DRAIN ? HARK__DRAIN : 0;
 	if (fd < 0 || directions == 0 || (directions & ~(HARK_IN | HARK_OUT | HARK_DRAIN)))
 		return -EINVAL;
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
+	if (events == 0 && hark__sys.fcntl(fd, F_GETFD, 0) < 0)
+		return -errno;
 	hark__source_init(&s, fd);
 	s.ready = 0;
 	int r = 0, found = 0, own = -1;
+	bool past = deadline <= hark_now(); /* only a look: an engine may tell too late */
 	while (r == 0 && found == 0) {
-		r = hark__wait_any(&one, 1, events | drain, deadline, "descriptor");
+		/* For a drain alone the descriptor is not looked at: a hung-up one would end each wait. */
+		r = past ? wait_polled(&one, events != 0, events | drain, deadline)
+		         : hark__wait_any(&one, events != 0, events | drain, deadline, "descriptor");
 		if (r == -EEXIST && own < 0) { /* a connection, or another fiber here, has it registered: epoll tells
 			                          them apart by number */
 			own = hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -222,6 +235,7 @@ int hark_wait_fd(int fd, int directions, int64_t deadline)
 			found |= HARK_DRAIN;
 	}
 	hark__source_detach(&s);
+	(void)hark__fair();
 	if (own >= 0)
 		(void)hark__sys.close(own);
 	if ((hark__ready(&s) & HARK__HUP) && own < 0 && hark__sys.fcntl(fd, F_GETFD, 0) < 0)
@@ -235,6 +249,8 @@ int hark_sleep(int64_t ns)
 	int r = 0;
 	if (ns <= 0)
 		return hark_yield();
+	if (hark__fiber_cancelled())
+		return -ECANCELED;
 	while (r == 0)
 		r = hark__loop_current != NULL ? hark__park(until, "sleep") : wait_polled(NULL, 0, 0, until);
 	return r == -ETIMEDOUT ? 0 : r;

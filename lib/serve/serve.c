@@ -16,6 +16,7 @@
 #include "serve/serve_accept.h"
 #include "serve/serve_drain.h"
 #include "serve/serve_life.h"
+#include "serve/serve_linger.h"
 #include "serve/workers.h"
 
 /* ---- models ---------------------------------------------------------------------------------- */
@@ -52,9 +53,12 @@ static void close_work(struct hark__server *s)
 {
 	hark__acceptors_done(s);
 	hark__server_drain_done(s);
+	hark__linger_done(s);
+	pthread_mutex_lock(&s->lock);
 	if (s->n_conns > 0 && s->model->abandon != NULL)
 		s->model->abandon(s);
 	s->abandoned = true;
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void wait_until_done(struct hark__server *s)
@@ -71,11 +75,11 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 	s->waiting = hark__fiber_self();
 	hark__list_init(&s->conns);
 	hark__list_init(&s->running);
-	(void)pthread_mutex_init(&s->conns_lock, NULL);
+	(void)pthread_mutex_init(&s->lock, NULL);
 	hark_scope_open(&s->scope);
 	int r = hark__server_drain_init(s, life_fd);
-	int r1 = hark__acceptors_init(s, listeners, n);
-	r = r < 0 ? r : r1;
+	int r1 = hark__acceptors_init(s, listeners, n), r2 = hark__linger_init(s);
+	r = r < 0 ? r : r1 < 0 ? r1 : r2;
 	if (r == 0) {
 		hark__acceptors_wake(s);
 		if (life_fd < 0)
@@ -88,7 +92,7 @@ static int work_on_loop(struct hark__server *s, struct hark_listener *const list
 	close_work(s);
 	if (s->n_conns == 0) {
 		hark_scope_close(&s->scope);
-		(void)pthread_mutex_destroy(&s->conns_lock);
+		(void)pthread_mutex_destroy(&s->lock);
 	}
 	return r;
 }

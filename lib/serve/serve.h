@@ -21,8 +21,6 @@ struct hark__model {
 	void (*cut)(struct hark__server *s, int64_t late_ns);
 	/* hark_serve() returns while connections do not notice that they were cut: hark__server_leave() for each. */
 	void (*abandon)(struct hark__server *s);
-	/* The box has returned and c is about to be closed; where the box ran. NULL: nothing to do. */
-	void (*closing)(struct hark__server *s, struct hark_conn *c);
 	bool gathers; /* boxes run on the loop's own thread: replies to datagrams may gather */
 };
 
@@ -53,18 +51,22 @@ struct hark__server {
 	struct hark__loop *loop;
 	struct hark__acceptor *acceptors;
 	int n_acceptors;
-	struct hark__list conns;    /* connections, children (serve_process.c); not those whose fiber runs */
-	pthread_mutex_t conns_lock; /* serve_thread.c: guards conns */
-	struct hark__list running;  /* serve_fiber.c, serve_thread.c: whose fiber or thread runs. The loop's thread */
-	unsigned n_conns;           /* being served, wherever */
-	struct hark_conn *stuck;    /* accepted, but start() had no room: served first when there is */
+	struct hark__list conns;             /* what the model lists: silent connections, threads, children */
+	struct hark__list running;           /* serve_fiber.c: connections whose fiber runs */
+	struct hark__list young[2], watched; /* serve_linger.c: connections whose box has returned */
+	bool youngest;                       /* which of the young lists is still added to */
+	struct hark__timer look;             /* at the young ones; kept */
+	struct hark__waiter look_waiter;
+	unsigned n_conns;        /* being served, wherever */
+	struct hark_conn *stuck; /* accepted, but start() had no room: served first when there is */
 	struct hark__list
 		pending;  /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
 	bool paused;      /* accepts nothing until a connection ends or the timer */
 	bool told_paused; /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool retired;     /* the acceptors are closed, and what is connected goes on */
 	bool draining, cut, done;
-	bool abandoned;           /* has returned: what still ends has left already */
+	pthread_mutex_t lock;     /* serve_thread.c: guards abandoned */
+	bool abandoned;           /* hark_serve() has returned: what still ends has left already */
 	bool overtime;            /* a connection lasted to the end of the grace */
 	struct hark__timer retry; /* while paused; kept */
 	bool retrying;            /* it is set */

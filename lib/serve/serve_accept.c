@@ -8,6 +8,8 @@
 #include "serve/serve_accept.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
+#include <stddef.h>
 
 #include "base/sys.h"
 #include "conn/accept.h"
@@ -16,6 +18,7 @@
 #include "loop/drain.h"
 #include "serve/serve_drain.h"
 #include "serve/serve_life.h"
+#include "serve/serve_linger.h"
 
 #define ACCEPT_BATCH 64              /* connections accepted in a row before others run */
 #define RETRY_NS     (100 * HARK_MS) /* while paused for want of something that others may give back */
@@ -50,6 +53,7 @@ void hark__acceptors_pause(struct hark__server *s, int error, int64_t ns)
 		s->retrying = true;
 		(void)hark__timer_set(s->loop, &s->retry, hark_after(ns)); /* it is kept: cannot fail */
 	}
+	hark__linger_watch(s);
 }
 
 static void retry_run(struct hark__waiter *w)
@@ -72,6 +76,8 @@ bool hark__acceptors_may_accept(struct hark__server *s)
 		hark__loop_wake(s->loop, &s->drain_waiter);
 		return false;
 	}
+	if (hark__server_full(s))
+		hark__linger_look(s);
 	if (!hark__server_full(s))
 		return true;
 	hark__acceptors_pause(s, 0, HARK_FOREVER);
@@ -83,9 +89,15 @@ int64_t hark__pace(struct hark__server *s)
 	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
 }
 
-static bool something_waits(const struct hark__acceptor *a)
+unsigned hark__acceptor_waiting(const struct hark__acceptor *a)
 {
-	struct pollfd p = {.fd = a->src.fd, .events = POLLIN};
+	struct tcp_info info;
+	socklen_t len = offsetof(struct tcp_info, tcpi_unacked) + sizeof info.tcpi_unacked;
+	int fd = a->src.fd;
+	if (a->listener->family != AF_UNIX && a->listener->type == SOCK_STREAM &&
+	    hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+		return info.tcpi_unacked;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 	return hark__sys.poll(&p, 1, 0) != 0;
 }
 
@@ -94,7 +106,7 @@ bool hark__acceptor_paced(struct hark__acceptor *a)
 {
 	if (a->server->opts.pace == NULL)
 		return true;
-	if (!something_waits(a)) {
+	if (hark__acceptor_waiting(a) == 0) {
 		hark__acceptor_watch(a);
 		return false;
 	}
@@ -141,18 +153,20 @@ static void accept_failed(struct hark__acceptor *a, int r)
 		hark__acceptors_pause(a->server, -r, RETRY_NS);
 }
 
+/* Asks how many wait, once for all of them: an accept(2) that finds nobody has made a socket for nothing. */
 static void accept_streams(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
+	unsigned waiting = 1; /* as the engine said */
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (a->src.fd < 0 || !hark__acceptors_may_accept(s) || !hark__acceptor_paced(a))
 			return;
-		if (i > 0 && s->opts.pace == NULL &&
-		    !something_waits(a)) { /* cheaper than an accept(2) that makes a socket, then finds nobody */
+		if (waiting == 0 && s->opts.pace == NULL && (waiting = hark__acceptor_waiting(a)) == 0) {
 			hark__acceptor_watch(a);
 			return;
 		}
+		waiting--;
 		int r = hark__accept_now(a->src.fd, &a->spare, &c);
 		if (r < 0) {
 			hark__pace_unused(s);

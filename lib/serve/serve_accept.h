@@ -22,6 +22,10 @@ void hark__acceptors_resume(struct hark__server *s);
 /* True if one more may be accepted; pauses the acceptors if not. */
 bool hark__acceptors_may_accept(struct hark__server *s);
 
+/* How many connections wait in the backlog; of what is not TCP, 1 if any. tcp(7), TCP_INFO: tcpi_unacked is the accept
+ * queue's length there. */
+unsigned hark__acceptor_waiting(const struct hark__acceptor *a);
+
 /* Waits for the next connection. */
 void hark__acceptor_watch(struct hark__acceptor *a);
 

@@ -14,6 +14,7 @@
 #include "loop/drain.h"
 #include "serve/serve_accept.h"
 #include "serve/serve_life.h"
+#include "serve/serve_linger.h"
 
 #define BACKLOG_MAX 65536          /* connections taken from one when a drain begins: somaxconn's own limit */
 #define TICK_NS     (50 * HARK_MS) /* while draining: how soon a shortened grace is seen */
@@ -157,6 +158,7 @@ static void tick(struct hark__server *s)
 	}
 	if (now >= end && s->n_conns > 0) {
 		s->cut = true;
+		hark__linger_cut(s);
 		s->model->cut(s, now - end);
 	}
 	if (s->cut && now >= end + CUT_NS) {
@@ -186,6 +188,7 @@ static void drain_run(struct hark__waiter *w)
 	s->draining = true;
 	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_DRAINING});
 	hark__loop_draining(s->loop);
+	hark__linger_drain(s);
 	if (s->model->drain != NULL)
 		s->model->drain(s);
 	tick(s);

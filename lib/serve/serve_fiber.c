@@ -15,13 +15,11 @@ static void box_main(void *arg)
 {
 	struct hark_conn *c = arg;
 	struct hark__server *s = c->server;
-	struct hark__acceptor *lent = c->lent;
-	int ticket = c->ticket;
 	hark__server_run(s, c);
-	hark__server_ended(s, lent, ticket);
+	hark__server_finish(s, c);
 }
 
-/* Until c is freed: see abandon(). */
+/* Until its box has returned: see abandon(). */
 static void list_running(struct hark__server *s, struct hark_conn *c)
 {
 	if (s->opts.leave != NULL)
@@ -46,7 +44,6 @@ static void spoken(struct hark_conn *c)
 {
 	struct hark__server *s = c->server;
 	c->src.in = NULL;
-	c->src.stream = c->peer.any.sa_family != 0; /* TCP: engine_uring.c receives from no other */
 	int r = hark_go(&s->scope, "box", box_main, c);
 	if (r == 0) {
 		hark__list_remove(&c->link);
@@ -81,7 +78,6 @@ static int watch_first(struct hark__server *s, struct hark_conn *c)
 	c->first.run = first_run;
 	c->until.waiter = &c->first;
 	hark__ready_clear(&c->src, HARK__IN);
-	c->src.stream = false; /* an engine that receives must not yet: the box may hand its descriptor to a program */
 	c->src.in = &c->first;
 	if (end != HARK_FOREVER && hark__timer_set(s->loop, &c->until, end) < 0)
 		return -ENOMEM;

@@ -6,14 +6,12 @@
 
 static int start(struct hark__server *s, struct hark_conn *c)
 {
-	struct hark__acceptor *lent = c->lent;
-	int ticket = c->ticket;
 	struct hark__loop *l = hark__loop_suspend();
 	hark__wait_served(true);
 	hark__server_run(s, c);
 	hark__wait_served(false);
 	hark__loop_resume(l);
-	hark__server_ended(s, lent, ticket);
+	hark__server_finish(s, c);
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /* serve_life.c — the life of one connection under a server: admitted, counted, started, run, ended.
  *
- * The same under every model. A model says where hark__server_run() runs, and reports the end.
+ * The same under every model. A model says where hark__server_run() runs, and calls hark__server_finish() on the loop.
  *
  * Thread: the loop's, but hark__server_run() and what it calls, which run where the box does. */
 #include "serve/serve_life.h"
@@ -9,6 +9,7 @@
 
 #include "serve/serve_accept.h"
 #include "serve/serve_drain.h"
+#include "serve/serve_linger.h"
 
 #define RETRY_NS (100 * HARK_MS) /* until a start that lacked memory, processes or threads is tried again */
 
@@ -33,24 +34,11 @@ static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum har
 	                                          .error = err < 0 ? -err : 0});
 }
 
-/* Not inlined, likewise. */
-static __attribute__((noinline)) void end(struct hark__server *s, struct hark_conn *c)
-{
-	int err = c->status < 0 ? 0 : hark__conn_flush_last(c);
-	if (s->model->closing != NULL)
-		s->model->closing(s, c);
-	tell_conn(s, HARK_EVENT_CLOSE, c, err);
-	if (c->status < 0)
-		hark_abort(c);
-	else
-		(void)hark_close(c);
-}
-
 void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
 	tell_conn(s, HARK_EVENT_OPEN, c, 0);
 	s->box(c, s->arg);
-	end(s, c);
+	tell_conn(s, HARK_EVENT_CLOSE, c, c->status < 0 ? 0 : hark__conn_flush_last(c));
 }
 
 void hark__server_run_silent(struct hark__server *s, struct hark_conn *c, int error)
@@ -73,6 +61,7 @@ static bool admit(struct hark__server *s, struct hark_conn *c)
 	c->ticket = -1;
 	if (s->opts.admit == NULL || c->lent != NULL)
 		return true;
+	hark__linger_look(s); /* the caller's counts are right: who calls again has ended the last time */
 	int ticket = s->opts.admit(c, s->opts.limit_arg);
 	if (ticket >= 0) {
 		c->ticket = ticket;
@@ -116,9 +105,23 @@ void hark__server_leave(struct hark__server *s, int ticket)
 		s->opts.leave(ticket, s->opts.limit_arg);
 }
 
+void hark__server_finish(struct hark__server *s, struct hark_conn *c)
+{
+	struct hark__acceptor *lent = c->lent;
+	int ticket = c->ticket;
+	if (c->status >= 0) {
+		hark__linger(s, c);
+		return;
+	}
+	hark_abort(c);
+	hark__server_ended(s, lent, ticket);
+}
+
 void hark__server_ended(struct hark__server *s, struct hark__acceptor *lent, int ticket)
 {
 	s->n_conns--;
+	if (s->abandoned) /* hark_serve() has returned, and the listeners may be gone */
+		return;
 	hark__server_leave(s, ticket);
 	if (lent != NULL)
 		hark__acceptor_returned(lent);

@@ -16,8 +16,12 @@ bool hark__server_start(struct hark__server *s, struct hark_conn *c);
 /* Tries s->stuck again, if there is one. False: still no room. */
 bool hark__server_start_stuck(struct hark__server *s);
 
-/* Runs the box on c, from its first event to its close, in the connection's own process, thread or fiber. Frees c. */
+/* Runs the box on c, in the connection's own process, thread or fiber: from its first event to its last, output
+ * flushed. hark__server_finish() follows; in a forked child hark_close() or hark_abort(), by c->status. */
 void hark__server_run(struct hark__server *s, struct hark_conn *c);
+
+/* Ends c as its status says, without waiting, and then calls hark__server_ended(). Consumes c. Thread: the loop's. */
+void hark__server_finish(struct hark__server *s, struct hark_conn *c);
 
 /* Closes c without a box: nobody spoke. Its two events are told all the same. error: 0 or what ended it. Frees c. */
 void hark__server_run_silent(struct hark__server *s, struct hark_conn *c, int error);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/stdio.h"
 #include "base/sys.h"
 #include "conn/listen.h"
 #include "loop/drain.h"
@@ -63,8 +64,9 @@ static void child_run(struct hark__waiter *w)
 		hark__loop_wake(p->server->loop, w);
 }
 
-static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c)
+static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c, bool all_streams)
 {
+	hark__stdio_forked();
 	hark__drain_forked();
 	for (int i = 0; i < s->n_acceptors; i++)
 		if (s->acceptors[i].src.fd >= 0 && !s->opts.wait) {
@@ -77,6 +79,11 @@ static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c
 		(void)hark__sys.close(s->life.fd);
 	hark__wait_served(true);
 	hark__server_run(s, c);
+	hark__stdio_end(all_streams);
+	if (c->status < 0)
+		hark_abort(c);
+	else
+		(void)hark_close(c);
 	_exit(0);
 }
 
@@ -89,6 +96,7 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	p->waiter.run = child_run;
 	p->look.waiter = &p->waiter;
 	int r = hark__timer_set(s->loop, &p->look, HARK_FOREVER);
+	bool all_streams = hark__stdio_before_fork();
 	pid_t pid = r == 0 ? hark__sys.fork() : -1;
 	if (pid < 0) {
 		r = r < 0 ? r : -errno;
@@ -97,7 +105,7 @@ static int start(struct hark__server *s, struct hark_conn *c)
 		return r;
 	}
 	if (pid == 0)
-		serve_in_child(s, c);
+		serve_in_child(s, c, all_streams);
 	p->lent = c->lent;
 	p->ticket = c->ticket;
 	hark__conn_free(c);

@@ -9,39 +9,37 @@
 #include "serve/serve_life.h"
 
 struct threaded {
-	struct hark__list link;    /* in server->running */
-	struct hark__waiter ended; /* posted when the thread is through */
+	struct hark__list link;    /* in server->conns: the loop's thread alone */
+	struct hark__waiter ended; /* posted when the thread is through; it touches nothing afterwards */
 	struct hark__server *server;
-	struct hark_conn *conn; /* the thread's; in server->conns, under conns_lock, until it closes */
-	struct hark__acceptor *lent;
-	int ticket;
+	struct hark_conn *conn; /* closed on the loop's thread: cut() may use its descriptor */
 };
 
 static void ended_run(struct hark__waiter *w)
 {
 	struct threaded *t = hark__container(w, struct threaded, ended);
 	struct hark__server *s = t->server;
-	struct hark__acceptor *lent = t->lent;
-	int ticket = t->ticket;
+	struct hark_conn *c = t->conn;
 	hark__list_remove(&t->link);
 	free(t);
-	hark__server_ended(s, lent, ticket);
+	hark__server_finish(s, c);
 }
 
 static void *thread_main(void *arg)
 {
 	struct threaded *t = arg;
+	struct hark__server *s = t->server;
 	hark__wait_served(true);
-	hark__server_run(t->server, t->conn);
-	hark__loop_post(t->server->loop, &t->ended);
+	hark__server_run(s, t->conn);
+	pthread_mutex_lock(&s->lock);
+	if (s->abandoned) { /* the loop may be gone */
+		hark_abort(t->conn);
+		free(t);
+	} else {
+		hark__loop_post(s->loop, &t->ended);
+	}
+	pthread_mutex_unlock(&s->lock);
 	return NULL;
-}
-
-static void delist(struct hark__server *s, struct hark_conn *c)
-{
-	pthread_mutex_lock(&s->conns_lock);
-	hark__list_remove(&c->link);
-	pthread_mutex_unlock(&s->conns_lock);
 }
 
 static int create(struct threaded *t, size_t stack_bytes)
@@ -62,15 +60,11 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	struct threaded *t = hark__sys.calloc(1, sizeof *t);
 	if (t == NULL)
 		return -ENOMEM;
-	*t = (struct threaded){.ended.run = ended_run, .server = s, .conn = c, .lent = c->lent, .ticket = c->ticket};
-	pthread_mutex_lock(&s->conns_lock);
-	hark__list_append(&s->conns, &c->link);
-	pthread_mutex_unlock(&s->conns_lock);
-	hark__list_append(&s->running, &t->link);
+	*t = (struct threaded){.ended.run = ended_run, .server = s, .conn = c};
+	hark__list_append(&s->conns, &t->link);
 	int r = create(t, s->opts.stack_bytes);
 	if (r < 0) {
 		hark__list_remove(&t->link);
-		delist(s, c);
 		free(t);
 	}
 	return r;
@@ -81,19 +75,17 @@ static int start(struct hark__server *s, struct hark_conn *c)
 static void cut(struct hark__server *s, int64_t late_ns)
 {
 	(void)late_ns;
-	pthread_mutex_lock(&s->conns_lock);
 	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next) {
-		struct hark_conn *c = hark__container(at, struct hark_conn, link);
+		const struct hark_conn *c = hark__container(at, struct threaded, link)->conn;
 		if (c->src.fd >= 0)
 			(void)hark__sys.shutdown(c->src.fd, SHUT_RD);
 	}
-	pthread_mutex_unlock(&s->conns_lock);
 }
 
 static void abandon(struct hark__server *s)
 {
-	for (struct hark__list *at = s->running.next; at != &s->running; at = at->next)
-		hark__server_leave(s, hark__container(at, struct threaded, link)->ticket);
+	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
+		hark__server_leave(s, hark__container(at, struct threaded, link)->conn->ticket);
 }
 
-const struct hark__model hark__model_thread = {.start = start, .cut = cut, .abandon = abandon, .closing = delist};
+const struct hark__model hark__model_thread = {.start = start, .cut = cut, .abandon = abandon};

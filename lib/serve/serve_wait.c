@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <time.h>
 
@@ -41,16 +39,12 @@ static int64_t arrival(int fd)
 	return made_up ? 0 : t.tv_sec * HARK_S + t.tv_nsec;
 }
 
-/* Of a datagram socket: its first datagram, sender and time; of a TCP listener: how many wait (tcp(7), TCP_INFO:
- * tcpi_unacked is the accept queue's length there). Never 0; 0: nothing waits. Others cannot be looked into: 1 if
- * something waits. */
+/* 0: nothing waits. Else of a datagram socket: of its first datagram, sender and time; of others how many wait. */
 static uint64_t digest(const struct hark__acceptor *a)
 {
 	char head[DIGEST_BYTES];
 	struct sockaddr_storage from = {0};
 	socklen_t len = sizeof from;
-	struct tcp_info info;
-	socklen_t info_len = sizeof info;
 	int fd = a->src.fd;
 	if (a->listener->type == SOCK_DGRAM) {
 		struct iovec v = {head, sizeof head};
@@ -63,10 +57,7 @@ static uint64_t digest(const struct hark__acceptor *a)
 		uint64_t h = mix(UINT64_C(0xcbf29ce484222325), &at, sizeof at);
 		return mix(mix(h, &from, m.msg_namelen), head, (size_t)n) | 1;
 	}
-	if (hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) == 0)
-		return info.tcpi_unacked;
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-	return hark__sys.poll(&p, 1, 0) != 0;
+	return hark__acceptor_waiting(a);
 }
 
 static bool took_something(const struct hark__acceptor *a, uint64_t after)

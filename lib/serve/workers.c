@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/stdio.h"
 #include "base/sys.h"
 #include "conn/listen.h"
 #include "loop/drain.h"
@@ -49,14 +50,16 @@ struct supervisor {
 	bool cut;
 };
 
-static _Noreturn void be_worker(struct supervisor *v)
+static _Noreturn void be_worker(struct supervisor *v, bool all_streams)
 {
+	hark__stdio_forked();
 	hark__drain_forked();
 	(void)hark__sys.close(v->life[1]);
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
 			(void)hark__sys.close(v->workers[i].pidfd.fd);
 	int r = hark__work(v->server, v->listeners, v->n_listeners, v->life[0]);
+	hark__stdio_end(all_streams);
 	_exit(r == 0 ? 0 : r == -ETIMEDOUT ? 2 : 1);
 }
 
@@ -74,9 +77,10 @@ static void schedule(struct worker *w)
 static int start_worker(struct supervisor *v, struct worker *w)
 {
 	w->started = hark_now();
+	bool all_streams = hark__stdio_before_fork();
 	pid_t pid = hark__sys.fork();
 	if (pid == 0)
-		be_worker(v);
+		be_worker(v, all_streams);
 	if (pid < 0) {
 		int r = -errno;
 		schedule(w);

@@ -1,6 +1,8 @@
 /* test_datagram.c — datagrams: connected ones everywhere, served ones under the models, and flows. */
 #include "modes.h"
 
+#include <linux/net_tstamp.h>
+
 #include <poll.h>
 
 #include "base/sys.h"
@@ -399,6 +401,188 @@ static void a_conversation_gets_all_that_its_peer_sends_and_nothing_else(void **
 	everywhere(udp_connect_body);
 }
 
+/* Two sockets of one port, among which the kernel deals the peers: each makes flows of those that it was dealt, and
+ * everybody's later datagrams come to his own flow; those of peers without one still come to the two. */
+static void reuseport_body(void)
+{
+	enum { PEERS = 24 };
+	struct hark_listener *l[2];
+	struct hark_listen_opts o = {.reuseport = true};
+	struct hark_conn *flow[PEERS];
+	char address[HARK_ADDRESS_MAX], text[HARK_ADDRESS_MAX], buf[8];
+	int fds[PEERS], strangers[PEERS], dealt[2] = {0, 0};
+	CHECK_INT(hark_listen("udp4://127.0.0.1:0", &o, &l[0]), 0);
+	CHECK(hark_listener_address(l[0], address, sizeof address) > 0);
+	CHECK_INT(hark_listen(address, &o, &l[1]), 0);
+	int port = listener_port(l[0]);
+	for (int i = 0; i < PEERS; i++) {
+		int r = -ETIMEDOUT;
+		fds[i] = peer_to("127.0.0.1", port);
+		peer_says(fds[i], "first");
+		for (int k = 0; r < 0; k = !k) { /* whichever has it */
+			r = hark_accept(l[k], hark_after(2 * HARK_MS), &flow[i]);
+			dealt[k] += r == 0;
+		}
+		CHECK_INT(hark_udp_connect(flow[i]), 0);
+		hark_idle_timeout(flow[i], 5 * HARK_S);
+		CHECK_INT(hark_read(flow[i], buf, sizeof buf), 5);
+	}
+	CHECK(dealt[0] > 0 && dealt[1] > 0);
+	for (int round = 0; round < 3; round++)
+		for (int i = 0; i < PEERS; i++) {
+			(void)snprintf(text, sizeof text, "%d", i);
+			peer_says(fds[i], text);
+			ssize_t n = hark_read(flow[i], buf, sizeof buf - 1);
+			CHECK_INT(n, (int)strlen(text));
+			CHECK(memcmp(buf, text, (size_t)n) == 0);
+			CHECK_INT(hark_write(flow[i], "yes", 3), 3);
+			peer_hears(fds[i], "yes");
+		}
+	for (int i = 0; i < PEERS; i++) {
+		struct hark_conn *c;
+		int r = -ETIMEDOUT;
+		strangers[i] = peer_to("127.0.0.1", port);
+		peer_says(strangers[i], "new");
+		for (int k = 0, tries = 0; r < 0 && tries < 400; k = !k, tries++)
+			r = hark_accept(l[k], hark_after(2 * HARK_MS), &c);
+		CHECK_INT(r, 0);
+		hark_abort(c);
+		(void)close(strangers[i]);
+	}
+	for (int i = 0; i < PEERS; i++) {
+		CHECK_INT(hark_close(flow[i]), 0);
+		(void)close(fds[i]);
+	}
+	hark_listener_close(l[0]);
+	hark_listener_close(l[1]);
+}
+
+static void flows_begin_beside_sockets_that_share_a_port(void **state)
+{
+	(void)state;
+	everywhere(reuseport_body);
+}
+
+/* ---- waits that last -------------------------------------------------------------------------- */
+
+static int64_t cpu_ns(void)
+{
+	struct timespec t;
+	CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+	return t.tv_sec * HARK_S + t.tv_nsec;
+}
+
+/* A read that waits half a second and does not spin meanwhile. */
+static void waits_idly(struct hark_conn *c)
+{
+	char buf[8];
+	int64_t before = cpu_ns();
+	hark_idle_timeout(c, 500 * HARK_MS);
+	CHECK_INT(hark_read(c, buf, sizeof buf), -ETIMEDOUT);
+	CHECK(cpu_ns() - before < 100 * SLOWER * HARK_MS);
+}
+
+static void queued_error_body(void)
+{
+	struct hark_endpoint nobody;
+	struct hark_conn *c;
+	char address[HARK_ADDRESS_MAX], buf[8];
+	int on = 1, fd = plain_listener("127.0.0.1", 1, &nobody);
+	(void)close(fd);
+	(void)snprintf(address, sizeof address, "udp://127.0.0.1:%d", port_of(&nobody));
+	CHECK_INT(hark_dial(address, NULL, &c), 0);
+	CHECK_INT(setsockopt(hark_fd(c), IPPROTO_IP, IP_RECVERR, &on, sizeof on), 0);
+	CHECK_INT(hark_write(c, "x", 1), 1);
+	hark_idle_timeout(c, 5 * HARK_S);
+	CHECK_INT(hark_read(c, buf, sizeof buf), -ECONNREFUSED);
+	waits_idly(c);
+	CHECK_INT(hark_close(c), 0);
+}
+
+/* The same of a stream: what a time stamp leaves behind. */
+static void queued_stamp_body(void)
+{
+	struct pair p = tcp_pair();
+	int want = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+	CHECK_INT(setsockopt(hark_fd(p.a), SOL_SOCKET, SO_TIMESTAMPING, &want, sizeof want), 0);
+	CHECK_INT(hark_write(p.a, "x", 1), 1);
+	CHECK_INT(hark_flush(p.a), 0);
+	waits_idly(p.a);
+	pair_drop(&p);
+}
+
+static void a_queued_error_does_not_spin(void **state)
+{
+	(void)state;
+	everywhere_at_once(queued_error_body);
+	everywhere_at_once(queued_stamp_body);
+}
+
+static void seqpacket_body(void)
+{
+	struct hark_conn *c;
+	char buf[8];
+	int fds[2], turns = 0, r;
+	for (int how = 0; how < 3; how++) {
+		CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+		CHECK_INT(hark_conn_from_fd(fds[0], &c), 0);
+		CHECK_INT(hark_type(c), SOCK_DGRAM);
+		CHECK_INT(send(fds[1], "ab", 2, 0), 2);
+		CHECK_INT(send(fds[1], "c", 1, 0), 1);
+		(void)close(fds[1]);
+		if (how == 0) {
+			CHECK_INT(hark_read(c, buf, sizeof buf), 2);
+			CHECK_INT(hark_read(c, buf, sizeof buf), 1);
+			for (int i = 0; i < 3; i++)
+				CHECK_INT(hark_read(c, buf, sizeof buf), 0);
+			CHECK_INT(hark_idle(c), 0);
+			CHECK_INT(hark_write(c, "x", 1), -EPIPE);
+		} else if (how == 1) {
+			for (turns = 0; (r = hark_idle(c)) > 0 && turns < 10; turns++)
+				CHECK(hark_read(c, buf, sizeof buf) > 0);
+			CHECK_INT(r, 0);
+			CHECK_INT(turns, 2);
+		} else { /* bytes, not messages */
+			CHECK_INT(hark_readn(c, buf, 2), 2);
+			CHECK_INT(hark_peek(c, buf, sizeof buf), 1);
+			CHECK_INT(hark_readn(c, buf, 1), 1);
+			CHECK_INT(hark_readn(c, buf, 1), 0);
+		}
+		CHECK_INT(hark_close(c), 0);
+	}
+}
+
+static void a_socket_of_packets_has_an_end(void **state)
+{
+	(void)state;
+	everywhere(seqpacket_body);
+}
+
+static void empty_datagrams_body(void)
+{
+	struct hark_conn *c;
+	char buf[8];
+	int fds[2];
+	CHECK_INT(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), 0);
+	CHECK_INT(hark_conn_from_fd(fds[0], &c), 0);
+	CHECK_INT(send(fds[1], "", 0, 0), 0);
+	CHECK_INT(send(fds[1], "x", 1, 0), 1);
+	CHECK_INT(hark_idle(c), 1);
+	CHECK_INT(hark_read(c, buf, sizeof buf), 0);
+	CHECK_INT(hark_read(c, buf, sizeof buf), 1);
+	CHECK_INT(hark_shutdown(c, HARK_IN), 0); /* from now on the kernel says the end, again and again */
+	CHECK_INT(hark_idle(c), 0);
+	CHECK_INT(hark_read(c, buf, sizeof buf), 0);
+	CHECK_INT(hark_close(c), 0);
+	(void)close(fds[1]);
+}
+
+static void an_empty_datagram_is_no_end_and_a_shut_socket_is(void **state)
+{
+	(void)state;
+	everywhere(empty_datagrams_body);
+}
+
 /* ---- served ones ----------------------------------------------------------------------------- */
 
 static void on_term(int sig)
@@ -593,6 +777,10 @@ int main(void)
 		cmocka_unit_test(a_datagram_longer_than_any_udp_one_is_kept_too),
 		cmocka_unit_test(nobody_there_is_told),
 		cmocka_unit_test(unix_datagrams_are_answered_where_they_have_a_sender),
+		cmocka_unit_test(a_queued_error_does_not_spin),
+		cmocka_unit_test(a_socket_of_packets_has_an_end),
+		cmocka_unit_test(an_empty_datagram_is_no_end_and_a_shut_socket_is),
+		cmocka_unit_test(flows_begin_beside_sockets_that_share_a_port),
 		cmocka_unit_test(a_conversation_gets_all_that_its_peer_sends_and_nothing_else),
 		cmocka_unit_test(a_burst_of_datagrams_is_answered_each_to_its_sender),
 		cmocka_unit_test(a_reply_that_is_too_long_is_known_as_such_under_every_model),

@@ -8,6 +8,7 @@
 #include "conn/dial.h"
 #include "faults.h"
 #include "loop/loop.h"
+#include "modes.h"
 #include "on_loop.h"
 
 /* ---- support ---- */
@@ -687,6 +688,156 @@ static void a_descriptor_becomes_the_connection(void **state)
 	assert_string_equal(d.why.text, "dial fd:no-such-name: Bad file descriptor (LISTEN_FDNAMES has no such name)");
 }
 
+/* ---- nobody but ourselves ---- */
+
+static void write_file(const char *name, const char *text)
+{
+	int fd = open(name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		skip_child(name);
+	(void)close(fd);
+}
+
+/* Few ephemeral ports, so that connect(2) soon chooses the one that it is to reach. */
+static void self_body(void)
+{
+	static const char *const hosts[] = {"127.0.0.1", "[::1]"};
+	for (int h = 0; h < 2; h++)
+		for (int i = 0; i < 60; i++) {
+			struct hark_conn *c;
+			struct hark_dial_opts o = {0};
+			char to[64], local[64];
+			(void)snprintf(to, sizeof to, "tcp://%s:4000%d", hosts[h], i % 4);
+			(void)snprintf(local, sizeof local, "%s:4000%d", hosts[h], i % 4);
+			if (i % 10 == 9) /* as if it had been chosen */
+				o.local = local;
+			CHECK_INT(hark_dial(to, &o, &c), -ECONNREFUSED);
+		}
+}
+
+static void self_in_child(void)
+{
+	enter_own_network();
+	write_file("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003");
+	int bad = 0;
+	for (size_t i = 0; i <= ENGINES_ALL; i++) {
+		const char *engine = i < ENGINES_ALL ? engines_all[i] : NULL;
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0)
+			run_mode_child(engine, self_body);
+		int status;
+		CHECK_INT(waitpid(pid, &status, 0), pid);
+		bad |= status != 0 && WEXITSTATUS(status) != SKIPPED;
+	}
+	CHECK_INT(bad, 0);
+}
+
+static void a_closed_local_port_is_refused_and_not_met_by_ourselves(void **state)
+{
+	(void)state;
+	run_in_child(self_in_child);
+}
+
+/* ---- fast open ---- */
+
+static void greet(void *arg)
+{
+	struct hark_listener *l = arg;
+	struct hark_conn *c;
+	for (int i = 0; i < 3; i++) {
+		CHECK_INT(hark_accept(l, hark_after(10 * HARK_S), &c), 0);
+		CHECK_INT(hark_write(c, "220 hi", 6), 6);
+		CHECK_INT(hark_close(c), 0);
+	}
+}
+
+static void fast_open_body(void)
+{
+	struct hark_listen_opts lo = {.fast_open_queue = 16};
+	struct hark_listener *l;
+	struct hark_conn *c;
+	struct beside b;
+	char to[HARK_ADDRESS_MAX], buf[16];
+	int deferred = 0;
+	CHECK_INT(hark_listen("tcp://127.0.0.1:0", &lo, &l), 0);
+	CHECK(hark_listener_address(l, to, sizeof to) > 0);
+	beside_start(&b, greet, l);
+	for (int i = 0; i < 3; i++) { /* the first one gets the cookie */
+		struct hark_dial_opts o = {.fast_open = true};
+		CHECK_INT(hark_dial(to, &o, &c), 0);
+		deferred += c->syn_due;
+		hark_idle_timeout(c, 5 * HARK_S);
+		if (i == 1)
+			CHECK_INT(hark_idle(c), 1);
+		CHECK_INT(hark_readn(c, buf, 6), 6);
+		CHECK(memcmp(buf, "220 hi", 6) == 0);
+		CHECK_INT(hark_close(c), 0);
+	}
+	CHECK(deferred > 0);
+	beside_end(&b);
+	hark_listener_close(l);
+}
+
+static void fast_open_in_child(void)
+{
+	enter_own_network();
+	write_file("/proc/sys/net/ipv4/tcp_fastopen", "3");
+	int bad = 0;
+	for (size_t i = 0; i <= ENGINES_ALL; i++) {
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid == 0)
+			run_mode_child(i < ENGINES_ALL ? engines_all[i] : NULL, fast_open_body);
+		int status;
+		CHECK_INT(waitpid(pid, &status, 0), pid);
+		bad |= status != 0 && WEXITSTATUS(status) != SKIPPED;
+	}
+	CHECK_INT(bad, 0);
+}
+
+static void fast_open_hears_a_server_that_speaks_first(void **state)
+{
+	(void)state;
+	run_in_child(fast_open_in_child);
+}
+
+/* ---- a unix path to come from ---- */
+
+static void a_path_that_was_come_from_is_removed(void **state)
+{
+	(void)state;
+	struct dialed d;
+	struct stat st;
+	char to[sizeof address], from[sizeof path + 8];
+	(void)snprintf(from, sizeof from, "%s.from", path);
+	for (int type = SOCK_STREAM; type <= SOCK_DGRAM; type++) {
+		int live = unix_listener(path, type, 4);
+		(void)snprintf(to, sizeof to, "%s:%s", type == SOCK_STREAM ? "unix" : "unixgram", path);
+		for (int i = 0; i < 2; i++) {
+			assert_int_equal(dial(to, (struct hark_dial_opts){.local = from}, &d), 0);
+			assert_int_equal(lstat(from, &st), 0);
+			struct dialed other;
+			assert_int_equal(dial(to, (struct hark_dial_opts){.local = from}, &other), -EADDRINUSE);
+			assert_int_equal(hark_close(d.conn), 0);
+			assert_int_equal(lstat(from, &st), -1);
+		}
+		int stale = unix_listener(from, type, 0); /* left by somebody who died; a stream's may as well live */
+		(void)close(stale);
+		assert_int_equal(dial(to, (struct hark_dial_opts){.local = from}, &d),
+		                 type == SOCK_DGRAM ? 0 : -EADDRINUSE);
+		if (type == SOCK_DGRAM)
+			hark_abort(d.conn);
+		else
+			assert_int_equal(unlink(from), 0);
+		assert_int_equal(lstat(from, &st), -1);
+		(void)close(live);
+		assert_int_equal(dial(to, (struct hark_dial_opts){.local = from}, &d), -ECONNREFUSED);
+		assert_int_equal(lstat(from, &st), -1);
+		(void)unlink(path);
+	}
+}
+
 /* ---- on a loop ---- */
 
 static void race_on_a_loop(void)
@@ -728,7 +879,7 @@ static void dial_on_a_painted_stack(void *arg)
 {
 	struct hark_conn *c;
 	struct hark_why why;
-	char *low = hark__loop_current->current->stack, *here = __builtin_frame_address(0), *p;
+	char *low = hark__stack_low(&hark__loop_current->stacks, hark__fiber_self()), *here = __builtin_frame_address(0), *p;
 	for (p = low; p < here - 1024; p++)
 		*(volatile char *)p = 0x5a;
 	CHECK_INT(hark_dial(arg, &(struct hark_dial_opts){.why = &why}, &c), -ECONNREFUSED);
@@ -882,6 +1033,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_unix_backlog_is_waited_for, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_unixgram_dialer_can_be_answered, make_directory, remove_directory),
 		cmocka_unit_test(a_descriptor_becomes_the_connection),
+		cmocka_unit_test(a_closed_local_port_is_refused_and_not_met_by_ourselves),
+		cmocka_unit_test(fast_open_hears_a_server_that_speaks_first),
+		cmocka_unit_test_setup_teardown(a_path_that_was_come_from_is_removed, make_directory, remove_directory),
 		cmocka_unit_test(a_race_does_not_stall_the_loop),
 		cmocka_unit_test(a_dial_has_room_on_the_smallest_stack),
 		cmocka_unit_test(a_cancelled_dial_leaves_nothing),

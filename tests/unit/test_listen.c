@@ -357,12 +357,14 @@ static int backlog_with(const char *listenq, int asked)
 	return backlog_seen;
 }
 
-static void the_backlog_is_asked_for_or_listenq_or_somaxconn(void **state)
+static void the_backlog_is_listenq_or_what_is_asked_for_or_somaxconn(void **state)
 {
 	(void)state;
 	assert_int_equal(backlog_with(NULL, 0), SOMAXCONN);
 	assert_int_equal(backlog_with("17", 0), 17);
-	assert_int_equal(backlog_with("17", 5), 5);
+	assert_int_equal(backlog_with(NULL, 5), 5);
+	assert_int_equal(backlog_with("17", 5), 17);
+	assert_int_equal(backlog_with("rubbish", 5), 5);
 	assert_int_equal(backlog_with("rubbish", 0), SOMAXCONN);
 	assert_int_equal(backlog_with("-3", 0), SOMAXCONN);
 	assert_int_equal(backlog_with("99999999999999", 0), SOMAXCONN);
@@ -635,6 +637,34 @@ static void a_path_that_is_anothers_by_now_is_left_to_it(void **state)
 	(void)close(fd);
 }
 
+static void relative_body(void)
+{
+	struct hark_listener *l;
+	struct stat st;
+	char base[64];
+	(void)snprintf(base, sizeof base, "/tmp/hark-unit-dir-%d", (int)getpid());
+	CHECK(mkdir(base, 0700) == 0 && chdir(base) == 0 && mkdir("sub", 0700) == 0);
+	CHECK_INT(hark_listen("unix:s", NULL, &l), 0);
+	CHECK(chdir("sub") == 0);
+	int other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* of the same name, elsewhere */
+	struct sockaddr_un at = {.sun_family = AF_UNIX, .sun_path = "s"};
+	CHECK_INT(bind(other, (struct sockaddr *)&at, sizeof at), 0);
+	hark_listener_close(l);
+	CHECK_INT(lstat("../s", &st), -1);
+	CHECK_INT(lstat("s", &st), 0);
+	CHECK(unlink("s") == 0 && chdir("/") == 0);
+	(void)snprintf(base, sizeof base, "/tmp/hark-unit-dir-%d/sub", (int)getpid());
+	CHECK(rmdir(base) == 0);
+	*strrchr(base, '/') = '\0';
+	CHECK(rmdir(base) == 0);
+}
+
+static void a_relative_path_is_removed_where_it_was_made(void **state)
+{
+	(void)state;
+	run_in_child(relative_body);
+}
+
 static void a_child_does_not_remove_its_parents_path(void **state)
 {
 	(void)state;
@@ -725,6 +755,7 @@ static void adopt_the_star(void)
 {
 	struct hark_listener *l, *made;
 	char text[64];
+	CHECK_INT(dup2(STDERR_FILENO, 3), 3); /* not made's own */
 	CHECK_INT(open_at("tcp://*:0", (struct hark_listen_opts){0}, &made), 0);
 	(void)snprintf(text, sizeof text, "tcp://*:%d", port_bound(made));
 	put_at(fcntl(hark_listener_fd(made), F_DUPFD_CLOEXEC, 20), 3);
@@ -732,6 +763,59 @@ static void adopt_the_star(void)
 	CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &l), 0);
 	CHECK_INT(hark_listener_fd(l), 3);
 	CHECK_INT(l->dual_stack, made->dual_stack);
+}
+
+/* Each hands over one kind and asks for the other: it is not taken, so that the port is still in use. */
+static void adopt_no_other_kind(void)
+{
+	static const char *const stream[] = {"tcp://*", "tcp6://*"}, *const datagrams[] = {"udp://*", "udp6://*"};
+	for (int kind = 0; kind < 4; kind++) {
+		const char *const *pair = kind < 2 ? stream : datagrams;
+		const char *made_as = pair[kind % 2], *asked_as = pair[!(kind % 2)];
+		struct hark_listener *l, *made;
+		char text[64];
+		pid_t pid = fork();
+		CHECK(pid >= 0);
+		if (pid > 0) {
+			int status;
+			CHECK_INT(waitpid(pid, &status, 0), pid);
+			CHECK_INT(status, 0);
+			continue;
+		}
+		(void)snprintf(text, sizeof text, "%s:0", made_as);
+		CHECK_INT(dup2(STDERR_FILENO, 3), 3); /* not made's own */
+		CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &made), 0);
+		int port = port_bound(made);
+		put_at(fcntl(hark_listener_fd(made), F_DUPFD_CLOEXEC, 20), 3);
+		hand_over(1, NULL);
+		(void)snprintf(text, sizeof text, "%s:%d", asked_as, port);
+		CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &l), -EADDRINUSE);
+		(void)snprintf(text, sizeof text, "%s:%d", made_as, port);
+		CHECK_INT(open_at(text, (struct hark_listen_opts){0}, &l), 0);
+		CHECK_INT(hark_listener_fd(l), 3);
+		_exit(0);
+	}
+}
+
+static void a_star_adopts_no_socket_of_other_families(void **state)
+{
+	(void)state;
+	need_ipv6();
+	run_in_child(adopt_no_other_kind);
+}
+
+static void a_descriptor_has_one_listener(void **state)
+{
+	struct hark_endpoint at;
+	struct hark_listener *l, *second;
+	char text[16];
+	(void)state;
+	(void)snprintf(text, sizeof text, "fd:%d", plain_listener("127.0.0.1", 8, &at));
+	assert_int_equal(hark_listen(text, NULL, &l), 0);
+	assert_int_equal(open_at(text, (struct hark_listen_opts){0}, &second), -EBADF);
+	assert_non_null(strstr(why.text, "a listener of this process has it"));
+	hark_listener_close(l);
+	assert_int_equal(hark_listen(text, NULL, &l), -EBADF);
 }
 
 static void a_star_is_adopted(void **state)
@@ -935,7 +1019,7 @@ int main(void)
 		cmocka_unit_test(datagrams_tell_where_they_were_sent),
 		cmocka_unit_test(a_reserved_port_without_the_right_to_it_is_explained),
 		cmocka_unit_test(other_failures_say_what_and_where),
-		cmocka_unit_test(the_backlog_is_asked_for_or_listenq_or_somaxconn),
+		cmocka_unit_test(the_backlog_is_listenq_or_what_is_asked_for_or_somaxconn),
 		cmocka_unit_test_setup_teardown(a_unix_path_is_made_and_removed, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(mode_and_owner_are_set, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(an_unknown_owner_is_told_before_anything_is_made, make_directory,
@@ -952,12 +1036,15 @@ int main(void)
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(a_path_that_is_anothers_by_now_is_left_to_it, make_directory,
 	                                        remove_directory),
+		cmocka_unit_test(a_relative_path_is_removed_where_it_was_made),
 		cmocka_unit_test_setup_teardown(a_child_does_not_remove_its_parents_path, make_directory,
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(an_abstract_name_leaves_no_path, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_missing_directory_is_told, make_directory, remove_directory),
 		cmocka_unit_test(a_socket_handed_over_is_adopted_by_its_address),
 		cmocka_unit_test(a_star_is_adopted),
+		cmocka_unit_test(a_star_adopts_no_socket_of_other_families),
+		cmocka_unit_test(a_descriptor_has_one_listener),
 		cmocka_unit_test(sockets_handed_over_are_adopted_by_name),
 		cmocka_unit_test(what_could_not_be_adopted_for_want_of_memory_can_be_later),
 		cmocka_unit_test(what_cannot_be_listened_on_is_told),
