@@ -109,17 +109,16 @@ static void put_unix(struct conn_environ *e, const char *side, const struct hark
 		put(e, "UNIX%sPATH=%.*s", side, (int)len, un->sun_path);
 }
 
-static void describe_unix(struct conn_environ *e, int fd, const struct hark_endpoint *local,
+static void describe_unix(struct conn_environ *e, struct hark_conn *c, const struct hark_endpoint *local,
                           const struct hark_endpoint *peer)
 {
-	struct ucred who;
-	socklen_t len = sizeof who;
+	struct hark_credentials who;
 	put(e, "PROTO=UNIX");
 	put_unix(e, "LOCAL", local);
 	if (peer == NULL)
 		return;
 	put_unix(e, "REMOTE", peer);
-	if (local->type != SOCK_STREAM || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0)
+	if (local->type != SOCK_STREAM || hark_peer_credentials(c, &who) < 0)
 		return;
 	put(e, "UNIXREMOTEPID=%ld", (long)who.pid);
 	put(e, "UNIXREMOTEEUID=%lu", (unsigned long)who.uid);
@@ -134,7 +133,7 @@ void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
 		return; /* a pipe or a terminal */
 	bool has_peer = hark_peer_endpoint(c, &peer) == 0;
 	if (local.addr.ss_family == AF_UNIX)
-		describe_unix(out, hark_fd(c), &local, has_peer ? &peer : NULL);
+		describe_unix(out, c, &local, has_peer ? &peer : NULL);
 	else if (local.addr.ss_family == AF_INET || local.addr.ss_family == AF_INET6)
 		describe_inet(out, &local, has_peer ? &peer : NULL, want_host);
 }

@@ -274,11 +274,10 @@ static void key_of_inet(const struct limits *l, const struct hark_endpoint *e, s
 /* Who connected, by uid. A datagram's socket knows no peer: the sender's name, if it has one. */
 static bool key_of_unix(const struct limits *l, struct hark_conn *c, const struct hark_endpoint *e, struct key *k)
 {
-	struct ucred who;
-	socklen_t len = sizeof who;
+	struct hark_credentials who;
 	uint64_t name[sizeof e->addr / 8 + 1] = {0}, other[2] = {~l->seed[0], ~l->seed[1]};
 	if (hark_type(c) == SOCK_STREAM) {
-		if (getsockopt(hark_fd(c), SOL_SOCKET, SO_PEERCRED, &who, &len) < 0)
+		if (hark_peer_credentials(c, &who) < 0)
 			return false;
 		*k = (struct key){UID, 0, who.uid};
 		return true;

@@ -18,6 +18,7 @@
 #ifndef HARK_H
 #define HARK_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -35,6 +36,11 @@ extern "C" {
 
 struct hark_conn;     /* one connection, or one datagram being answered */
 struct hark_listener; /* one bound socket that takes connections or datagrams */
+
+/* ---- version --------------------------------------------------------------------------------- */
+
+/* The version of the library that runs; HARK_VERSION is that of this header. */
+const char *hark_version(void);
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
@@ -223,8 +229,18 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
  * the end; each write is a reply to its sender, from the address that was asked (IP_PKTINFO). */
 
 /* Makes a connection of a socket, pipe, terminal or file. Consumes fd, even on failure. Its O_NONBLOCK flag is left
- * as it is: the description may be shared with other processes. -EBADF, -ENOMEM. */
+ * as it is: the description may be shared with other processes. A terminal and a named pipe get a description of their
+ * own under the same number, so that neither reading nor writing ever blocks a loop. A pseudo-terminal's hang-up is the
+ * end of the stream. -EBADF, -ENOMEM. */
 int hark_conn_from_fd(int fd, struct hark_conn **out);
+
+/* Two connections, each the other's peer, to try a box with: a socketpair(2). The caller owns both. -EMFILE, -ENOMEM.
+ */
+int hark_pair(struct hark_conn *out[2]);
+
+/* A pointer of the user's, kept with the connection and never looked at; NULL until it is set. */
+void hark_set_data(struct hark_conn *c, void *data);
+void *hark_data(const struct hark_conn *c);
 
 /* The descriptor, still the connection's own, for options and to wait for; -1: it has none. What was received already
  * (hark_buffered()) or written and not yet flushed is not in it: hark_handover() is for who reads or writes it. */
@@ -263,8 +279,9 @@ ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap);
 
 /* Writes all n bytes, or fails. Small writes to a stream coalesce: they leave with hark_flush(), before a read of
  * this connection that would wait, with hark_close() and hark_shutdown(), when 16 KB have gathered, and at once while
- * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, … (how much had left is not
- * known then: the connection is good for nothing but reading what is still there). */
+ * another fiber or thread waits to read. May suspend. Returns n, or -EPIPE, -ECONNRESET, -ETIMEDOUT, -ECANCELED, …:
+ * then the peer has less than all of it. From then on the connection is good for nothing but reading what is still
+ * there: all writing fails with that error, and so does hark_close(), which resets. */
 ssize_t hark_write(struct hark_conn *c, const void *buf, size_t n);
 ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count);
 
@@ -276,7 +293,8 @@ ssize_t hark_vprintf(struct hark_conn *c, const char *format, va_list args);
 int hark_flush(struct hark_conn *c);
 
 /* Sends count bytes of the file fd from offset, or to its end if count is 0. sendfile(2) where it can be used,
- * a buffer elsewhere. May suspend. Returns how many bytes were sent. */
+ * a buffer elsewhere. May suspend. Returns how many bytes were sent, fewer than count where the file ends before; a
+ * failure in the midst sticks as one of hark_write(). -EOPNOTSUPP for datagrams. */
 int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
 /* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte,
@@ -293,17 +311,24 @@ int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed)
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */
 #define HARK_OUT 2 /* writing; for hark_wait_fd: writable */
 
-/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the stream.
- * May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
+/* Ends one direction (HARK_IN or HARK_OUT) or both. HARK_OUT flushes first, then the peer reads the end of the
+ * stream; every later write here is -EPIPE, and nothing is lost. HARK_IN: what has come can still be read, then comes
+ * the end; a reader that waits wakes. An end of a pipe, or a file that is open for that direction alone, is closed by
+ * it: hark_fd() is -1 then. Of a terminal or a file that is open for both one cannot be ended: -EOPNOTSUPP. To end
+ * what has ended is 0. May suspend. -EINVAL: no or another direction; else as hark_flush(). shutdown(2). */
 int hark_shutdown(struct hark_conn *c, int directions);
 
 /* Flushes, ends, and reads and drops the peer's remaining input, for a bounded time, so that closing with input unread
  * does not make the kernel reset the connection and cut the answer's tail (RFC 1122 section 4.2.2.13, RFC 9112
- * section 9.6). Frees c in every case; NULL is fine. May suspend. Returns 0 or the first error that lost written bytes.
- */
+ * section 9.6). Where bytes that hark_write() was given could not be sent, the end is hark_abort()'s: what is cut looks
+ * cut. Past the deadline and in a cancelled fiber it sends what needs no waiting, and waits for nothing. Neither end
+ * waits for a process that has the socket, too. Frees c; NULL is fine. May suspend. Returns 0 or the first error that
+ * lost written bytes; -EBUSY: another fiber or thread is in a call on c, and nothing was done. */
 int hark_close(struct hark_conn *c);
 
-/* Drops what is not yet sent and closes with RST. Frees c; NULL is fine. Never suspends. */
+/* Drops what is not yet sent and closes with RST; a unix socket's peer, which knows no reset, sees the end. Frees c,
+ * unless another fiber or thread is in a call on it: that one fails, and c is still to be closed. NULL is fine. Never
+ * suspends. */
 void hark_abort(struct hark_conn *c);
 
 /* Every later call on c fails with -ETIMEDOUT past this moment. HARK_FOREVER, the default: none. */
@@ -319,6 +344,16 @@ int hark_local(struct hark_conn *c, char *buf, size_t cap);
 /* The same as endpoints, v4-mapped addresses already IPv4. -ENOTCONN, -ENOTSOCK. */
 int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out);
 int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out);
+
+struct hark_credentials {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+};
+
+/* Who is at the other end of a unix connection: the process and its user, as they were when it connected or listened.
+ * unix(7), SO_PEERCRED. -EOPNOTSUPP, -ENOTSOCK: it is no unix connection. */
+int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *out);
 
 struct hark_conn_stats {
 	uint64_t bytes_in;   /* received by hark; not what a program took from the descriptor */

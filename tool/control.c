@@ -169,13 +169,11 @@ static int dial_failed(const struct control *c, struct hark_why *why, int err)
 /* In /tmp anyone may make a socket of that name and be asked in harkd's place. */
 static int check_owner(const struct control *c, struct hark_conn *conn, struct hark_why *why)
 {
-	struct ucred peer = {.uid = (uid_t)-1};
-	socklen_t len = sizeof peer;
+	struct hark_credentials peer;
 
 	if (!c->in_tmp)
 		return 0;
-	if (getsockopt(hark_fd(conn), SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
-	    (peer.uid == geteuid() || peer.uid == 0))
+	if (hark_peer_credentials(conn, &peer) == 0 && (peer.uid == geteuid() || peer.uid == 0))
 		return 0;
 	return failed(c, why, -EPERM, "another user's process listens there: not asked");
 }

@@ -1,4 +1,4 @@
-/* clock.c — CLOCK_MONOTONIC in nanoseconds, and words for errors. Any thread. */
+/* clock.c — CLOCK_MONOTONIC in nanoseconds, words for errors, the version. Any thread. */
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -16,6 +16,11 @@ int64_t hark_after(int64_t ns)
 {
 	int64_t now = hark_now();
 	return ns >= HARK_FOREVER - now ? HARK_FOREVER : now + ns;
+}
+
+const char *hark_version(void)
+{
+	return HARK_VERSION;
 }
 
 const char *hark_strerror(int err)

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "address/fd.h"
+#include "address/file.h"
 #include "base/sys.h"
 #include "conn/datagram.h"
 #include "conn/listen.h"
@@ -80,41 +82,47 @@ void hark__conn_free(struct hark_conn *c)
 {
 	hark__list_remove(&c->link);
 	hark__source_detach(&c->src);
-	hark__reply_free(c->reply); /* first: nobody hands datagrams to a closed socket */
+	hark__reply_free(hark__conn_reply(c)); /* first: nobody hands datagrams to a closed socket */
 	if (c->has_path)
 		hark__unix_path_remove(c->path);
 	if (c->src.fd >= 0)
-		(void)hark__sys.close(c->src.fd);
+		hark__conn_transport(c)->close(c);
 	hark__splice_end(c);
 	hark__buffer_release(&c->in);
 	hark__buffer_release(&c->out);
 	free(c);
 }
 
+/* A listening socket carries no bytes, and is not ours to end: other processes may accept from it. */
 static int type_of(int fd)
 {
-	int type;
-	socklen_t len = sizeof type;
-	return hark__sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ? 0 : type;
+	int type, listens = 0;
+	socklen_t len = sizeof type, listens_len = sizeof listens;
+	if (hark__sys.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return 0;
+	(void)hark__sys.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_len);
+	return listens ? 0 : type;
 }
 
 int hark_conn_from_fd(int fd, struct hark_conn **out)
 {
-	hark__spend(2); /* fcntl, getsockopt */
-	int flags = hark__sys.fcntl(fd, F_GETFL, 0);
-	int r = flags < 0 ? -errno : hark__conn_new(fd, type_of(fd), out);
-	if (r < 0) {
-		if (fd >= 0)
-			(void)hark__sys.close(fd); /* -EBADF: in vain */
-		return r;
-	}
-	(*out)->src.nonblock = flags & O_NONBLOCK;
+	struct hark_conn *c;
+	int type = type_of(fd);
+	hark__spend(3); /* getsockopt, fstat, fcntl */
+	int way = type == 0 ? hark__file_prepare(fd) : 0;
+	int flags = way < 0 ? way : hark__sys.fcntl(fd, F_GETFL, 0);
+	int r = way < 0 ? way : flags < 0 ? -errno : hark__conn_new(fd, type, &c);
+	if (r < 0)
+		return hark__fd_fail(fd, r); /* -EBADF: in vain */
+	c->way = (uint8_t)way & 3;
+	c->src.nonblock = flags & O_NONBLOCK;
+	*out = c;
 	return 0;
 }
 
 int hark_fd(const struct hark_conn *c)
 {
-	return c->src.fd >= 0 || c->reply == NULL ? c->src.fd : hark__reply_fd(c->reply);
+	return c->single ? hark__reply_fd(c->reply) : c->src.fd;
 }
 
 size_t hark_buffered(const struct hark_conn *c)
@@ -125,6 +133,41 @@ size_t hark_buffered(const struct hark_conn *c)
 int hark_type(const struct hark_conn *c)
 {
 	return c->datagrams ? SOCK_DGRAM : SOCK_STREAM;
+}
+
+void hark_set_data(struct hark_conn *c, void *data)
+{
+	if (c->replies)
+		hark__reply_set_data(c->reply, data);
+	else
+		c->data = data;
+}
+
+void *hark_data(const struct hark_conn *c)
+{
+	return c->replies ? hark__reply_data(c->reply) : c->data;
+}
+
+int hark_pair(struct hark_conn *out[2])
+{
+	int fds[2];
+	struct hark_conn *c[2];
+	int r = hark__sys.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
+	if (r < 0)
+		return r;
+	r = hark__conn_new(fds[0], SOCK_STREAM, &c[0]);
+	if (r < 0) {
+		(void)hark__sys.close(fds[0]);
+		return hark__fd_fail(fds[1], r);
+	}
+	r = hark__conn_new(fds[1], SOCK_STREAM, &c[1]);
+	if (r < 0) {
+		hark__conn_free(c[0]);
+		return hark__fd_fail(fds[1], r);
+	}
+	out[0] = c[0];
+	out[1] = c[1];
+	return 0;
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -251,6 +294,18 @@ int hark_local(struct hark_conn *c, char *buf, size_t cap)
 	struct hark_endpoint e;
 	int r = hark_local_endpoint(c, &e);
 	return r < 0 ? r : hark_endpoint_format(&e, buf, cap);
+}
+
+int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *out)
+{
+	struct ucred u;
+	socklen_t len = sizeof u;
+	if (hark__sys.getsockopt(hark_fd(c), SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
+		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;
+	if (u.uid == (uid_t)-1) /* no unix socket, or none that was connected */
+		return -EOPNOTSUPP;
+	*out = (struct hark_credentials){.pid = u.pid, .uid = u.uid, .gid = u.gid};
+	return 0;
 }
 
 /* ---- what the server is told and tells ------------------------------------------------------- */

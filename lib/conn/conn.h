@@ -5,6 +5,7 @@
 #ifndef HARK__CONN_H
 #define HARK__CONN_H
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -20,10 +21,18 @@ struct hark__server;    /* serve.h; the server that gave this connection, if one
 struct hark__unix_path; /* listen.h */
 struct hark__reply;     /* datagram.h; where the answers to a single datagram go */
 
+enum hark__ending {
+	HARK__OPEN,
+	HARK__ENDING, /* what is flushed now is the last before our end: it leaves together with it */
+	HARK__ENDED,  /* there is nothing more to write: hark_shutdown() */
+};
+
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
 	struct hark__source src; /* src.fd is the descriptor; -1: there is none */
-	uint8_t transport : 6;   /* enum hark__transport_kind */
+	uint8_t transport : 2;   /* enum hark__transport_kind */
+	uint8_t way : 2;         /* of a file: enum hark__file_way */
+	bool replies : 1;        /* has a struct hark__reply: it was a single datagram once */
 	bool datagrams : 1;      /* messages keep apart; else a stream */
 	bool single : 1;         /* one received datagram; writes go to its sender through the listener's socket */
 	uint8_t : 0;             /* the next are the reader's: another byte, as the writer may be another thread */
@@ -45,8 +54,8 @@ struct hark_conn {
 	atomic_bool waiting_in; /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
 	atomic_bool was_reset; /* a write was told so, and the kernel tells it once: a reader would take it for the end.
 	                          Relaxed */
-	bool ending; /* what is flushed now is the last before our end: it leaves together with it. The writer's */
-	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
+	uint8_t ending;        /* enum hark__ending. The writer's */
+	int16_t write_error;   /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	_Atomic int64_t
 		deadline;        /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
 	_Atomic int64_t idle_ns; /* 0: none. The same */
@@ -56,7 +65,10 @@ struct hark_conn {
 
 	int64_t opened;
 	struct hark__server *server; /* NULL: none */
-	struct hark__reply *reply;
+	union {
+		struct hark__reply *reply; /* if replies; it has such data of its own */
+		void *data;                /* the user's: hark_set_data() */
+	};
 	union {
 		struct hark__acceptor *lent;  /* serve_wait.c: the acceptor whose own socket this is; else NULL */
 		struct hark__unix_path *path; /* if has_path: removed with the connection */
@@ -67,6 +79,7 @@ struct hark_conn {
 		struct sockaddr any;
 	} peer;
 	pid_t pid;              /* hark_outcome() */
+	int64_t read_until;     /* the reader's own, beside the deadline; if hurried */
 	int status;             /* hark_outcome() */
 	int ticket;             /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link; /* in the server's list */
@@ -74,11 +87,11 @@ struct hark_conn {
 		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
 		int pipe[2];               /* once that is past; if bulk */
 	};
-	union {
-		struct hark__timer until; /* serve_fiber.c, with first */
-		int64_t read_until;       /* once that is past: the reader's own, beside the deadline; if hurried */
-	};
+	struct hark__timer until;
 };
+
+static_assert(sizeof(void *) < 8 || sizeof(struct hark_conn) <= 264,
+              "a silent connection is one small chunk of memory");
 
 /* A connection over fd, deadline and time-outs off. type: of the socket; 0: fd is none, or one that only a program
  * will use. Takes fd only on success. -ENOMEM. */
@@ -108,6 +121,11 @@ static inline int64_t hark__conn_idle_ns(const struct hark_conn *c)
 
 /* When a wait that begins now ends, by its deadline and idle time-out. */
 int64_t hark__conn_until(const struct hark_conn *c, unsigned events);
+
+static inline struct hark__reply *hark__conn_reply(const struct hark_conn *c)
+{
+	return c->replies ? c->reply : NULL;
+}
 
 static inline const struct hark__transport *hark__conn_transport(const struct hark_conn *c)
 {
@@ -147,13 +165,18 @@ static inline void hark__conn_put(struct hark_conn *c, atomic_bool *what, bool v
 	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
 }
 
-/* Where every call passes: takes the reader's or the writer's role. -ECANCELED: the fiber is cancelled, even where the
- * call would not wait. -EBUSY: another fiber or thread has it. */
+/* -ECANCELED, -ETIMEDOUT: calls do nothing any more, not even what needs no waiting. */
+static inline int hark__conn_over(const struct hark_conn *c)
+{
+	return hark__fiber_cancelled() ? -ECANCELED : hark__conn_expired(c);
+}
+
+/* Where every call passes: takes the reader's or the writer's role. As hark__conn_over(), or -EBUSY: another fiber or
+ * thread has it. */
 static inline int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
 {
-	if (hark__fiber_cancelled())
-		return -ECANCELED;
-	return hark__conn_take(c, role) ? 0 : -EBUSY;
+	int r = hark__conn_over(c);
+	return r < 0 ? r : hark__conn_take(c, role) ? 0 : -EBUSY;
 }
 
 static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
@@ -184,6 +207,10 @@ static inline int hark__conn_ended(struct hark_conn *c)
 	return 0;
 }
 
+/* The writer's role, for a write. -EPIPE: our end was sent. Where it is refused to who has something to write, the
+ * stream ends before what its writer meant to be its end: that is an error of writing, which sticks. */
+int hark__conn_begin_write(struct hark_conn *c, bool something);
+
 /* ---- stream.c, with the writer's role, streams alone ------------------------------------------ */
 
 /* Writes all, small ones into c->out. 0 or -errno. */
@@ -195,8 +222,10 @@ int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b);
 /* Sends what was written. */
 int hark__conn_flush(struct hark_conn *c);
 
-/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. */
+/* Keeps the first error of writing: what failed once fails for good, as some bytes may have left. With out_lock; the
+ * second takes it, and drops what is unsent. */
 void hark__conn_keep_error(struct hark_conn *c, int error);
+void hark__conn_fail(struct hark_conn *c, int error);
 
 /* What the engine took to send must not be overtaken. A forked child has no part in it. */
 static inline bool hark__conn_is_sending(const struct hark_conn *c)
@@ -204,11 +233,15 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
 	return c->src.sending && !c->src.engine->forked;
 }
 
-/* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. */
+/* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. Also past a
+ * deadline and in a cancelled fiber, where it sends what needs no waiting. */
 int hark__conn_flush_last(struct hark_conn *c);
 
-/* The end, after hark__conn_flush_last(). Ends our output; the peer's input is dropped for a bounded time from now on,
- * as closing over it would reset the peer, and its unread tail of ours be lost. < 0: nothing to linger for. */
+/* ---- end.c ------------------------------------------------------------------------------------ */
+
+/* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is
+ * unsent; the peer's input is dropped for a bounded time from now on, as closing over it would reset the peer, and
+ * its unread tail of ours be lost. < 0: nothing to linger for. */
 int hark__linger_begin(struct hark_conn *c);
 
 /* Drops what has come, without waiting. quiet: the wait for more, hark__conn_until() for HARK__IN, has timed out.

@@ -15,29 +15,50 @@
 #define CHUNK     (64u << 10) /* bytes a copy moves at a time */
 #define SEND_MOST (1u << 30)  /* bytes of one sendfile(2) */
 
+/* With the writer's role, as the next. What fails before the first byte is the file's own failure, or sticks already.
+ */
 static int64_t send_by_buffer(struct hark_conn *c, int fd, off_t offset, size_t count)
 {
 	char *buf = hark__sys.malloc(CHUNK);
 	int64_t done = 0;
+	ssize_t n = 1;
 	if (buf == NULL)
 		return -ENOMEM;
-	while (count == 0 || (size_t)done < count) {
+	while (n > 0 && (count == 0 || (size_t)done < count)) {
 		size_t want = count == 0 || count - (size_t)done > CHUNK ? CHUNK : count - (size_t)done;
-		ssize_t n = hark__sys.pread(fd, buf, want, offset + done);
-		if (n < 0 && errno == EINTR)
-			continue;
+		do
+			n = hark__sys.pread(fd, buf, want, offset + done);
+		while (n < 0 && errno == EINTR);
+		n = n < 0 ? -errno : n;
 		(void)hark__fair();
-		if (n == 0)
-			break;
-		n = n < 0 ? -errno : hark_write(c, buf, (size_t)n);
-		if (n < 0) {
-			done = n;
-			break;
+		if (n > 0) {
+			struct iovec v = {.iov_base = buf, .iov_len = (size_t)n};
+			int r = hark__conn_over(c);
+			r = r < 0 ? r : hark__conn_write(c, &v, 1, v.iov_len);
+			n = r < 0 ? r : n;
 		}
-		done += n;
+		done += n > 0 ? n : 0;
 	}
 	free(buf);
-	return done;
+	if (n < 0 && done > 0)
+		hark__conn_fail(c, (int)n);
+	return n < 0 ? n : done;
+}
+
+/* What sendfile(2) says of the file or of such a socket, not of the connection. */
+static bool needs_a_buffer(int error)
+{
+	switch (error) {
+	case EINVAL:
+	case ENOSYS:
+	case EOPNOTSUPP:
+	case EBADF:
+	case EISDIR:
+	case EIO:
+	case ESPIPE:
+	case EOVERFLOW: return true;
+	default: return false;
+	}
 }
 
 /* -EOPNOTSUPP before anything was sent: this file or socket needs a buffer. */
@@ -45,11 +66,12 @@ static int64_t send_by_kernel(struct hark_conn *c, int fd, off_t offset, size_t 
 {
 	int64_t done = 0;
 	off_t at = offset;
-	while (count == 0 || (size_t)done < count) {
+	int r = 0;
+	while (r == 0 && (count == 0 || (size_t)done < count)) {
 		size_t want = count == 0 || count - (size_t)done > SEND_MOST ? SEND_MOST : count - (size_t)done;
-		int r = hark__fiber_cancelled() ? -ECANCELED : hark__conn_expired(c);
+		r = hark__conn_over(c);
 		if (r < 0)
-			return r;
+			break;
 		ssize_t n = hark__fd_sendfile(c->src.fd, fd, &at, want);
 		if (n == 0)
 			break;
@@ -60,29 +82,31 @@ static int64_t send_by_kernel(struct hark_conn *c, int fd, off_t offset, size_t 
 		} else if (errno == EAGAIN) {
 			hark__ready_clear(&c->src, HARK__OUT);
 			r = hark__conn_wait(c, HARK__OUT, "sendfile");
-			if (r < 0)
-				return r;
 		} else if (errno != EINTR) {
-			return done == 0 && (errno == EINVAL || errno == ENOSYS) ? -EOPNOTSUPP : -errno;
+			r = -errno;
+			if (done == 0 && needs_a_buffer(-r))
+				return -EOPNOTSUPP;
 		}
 	}
-	return done;
+	if (r < 0)
+		hark__conn_fail(c, r);
+	return r < 0 ? r : done;
 }
 
 int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count)
 {
-	int r = hark_flush(c);
-	if (r < 0)
-		return r;
-	int64_t n = -EOPNOTSUPP;
-	if (hark__conn_kernel_moves(c)) {
-		r = hark__conn_begin(c, &c->writing);
-		if (r < 0)
-			return r;
-		n = send_by_kernel(c, fd, offset, count);
-		hark__conn_end(c, &c->writing);
-	}
-	return n == -EOPNOTSUPP ? send_by_buffer(c, fd, offset, count) : n;
+	if (c->datagrams)
+		return -EOPNOTSUPP;
+	int64_t n = hark__conn_begin_write(c, true);
+	if (n < 0)
+		return n;
+	n = hark__conn_flush(c);
+	if (n == 0)
+		n = hark__conn_kernel_moves(c) ? send_by_kernel(c, fd, offset, count) : -EOPNOTSUPP;
+	if (n == -EOPNOTSUPP)
+		n = send_by_buffer(c, fd, offset, count);
+	hark__conn_end(c, &c->writing);
+	return n;
 }
 
 /* With the reader's role of from. The reader's buffer becomes the writer's where that one holds none: nothing is
@@ -94,7 +118,7 @@ static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
 		n = hark__conn_fill(from, HARK__IN, "pass");
 	if (n <= 0)
 		return n;
-	int r = hark__conn_begin(to, &to->writing);
+	int r = hark__conn_begin_write(to, true);
 	if (r == 0) {
 		r = hark__conn_write_buffer(to, &from->in);
 		hark__splice_note(from, to, (size_t)n, HARK__BUFFER_BYTES);
@@ -107,7 +131,7 @@ static ssize_t pass_buffered(struct hark_conn *from, struct hark_conn *to)
 static ssize_t pass_spliced(struct hark_conn *from, struct hark_conn *to)
 {
 	for (;;) {
-		int r = hark__conn_begin(to, &to->writing); /* not while we wait for something to write */
+		int r = hark__conn_begin_write(to, true); /* not while we wait for something to write */
 		if (r < 0)
 			return r;
 		r = hark__conn_flush(to);

@@ -130,7 +130,7 @@ int hark__datagram_socket_take(struct hark__datagram_socket *m, unsigned i, stru
 	r->box = m;
 	atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed); /* the owner's share keeps it alive here */
 	c->reply = r;
-	c->single = true;
+	c->single = c->replies = true;
 	memcpy(&r->peer, &m->in_peer[i], got->msg_hdr.msg_namelen);
 	r->peer_len = got->msg_hdr.msg_namelen;
 	r->truncated = got->msg_hdr.msg_flags & MSG_TRUNC;
@@ -186,6 +186,16 @@ void hark__reply_free(struct hark__reply *r)
 int hark__reply_fd(const struct hark__reply *r)
 {
 	return r->box->fd;
+}
+
+void hark__reply_set_data(struct hark__reply *r, void *data)
+{
+	r->data = data;
+}
+
+void *hark__reply_data(const struct hark__reply *r)
+{
+	return r->data;
 }
 
 int hark__reply_peer(const struct hark__reply *r, struct hark_endpoint *out)

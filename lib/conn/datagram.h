@@ -28,6 +28,8 @@ void hark__datagram_socket_send(struct hark__datagram_socket *m);
 
 void hark__reply_free(struct hark__reply *r); /* NULL is fine */
 int hark__reply_fd(const struct hark__reply *r);
+void hark__reply_set_data(struct hark__reply *r, void *data);
+void *hark__reply_data(const struct hark__reply *r);
 int hark__reply_peer(const struct hark__reply *r, struct hark_endpoint *out);
 int hark__reply_local(const struct hark__reply *r, struct hark_endpoint *out);
 

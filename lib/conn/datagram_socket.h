@@ -28,6 +28,7 @@ struct hark__reply {
 	struct in6_pktinfo at6;
 	bool truncated;         /* the datagram was longer than any buffer of ours */
 	struct hark__list flow; /* in box->flows, once it is a flow */
+	void *data;             /* hark_set_data() */
 	int flow_fd;            /* its socket; the connection's own */
 };
 

@@ -133,7 +133,7 @@ ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to)
 	r = move_out(from, to, (size_t)n);
 	if (r < 0) {
 		hark__splice_end(from); /* with what is left in it */
-		hark__conn_keep_error(to, r);
+		hark__conn_fail(to, r);
 		return r;
 	}
 	from->short_moves = (size_t)n < HARK__BUFFER_BYTES ? from->short_moves + 1 : 0;

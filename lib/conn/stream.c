@@ -1,4 +1,4 @@
-/* stream.c — reading, writing, the request boundary and the end. Every call tries first; where it would block it waits
+/* stream.c — reading, writing and the request boundary. Every call tries first; where it would block it waits
  * in hark__conn_wait(). What lies below is the transport's business.
  *
  * One reader and one writer at a time, each a fiber of one loop or a thread. */
@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "address/fd.h"
 #include "base/sys.h"
 #include "conn/attempt.h"
 #include "conn/conn.h"
@@ -19,11 +18,6 @@
 
 #define READ_DIRECT HARK__RECV_BYTES /* reads of at least so many bytes go past the buffer */
 #define IOV_STACK   8                /* pieces of a writev that need no allocation */
-#define LINGER_QUIET_NS \
-	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
-#define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
-#define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
-#define LINGER_ROUNDS   16              /* receives in a row before others run */
 #define FIRST_BYTE_NS \
 	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
 
@@ -50,7 +44,7 @@ static void unlock_out(struct hark_conn *c)
 static ssize_t send_some(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	for (;;) {
-		int r = c->write_error < 0 ? c->write_error : hark__conn_expired(c);
+		int r = c->write_error < 0 ? c->write_error : c->ending ? 0 : hark__conn_expired(c);
 		if (r < 0)
 			return r;
 		ssize_t n = hark__conn_transport(c)->send(c, iov, count);
@@ -486,19 +480,58 @@ int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b)
 	return unlock_and_look(c, r);
 }
 
+void hark__conn_fail(struct hark_conn *c, int error)
+{
+	lock_out(c);
+	(void)keep_error(c, error);
+	unlock_out(c);
+}
+
+int hark__conn_begin_write(struct hark_conn *c, bool something)
+{
+	int r = hark__conn_begin(c, &c->writing);
+	if (something && (r == -ECANCELED || r == -ETIMEDOUT) && !c->datagrams && hark__conn_take(c, &c->writing)) {
+		if (c->ending != HARK__ENDED)
+			hark__conn_fail(c, r);
+		hark__conn_end(c, &c->writing);
+	}
+	if (r == 0 && c->ending == HARK__ENDED) {
+		hark__conn_end(c, &c->writing);
+		r = -EPIPE;
+	}
+	return r;
+}
+
+/* sendmsg(2) takes IOV_MAX pieces: more are joined first. */
+static int write_datagram(struct hark_conn *c, const struct iovec *iov, int count, size_t total)
+{
+	if (count <= IOV_MAX)
+		return hark__datagram_write(c, iov, count, total);
+	char *all = hark__sys.malloc(total + 1), *at = all; /* never 0 bytes: NULL means failure */
+	if (all == NULL)
+		return -ENOMEM;
+	for (int i = 0; i < count; at += iov[i].iov_len, i++)
+		if (iov[i].iov_len > 0)
+			memcpy(at, iov[i].iov_base, iov[i].iov_len);
+	int r = hark__datagram_write(c, &(struct iovec){.iov_base = all, .iov_len = total}, 1, total);
+	free(all);
+	return r;
+}
+
 ssize_t hark_writev(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	size_t total = 0;
 	if (count < 0)
 		return -EINVAL;
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
+		if (iov[i].iov_len > SSIZE_MAX - total)
+			return -EINVAL;
 		total += iov[i].iov_len;
-	if (total > SSIZE_MAX)
-		return -EINVAL;
-	int r = hark__conn_begin(c, &c->writing);
+	}
+	int r = hark__conn_begin_write(c, total > 0);
 	if (r < 0)
 		return r;
-	r = c->datagrams ? hark__datagram_write(c, iov, count, total) : hark__conn_write(c, iov, count, total);
+	r = c->datagrams ? write_datagram(c, iov, count, total) : hark__conn_write(c, iov, count, total);
 	hark__conn_end(c, &c->writing);
 	return r < 0 ? r : (ssize_t)total;
 }
@@ -550,38 +583,25 @@ int hark__conn_flush(struct hark_conn *c)
 
 int hark_flush(struct hark_conn *c)
 {
-	if (c->datagrams)
-		return 0;
-	/* Of a cancelled fiber, too: closing sends what can be sent without waiting. */
-	if (!hark__conn_take(c, &c->writing))
-		return -EBUSY;
-	int r = hark__conn_flush(c);
+	int r = hark__conn_begin(c, &c->writing);
+	if (r < 0)
+		return r;
+	r = c->datagrams ? 0 : hark__conn_flush(c);
 	hark__conn_end(c, &c->writing);
 	return r;
 }
 
 int hark__conn_flush_last(struct hark_conn *c)
 {
-	c->ending = true;
-	return hark_flush(c);
-}
-
-int hark_handover(struct hark_conn *c)
-{
-	if (c->single)
-		return -EOPNOTSUPP;
-	int r = hark__conn_begin(c, &c->reading);
-	if (r < 0)
-		return r;
-	r = hark__conn_transport(c)->plain ? hark_flush(c) : -EOPNOTSUPP;
-	if (r == 0 && (hark_buffered(c) > 0 || c->have_datagram))
-		r = -ENOTEMPTY;
-	if (r == 0)
-		r = hark__fd_nonblock(c->src.fd, false);
-	if (r == 0)
-		c->src.nonblock = false;
-	hark__conn_end(c, &c->reading);
-	return r < 0 ? r : c->src.fd;
+	if (c->datagrams)
+		return 0;
+	if (!hark__conn_take(c, &c->writing))
+		return -EBUSY;
+	if (c->ending == HARK__OPEN)
+		c->ending = HARK__ENDING;
+	int r = hark__conn_flush(c);
+	hark__conn_end(c, &c->writing);
+	return r;
 }
 
 /* ---- request boundary ------------------------------------------------------------------------ */
@@ -659,92 +679,4 @@ int hark_idle(struct hark_conn *c)
 		n = idle_draining(c);
 	hark__conn_end(c, &c->reading);
 	return n > 0 || c->have_datagram ? 1 : (int)n;
-}
-
-/* ---- the end --------------------------------------------------------------------------------- */
-
-int hark_shutdown(struct hark_conn *c, int directions)
-{
-	int r = 0;
-	if (directions == 0 || (directions & ~(HARK_IN | HARK_OUT)) != 0)
-		return -EINVAL;
-	if (directions & HARK_OUT)
-		r = hark__conn_flush_last(c);
-	if (!c->single && r == 0)
-		r = hark__conn_transport(c)->shutdown(c, directions);
-	(void)hark__fair();
-	return r;
-}
-
-int hark__linger_begin(struct hark_conn *c)
-{
-	const struct hark__transport *t = hark__conn_transport(c);
-	if (t->unsent == NULL || c->datagrams || c->src.fd < 0 || c->eof || c->write_error < 0 ||
-	    hark__buffer_len(&c->out) > 0 || t->shutdown(c, HARK_OUT) < 0)
-		return -ENOTCONN;
-	int64_t end = hark_now() + LINGER_TOTAL_NS;
-	if (hark__conn_deadline(c) > end)
-		hark_deadline(c, end);
-	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
-	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
-		hark_idle_timeout(c, quiet);
-	return 0;
-}
-
-/* Silence counts only once the peer has all of ours: it may still be reading. */
-static bool peer_reads(struct hark_conn *c)
-{
-	return hark__conn_expired(c) == 0 && hark__conn_transport(c)->unsent(c) > 0;
-}
-
-int hark__linger_step(struct hark_conn *c, bool quiet)
-{
-	char dropped[4096];
-	if (quiet)
-		return peer_reads(c) ? -EAGAIN : 0;
-	for (int i = 0; i < LINGER_ROUNDS; i++) {
-		ssize_t n = hark__conn_receive(c, dropped, sizeof dropped);
-		if (n == -EAGAIN)
-			return -EAGAIN;
-		if (n <= 0 || hark__conn_expired(c) < 0)
-			return 0;
-	}
-	return 1;
-}
-
-/* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
-static void linger(struct hark_conn *c)
-{
-	int r = hark__linger_begin(c) == 0 ? hark__linger_step(c, false) : 0;
-	while (r != 0) {
-		if (r > 0 && hark__fair() < 0)
-			return;
-		int waited = r < 0 ? hark__conn_wait(c, HARK__IN, "end of stream") : 0;
-		if (waited < 0 && waited != -ETIMEDOUT)
-			return;
-		r = hark__linger_step(c, waited < 0);
-	}
-}
-
-int hark_close(struct hark_conn *c)
-{
-	if (c == NULL)
-		return 0;
-	int r = hark__conn_flush_last(c);
-	if (r == 0)
-		linger(c);
-	hark__conn_free(c);
-	hark__spend(2); /* shutdown, close */
-	(void)hark__fair();
-	return r;
-}
-
-void hark_abort(struct hark_conn *c)
-{
-	if (c == NULL)
-		return;
-	if (!c->datagrams)
-		hark__conn_transport(c)->reset(c);
-	hark__conn_free(c);
-	hark__spend(2); /* the reset, close */
 }

@@ -33,6 +33,8 @@ struct hark__transport {
 	int (*unsent)(const struct hark_conn *c);
 	/* Makes the end look cut, at once, whoever else has the descriptor. What is unsent is dropped. */
 	void (*reset)(struct hark_conn *c);
+	/* Closes the descriptor without waiting. */
+	void (*close)(struct hark_conn *c);
 	/* Whether another program can read on from the descriptor. */
 	bool plain;
 	/* Whether a completion engine may receive for receive(): into HARK__RECV_BYTES at least. */

@@ -12,6 +12,7 @@
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
+#include "address/fd.h"
 #include "base/sys.h"
 #include "conn/conn.h"
 
@@ -47,7 +48,7 @@ static size_t pending(const struct hark_conn *c)
 static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	ssize_t n;
-	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending ? MSG_MORE : 0);
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending == HARK__ENDING ? MSG_MORE : 0);
 	if (count == 1) {
 		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, flags);
 	} else {
@@ -91,10 +92,25 @@ static int unsent(const struct hark_conn *c)
 	return hark__sys.ioctl(c->src.fd, SIOCOUTQ, &n) < 0 ? -errno : n;
 }
 
+/* A reset by SO_LINGER waits until the last copy of the descriptor is closed: a forked child may have one. connect(2)
+ * to nowhere disconnects TCP by a reset at once (RFC 9293 section 3.10.5). A unix socket knows no reset: its peer
+ * sees the end, or ECONNRESET where something was left unread. */
 static void reset(struct hark_conn *c)
 {
-	struct linger now = {.l_onoff = 1};
-	(void)hark__sys.setsockopt(c->src.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+	const struct linger at_once = {.l_onoff = 1};
+	if (hark__sys.connect(c->src.fd, &nowhere, sizeof nowhere) == 0)
+		return;
+	(void)hark__sys.setsockopt(c->src.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
+}
+
+/* SO_LINGER would have close(2) wait on this thread, and with it a whole loop. */
+static void close_now(struct hark_conn *c)
+{
+	if (!c->datagrams && hark__loop_self() != NULL)
+		(void)hark__fd_unlinger(c->src.fd);
+	(void)hark__sys.close(c->src.fd);
 }
 
 const struct hark__transport hark__transport_socket = {
@@ -105,6 +121,7 @@ const struct hark__transport hark__transport_socket = {
 	.shutdown = end,
 	.unsent = unsent,
 	.reset = reset,
+	.close = close_now,
 	.plain = true,
 	.completes = true,
 	.kernel_moves = true,

@@ -132,7 +132,7 @@ void hark__linger(struct hark__server *s, struct hark_conn *c)
 	hark__splice_end(c); /* its pipe and the waiter share their place */
 	c->first = (struct hark__waiter){0};
 	c->until = (struct hark__timer){0};
-	if (s->cut || hark__linger_begin(c) < 0) {
+	if (hark__linger_begin(c) < 0 || s->cut) { /* begin first: what is unsent makes it a reset */
 		over(s, c);
 		return;
 	}

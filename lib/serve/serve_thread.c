@@ -70,14 +70,15 @@ static int start(struct hark__server *s, struct hark_conn *c)
 	return r;
 }
 
-/* Wakes those that wait in poll(2) with a longer time-out in mind. */
+/* Wakes those that wait to read with a longer time-out in mind; who writes looks at the drain often. The other
+ * direction is left: a write in its midst must not look ended in order. */
 static void cut(struct hark__server *s, int64_t late_ns)
 {
 	(void)late_ns;
 	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next) {
 		const struct hark_conn *c = hark__container(at, struct threaded, link)->conn;
 		if (c->src.fd >= 0)
-			(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
+			(void)hark__sys.shutdown(c->src.fd, SHUT_RD);
 	}
 }
 
