@@ -15,22 +15,27 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/timex.h>
 #include <time.h>
 
 #define MJD_1970 40587 /* the modified Julian date of 1970-01-01 */
+#define ISO_MAX  64    /* bytes of a line, with room for years to come */
 
 struct daytime {
 	struct reply_rules rules; /* first: a pointer to one is a pointer to the other */
 	bool nist;
 };
 
-static int nist_line(char *buf, size_t cap, time_t now, const struct tm *utc)
+static int nist_line(char *buf, size_t cap, time_t now)
 {
+	struct tm utc;
 	struct timex kernel = {0};
+	if (gmtime_r(&now, &utc) == NULL)
+		return 0;
 	int state = adjtimex(&kernel);
 	char date[32];
-	(void)strftime(date, sizeof date, "%y-%m-%d %H:%M:%S", utc);
+	(void)strftime(date, sizeof date, "%y-%m-%d %H:%M:%S", &utc);
 	return snprintf(buf, cap, "%05lld %s 00 %d %d %5.1f UTC(NIST) *\r\n", MJD_1970 + (long long)now / 86400, date,
 	                state == TIME_INS   ? 1
 	                : state == TIME_DEL ? 2
@@ -38,21 +43,34 @@ static int nist_line(char *buf, size_t cap, time_t now, const struct tm *utc)
 	                state == -1 || (kernel.status & STA_UNSYNC) != 0, 0.0);
 }
 
+/* Laid out once a second: that takes as long as a small system call. */
+static int iso_line(char *buf, time_t now)
+{
+	static _Thread_local struct {
+		time_t at;
+		int n;
+		char text[ISO_MAX];
+	} last;
+	struct tm utc;
+	if (last.n == 0 || last.at != now) {
+		if (gmtime_r(&now, &utc) == NULL)
+			return 0;
+		last.at = now;
+		last.n = (int)strftime(last.text, sizeof last.text, "%Y-%m-%dT%H:%M:%SZ\r\n", &utc);
+	}
+	memcpy(buf, last.text, (size_t)last.n);
+	return last.n;
+}
+
 void daytime_serve(struct hark_conn *c, void *arg)
 {
 	const struct daytime *d = arg;
 	char line[80];
 	struct timespec exact;
-	struct tm utc;
-	int n;
 	(void)clock_gettime(CLOCK_REALTIME, &exact); /* cannot fail; time(2) is late by up to a tick */
-	time_t now = exact.tv_sec;
-	if (gmtime_r(&now, &utc) == NULL)
+	int n = d != NULL && d->nist ? nist_line(line, sizeof line, exact.tv_sec) : iso_line(line, exact.tv_sec);
+	if (n == 0)
 		return;
-	if (d != NULL && d->nist)
-		n = nist_line(line, sizeof line, now, &utc);
-	else
-		n = (int)strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%SZ\r\n", &utc);
 	if (reply_limit(c, d != NULL ? &d->rules : NULL) >= n)
 		(void)hark_write(c, line, (size_t)n);
 }

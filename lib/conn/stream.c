@@ -682,7 +682,7 @@ int hark__linger_begin(struct hark_conn *c)
 	if (t->unsent == NULL || c->datagrams || c->src.fd < 0 || c->eof || c->write_error < 0 ||
 	    hark__buffer_len(&c->out) > 0 || t->shutdown(c, HARK_OUT) < 0)
 		return -ENOTCONN;
-	int64_t end = hark_after(LINGER_TOTAL_NS);
+	int64_t end = hark__conn_now() + LINGER_TOTAL_NS;
 	if (hark__conn_deadline(c) > end)
 		hark_deadline(c, end);
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;

@@ -136,8 +136,9 @@ static int64_t engine_timeout(struct hark__loop *l)
 	int64_t at = HARK_FOREVER, deadline = HARK_FOREVER;
 	if (l->n_ready > 0)
 		return 0;
-	bool none = hark__heap_least(&l->timers, &at) == NULL;
-	if (hark__heap_least(&l->deadlines, &deadline) == NULL && none)
+	(void)hark__heap_least(&l->timers, &at);
+	(void)hark__heap_least(&l->deadlines, &deadline);
+	if (at == HARK_FOREVER && deadline == HARK_FOREVER) /* the kernel arms no timer then */
 		return -1;
 	int64_t now = hark_now();
 	if (deadline < at)

@@ -55,7 +55,9 @@ struct hark__server {
 	struct hark__list running;           /* serve_fiber.c: connections whose fiber runs */
 	struct hark__list young[2], watched; /* serve_linger.c: connections whose box has returned */
 	bool youngest;                       /* which of the young lists is still added to */
-	struct hark__timer look;             /* at the young ones; kept */
+	int64_t look_at;                     /* at the young ones; HARK_FOREVER: there are none */
+	struct hark__timer look;             /* kept */
+	bool look_set;
 	struct hark__waiter look_waiter;
 	unsigned n_conns;        /* being served, wherever */
 	struct hark_conn *stuck; /* accepted, but start() had no room: served first when there is */

@@ -232,6 +232,7 @@ static void acceptor_run(struct hark__waiter *w)
 	struct hark__acceptor *a = hark__container(w, struct hark__acceptor, waiter);
 	if (a->server->draining)
 		return;
+	hark__linger_look_due(a->server);
 	if (a->server->retired)
 		(void)hark__acceptors_may_accept(a->server); /* for what is stuck */
 	else if (a->server->opts.wait)

@@ -1,7 +1,7 @@
 /* serve_linger.c — the last moments of a served connection: our end is sent, and what the peer still sends is dropped
  * until it ends too (see hark_close()).
  *
- * No fiber or thread waits for that, but callbacks. Most peers end within a millisecond of our end. So nothing is
+ * No fiber or thread waits for that, but callbacks. Most peers end at once when they see ours. So nothing is
  * registered with the engine at first: a connection is young, and one receive a while later finds its peer's end.
  * Registering and forgetting it instead costs a tenth of a short connection. Those that last longer are watched. A
  * lingering connection still counts: max_conns and the caller's limits bound it.
@@ -14,7 +14,8 @@
 #include "loop/drain.h"
 #include "serve/serve_life.h"
 
-#define YOUNG_NS       HARK_MS         /* between two looks at the young ones */
+#define YOUNG_NS       (300 * INT64_C(1000)) /* between two looks at the young ones */
+#define LATE_NS        (10 * HARK_MS)
 #define DRAIN_QUIET_NS (200 * HARK_MS) /* a drain has begun: silence for so long is the end */
 
 static void over(struct hark__server *s, struct hark_conn *c)
@@ -65,9 +66,14 @@ static void begin_to_watch(struct hark__server *s, struct hark_conn *c)
 	step(s, c, false);
 }
 
+/* The acceptors look while others come. The timer is for the last ones, and late: to arm an early one for each wait of
+ * a busy loop costs more than it is worth. */
 static void look_later(struct hark__server *s)
 {
-	(void)hark__timer_set(s->loop, &s->look, hark_after(YOUNG_NS)); /* it is kept: cannot fail */
+	s->look_at = hark__loop_now(s->loop) + YOUNG_NS;
+	if (!s->look_set)
+		(void)hark__timer_set(s->loop, &s->look, hark_after(LATE_NS)); /* it is kept: cannot fail */
+	s->look_set = true;
 }
 
 static void watch_all(struct hark__server *s, struct hark__list *young)
@@ -77,12 +83,23 @@ static void watch_all(struct hark__server *s, struct hark__list *young)
 }
 
 /* Each of the young is looked at by the second look after its end: a connection needs no moment of its own. */
+void hark__linger_look_due(struct hark__server *s)
+{
+	if (hark__loop_now(s->loop) < s->look_at)
+		return;
+	watch_all(s, &s->young[!s->youngest]);
+	s->youngest = !s->youngest;
+	s->look_at = HARK_FOREVER;
+	if (!hark__list_empty(&s->young[!s->youngest]))
+		look_later(s);
+}
+
 static void look_run(struct hark__waiter *w)
 {
 	struct hark__server *s = hark__container(w, struct hark__server, look_waiter);
-	watch_all(s, &s->young[!s->youngest]);
-	s->youngest = !s->youngest;
-	if (!hark__list_empty(&s->young[!s->youngest]))
+	s->look_set = false;
+	hark__linger_look_due(s);
+	if (s->look_at != HARK_FOREVER)
 		look_later(s);
 }
 
@@ -123,7 +140,7 @@ void hark__linger(struct hark__server *s, struct hark_conn *c)
 		begin_to_watch(s, c);
 		return;
 	}
-	if (hark__list_empty(&s->young[0]) && hark__list_empty(&s->young[1]))
+	if (s->look_at == HARK_FOREVER)
 		look_later(s);
 	hark__list_append(&s->young[s->youngest], &c->link);
 }
@@ -153,6 +170,7 @@ int hark__linger_init(struct hark__server *s)
 	hark__list_init(&s->young[1]);
 	hark__list_init(&s->watched);
 	s->look_waiter.run = look_run;
+	s->look_at = HARK_FOREVER;
 	s->look = (struct hark__timer){.waiter = &s->look_waiter, .kept = true};
 	return hark__timer_set(s->loop, &s->look, HARK_FOREVER);
 }

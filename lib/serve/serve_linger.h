@@ -12,6 +12,9 @@ void hark__linger_done(struct hark__server *s);
  * hark__server_ended() follows. Consumes c. Thread: the loop's. */
 void hark__linger(struct hark__server *s, struct hark_conn *c);
 
+/* Looks at those that are due, if any: for who runs often while others come. */
+void hark__linger_look_due(struct hark__server *s);
+
 /* Ends those whose peers have ended by now. */
 void hark__linger_look(struct hark__server *s);
 
