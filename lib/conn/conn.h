@@ -207,9 +207,12 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
 /* Takes the role: hark_flush() where the end follows at once, without which the last bytes may stay behind. */
 int hark__conn_flush_last(struct hark_conn *c);
 
-/* The end, after hark__conn_flush_last(). Ends our output; the peer's input is dropped for a bounded time from now on,
- * as closing over it would reset the peer, and its unread tail of ours be lost. < 0: nothing to linger for. */
+/* The end, after hark__conn_flush_last(). Ends our output; the peer's input is dropped from now on, as closing over it
+ * would reset the peer, and its unread tail of ours be lost. < 0: nothing to linger for. */
 int hark__linger_begin(struct hark_conn *c);
+
+/* Bounds the time for that, by c's deadline and idle time-out. */
+void hark__linger_limit(struct hark_conn *c);
 
 /* Drops what has come, without waiting. quiet: the wait for more, hark__conn_until() for HARK__IN, has timed out.
  * 0: over; -EAGAIN: wait for more; 1: more may be there, others first. */
