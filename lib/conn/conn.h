@@ -240,9 +240,12 @@ int hark__conn_flush_last(struct hark_conn *c);
 /* ---- end.c ------------------------------------------------------------------------------------ */
 
 /* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is
- * unsent; the peer's input is dropped for a bounded time from now on, as closing over it would reset the peer, and
+ * unsent; the peer's input is dropped from now on, as closing over it would reset the peer, and
  * its unread tail of ours be lost. < 0: nothing to linger for. */
 int hark__linger_begin(struct hark_conn *c);
+
+/* Bounds the time for that, by c's deadline and idle time-out. */
+void hark__linger_limit(struct hark_conn *c);
 
 /* Drops what has come, without waiting. quiet: the wait for more, hark__conn_until() for HARK__IN, has timed out.
  * 0: over; -EAGAIN: wait for more; 1: more may be there, others first. */

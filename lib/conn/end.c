@@ -71,13 +71,17 @@ int hark__linger_begin(struct hark_conn *c)
 	/* By shutdown(2) where close(2) would do, too: that one waits for the last copy of the descriptor. */
 	if (t->unsent == NULL || (c->ending != HARK__ENDED && t->shutdown(c, HARK_OUT) < 0) || c->eof)
 		return -ENOTCONN;
+	return 0;
+}
+
+void hark__linger_limit(struct hark_conn *c)
+{
 	int64_t end = hark_after(LINGER_TOTAL_NS);
 	if (hark__conn_deadline(c) > end)
 		hark_deadline(c, end);
 	int64_t quiet = c->served && hark__drain_until() != HARK_FOREVER ? LINGER_DRAIN_NS : LINGER_QUIET_NS;
 	if (hark__conn_idle_ns(c) == 0 || hark__conn_idle_ns(c) > quiet)
 		hark_idle_timeout(c, quiet);
-	return 0;
 }
 
 /* Silence counts only once the peer has all of ours: it may still be reading. */
@@ -104,7 +108,10 @@ int hark__linger_step(struct hark_conn *c, bool quiet)
 /* Reads and drops what the peer still sends, until it ends, is silent, or the time is up. */
 static void linger(struct hark_conn *c)
 {
-	int r = hark__linger_begin(c) == 0 ? hark__linger_step(c, false) : 0;
+	if (hark__linger_begin(c) < 0)
+		return;
+	hark__linger_limit(c);
+	int r = hark__linger_step(c, false);
 	while (r != 0) {
 		if (r > 0 && hark__fair() < 0)
 			return;

@@ -8,6 +8,7 @@
 #include "serve/serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,27 @@ int hark_model_parse(const char *name)
 			return (int)i;
 	return -EINVAL;
 }
+
 /* ---- beginning and end ----------------------------------------------------------------------- */
+
+int hark__server_arm(struct hark__server *s, struct hark__source *src)
+{
+	struct hark__engine *e = hark__loop_engine(s->loop);
+	int r = e->ops->arm(e, src, HARK__IN);
+	if (r != -EEXIST)
+		return r;
+	int copy = hark__sys.fcntl(src->fd, F_DUPFD_CLOEXEC, 3);
+	if (copy < 0)
+		return -errno;
+	int original = src->fd;
+	src->fd = copy;
+	r = e->ops->arm(e, src, HARK__IN);
+	if (r == 0)
+		return 1;
+	src->fd = original;
+	(void)hark__sys.close(copy);
+	return r;
+}
 
 static void close_work(struct hark__server *s)
 {
@@ -65,7 +86,7 @@ static void wait_until_done(struct hark__server *s)
 {
 	while (!s->done)
 		if (hark__park(HARK_FOREVER, "serve") == -ECANCELED && !s->done) {
-			hark_drain(0);
+			hark__server_cancel(s);
 			hark__park_uncancellable("serve");
 		}
 }

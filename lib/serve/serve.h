@@ -33,6 +33,7 @@ struct hark__acceptor {
 	struct hark__server *server;
 	struct hark_listener *listener;    /* held while src.fd >= 0 */
 	struct hark__source src;           /* the listener's socket, watched by this server alone; -1: closed here */
+	bool copied;                       /* src.fd is: see hark__server_arm() */
 	struct hark__listener_watch watch; /* somebody else closes the listener */
 	struct hark_conn *spare;           /* what the next connection accepted becomes; NULL: none yet */
 	struct hark__datagram_socket *datagrams; /* datagrams; else NULL */
@@ -67,6 +68,8 @@ struct hark__server {
 	bool told_paused; /* the event was sent, and RESUMED is due when the backlog is empty */
 	bool retired;     /* the acceptors are closed, and what is connected goes on */
 	bool draining, cut, done;
+	bool cancelled;           /* ends alone, now; its listeners stay open */
+	int64_t until;            /* then since when; else HARK_FOREVER */
 	pthread_mutex_t lock;     /* serve_thread.c: guards abandoned */
 	bool abandoned;           /* hark_serve() has returned: what still ends has left already */
 	bool overtime;            /* a connection lasted to the end of the grace */
@@ -79,6 +82,8 @@ struct hark__server {
 	struct hark__waiter drain_tick;
 	struct hark__source retire[2]; /* likewise */
 	struct hark__waiter retire_waiter;
+	int copies[HARK__DRAIN_FDS + 3]; /* of those above, and the next: see hark__server_arm() */
+	int n_copies;
 	struct hark__source life; /* a worker's: its supervisor holds the other end; -1: none */
 	struct hark__waiter life_waiter;
 	struct hark__fiber *waiting; /* in hark_serve(): woken when all is over */
@@ -86,6 +91,10 @@ struct hark__server {
 	struct hark__timer late;     /* serve_fiber.c: closes what has not spoken when a drain began */
 	struct hark__waiter late_waiter;
 };
+
+/* Watches src for HARK__IN. 0; 1: src->fd is a copy now, the caller's to close, as epoll tells two who watch one
+ * descriptor on one loop apart by its number: another server, say. Or -errno. */
+int hark__server_arm(struct hark__server *s, struct hark__source *src);
 
 /* Serves in this process until drained. life_fd: see struct hark__server. */
 int hark__work(struct hark__server *s, struct hark_listener *const listeners[], int n, int life_fd);

@@ -72,7 +72,7 @@ bool hark__acceptors_may_accept(struct hark__server *s)
 		hark__server_retire(s);
 		return false;
 	}
-	if (hark__drain_until() != HARK_FOREVER) {
+	if (hark__server_until(s) != HARK_FOREVER) {
 		hark__loop_wake(s->loop, &s->drain_waiter);
 		return false;
 	}
@@ -134,11 +134,13 @@ void hark__acceptor_watch(struct hark__acceptor *a)
 	}
 	if (src->fd < 0)
 		return;
-	struct hark__engine *e = hark__loop_engine(s->loop);
 	hark__ready_clear(src, HARK__IN);
 	src->in = &a->waiter;
-	if (e->ops->arm(e, src, HARK__IN) < 0)
-		hark__acceptors_pause(s, ENOMEM, RETRY_NS);
+	int r = hark__server_arm(s, src);
+	if (r == 1)
+		a->copied = true;
+	else if (r < 0)
+		hark__acceptors_pause(s, r == -EMFILE ? EMFILE : ENOMEM, RETRY_NS);
 }
 
 /* r: what accept or receive failed with. A broken socket is tried again as well, on the timer; the operator sees the
@@ -295,6 +297,9 @@ static void acceptor_leave(struct hark__acceptor *a)
 	a->src.in = NULL;
 	if (a->src.fd < 0)
 		return;
+	if (a->copied)
+		(void)hark__sys.close(a->src.fd);
+	a->copied = false;
 	a->src.fd = -1;
 	hark__listener_unwatch(a->listener, &a->watch);
 	hark__listener_release(a->listener);

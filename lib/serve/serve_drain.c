@@ -43,9 +43,15 @@ static void finish_if_empty(struct hark__server *s)
 	}
 }
 
-void hark__server_drain_step(struct hark__server *s)
+int64_t hark__server_until(const struct hark__server *s)
 {
 	int64_t end = hark__drain_until();
+	return s->until < end ? s->until : end;
+}
+
+void hark__server_drain_step(struct hark__server *s)
+{
+	int64_t end = hark__server_until(s);
 	if (end != HARK_FOREVER && hark_now() >= end) /* the box saw the grace end before cut() ran */
 		s->overtime = true;
 	if (s->draining && backlog_left(s))
@@ -84,7 +90,7 @@ static int64_t start_pending(struct hark__server *s)
 {
 	int64_t ns = TICK_NS;
 	bool some = false;
-	while (!hark__server_full(s) && hark_now() < hark__drain_until() &&
+	while (!hark__server_full(s) && hark_now() < hark__server_until(s) &&
 	       (s->stuck != NULL || !hark__list_empty(&s->pending))) {
 		int64_t wait = s->stuck == NULL ? hark__pace(s) : 0;
 		if (wait > 0) {
@@ -147,7 +153,7 @@ static void retire_run(struct hark__waiter *w)
 
 static void tick(struct hark__server *s)
 {
-	int64_t now = hark_now(), end = hark__drain_until();
+	int64_t now = hark_now(), end = hark__server_until(s);
 	for (int i = 0; i < s->n_acceptors; i++)
 		if (empty_backlog(&s->acceptors[i]) || now >= end)
 			hark__acceptor_close(&s->acceptors[i]);
@@ -174,6 +180,8 @@ static void tick(struct hark__server *s)
 static void drain_tick_run(struct hark__waiter *w)
 {
 	struct hark__server *s = hark__container(w, struct hark__server, drain_tick);
+	if (!s->draining)
+		return;
 	tick(s);
 	finish_if_empty(s);
 }
@@ -181,13 +189,16 @@ static void drain_tick_run(struct hark__waiter *w)
 static void drain_run(struct hark__waiter *w)
 {
 	struct hark__server *s = hark__container(w, struct hark__server, drain_waiter);
-	if (s->draining || hark__drain_until() == HARK_FOREVER)
+	if (s->draining || hark__server_until(s) == HARK_FOREVER)
 		return;
-	if (hark__drain_has_upstream()) /* our own children listen to us */
+	if (hark__drain_has_upstream() && hark__drain_until() != HARK_FOREVER) /* our own children listen to us */
 		hark_drain(hark__drain_until() - hark_now());
 	s->draining = true;
 	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_DRAINING});
-	hark__loop_draining(s->loop);
+	if (s->cancelled)
+		hark__acceptors_leave(s);
+	else
+		hark__loop_draining(s->loop);
 	hark__linger_drain(s);
 	if (s->model->drain != NULL)
 		s->model->drain(s);
@@ -195,24 +206,39 @@ static void drain_run(struct hark__waiter *w)
 	finish_if_empty(s);
 }
 
-/* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. */
+void hark__server_cancel(struct hark__server *s)
+{
+	s->cancelled = true;
+	s->until = hark_now();
+	hark__loop_wake(s->loop, &s->drain_waiter);
+	hark__loop_wake(s->loop, &s->drain_tick); /* a drain that is under way has less time */
+}
+
+/* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. Or it wrote, and was
+ * cancelled: nobody reads that, so that each worker finds it. */
 static void life_run(struct hark__waiter *w)
 {
-	(void)w;
-	hark_drain(10 * HARK_S);
+	struct hark__server *s = hark__container(w, struct hark__server, life_waiter);
+	struct pollfd p = {.fd = s->life.fd, .events = POLLIN};
+	if (hark__sys.poll(&p, 1, 0) > 0 && (p.revents & POLLIN))
+		hark__server_cancel(s);
+	else
+		hark_drain(10 * HARK_S);
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
 
 static int watch_fd(struct hark__server *s, struct hark__source *src, int fd, struct hark__waiter *w)
 {
-	struct hark__engine *e = hark__loop_engine(s->loop);
 	hark__source_init(src, fd);
 	if (fd < 0)
 		return 0;
 	hark__ready_clear(src, HARK__IN | HARK__OUT);
 	src->in = w;
-	return e->ops->arm(e, src, HARK__IN);
+	int r = hark__server_arm(s, src);
+	if (r == 1)
+		s->copies[s->n_copies++] = src->fd;
+	return r < 0 ? r : 0;
 }
 
 static int watch_drain(struct hark__server *s, int life_fd)
@@ -242,6 +268,7 @@ static int watch_retire(struct hark__server *s)
 int hark__server_drain_init(struct hark__server *s, int life_fd)
 {
 	hark__list_init(&s->pending);
+	s->until = HARK_FOREVER;
 	s->drain_waiter.run = drain_run;
 	s->drain_tick.run = drain_tick_run;
 	s->drain_timer = (struct hark__timer){.waiter = &s->drain_tick, .kept = true};
@@ -267,4 +294,6 @@ void hark__server_drain_done(struct hark__server *s)
 	hark__source_detach(&s->retire[0]);
 	hark__source_detach(&s->retire[1]);
 	hark__source_detach(&s->life);
+	while (s->n_copies > 0)
+		(void)hark__sys.close(s->copies[--s->n_copies]);
 }

@@ -9,6 +9,12 @@
 int hark__server_drain_init(struct hark__server *s, int life_fd);
 void hark__server_drain_done(struct hark__server *s);
 
+/* When the grace ends: hark_drain()'s, or this server's own if it was cancelled; HARK_FOREVER: it goes on. */
+int64_t hark__server_until(const struct hark__server *s);
+
+/* Ends this server alone, as hark_drain(0) would; its listeners stay open. */
+void hark__server_cancel(struct hark__server *s);
+
 /* A connection has ended: takes the next of a drain's backlog; the last wakes hark_serve(). */
 void hark__server_drain_step(struct hark__server *s);
 

@@ -62,6 +62,7 @@ static void begin_to_watch(struct hark__server *s, struct hark_conn *c)
 	c->until.waiter = &c->first;
 	hark__list_remove(&c->link);
 	hark__list_append(&s->watched, &c->link);
+	hark__linger_limit(c);
 	hark__ready_set(&c->src, HARK__IN);
 	step(s, c, false);
 }
@@ -70,9 +71,10 @@ static void begin_to_watch(struct hark__server *s, struct hark_conn *c)
  * a busy loop costs more than it is worth. */
 static void look_later(struct hark__server *s)
 {
-	s->look_at = hark_now() + YOUNG_NS;
+	int64_t now = hark_now();
+	s->look_at = now + YOUNG_NS;
 	if (!s->look_set)
-		(void)hark__timer_set(s->loop, &s->look, hark_after(LATE_NS)); /* it is kept: cannot fail */
+		(void)hark__timer_set(s->loop, &s->look, now + LATE_NS); /* it is kept: cannot fail */
 	s->look_set = true;
 }
 
@@ -85,7 +87,7 @@ static void watch_all(struct hark__server *s, struct hark__list *young)
 /* Each of the young is looked at by the second look after its end: a connection needs no moment of its own. */
 void hark__linger_look_due(struct hark__server *s)
 {
-	if (hark_now() < s->look_at)
+	if (s->look_at == HARK_FOREVER || hark_now() < s->look_at)
 		return;
 	watch_all(s, &s->young[!s->youngest]);
 	s->youngest = !s->youngest;

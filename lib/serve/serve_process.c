@@ -71,6 +71,8 @@ static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c
 	for (int i = 0; i < s->n_acceptors; i++)
 		if (s->acceptors[i].src.fd >= 0 && !s->opts.wait) {
 			hark__listener_shut(s->acceptors[i].listener); /* here nobody holds it: listener.c */
+			if (s->acceptors[i].copied)
+				(void)hark__sys.close(s->acceptors[i].src.fd);
 			s->acceptors[i].src.fd = -1;
 		}
 	for (struct hark__list *at = s->pending.next; at != &s->pending; at = at->next) /* others' connections */
@@ -120,7 +122,7 @@ static int start(struct hark__server *s, struct hark_conn *c)
  * What is left a while later does not listen. */
 static void cut(struct hark__server *s, int64_t late_ns)
 {
-	if (late_ns < DEAF_NS)
+	if (late_ns < DEAF_NS && !s->cancelled) /* of that they hear nothing */
 		return;
 	for (struct hark__list *at = s->conns.next; at != &s->conns; at = at->next)
 		(void)hark__sys.kill(hark__container(at, struct child, link)->pid, SIGKILL);

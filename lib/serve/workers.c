@@ -46,6 +46,7 @@ struct supervisor {
 	int life[2]; /* [0] the workers', [1] ours */
 	struct hark__source drain[HARK__DRAIN_FDS];
 	struct hark__source retire;
+	int64_t until; /* cancelled then: ends alone, its listeners stay open; else HARK_FOREVER */
 	bool retired;
 	bool cut;
 };
@@ -55,6 +56,11 @@ static _Noreturn void be_worker(struct supervisor *v, bool all_streams)
 	hark__stdio_forked();
 	hark__drain_forked();
 	(void)hark__sys.close(v->life[1]);
+	v->life[1] = -1;
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		if (v->drain[i].fd >= 0)
+			(void)hark__sys.close(v->drain[i].fd);
+	(void)hark__sys.close(v->retire.fd);
 	for (int i = 0; i < v->n; i++)
 		if (v->workers[i].pid > 0 && v->workers[i].pidfd.fd >= 0)
 			(void)hark__sys.close(v->workers[i].pidfd.fd);
@@ -182,6 +188,16 @@ static void nap(void)
 	hark__loop_unwake(l, &n.waiter);
 }
 
+/* Tells the workers by what they watch for our end: life_run() in serve_drain.c. */
+static void cancel(struct supervisor *v)
+{
+	if (v->until != HARK_FOREVER)
+		return;
+	v->until = hark_now();
+	while (hark__sys.write(v->life[1], "", 1) < 0 && errno == EINTR)
+		;
+}
+
 static void wait_for_news(struct supervisor *v, int64_t drain_end)
 {
 	struct hark__source *s[HARK__WORKERS_MAX + HARK__DRAIN_FDS + 1];
@@ -195,8 +211,8 @@ static void wait_for_news(struct supervisor *v, int64_t drain_end)
 	if (!v->retired)
 		s[n++] = &v->retire;
 	int r = hark__wait_any(s, n, HARK__IN, next_look(v, drain_end), "workers");
-	if (r == -ECANCELED)
-		hark_drain(0);
+	if (r == -ECANCELED || hark__fiber_cancelled())
+		cancel(v);
 	if (r < 0 && r != -ETIMEDOUT)
 		nap();
 	for (int i = 0; i < n; i++)
@@ -206,7 +222,8 @@ static void wait_for_news(struct supervisor *v, int64_t drain_end)
 static void close_listeners(struct supervisor *v)
 {
 	for (int i = 0; i < v->n_listeners; i++) {
-		hark__listener_shut(v->listeners[i]);
+		if (v->until == HARK_FOREVER)
+			hark__listener_shut(v->listeners[i]);
 		hark__listener_release(v->listeners[i]);
 	}
 	v->n_listeners = 0;
@@ -230,12 +247,13 @@ static void supervise(struct supervisor *v)
 	bool told = false;
 	for (;;) {
 		int64_t end = hark__drain_until();
+		if (end != HARK_FOREVER && !told && hark__drain_has_upstream())
+			hark_drain(end - hark_now()); /* the workers listen to us */
+		end = v->until < end ? v->until : end;
 		if (end != HARK_FOREVER && !told) {
 			told = true;
 			close_listeners(v);
 			hark__server_event(v->server, (struct hark_event){.kind = HARK_EVENT_DRAINING});
-			if (hark__drain_has_upstream())
-				hark_drain(end - hark_now()); /* the workers listen to us */
 		}
 		if (!v->retired && hark__retired()) { /* the workers have heard of it themselves */
 			v->retired = true;
@@ -254,10 +272,58 @@ static void supervise(struct supervisor *v)
 	}
 }
 
+static void close_source(struct hark__source *src)
+{
+	hark__source_detach(src);
+	if (src->fd >= 0)
+		(void)hark__sys.close(src->fd);
+}
+
+/* A copy, as other servers on this loop may watch fd: epoll tells them apart by the number. fd -1: none. */
+static int source_of_copy(struct hark__source *src, int fd)
+{
+	int copy = fd >= 0 ? hark__sys.fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+	hark__source_init(src, copy);
+	hark__ready_clear(src, HARK__IN | HARK__OUT);
+	return fd >= 0 && copy < 0 ? -errno : 0;
+}
+
+static int watch_ends(struct supervisor *v)
+{
+	int fds[HARK__DRAIN_FDS], fd = hark__retire_fd();
+	int r = fd < 0 ? fd : source_of_copy(&v->retire, fd);
+	hark__drain_fds(fds);
+	for (int i = 0; i < HARK__DRAIN_FDS; i++) {
+		int one = source_of_copy(&v->drain[i], fds[i]);
+		r = r < 0 ? r : one;
+	}
+	return r;
+}
+
+static void close_ends(struct supervisor *v)
+{
+	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+		close_source(&v->drain[i]);
+	close_source(&v->retire);
+	for (int i = 0; i < 2; i++)
+		if (v->life[i] >= 0)
+			(void)hark__sys.close(v->life[i]);
+}
+
+/* 0, or why there is nothing to supervise. */
+static int start_workers(struct supervisor *v)
+{
+	int r = 0;
+	for (int i = 0; i < v->n; i++) {
+		int one = start_worker(v, &v->workers[i]);
+		r = r < 0 ? r : one;
+	}
+	return running(v) > 0 ? 0 : r; /* the others are tried again, with back-off */
+}
+
 int hark__supervise(struct hark__server *s, struct hark_listener *const listeners[], int n)
 {
 	struct hark__engine *e;
-	int fds[HARK__DRAIN_FDS];
 	int r = hark__engine_open(s->opts.engine, &e); /* a worker that lacks it could tell nobody */
 	if (r < 0)
 		return r;
@@ -265,36 +331,23 @@ int hark__supervise(struct hark__server *s, struct hark_listener *const listener
 	r = hold_listeners(listeners, n);
 	if (r < 0)
 		return r;
-	struct supervisor v = {.server = s, .listeners = listeners, .n_listeners = n, .n = s->opts.workers};
-	if (hark__sys.pipe2(v.life, O_CLOEXEC) < 0) {
+	struct supervisor v = {.server = s,
+	                       .listeners = listeners,
+	                       .n_listeners = n,
+	                       .n = s->opts.workers,
+	                       .until = HARK_FOREVER,
+	                       .life = {-1, -1}};
+	r = watch_ends(&v);
+	if (r == 0 && hark__sys.pipe2(v.life, O_CLOEXEC) < 0)
 		r = -errno;
-		for (int i = 0; i < n; i++)
-			hark__listener_release(listeners[i]);
-		return r;
-	}
-	r = hark__retire_fd();
-	hark__source_init(&v.retire, r);
-	hark__ready_clear(&v.retire, HARK__IN | HARK__OUT);
-	hark__drain_fds(fds);
-	for (int i = 0; i < HARK__DRAIN_FDS; i++) {
-		hark__source_init(&v.drain[i], fds[i]);
-		hark__ready_clear(&v.drain[i], HARK__IN | HARK__OUT);
-	}
-	for (int i = 0; i < v.n; i++) {
-		int one = start_worker(&v, &v.workers[i]);
-		r = r < 0 ? r : one;
-	}
-	if (running(&v) > 0) /* the others are tried again, with back-off */
-		r = 0;
-	if (r >= 0)
+	if (r == 0)
+		r = start_workers(&v);
+	if (r == 0) {
 		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_READY});
-	else
-		hark_drain(0); /* there is nothing to supervise */
-	supervise(&v);
-	(void)hark__sys.close(v.life[0]);
-	(void)hark__sys.close(v.life[1]);
-	for (int i = 0; i < HARK__DRAIN_FDS; i++)
-		hark__source_detach(&v.drain[i]);
-	hark__source_detach(&v.retire);
+		supervise(&v);
+	}
+	for (int i = 0; i < v.n_listeners; i++) /* it did not come to a drain */
+		hark__listener_release(listeners[i]);
+	close_ends(&v);
 	return r < 0 ? r : v.cut ? -ETIMEDOUT : 0;
 }
