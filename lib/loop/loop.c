@@ -135,7 +135,7 @@ static __attribute__((constructor)) void make_signal_table(void)
 }
 #endif
 
-/* See take_signals() in fiber.c. io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a
+/* See hold_signals() in fiber.c. io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a
  * signal that comes just before them waits as long as they do. */
 static int64_t in_time_for_signals(int64_t timeout_ns)
 {
