@@ -219,7 +219,8 @@ int hark__linger_step(struct hark_conn *c, bool quiet);
 
 /* Notes whether what was passed on, n bytes, had filled its buffer of cap; whether the next bytes should be spliced
  * (nothing of from is buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is,
- * -EOPNOTSUPP before anything moved: they cannot be. The last with the writer's role of to, and nothing in to->out. Frees the pipe. */
+ * -EOPNOTSUPP before anything moved: they cannot be. The last with the writer's role of to, and nothing in to->out.
+ * Frees the pipe. */
 void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, size_t cap);
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
 ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
