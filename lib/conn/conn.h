@@ -114,8 +114,8 @@ static inline const struct hark__transport *hark__conn_transport(const struct ha
 	return hark__transports[c->transport];
 }
 
-/* Empties the socket's error queue (IP_RECVERR, SO_TIMESTAMPING): while it holds anything no wait lasts. The error itself
- * was told by a call. */
+/* Empties the socket's error queue (IP_RECVERR, SO_TIMESTAMPING): while it holds anything no wait lasts. The error
+ * itself was told by a call. */
 void hark__conn_drop_errors(struct hark_conn *c);
 
 /* Waits for a direction of c so long. 0, -ETIMEDOUT, -ECANCELED, …. */

@@ -267,8 +267,8 @@ static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
 	return m.msg_flags & MSG_TRUNC ? -EMSGSIZE : n;
 }
 
-/* Its reading side was shut, here or (SOCK_SEQPACKET) by the peer's close. The kernel tells it by 0 or, of datagrams, by
- * EAGAIN, and calls the socket readable for ever. */
+/* Its reading side was shut, here or (SOCK_SEQPACKET) by the peer's close. The kernel tells it by 0 or, of datagrams,
+ * by EAGAIN, and calls the socket readable for ever. */
 static bool is_shut(const struct hark_conn *c)
 {
 	struct pollfd p = {.fd = c->src.fd, .events = POLLRDHUP};

@@ -1,5 +1,5 @@
-/* test_clock.c — time on a loop whose fibers compute: the clock goes on meanwhile, and nobody's time-out is charged with
- * it. With each engine. */
+/* test_clock.c — time on a loop whose fibers compute: the clock goes on meanwhile, and nobody's time-out is charged
+ * with it. With each engine. */
 #include "modes.h"
 
 #include <sys/resource.h>
