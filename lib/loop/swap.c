@@ -24,6 +24,13 @@
 #define ALIKE     4u  /* a stack is like a base if its code is so many times shorter than itself */
 #define ZEROES    HARK__BASES_MAX
 
+/* The sanitizers' shadow of the stack would not move along; a context holds pointers into itself. */
+#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
+#define MOVES false
+#else
+#define MOVES true
+#endif
+
 struct hark__swap_base {
 	unsigned users;
 	unsigned words;
@@ -197,15 +204,10 @@ static void *end_of(const struct hark__fiber *f)
 
 void hark__stack_swap_out(struct hark__stacks *s, struct hark__fiber *f)
 {
-#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
-	(void)s; /* the sanitizers' shadow of the stack would not move along; a context holds pointers into itself */
-	(void)f;
-	(void)encode_shortest;
-#else
 	uint8_t code[WORDS_MAX * WORD_CODE];
 	uint16_t base;
 	size_t live = (size_t)((char *)end_of(f) - (char *)f->sp), words = live / sizeof(uintptr_t);
-	if (live > LIVE_MAX)
+	if (!MOVES || live > LIVE_MAX)
 		return;
 	assert(live % sizeof(uintptr_t) == 0);
 	size_t bytes = encode_shortest(s, f->sp, words, code, &base);
@@ -222,7 +224,6 @@ void hark__stack_swap_out(struct hark__stacks *s, struct hark__fiber *f)
 	memcpy(block->code, code, bytes);
 	f->swapped = block;
 	f->aside = true;
-#endif
 }
 
 void hark__stack_swap_in(struct hark__stacks *s, struct hark__fiber *f)
