@@ -24,7 +24,9 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef HARK__TSAN
+#include <pthread.h>
 #include <sanitizer/tsan_interface.h>
+#include <signal.h>
 #endif
 
 #define CROWD        4u  /* ready fibers from which on it pays to fetch ahead */
@@ -34,10 +36,32 @@
 
 /* ---- switching ------------------------------------------------------------------------------- */
 
+#ifdef HARK__TSAN
+/* ThreadSanitizer puts a signal off until the fiber that it came to makes a call that it knows; one that has parked may
+ * never again. None comes while fibers are switched, then; and the call that sees to that lets prev take those that
+ * came. */
+static __thread sigset_t signals;
+
+static void hold_signals(void)
+{
+	sigset_t all;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &signals);
+}
+
+static void release_signals(void)
+{
+	(void)pthread_sigmask(SIG_SETMASK, &signals, NULL);
+}
+#endif
+
 /* What is done on the stack just arrived at, for the one just left. */
 static void arrived(struct hark__loop *l)
 {
 	struct hark__fiber *z = l->zombie;
+#ifdef HARK__TSAN
+	release_signals();
+#endif
 	if (z == NULL)
 		return;
 	l->zombie = NULL;
@@ -47,15 +71,6 @@ static void arrived(struct hark__loop *l)
 #endif
 	hark__stacks_give(&l->stacks, z);
 }
-
-#ifdef HARK__TSAN
-/* ThreadSanitizer puts a signal off until the fiber that it came to makes a call that it knows, as clock_gettime(2).
- * One that has parked may never again. */
-static void take_signals(void)
-{
-	(void)hark_now();
-}
-#endif
 
 /* C++ keeps what a thread has caught and not yet handled, and how much is in flight, in globals of the thread: each
  * fiber has its own. */
@@ -83,7 +98,7 @@ __attribute__((noinline)) void hark__fiber_switch(struct hark__loop *l, struct h
 	                               next->top->asan_bytes);
 #endif
 #ifdef HARK__TSAN
-	take_signals();
+	hold_signals();
 	__tsan_switch_to_fiber(next->top->tsan, 0);
 #endif
 	switch_exceptions(l, prev->top, next->top);

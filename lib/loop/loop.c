@@ -7,6 +7,7 @@
  * One thread a loop, except hark__loop_post(). */
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -120,7 +121,21 @@ static void run_timers(struct hark__loop *l)
 
 /* ---- the scheduler --------------------------------------------------------------------------- */
 
-/* See take_signals() in fiber.c. io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a
+#ifdef HARK__TSAN
+/* ThreadSanitizer keeps a signal in a table that a thread's or fiber's first call that waits makes: one that comes
+ * meanwhile is lost, and so is the drain that it asks for. So the table is made while none can come: for the main
+ * thread before main(); for the scheduler, on which boxes wait under the inline model, before it begins. */
+static __attribute__((constructor)) void make_signal_table(void)
+{
+	sigset_t all, old;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	(void)hark__sys.ppoll(NULL, 0, &(struct timespec){0}, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+#endif
+
+/* See hold_signals() in fiber.c. io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a
  * signal that comes just before them waits as long as they do. */
 static int64_t in_time_for_signals(int64_t timeout_ns)
 {
@@ -150,6 +165,9 @@ static void sched_main(void)
 {
 	hark__fiber_begin();
 	struct hark__loop *l = hark__loop_current;
+#ifdef HARK__TSAN
+	make_signal_table();
+#endif
 	for (;;) {
 		while (l->budget > 0 && l->n_ready > 0) {
 			struct hark__waiter *w = hark__queue_pop(&l->ready);

@@ -30,6 +30,13 @@
 #endif
 #define ZEROES HARK__BASES_MAX
 
+/* The sanitizers' shadow of the stack would not move along; a context holds pointers into itself. */
+#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
+#define MOVES false
+#else
+#define MOVES true
+#endif
+
 struct hark__swap_base {
 	unsigned users;
 	unsigned words;

@@ -214,8 +214,8 @@ void hark__server_cancel(struct hark__server *s)
 	hark__loop_wake(s->loop, &s->drain_tick); /* a drain that is under way has less time */
 }
 
-/* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. Or it wrote, and was
- * cancelled: nobody reads that, so that each worker finds it. */
+/* The supervisor has died: nobody would restart or drain this worker, so it ends in order by itself. Or it wrote, and
+ * was cancelled: nobody reads that, so that each worker finds it. */
 static void life_run(struct hark__waiter *w)
 {
 	struct hark__server *s = hark__container(w, struct hark__server, life_waiter);

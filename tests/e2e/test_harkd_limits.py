@@ -136,7 +136,9 @@ def test_a_flood_from_one_source_is_shed_and_others_hardly_notice(harkd, key, li
         f"({during / before:.2f} times; of another service, for how busy the machine is: {other_before * 1e3:.2f} and "
         f"{other_during * 1e3:.2f} ms); {sum(tried)} tried, {now['refused'][key]} refused"
     )
-    assert during < 3 * max(before, other_during) + 0.005
+    # ThreadSanitizer makes a refusal dearer than the flood's next attempt: each batch is as long as it may be.
+    margin = 0.05 if "build-tsan" in os.environ.get("HARK_BUILD", "") else 0.005
+    assert during < 3 * max(before, other_during) + margin
     assert [name for name, n in now["refused"].items() if n > 0] == [key]
     assert now["held"] == {"max_conns": 0, "rate": 0, "max_load": 0, "resources": 0}
     assert (now["state"], now["crashes"]) == ("running", 0)

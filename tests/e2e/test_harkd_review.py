@@ -18,12 +18,6 @@ from test_harkd import Clients, talk_echo
 
 ECHO = service("echo", "box = echo")
 
-# Its handler of signals puts ours off until the thread makes a call that it knows; epoll_pwait2(2), in which a worker
-# waits, is none.
-signals_in_time = pytest.mark.skipif(
-    "tsan" in os.environ.get("HARK_BUILD", ""), reason="ThreadSanitizer loses signals to one that is about to wait"
-)
-
 
 def gone(pid):
     return not os.path.exists(f"/proc/{pid}") or is_zombie(pid)
@@ -240,7 +234,6 @@ def test_more_reloads_than_slots_with_a_connection_from_each(harkd):
     wait_until(lambda: gone(d.pid))
 
 
-@signals_in_time
 def test_reloads_as_fast_as_they_come_with_many_workers(harkd):
     d = harkd(service("echo", "box = echo", "workers = 32"))
     for i in range(12):
@@ -257,7 +250,6 @@ def memory_kb(pid):
         return int(re.search(r"RssAnon:\s+(\d+)", f.read())[1])
 
 
-@signals_in_time
 def test_neither_memory_nor_descriptors_grow_with_reloads(harkd):
     d = harkd(ECHO + service("other", "box = daytime"))
 

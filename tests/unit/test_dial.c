@@ -879,8 +879,8 @@ static void dial_on_a_painted_stack(void *arg)
 {
 	struct hark_conn *c;
 	struct hark_why why;
-	char *low = hark__stack_low(&hark__loop_current->stacks, hark__fiber_self()),
-	     *here = __builtin_frame_address(0), *p;
+	char *low = hark__stack_low(&hark__loop_current->stacks, hark__fiber_self());
+	char *here = __builtin_frame_address(0), *p;
 	for (p = low; p < here - 1024; p++)
 		*(volatile char *)p = 0x5a;
 	CHECK_INT(hark_dial(arg, &(struct hark_dial_opts){.why = &why}, &c), -ECONNREFUSED);

@@ -300,7 +300,7 @@ struct nap {
 static void nap(void *arg)
 {
 	const struct nap *n = arg;
-	CHECK_INT(hark_sleep(n->at - hark_now()), 0);
+	CHECK_INT(hark__park(n->at, "nap"), -ETIMEDOUT); /* hark_sleep() would count from when it is called */
 	woken[n_woken++] = n->name;
 }
 
