@@ -170,6 +170,9 @@ static int adopt(int fd, struct making *m, struct hark_listener **out)
 		rc = hark__fd_nonblock(fd, true);
 		if (rc == 0 && hark__endpoint_family(&at) != AF_UNIX)
 			(void)no_delay(fd); /* a stream of another protocol has no such option */
+	} else if (hark__endpoint_family(&at) != AF_UNIX && hark__endpoint_port(&at) == 0) {
+		m->hint.text = "it is a datagram socket that is not bound";
+		return -EINVAL;
 	} else {
 		rc = want_pktinfo(fd, hark__endpoint_family(&at));
 	}
