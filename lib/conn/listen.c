@@ -208,8 +208,8 @@ static int listen_fd(struct making *m, struct hark_listener **out)
 }
 
 /* The sockets of a process that used io_uring may outlive it, and its parent's waitpid(2), by some milliseconds: the
- * kernel ends what was under way in its own time (12 ms seen, Linux 6.18). Whoever starts it again at once must not fail
- * for that. A unix path is tried once more only: each look calls who lives there. */
+ * kernel ends what was under way in its own time (12 ms seen, Linux 6.18). Who starts it again at once must not fail
+ * for that. A unix path is tried once more only: each look connects to whoever is there. */
 static int make_patiently(const struct hark_endpoint *at, struct making *m, struct hark_listener **out)
 {
 	bool is_unix = hark__endpoint_family(at) == AF_UNIX;
