@@ -180,5 +180,6 @@ struct hark__sys hark__sys = {
 	.fstatfs = fstatfs,
 	.unlink = unlink,
 	.chmod = chmod,
+	.fchmod = fchmod,
 	.chown = chown,
 };

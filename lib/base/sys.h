@@ -92,6 +92,7 @@
 	X(int, fstatfs, (int fd, struct statfs *fs), (fd, fs)) \
 	X(int, unlink, (const char *path), (path)) \
 	X(int, chmod, (const char *path, mode_t mode), (path, mode)) \
+	X(int, fchmod, (int fd, mode_t mode), (fd, mode)) \
 	X(int, chown, (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
 
 #define HARK__SYS_MEMBER(type, name, params, args) type(*name) params;

@@ -192,8 +192,15 @@ static int bind_local(int fd, const struct hark__attempt_plan *plan, const struc
 static int check_other(struct hark_conn *c)
 {
 	struct hark_endpoint local, peer;
+	struct sockaddr_storage at;
+	socklen_t len = sizeof at;
 	if (hark_type(c) != SOCK_STREAM || c->peer.any.sa_family == 0 || hark_local_endpoint(c, &local) < 0 ||
-	    hark_peer_endpoint(c, &peer) < 0 || !hark__endpoint_same(&local, &peer))
+	    hark_peer_endpoint(c, &peer) < 0 || hark__endpoint_port(&local) != hark__endpoint_port(&peer))
+		return 0;
+	/* 0.0.0.0 and [::], where it was dialed, mean another one: the kernel knows which. */
+	if (hark__sys.getpeername(c->src.fd, (struct sockaddr *)&at, &len) == 0)
+		(void)hark__endpoint_take(&peer, SOCK_STREAM, &at, len);
+	if (!hark__endpoint_same(&local, &peer))
 		return 0;
 	hark__conn_transport(c)->reset(c);
 	return -ECONNREFUSED;

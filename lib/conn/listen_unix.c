@@ -275,6 +275,9 @@ int hark__unix_bind(int fd, const struct hark_endpoint *at, const struct hark_li
 	struct owner owner;
 	const char *path = path_of(at);
 	int rc = parse_owner(opts->unix_owner, &owner, hint);
+	/* The path begins with what the umask leaves of this: no datagram comes by rights that are taken away next. */
+	if (opts->unix_mode != 0)
+		(void)hark__sys.fchmod(fd, opts->unix_mode & 07777);
 	if (rc == 0)
 		rc = bind_clearing(fd, at, hint);
 	*made = NULL;

@@ -701,15 +701,15 @@ static void write_file(const char *name, const char *text)
 /* Few ephemeral ports, so that connect(2) soon chooses the one that it is to reach. */
 static void self_body(void)
 {
-	static const char *const hosts[] = {"127.0.0.1", "[::1]"};
-	for (int h = 0; h < 2; h++)
+	static const char *const hosts[] = {"127.0.0.1", "[::1]", "0.0.0.0", "[::]"};
+	for (int h = 0; h < 4; h++)
 		for (int i = 0; i < 60; i++) {
 			struct hark_conn *c;
 			struct hark_dial_opts o = {0};
 			char to[64], local[64];
 			(void)snprintf(to, sizeof to, "tcp://%s:4000%d", hosts[h], i % 4);
 			(void)snprintf(local, sizeof local, "%s:4000%d", hosts[h], i % 4);
-			if (i % 10 == 9) /* as if it had been chosen */
+			if (i % 10 == 9 && h < 2) /* as if it had been chosen */
 				o.local = local;
 			CHECK_INT(hark_dial(to, &o, &c), -ECONNREFUSED);
 		}

@@ -459,6 +459,31 @@ static void mode_and_owner_are_set(void **state)
 	hark_listener_close(l);
 }
 
+static int (*real_bind)(int fd, const struct sockaddr *at, socklen_t len);
+static mode_t mode_at_bind;
+
+static int bind_looking(int fd, const struct sockaddr *at, socklen_t len)
+{
+	struct stat st = {0};
+	int r = real_bind(fd, at, len);
+	assert_int_equal(lstat(path, &st), 0);
+	mode_at_bind = st.st_mode & 0777;
+	return r;
+}
+
+static void nobody_has_rights_that_are_to_be_taken_away(void **state)
+{
+	(void)state;
+	mode_t before = umask(0);
+	real_bind = hark__sys.bind;
+	hark__sys.bind = bind_looking;
+	struct hark_listener *l = must_open(gram, (struct hark_listen_opts){.unix_mode = 0600});
+	hark__sys.bind = real_bind;
+	(void)umask(before);
+	assert_int_equal(mode_at_bind, 0600);
+	hark_listener_close(l);
+}
+
 static void an_unknown_owner_is_told_before_anything_is_made(void **state)
 {
 	(void)state;
@@ -804,6 +829,18 @@ static void a_star_adopts_no_socket_of_other_families(void **state)
 	run_in_child(adopt_no_other_kind);
 }
 
+static void a_socket_without_an_address_is_not_listened_on(void **state)
+{
+	struct hark_listener *l;
+	char text[16];
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	(void)state;
+	(void)snprintf(text, sizeof text, "fd:%d", fd);
+	assert_int_equal(open_at(text, (struct hark_listen_opts){0}, &l), -EINVAL);
+	assert_non_null(strstr(why.text, "it is a datagram socket that is not bound"));
+	(void)close(fd);
+}
+
 static void a_descriptor_has_one_listener(void **state)
 {
 	struct hark_endpoint at;
@@ -1022,6 +1059,8 @@ int main(void)
 		cmocka_unit_test(the_backlog_is_listenq_or_what_is_asked_for_or_somaxconn),
 		cmocka_unit_test_setup_teardown(a_unix_path_is_made_and_removed, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(mode_and_owner_are_set, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(nobody_has_rights_that_are_to_be_taken_away, make_directory,
+	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(an_unknown_owner_is_told_before_anything_is_made, make_directory,
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(a_path_left_by_the_dead_is_replaced, make_directory, remove_directory),
@@ -1045,6 +1084,7 @@ int main(void)
 		cmocka_unit_test(a_star_is_adopted),
 		cmocka_unit_test(a_star_adopts_no_socket_of_other_families),
 		cmocka_unit_test(a_descriptor_has_one_listener),
+		cmocka_unit_test(a_socket_without_an_address_is_not_listened_on),
 		cmocka_unit_test(sockets_handed_over_are_adopted_by_name),
 		cmocka_unit_test(what_could_not_be_adopted_for_want_of_memory_can_be_later),
 		cmocka_unit_test(what_cannot_be_listened_on_is_told),
