@@ -673,7 +673,7 @@ static void a_close_with_so_linger_stalls_no_loop(void **state)
 	on_engines(linger_body);
 }
 
-int main(void)
+int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_write_that_time_cut_ends_in_a_reset),
@@ -696,5 +696,7 @@ int main(void)
 		cmocka_unit_test(a_pipe_that_others_read_stalls_no_loop),
 		cmocka_unit_test(a_close_with_so_linger_stalls_no_loop),
 	};
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
