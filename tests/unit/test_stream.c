@@ -1799,7 +1799,7 @@ static void a_fiber_whose_peer_always_has_more_is_cancelled_too(void **state)
 	on_engines(cancel_busy_body);
 }
 
-int main(void)
+int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(read_gives_what_is_there),
@@ -1848,5 +1848,7 @@ int main(void)
 		cmocka_unit_test(every_call_of_a_cancelled_fiber_says_so),
 		cmocka_unit_test(a_fiber_whose_peer_always_has_more_is_cancelled_too),
 	};
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
