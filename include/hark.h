@@ -331,6 +331,11 @@ int hark_close(struct hark_conn *c);
  * suspends. */
 void hark_abort(struct hark_conn *c);
 
+/* Lets go of c in this process alone: closes its descriptor and sends, ends and resets nothing; written bytes that were
+ * not flushed are lost here. For both sides of a fork(2): whoever goes on with the connection still has it. Frees c, in
+ * the same cases as hark_abort(). NULL is fine. Never suspends. */
+void hark_release(struct hark_conn *c);
+
 /* Every later call on c fails with -ETIMEDOUT past this moment. HARK_FOREVER, the default: none. */
 void hark_deadline(struct hark_conn *c, int64_t deadline);
 

@@ -161,6 +161,15 @@ void hark_abort(struct hark_conn *c)
 	hark__spend(2); /* the reset, close */
 }
 
+void hark_release(struct hark_conn *c)
+{
+	if (c == NULL || !take_both(c))
+		return;
+	c->has_path = false; /* the other process's */
+	hark__conn_free(c);
+	hark__spend(1); /* close */
+}
+
 int hark_handover(struct hark_conn *c)
 {
 	if (c->single)

@@ -211,90 +211,90 @@ static int listen_fd(struct making *m, struct hark_listener **out)
  * kernel ends what was under way in its own time (12 ms seen, Linux 6.18). Who starts it again at once must not fail
  * for that. A unix path is tried once more only: each look connects to whoever is there. */
 static int make_patiently(const struct hark_endpoint *at, struct making *m, struct hark_listener **out)
- {
-	 bool is_unix = hark__endpoint_family(at) == AF_UNIX;
-	 for (int64_t pause = is_unix ? AGAIN_MOST_NS : AGAIN_FIRST_NS;; pause *= 2) {
-		 m->hint.text = NULL;
-		 int rc = make(at, m, out);
-		 if (rc != -EADDRINUSE || pause > AGAIN_MOST_NS || hark_sleep(pause) < 0)
-			 return rc;
-	 }
- }
+{
+	bool is_unix = hark__endpoint_family(at) == AF_UNIX;
+	for (int64_t pause = is_unix ? AGAIN_MOST_NS : AGAIN_FIRST_NS;; pause *= 2) {
+		m->hint.text = NULL;
+		int rc = make(at, m, out);
+		if (rc != -EADDRINUSE || pause > AGAIN_MOST_NS || hark_sleep(pause) < 0)
+			return rc;
+	}
+}
 
- static int listen_at(const struct hark_endpoint at[], int n, struct making *m, struct hark_listener **out)
- {
-	 int rc = -EADDRNOTAVAIL;
-	 for (int i = 0; i < n; i++) {
-		 int fd = hark__listen_fds_bound_to(&at[i], six_alone(m));
-		 if (fd >= 0)
-			 return adopt(fd, m, out);
-	 }
-	 for (int i = 0; i < n; i++) {
-		 rc = make_patiently(&at[i], m, out);
-		 if (rc != -EAFNOSUPPORT && rc != -EADDRNOTAVAIL)
-			 return rc; /* else there is no IPv6 here, and what "*" means is IPv4 */
-	 }
-	 return rc;
- }
+static int listen_at(const struct hark_endpoint at[], int n, struct making *m, struct hark_listener **out)
+{
+	int rc = -EADDRNOTAVAIL;
+	for (int i = 0; i < n; i++) {
+		int fd = hark__listen_fds_bound_to(&at[i], six_alone(m));
+		if (fd >= 0)
+			return adopt(fd, m, out);
+	}
+	for (int i = 0; i < n; i++) {
+		rc = make_patiently(&at[i], m, out);
+		if (rc != -EAFNOSUPPORT && rc != -EADDRNOTAVAIL)
+			return rc; /* else there is no IPv6 here, and what "*" means is IPv4 */
+	}
+	return rc;
+}
 
- /* The lowest port that anybody may take, ip(7). */
- static unsigned lowest_free_port(void)
- {
-	 char text[16] = "";
-	 int fd = hark__sys.open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC);
-	 ssize_t n = fd >= 0 ? hark__sys.read(fd, text, sizeof text - 1) : -1;
-	 if (fd >= 0)
-		 (void)hark__sys.close(fd);
-	 return n > 0 ? (unsigned)strtoul(text, NULL, 10) : RESERVED_PORTS;
- }
+/* The lowest port that anybody may take, ip(7). */
+static unsigned lowest_free_port(void)
+{
+	char text[16] = "";
+	int fd = hark__sys.open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? hark__sys.read(fd, text, sizeof text - 1) : -1;
+	if (fd >= 0)
+		(void)hark__sys.close(fd);
+	return n > 0 ? (unsigned)strtoul(text, NULL, 10) : RESERVED_PORTS;
+}
 
- /* Says what failed and, where the number alone leaves the reader at a loss, why. */
- static void explain(const struct making *m, int rc, const struct hark_endpoint *at)
- {
-	 char hint[sizeof m->hint.room] = "";
-	 unsigned port = at != NULL ? hark__endpoint_port(at) : 0, lowest;
-	 if (m->hint.text != NULL)
-		 (void)snprintf(hint, sizeof hint, "%s", m->hint.text);
-	 else if (rc == -EADDRINUSE && port != 0)
-		 (void)snprintf(hint, sizeof hint, "another process %s there: ss %s 'sport = :%u' tells which",
-		                at->type == SOCK_STREAM ? "listens" : "is", at->type == SOCK_STREAM ? "-ltnp" : "-lunp",
-		                port);
-	 else if (rc == -EACCES && port != 0 && port < (lowest = lowest_free_port()))
-		 (void)snprintf(hint, sizeof hint, "ports below %u need root or CAP_NET_BIND_SERVICE", lowest);
-	 else if (rc == -EADDRNOTAVAIL)
-		 (void)snprintf(hint, sizeof hint, "no interface here has this address");
-	 hark__why(m->opts->why, "listen %s: %s%s%s%s%s%s", m->address, m->step != NULL ? m->step : "",
-	           m->step != NULL ? ": " : "", hark_strerror(rc), hint[0] != '\0' ? " (" : "", hint,
-	           hint[0] != '\0' ? ")" : "");
- }
+/* Says what failed and, where the number alone leaves the reader at a loss, why. */
+static void explain(const struct making *m, int rc, const struct hark_endpoint *at)
+{
+	char hint[sizeof m->hint.room] = "";
+	unsigned port = at != NULL ? hark__endpoint_port(at) : 0, lowest;
+	if (m->hint.text != NULL)
+		(void)snprintf(hint, sizeof hint, "%s", m->hint.text);
+	else if (rc == -EADDRINUSE && port != 0)
+		(void)snprintf(hint, sizeof hint, "another process %s there: ss %s 'sport = :%u' tells which",
+		               at->type == SOCK_STREAM ? "listens" : "is", at->type == SOCK_STREAM ? "-ltnp" : "-lunp",
+		               port);
+	else if (rc == -EACCES && port != 0 && port < (lowest = lowest_free_port()))
+		(void)snprintf(hint, sizeof hint, "ports below %u need root or CAP_NET_BIND_SERVICE", lowest);
+	else if (rc == -EADDRNOTAVAIL)
+		(void)snprintf(hint, sizeof hint, "no interface here has this address");
+	hark__why(m->opts->why, "listen %s: %s%s%s%s%s%s", m->address, m->step != NULL ? m->step : "",
+	          m->step != NULL ? ": " : "", hark_strerror(rc), hint[0] != '\0' ? " (" : "", hint,
+	          hint[0] != '\0' ? ")" : "");
+}
 
- int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out)
- {
-	 static const struct hark_listen_opts defaults;
-	 struct hark_address a;
-	 struct hark_endpoint at[2]; /* "*" has two: dual-stack, and IPv4 where there is no IPv6 */
-	 struct making m = {.address = address, .parsed = &a, .opts = opts != NULL ? opts : &defaults};
-	 int rc = hark_address_parse(address, &a, m.opts->why);
-	 if (rc < 0)
-		 return rc;
-	 if (a.scheme == HARK_FD) {
-		 rc = listen_fd(&m, out);
-		 if (rc < 0)
-			 explain(&m, rc, NULL);
-		 return rc;
-	 }
-	 int n = hark__resolve(&a, HARK__TO_LISTEN, at, 2, HARK_FOREVER);
-	 if (n < 0) {
-		 m.hint.text = n == -EINVAL ? "no interface here has the scope's name" : NULL;
-		 explain(&m, n, NULL);
-		 return n;
-	 }
-	 if (n > 1 && (strcmp(a.host, "*") != 0 || m.opts->v6only))
-		 n = 1;
-	 rc = listen_at(at, n, &m, out);
-	 hark__spend(LISTEN_CALLS);
-	 (void)hark__fair();
-	 if (rc < 0)
-		 explain(&m, rc, &at[0]);
-	 return rc;
- }
+int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out)
+{
+	static const struct hark_listen_opts defaults;
+	struct hark_address a;
+	struct hark_endpoint at[2]; /* "*" has two: dual-stack, and IPv4 where there is no IPv6 */
+	struct making m = {.address = address, .parsed = &a, .opts = opts != NULL ? opts : &defaults};
+	int rc = hark_address_parse(address, &a, m.opts->why);
+	if (rc < 0)
+		return rc;
+	if (a.scheme == HARK_FD) {
+		rc = listen_fd(&m, out);
+		if (rc < 0)
+			explain(&m, rc, NULL);
+		return rc;
+	}
+	int n = hark__resolve(&a, HARK__TO_LISTEN, at, 2, HARK_FOREVER);
+	if (n < 0) {
+		m.hint.text = n == -EINVAL ? "no interface here has the scope's name" : NULL;
+		explain(&m, n, NULL);
+		return n;
+	}
+	if (n > 1 && (strcmp(a.host, "*") != 0 || m.opts->v6only))
+		n = 1;
+	rc = listen_at(at, n, &m, out);
+	hark__spend(LISTEN_CALLS);
+	(void)hark__fair();
+	if (rc < 0)
+		explain(&m, rc, &at[0]);
+	return rc;
+}

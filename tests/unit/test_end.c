@@ -544,8 +544,8 @@ static void terminal_body(void)
 	struct ends e = ends_of(fds);
 	CHECK_INT(hark_write(e.c, "line", 4), 4);
 	CHECK_INT(hark_shutdown(e.c, HARK_OUT), -EOPNOTSUPP);
-	read_exactly(e.peer, buf, 4); /* flushed all the same */
-	CHECK_INT(hark_write(e.c, "more", 4), 4);    /* and nothing has ended */
+	read_exactly(e.peer, buf, 4);             /* flushed all the same */
+	CHECK_INT(hark_write(e.c, "more", 4), 4); /* and nothing has ended */
 	CHECK_INT(hark_flush(e.c), 0);
 	read_exactly(e.peer, buf, 4);
 	CHECK_INT(hark_close(e.c), 0);

@@ -704,8 +704,8 @@ static void fork_in_scope_body(void)
 	CHECK(pid >= 0);
 	if (pid == 0) { /* the scope's fibers stayed with the parent */
 		struct hark_scope mine;
-		hark_abort(p.a);
-		hark_abort(p.b);
+		hark_release(p.a);
+		hark_release(p.b);
 		CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
 		hark_scope_close(&s);
 		p = unix_pair();
@@ -743,12 +743,12 @@ static void fork_reads_body(void)
 	if (pid == 0) {
 		CHECK_INT(hark_readn(p.a, &byte, 1), 1);
 		CHECK_INT(byte, 'x');
-		hark_abort(p.a);
-		hark_abort(p.b);
+		hark_release(p.a);
+		hark_release(p.b);
 		_exit(0);
 	}
 	int status;
-	hark_abort(p.a); /* it is the child's */
+	hark_release(p.a); /* it is the child's */
 	CHECK_INT(hark_sleep(5 * HARK_MS), 0);
 	CHECK_INT(hark_write(p.b, "x", 1), 1);
 	CHECK_INT(hark_flush(p.b), 0);
