@@ -524,9 +524,10 @@ int64_t hark_drain_deadline(void);
  * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
  * there is no loop to go back to, and the child is aborted (SIGABRT).
  *
- * Below each stack lie 256 KB that nothing may touch (16 KB where RLIMIT_AS or strict overcommit limits address space):
- * who runs into them is told its name and ended (SIGSEGV). A function with more than that in its frame can step over
- * them into another fiber's stack: compile such programs with -fstack-clash-protection. */
+ * Below each stack lies a guard that nothing may touch, of a quarter of its size, at least 16 KB: who runs into it is
+ * told its name and ended (SIGSEGV). A function with more than that in its frame, such as a large array, can step over
+ * the guard into another fiber's stack, unless it is compiled with -fstack-clash-protection, which touches a frame page
+ * by page: "pkg-config --cflags hark" says so. */
 
 struct hark_scope {
 	void *hark__private[6];

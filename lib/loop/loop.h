@@ -104,7 +104,7 @@ struct hark__stacks {
 	struct hark__fiber **blocks; /* the fiber structs, in blocks that never move */
 	size_t n_blocks;
 	bool mprotect; /* guards by mprotect: the kernel has no MADV_GUARD_INSTALL */
-	bool stingy;   /* address space is limited: reserved in small steps, with small guards */
+	bool stingy;   /* address space is limited: reserved in small steps */
 #ifdef HARK__VALGRIND
 	unsigned *valgrind_ids; /* one a stack, where Valgrind runs */
 #endif

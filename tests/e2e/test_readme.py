@@ -85,6 +85,10 @@ def flags(tree, *options):
     return shlex.split(done.stdout)
 
 
+def test_programs_are_compiled_with_frames_probed(installed):
+    assert '-fstack-clash-protection' in flags(installed, '--cflags')
+
+
 @pytest.mark.skipif(
     BUILD.name in ('build-asan', 'build-tsan'), reason='a plain program cannot load a sanitized library'
 )

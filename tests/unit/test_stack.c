@@ -119,6 +119,28 @@ static void guarded_body(void)
 	hark__stacks_done(&s);
 }
 
+static void guard_of(size_t stack_bytes, size_t wanted)
+{
+	struct hark__stacks s;
+	CHECK_INT(hark__stacks_init(&s, stack_bytes), 0);
+	CHECK(s.guard_bytes >= wanted && s.guard_bytes < wanted + (64u << 10));
+	CHECK(s.stride >= s.guard_bytes + stack_bytes);
+	hark__stacks_done(&s);
+}
+
+static void guard_sizes_body(void)
+{
+	guard_of(0, 16u << 10);
+	guard_of(512u << 10, 128u << 10);
+	guard_of(8u << 20, 256u << 10);
+}
+
+static void guards_grow_with_their_stacks(void **state)
+{
+	(void)state;
+	on_plain_thread(guard_sizes_body);
+}
+
 static void guards_lie_below_their_stacks(void **state)
 {
 	(void)state;
@@ -170,7 +192,7 @@ static void is_done(void *arg)
 
 static void address_space_body(void)
 {
-	struct rlimit l = {(rlim_t)1 << 30, (rlim_t)1 << 30}; /* the arena would be 300 GB */
+	struct rlimit l = {(rlim_t)1 << 30, (rlim_t)1 << 30}; /* the arena would be 80 GB */
 	struct hark_scope s;
 	CHECK_INT(setrlimit(RLIMIT_AS, &l), 0);
 	hark_scope_open(&s);
@@ -200,14 +222,11 @@ static void short_address_space_gives_fewer_fibers_and_an_error(void **state)
 
 /* ---- large frames ---------------------------------------------------------------------------- */
 
-static int volatile never_less = 1;
-
-/* Touches nothing but the far end of its frame, as a compiler may that does not probe. */
+/* Uses nothing but the far end of its frame. */
 __attribute__((noinline)) static void steps_far(size_t bytes)
 {
-	volatile char *low = (volatile char *)__builtin_frame_address(0) - bytes;
-	if (never_less)
-		*low = 1;
+	volatile char *low = __builtin_alloca(bytes);
+	low[0] = 1;
 }
 
 static void has_a_large_frame(void *arg)
@@ -249,13 +268,13 @@ static void steps_into(size_t bytes, char *text, size_t cap)
 static void wide_body(void)
 {
 	char text[300];
-	for (size_t kb = 80; kb <= 240; kb += 40) {
+	for (size_t kb = 80; kb <= 2000; kb += 120) {
 		steps_into(kb << 10, text, sizeof text);
 		CHECK_HAS(text, "hark: fiber 'wide' has overflowed its stack of ");
 	}
 }
 
-static void a_frame_of_200_kb_does_not_reach_the_stack_below(void **state)
+static void a_large_frame_that_is_probed_does_not_reach_the_stack_below(void **state)
 {
 	(void)state;
 #if defined(UNDER_ASAN) || defined(UNDER_TSAN)
@@ -594,9 +613,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_hundred_thousand_guarded_fibers_live_at_once),
 		cmocka_unit_test(guards_lie_below_their_stacks),
+		cmocka_unit_test(guards_grow_with_their_stacks),
 		cmocka_unit_test(stacks_that_cannot_be_had_are_told),
 		cmocka_unit_test(short_address_space_gives_fewer_fibers_and_an_error),
-		cmocka_unit_test(a_frame_of_200_kb_does_not_reach_the_stack_below),
+		cmocka_unit_test(a_large_frame_that_is_probed_does_not_reach_the_stack_below),
 		cmocka_unit_test(the_first_fiber_leaves_limited_address_space_to_others),
 		cmocka_unit_test(where_much_cannot_be_reserved_little_is),
 		cmocka_unit_test(idle_stacks_are_given_back_and_come_back_as_they_were),
