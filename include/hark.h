@@ -517,7 +517,8 @@ int64_t hark_drain_deadline(void);
  *
  * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes
  * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
- * there is no loop to go back to, and the child is aborted (SIGABRT).
+ * there is no loop to go back to, and the child is aborted (SIGABRT). What was written and not flushed is in both, as
+ * with stdio: hark_flush() before.
  *
  * Below each stack lie 256 KB that nothing may touch (16 KB where RLIMIT_AS or strict overcommit limits address space):
  * who runs into them is told its name and ended (SIGSEGV). A function with more than that in its frame can step over

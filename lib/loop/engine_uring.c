@@ -18,7 +18,7 @@
  * killed process leaves in a ring is ended by the kernel milliseconds after the process, whose port would stay taken.
  *
  * One thread: the ring is IORING_SETUP_SINGLE_ISSUER. Kernel 6.1 at least; -ENOSYS where it is older or forbids
- * io_uring, -ENOMEM where RLIMIT_MEMLOCK has no room for the ring: about LOCKED_BYTES of it. */
+ * io_uring, -ENOMEM where RLIMIT_MEMLOCK has no room for the ring's 60 KB. */
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
