@@ -522,7 +522,8 @@ int64_t hark_drain_deadline(void);
  *
  * After fork(2) the child has the calling fiber alone, as a thread whose calls block, on that fiber's stack; scopes
  * that were open hold nothing there. It must end by _exit(2) or execve(2): where it returns from the fiber's function
- * there is no loop to go back to, and the child is aborted (SIGABRT).
+ * there is no loop to go back to, and the child is aborted (SIGABRT). What was written and not flushed is in both, as
+ * with stdio: hark_flush() before.
  *
  * Below each stack lies a guard that nothing may touch, of a quarter of its size, at least 16 KB: who runs into it is
  * told its name and ended (SIGSEGV). A function with more than that in its frame, such as a large array, can step over

@@ -161,6 +161,7 @@ struct hark__sys hark__sys = {
 	.ioctl = ioctl_fixed,
 	.poll = poll,
 	.ppoll = ppoll,
+	.pselect = pselect,
 	.epoll_create1 = epoll_create1_high,
 	.epoll_ctl = epoll_ctl,
 	.epoll_wait = epoll_wait,

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -69,6 +70,9 @@
 	X(int, poll, (struct pollfd * p, nfds_t n, int timeout_ms), (p, n, timeout_ms)) \
 	X(int, ppoll, (struct pollfd * p, nfds_t n, const struct timespec *timeout, const sigset_t *mask), \
 	  (p, n, timeout, mask)) \
+	X(int, pselect, \
+	  (int n, fd_set *in, fd_set *out, fd_set *except, const struct timespec *timeout, const sigset_t *mask), \
+	  (n, in, out, except, timeout, mask)) \
 	X(int, epoll_create1, (int flags), (flags)) \
 	X(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event), (epfd, op, fd, event)) \
 	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms), \

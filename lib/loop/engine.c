@@ -59,6 +59,42 @@ int hark__engine_open(const char *name, struct hark__engine **out)
 	return -EINVAL;
 }
 
+static int open_other(struct hark__engine **out)
+{
+	return hark__engine_epoll.open(out) == 0 ? 0 : hark__engine_poll.open(out);
+}
+
+static void watch_again(struct hark__engine *e, struct hark__source *s)
+{
+	unsigned events = (s->in != NULL ? HARK__IN : 0) | (s->out != NULL ? HARK__OUT : 0);
+	if (events == 0)
+		return;
+	hark__ready_clear(s, events);
+	if (e->ops->arm(e, s, events) < 0)
+		hark__source_ready(e, s, events); /* whoever waits tries, and meets the error */
+}
+
+int hark__engine_replace(struct hark__engine **e)
+{
+	struct hark__engine *old = *e;
+	uint32_t n = old->n_sources;
+	struct hark__source **sources = hark__sys.calloc((size_t)n + 1, sizeof *sources);
+	int r = sources == NULL ? -ENOMEM : open_other(e);
+	if (r < 0) {
+		free(sources);
+		return r;
+	}
+	(*e)->loop = old->loop;
+	(*e)->wake = old->wake;
+	for (uint32_t i = 0; i < n; i++)
+		sources[i] = old->sources[i];
+	old->ops->close(old);
+	for (uint32_t i = 0; i < n; i++)
+		watch_again(*e, sources[i]);
+	free(sources);
+	return 0;
+}
+
 void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
 	hark__ready_set(s, events);

@@ -53,6 +53,9 @@ struct hark__source {
 #define HARK__RECV       16u
 #define HARK__RECV_BYTES 2048u
 
+/* Another: a listening socket, whose port or path must be free as soon as the process is gone. */
+#define HARK__LISTENER 32u
+
 /* What completion engines alone can do. */
 struct hark__completion_ops {
 	/* Takes what s->got tells of: > 0 bytes, 0 at the end, or -errno. cap >= HARK__RECV_BYTES. */
@@ -103,6 +106,9 @@ extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, har
 /* Opens the engine called name; NULL: $HARK_ENGINE, else the best that works here.
  * -ENOSYS: not available here; -EINVAL: no such name. */
 int hark__engine_open(const char *name, struct hark__engine **out);
+
+/* Puts another engine in e's place, which the kernel does not serve any more: all that is waited for is, there. */
+int hark__engine_replace(struct hark__engine **e);
 
 static inline void hark__source_init(struct hark__source *s, int fd)
 {

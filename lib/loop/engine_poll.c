@@ -1,8 +1,12 @@
 /* engine_poll.c — the portable engine, on poll(2): a flat array of what is waited for, scanned at every wait. For
  * systems without the other two, and as their measure. Interest lasts until the event comes or the source is detached.
  *
+ * poll(2) refuses more descriptors than RLIMIT_NOFILE allows to open, though they were open before the limit was
+ * lowered (a sandbox does so): then it is select(2), which has no such limit.
+ *
  * One thread: the loop's. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include "base/sys.h"
@@ -98,17 +102,70 @@ static unsigned bits(short revents)
 	return b;
 }
 
+#define WORD_BITS (8 * sizeof(fd_mask))
+
+static bool in_set(const fd_mask *set, int fd)
+{
+	return (set[(size_t)fd / WORD_BITS] >> ((size_t)fd % WORD_BITS)) & 1;
+}
+
+static void add_to_set(fd_mask *set, int fd)
+{
+	set[(size_t)fd / WORD_BITS] |= (fd_mask)((unsigned long)1 << ((size_t)fd % WORD_BITS));
+}
+
+/* Where a descriptor among them is closed: those are told. */
+static int tell_closed(struct pollfd *fds, uint32_t n)
+{
+	int closed = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		bool bad = fds[i].fd >= 0 && hark__sys.fcntl(fds[i].fd, F_GETFD, 0) < 0;
+		fds[i].revents = bad ? POLLNVAL : 0;
+		closed += bad;
+	}
+	return closed;
+}
+
+/* As ppoll(2), with sets of any size: the C library's macros alone stop at FD_SETSIZE. */
+static int wait_select(struct pollfd *fds, uint32_t n, const struct timespec *timeout)
+{
+	int top = 0;
+	for (uint32_t i = 0; i < n; i++)
+		top = fds[i].fd >= top ? fds[i].fd + 1 : top;
+	size_t words = (size_t)top / WORD_BITS + 1;
+	fd_mask *in = hark__sys.calloc(2 * words, sizeof *in), *out = in != NULL ? in + words : NULL;
+	if (in == NULL) {
+		errno = ENOMEM;
+		return -1;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		if (fds[i].fd >= 0 && (fds[i].events & POLLIN))
+			add_to_set(in, fds[i].fd);
+		if (fds[i].fd >= 0 && (fds[i].events & POLLOUT))
+			add_to_set(out, fds[i].fd);
+	}
+	int r = hark__sys.pselect(top, (fd_set *)in, (fd_set *)out, NULL, timeout, NULL);
+	for (uint32_t i = 0; i < n && r >= 0; i++) {
+		bool is_in = fds[i].fd >= 0 && in_set(in, fds[i].fd), is_out = fds[i].fd >= 0 && in_set(out, fds[i].fd);
+		fds[i].revents = (short)((is_in ? POLLIN | POLLRDHUP : 0) |
+		                         (is_out ? POLLOUT : 0)); /* or an end: not told */
+	}
+	free(in);
+	return r < 0 && errno == EBADF ? tell_closed(fds, n) : r;
+}
+
 static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct poll_engine *m = mine(e);
 	struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
 	int n = hark__sys.ppoll(m->fds, e->n_sources, timeout_ns < 0 ? NULL : &t, NULL);
+	if (n < 0 && errno == EINVAL)
+		n = wait_select(m->fds, e->n_sources, timeout_ns < 0 ? NULL : &t);
 	if (n < 0)
 		return -errno;
 	for (uint32_t i = 0; i < e->n_sources && n > 0; i++) {
 		if (m->fds[i].revents == 0)
 			continue;
-		n--;
 		unsigned b = bits(m->fds[i].revents);
 		spend(&m->fds[i], b);
 		hark__source_ready(e, e->sources[i], b);

@@ -18,7 +18,7 @@
  * killed process leaves in a ring is ended by the kernel milliseconds after the process, whose port would stay taken.
  *
  * One thread: the ring is IORING_SETUP_SINGLE_ISSUER. Kernel 6.1 at least; -ENOSYS where it is older or forbids
- * io_uring, -ENOMEM where RLIMIT_MEMLOCK has no room for the ring: about LOCKED_BYTES of it. */
+ * io_uring, -ENOMEM where RLIMIT_MEMLOCK has no room for the ring's 60 KB. */
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
@@ -40,6 +40,7 @@
 #define RING_BYTES   (BUFFERS * sizeof(struct io_uring_buf))
 #define SHARED_BYTES (RING_BYTES + (size_t)(BUFFERS + SLOTS) * BUFFER_BYTES)
 #define GROUP        0    /* the ring's buffer group */
+#define LISTENERS    16   /* told at once */
 #define SLOTS        256u /* for what is to be sent, BUFFER_BYTES each */
 #define BATCH        64   /* completions worked off at once */
 #define AHEAD        2    /* completions */
@@ -48,6 +49,7 @@
 
 /* Kinds of operation, in the low bits of user_data beside the source. 0 is nobody's: cancellations. */
 enum { RECV = 1, WATCH_IN, WATCH_OUT, SEND };
+#define LISTENER 7 /* no operation: the source is watched by the epoll descriptor */
 
 #define BIT(kind) ((uint8_t)(1u << (kind)))
 
@@ -60,6 +62,7 @@ struct uring_engine {
 	uint16_t next_free[SLOTS];     /* by slot - BUFFERS */
 	uint16_t free_slot;            /* the first; NO_SLOT: none */
 	bool sends;                    /* some were not submitted yet */
+	struct hark__source listeners; /* the epoll descriptor; -1: none was needed yet */
 };
 
 static struct uring_engine *mine(struct hark__engine *e)
@@ -235,6 +238,15 @@ static unsigned bits(int res)
 	return b;
 }
 
+static void listeners_ready(struct uring_engine *m)
+{
+	struct epoll_event events[LISTENERS];
+	int n = hark__sys.epoll_wait(m->listeners.fd, events, LISTENERS, 0);
+	for (int i = 0; i < n; i++)
+		hark__source_ready(&m->e, events[i].data.ptr, HARK__IN);
+	(void)poll_once(m, &m->listeners, WATCH_IN);
+}
+
 static struct hark__source *source_of(const struct io_uring_cqe *c)
 {
 	return (struct hark__source *)(uintptr_t)(c->user_data & ~UINT64_C(7));
@@ -251,6 +263,8 @@ static void completed(struct uring_engine *m, const struct io_uring_cqe *c)
 		received(m, s, c->res, c->flags);
 	else if (kind == SEND)
 		sent(m, s, c->res);
+	else if (s == &m->listeners && c->res >= 0)
+		listeners_ready(m);
 	else if (c->res != -ECANCELED)
 		hark__source_ready(&m->e, s, bits(c->res));
 }
@@ -452,6 +466,7 @@ static int open_uring(struct hark__engine **out)
 		return not_here(r);
 	}
 	m->e.ops = &hark__engine_uring;
+	hark__source_init(&m->listeners, -1);
 	*out = &m->e;
 	return 0;
 }
@@ -461,17 +476,21 @@ static int open_uring(struct hark__engine **out)
 static void close_uring(struct hark__engine *e)
 {
 	struct uring_engine *m = mine(e);
-	struct io_uring_sqe *q = e->n_sources > 0 ? next_sqe(m) : NULL;
+	struct io_uring_sqe *q = next_sqe(m);
 	if (q != NULL) {
 		io_uring_prep_cancel(q, NULL, IORING_ASYNC_CANCEL_ANY);
 		io_uring_sqe_set_data64(q, 0);
 	}
 	for (uint32_t i = 0; i < e->n_sources; i++) {
 		struct hark__source *s = e->sources[i];
+		s->under_way &= (uint8_t)~BIT(LISTENER);
 		await_end(m, s, s->under_way);
 		if (s->sending)
 			not_sent(m, s, 0);
 	}
+	await_end(m, &m->listeners, m->listeners.under_way);
+	if (m->listeners.fd >= 0)
+		(void)hark__sys.close(m->listeners.fd);
 	hark__sources_leave(e);
 	ring_changes_hands();
 	io_uring_queue_exit(&m->ring);
@@ -482,12 +501,34 @@ static void close_uring(struct hark__engine *e)
 static void forked_uring(struct hark__engine *e)
 {
 	(void)hark__sys.close(mine(e)->ring.ring_fd);
+	if (mine(e)->listeners.fd >= 0)
+		(void)hark__sys.close(mine(e)->listeners.fd);
+}
+
+static int watch_listener(struct uring_engine *m, struct hark__source *s)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.ptr = s};
+	if (m->listeners.fd < 0) {
+		m->listeners.fd = hark__sys.epoll_create1(EPOLL_CLOEXEC);
+		if (m->listeners.fd < 0)
+			return -errno;
+	}
+	if (!(m->listeners.under_way & BIT(WATCH_IN)) && poll_once(m, &m->listeners, WATCH_IN) < 0)
+		return -EAGAIN;
+	if (hark__sys.epoll_ctl(m->listeners.fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
+		return -errno;
+	s->under_way |= BIT(LISTENER);
+	return 0;
 }
 
 static int arm_uring(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
 	struct uring_engine *m = mine(e);
 	int r = s->engine == NULL ? hark__sources_add(e, s) : 0;
+	if (r == 0 && (events & HARK__LISTENER) && !(s->under_way & BIT(LISTENER)))
+		r = watch_listener(m, s);
+	if (s->under_way & BIT(LISTENER))
+		return r;
 	if (r == 0 && (events & HARK__IN) && !(s->under_way & (BIT(RECV) | BIT(WATCH_IN))))
 		r = (events & HARK__RECV) && !s->nonblock ? receive(m, s) : poll_once(m, s, WATCH_IN);
 	if (r == 0 && (events & HARK__OUT) && !(s->under_way & (BIT(WATCH_OUT) | BIT(SEND))))
@@ -497,7 +538,10 @@ static int arm_uring(struct hark__engine *e, struct hark__source *s, unsigned ev
 
 static void detach_uring(struct hark__engine *e, struct hark__source *s)
 {
-	end(mine(e), s, s->under_way);
+	struct epoll_event unused = {0};
+	if (s->under_way & BIT(LISTENER))
+		(void)hark__sys.epoll_ctl(mine(e)->listeners.fd, EPOLL_CTL_DEL, s->fd, &unused);
+	end(mine(e), s, s->under_way & (BIT(RECV) | BIT(WATCH_IN) | BIT(WATCH_OUT) | BIT(SEND)));
 	if (s->got >= 0)
 		give_back(mine(e), (unsigned)s->got);
 	s->got = HARK__GOT_NONE;

@@ -161,6 +161,21 @@ static int64_t engine_timeout(struct hark__loop *l)
 	return at > now ? at - now : 0; /* at may be INT64_MIN */
 }
 
+static bool will_pass(int r)
+{
+	return r == -EINTR || r == -EAGAIN || r == -EBUSY || r == -ENOMEM;
+}
+
+/* An engine that the kernel does not serve any more (a filter, put in place after it was opened) is replaced, when
+ * nobody has still to take what it brought: else this loop would spin. */
+static int ask_engine(struct hark__loop *l)
+{
+	int r = l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l)));
+	if (r < 0 && !will_pass(r) && l->n_ready == 0)
+		(void)hark__engine_replace(&l->engine);
+	return r;
+}
+
 static void sched_main(void)
 {
 	hark__fiber_begin();
@@ -178,8 +193,7 @@ static void sched_main(void)
 			else
 				hark__fiber_switch(l, hark__fiber_of(w));
 		}
-		/* fails by EINTR, or for want of memory: look again */
-		int told = l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l)));
+		int told = ask_engine(l);
 		l->now = hark_now();
 		if (!may_be_late(l, told))
 			run_timers(l);

@@ -64,7 +64,7 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 	}
 	if (s->engine != NULL && s->engine != l->engine) /* of a loop that a fork has left behind */
 		hark__source_detach(s);
-	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT | HARK__RECV));
+	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT | HARK__RECV | HARK__LISTENER));
 	if (r < 0)
 		let_go(s, events, w);
 	return r;

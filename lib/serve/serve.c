@@ -54,7 +54,7 @@ int hark_model_parse(const char *name)
 int hark__server_arm(struct hark__server *s, struct hark__source *src)
 {
 	struct hark__engine *e = hark__loop_engine(s->loop);
-	int r = e->ops->arm(e, src, HARK__IN);
+	int r = e->ops->arm(e, src, HARK__IN | HARK__LISTENER);
 	if (r != -EEXIST)
 		return r;
 	int copy = hark__sys.fcntl(src->fd, F_DUPFD_CLOEXEC, 3);
@@ -62,7 +62,7 @@ int hark__server_arm(struct hark__server *s, struct hark__source *src)
 		return -errno;
 	int original = src->fd;
 	src->fd = copy;
-	r = e->ops->arm(e, src, HARK__IN);
+	r = e->ops->arm(e, src, HARK__IN | HARK__LISTENER);
 	if (r == 0)
 		return 1;
 	src->fd = original;
@@ -161,6 +161,10 @@ static void explain(const struct hark_serve_opts *o, int r)
 	if (engine != NULL && (r == -ENOSYS || r == -EINVAL))
 		(void)snprintf(o->why->text, sizeof o->why->text, "serve: engine %s: %s", engine,
 		               r == -EINVAL ? "no such engine (epoll, uring, poll)" : "not available on this system");
+	else if (engine != NULL && r == -ENOMEM && strcmp(engine, "uring") == 0)
+		(void)snprintf(o->why->text, sizeof o->why->text,
+		               "serve: engine uring: no memory for its ring (RLIMIT_MEMLOCK, which all processes of a "
+		               "user share, or ulimit -l)");
 	else
 		(void)snprintf(o->why->text, sizeof o->why->text, "serve: %s", hark_strerror(r));
 }

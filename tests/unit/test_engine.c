@@ -1,0 +1,192 @@
+/* test_engine.c — engines under what a system may do to them: a limit lowered below what is open, a filter that takes
+ * io_uring away, a process killed while it listens. */
+#include "modes.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#define WAIT_NS (300 * HARK_MS)
+#define TRIES   20
+#define BUSY_NS (100 * HARK_MS * SLOWER) /* of processor time in a wait: it spins */
+
+static int64_t cpu_ns(void)
+{
+	struct timespec t;
+	CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+	return t.tv_sec * HARK_S + t.tv_nsec;
+}
+
+static void echo_one(void *arg)
+{
+	char byte;
+	CHECK_INT(hark_read(arg, &byte, 1), 1);
+	CHECK_INT(hark_write(arg, &byte, 1), 1);
+	CHECK_INT(hark_flush(arg), 0);
+}
+
+/* Fibers still read, write and time out, and none of it spins. */
+static void still_works(struct pair *p)
+{
+	char byte = 'x';
+	struct hark_scope s;
+	int64_t before = cpu_ns();
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "echo", echo_one, p->b), 0);
+	hark_deadline(p->a, hark_after(WAIT_NS));
+	CHECK_INT(hark_read(p->a, &byte, 1), -ETIMEDOUT);
+	hark_deadline(p->a, hark_after(10 * HARK_S));
+	CHECK_INT(hark_write(p->a, &byte, 1), 1);
+	CHECK_INT(hark_read(p->a, &byte, 1), 1);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	CHECK(cpu_ns() - before < BUSY_NS);
+}
+
+static void limit_body(void)
+{
+	for (rlim_t limit = 0; limit < 2; limit++) {
+		struct rlimit old, low;
+		struct pair p = tcp_pair();
+		CHECK_INT(getrlimit(RLIMIT_NOFILE, &old), 0);
+		low = (struct rlimit){.rlim_cur = limit, .rlim_max = old.rlim_max};
+		CHECK_INT(setrlimit(RLIMIT_NOFILE, &low), 0);
+		still_works(&p);
+		CHECK_INT(setrlimit(RLIMIT_NOFILE, &old), 0);
+		pair_drop(&p);
+	}
+}
+
+static void a_descriptor_limit_below_what_is_open_stops_nothing(void **state)
+{
+	(void)state;
+	on_engines(limit_body);
+}
+
+static void forbid(unsigned call)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog p = {.len = sizeof f / sizeof f[0], .filter = f};
+	CHECK_INT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	CHECK_INT(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p), 0);
+}
+
+/* While one waits that had begun before. */
+static void filter_body(void)
+{
+	char byte;
+	struct pair p = tcp_pair(), q = tcp_pair();
+	struct hark_scope s;
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "waits already", echo_one, q.b), 0);
+	CHECK_INT(hark_sleep(HARK_MS), 0);
+	forbid(SYS_io_uring_enter);
+	still_works(&p);
+	CHECK_INT(hark_write(q.a, "y", 1), 1);
+	CHECK_INT(hark_read(q.a, &byte, 1), 1);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	pair_drop(&p);
+	pair_drop(&q);
+}
+
+static void io_uring_taken_away_later_is_replaced(void **state)
+{
+	(void)state;
+	on_engines(filter_body);
+}
+
+static void from_the_start_body(void)
+{
+	struct hark__engine *e;
+	forbid(SYS_io_uring_enter);
+	CHECK_INT(hark__engine_open("uring", &e), -ENOSYS);
+	CHECK_INT(strcmp(hark_engine_name(), "epoll"), 0);
+}
+
+static void io_uring_that_cannot_be_entered_is_not_there(void **state)
+{
+	(void)state;
+	on_plain_thread(from_the_start_body);
+}
+
+static void nothing(struct hark_conn *c, void *arg)
+{
+	(void)c;
+	(void)arg;
+}
+
+static void tell_ready(const struct hark_event *e, void *arg)
+{
+	if (e->kind == HARK_EVENT_READY)
+		CHECK_INT(write(*(int *)arg, "r", 1), 1);
+}
+
+static void killed_while_it_listens(const char *engine)
+{
+	for (int i = 0; i < TRIES; i++) {
+		struct hark_endpoint at;
+		socklen_t len = sizeof at.addr;
+		int fds[2], status, one = 1;
+		char byte;
+		assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+		int fd = plain_listener("127.0.0.1", 8, &at);
+		assert_true(fd >= 0);
+		pid_t pid = fork();
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			struct hark_listener *l;
+			char address[32];
+			struct hark_serve_opts o = {.engine = engine, .event = tell_ready, .event_arg = &fds[1]};
+			(void)close(fd);
+			(void)close(fds[0]);
+			(void)snprintf(address, sizeof address, "tcp://127.0.0.1:%d", port_of(&at));
+			while (hark_listen(address, NULL, &l) < 0)
+				(void)usleep(1000);
+			(void)hark_serve(&l, 1, nothing, NULL, &o);
+			_exit(1);
+		}
+		(void)close(fd);
+		(void)close(fds[1]);
+		bool began = read(fds[0], &byte, 1) == 1;
+		(void)close(fds[0]);
+		if (began)
+			(void)usleep(2000); /* it waits */
+		(void)kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (!began)
+			return; /* this engine is not to be had here */
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+		if (bind(fd, (struct sockaddr *)&at.addr, len < at.len ? len : at.len) < 0)
+			fail_msg("on %s: %s, try %d", engine, strerror(errno), i);
+		(void)close(fd);
+	}
+}
+
+static void the_port_of_a_killed_process_is_free(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ENGINES_ALL; i++)
+		killed_while_it_listens(engines_all[i]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_descriptor_limit_below_what_is_open_stops_nothing),
+		cmocka_unit_test(io_uring_taken_away_later_is_replaced),
+		cmocka_unit_test(io_uring_that_cannot_be_entered_is_not_there),
+		cmocka_unit_test(the_port_of_a_killed_process_is_free),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
