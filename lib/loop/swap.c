@@ -22,13 +22,7 @@
 #define WORDS_MAX (LIVE_MAX / sizeof(uintptr_t))
 #define WORD_CODE 12u /* bytes that a word takes at most: 2 of distance, 10 of difference */
 #define ALIKE     4u  /* a stack is like a base if its code is so many times shorter than itself */
-/* The sanitizers' shadow of a stack would not move along; a ucontext is larger than what is worth moving. */
-#if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
-#define MOVES false
-#else
-#define MOVES true
-#endif
-#define ZEROES HARK__BASES_MAX
+#define ZEROES    HARK__BASES_MAX
 
 /* The sanitizers' shadow of the stack would not move along; a context holds pointers into itself. */
 #if defined(HARK__ASAN) || defined(HARK__TSAN) || defined(HARK__UCONTEXT)
