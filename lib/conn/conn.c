@@ -193,12 +193,6 @@ int64_t hark__conn_until(const struct hark_conn *c, unsigned events)
 	return end - now < idle_ns ? end : now + idle_ns;
 }
 
-int hark__conn_expired(const struct hark_conn *c)
-{
-	int64_t deadline = hark__conn_deadline(c);
-	return deadline != HARK_FOREVER && hark_now() >= deadline ? -ETIMEDOUT : 0;
-}
-
 /* Others have no such queue and do not know the flag: on a unix socket the call would take a datagram. */
 static bool has_error_queue(int fd)
 {

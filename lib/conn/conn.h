@@ -144,8 +144,12 @@ static inline int hark__conn_wait(struct hark_conn *c, unsigned events, const ch
 	return hark__wait_one(&c->src, events, hark__conn_until(c, events), doing);
 }
 
-/* -ETIMEDOUT past c's deadline: a peer that never makes us wait does not outrun it. */
-int hark__conn_expired(const struct hark_conn *c);
+/* -ETIMEDOUT past c's deadline, by the clock: a peer that never makes us wait does not outrun it. */
+static inline int hark__conn_expired(const struct hark_conn *c)
+{
+	int64_t deadline = hark__conn_deadline(c);
+	return deadline != HARK_FOREVER && hark_now() >= deadline ? -ETIMEDOUT : 0;
+}
 
 /* ---- roles ----------------------------------------------------------------------------------- */
 
