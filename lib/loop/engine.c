@@ -2,6 +2,7 @@
 #include "loop/engine.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +105,10 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 		e->wake(e, s->out);
 }
 
-int hark__sources_add(struct hark__engine *e, struct hark__source *s)
+/* A connection that was handed to another thread leaves the table from there. */
+static pthread_mutex_t sources_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int add(struct hark__engine *e, struct hark__source *s)
 {
 	if (e->n_sources == e->cap_sources) {
 		uint32_t cap = e->cap_sources > 0 ? e->cap_sources * 2 : 64;
@@ -120,17 +124,28 @@ int hark__sources_add(struct hark__engine *e, struct hark__source *s)
 	return 0;
 }
 
+int hark__sources_add(struct hark__engine *e, struct hark__source *s)
+{
+	pthread_mutex_lock(&sources_lock);
+	int r = add(e, s);
+	pthread_mutex_unlock(&sources_lock);
+	return r;
+}
+
 /* The last one takes its place. */
 void hark__sources_remove(struct hark__engine *e, struct hark__source *s)
 {
+	pthread_mutex_lock(&sources_lock);
 	struct hark__source *last = e->sources[--e->n_sources];
 	e->sources[s->index] = last;
 	last->index = s->index;
 	s->engine = NULL;
+	pthread_mutex_unlock(&sources_lock);
 }
 
 void hark__sources_leave(struct hark__engine *e)
 {
+	pthread_mutex_lock(&sources_lock);
 	for (uint32_t i = 0; i < e->n_sources; i++) {
 		struct hark__source *s = e->sources[i];
 		s->engine = NULL;
@@ -141,6 +156,7 @@ void hark__sources_leave(struct hark__engine *e)
 	e->n_sources = 0;
 	free(e->sources);
 	e->sources = NULL;
+	pthread_mutex_unlock(&sources_lock);
 }
 
 void hark__source_detach(struct hark__source *s)

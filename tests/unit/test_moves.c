@@ -40,6 +40,7 @@ static void *peer_main(void *arg)
 		}
 		CHECK_INT(memcmp(back, line, n), 0);
 	}
+	CHECK_INT(shutdown(p->fd, SHUT_WR), 0);
 	return NULL;
 }
 
@@ -103,8 +104,7 @@ static void *go_on(void *arg)
 {
 	struct hark_conn *c = arg;
 	answer_lines(c, 20);
-	CHECK_INT(hark_flush(c), 0);
-	hark_abort(c);
+	CHECK_INT(hark_close(c), 0);
 	return NULL;
 }
 
