@@ -12,6 +12,7 @@ struct box {
 	const char *summary;   /* one line, for lists */
 	hark_box *serve;
 	bool client_first; /* the peer speaks first: see struct hark_serve_opts */
+	int conn_fds;      /* descriptors it opens for a connection: see struct hark_serve_opts */
 	bool stream;       /* can serve a stream */
 	bool datagram;     /* can serve a datagram */
 	/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM with these arguments, where that depends on them: stream and

@@ -27,6 +27,7 @@
 #include "table.h"
 
 #define DIAL_NS          (10 * HARK_S)
+#define ROOM_STEP_NS     (100 * HARK_MS) /* between tries where descriptors ran out */
 #define DATAGRAM_IDLE_NS (60 * HARK_S)
 #define DATAGRAM_MAX     65536           /* bytes: above any UDP payload */
 #define QUIET_NS         HARK_S          /* of a drain: nothing has moved for so long, or for a quarter of the grace */
@@ -277,7 +278,10 @@ static int dial(const struct relay *x, struct hark_conn *client, struct hark_con
 		.deadline = deadline < stats.deadline_ns ? deadline : stats.deadline_ns,
 		.local = x->local,
 	};
-	int r = hark_dial(x->address, &opts, target);
+	int r;
+	while ((r = hark_dial(x->address, &opts, target)) == -EMFILE || r == -ENFILE) /* others give some back */
+		if (hark_now() >= opts.deadline || hark_sleep(ROOM_STEP_NS) < 0)
+			break;
 	if (r < 0)
 		return r;
 	if (is_ourselves(client, *target)) {

@@ -85,6 +85,7 @@ const struct box boxes[] = {
                       "[--kill-after T] PROGRAM [ARGUMENT...]",
          .summary = "a program with the connection as its standard input and output",
          .serve = exec_serve,
+         .conn_fds = 1, /* the program's end */
          .stream = true,
          .datagram = true,
          .open = exec_open,
@@ -93,6 +94,7 @@ const struct box boxes[] = {
          .arguments = "[--timeout T] [--local ADDRESS] ADDRESS",
          .summary = "joins each connection to another address, whatever it speaks",
          .serve = relay_serve,
+         .conn_fds = 1, /* the target */
          .stream = true,
          .datagram = true,
          .takes = relay_takes,

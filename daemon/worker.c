@@ -362,6 +362,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	struct hark_why why = {""};
 	const struct hark_serve_opts opts = {
 		.model = c->model,
+		.conn_fds = c->box->conn_fds,
 		.client_first = c->banner == NULL && (c->client_first < 0 ? c->box->client_first : c->client_first > 0),
 		.wait = c->wait,
 		.engine = c->engine,

@@ -248,6 +248,7 @@ static int serve_all(struct serve *s)
 		.model = (enum hark_model)model,
 		.workers = s->args.workers,
 		.max_conns = s->args.max_conns,
+		.conn_fds = s->box->conn_fds,
 		.client_first = s->box->client_first,
 		.wait = s->args.wait,
 		.engine = s->args.engine,

@@ -3,13 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "address/endpoint.h"
 #include "base/sys.h"
+
+#define NUMBERS_AT_ONCE 64u    /* descriptors that one poll(2) looks at: RLIMIT_NOFILE may be as low */
+#define NUMBERS_MAX     65536u /* looked at in all */
 
 int hark__fd_socket(int family, int type, int flags)
 {
@@ -132,6 +138,27 @@ int hark__fd_unlinger(int fd)
 	const struct linger off = {0};
 	(void)hark__sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
 	return l.l_linger;
+}
+
+/* poll(2) tells which numbers are open, without /proc: POLLNVAL. */
+unsigned hark__fd_room(void)
+{
+	struct rlimit l;
+	struct pollfd p[NUMBERS_AT_ONCE];
+	unsigned limit = INT_MAX, open = 0;
+	if (hark__sys.getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < limit)
+		limit = (unsigned)l.rlim_cur;
+	unsigned end = limit < NUMBERS_MAX ? limit : NUMBERS_MAX;
+	for (unsigned at = 0; at < end; at += NUMBERS_AT_ONCE) {
+		unsigned n = end - at < NUMBERS_AT_ONCE ? end - at : NUMBERS_AT_ONCE;
+		for (unsigned i = 0; i < n; i++)
+			p[i] = (struct pollfd){.fd = (int)(at + i)};
+		if (hark__sys.poll(p, n, 0) < 0)
+			continue;
+		for (unsigned i = 0; i < n; i++)
+			open += !(p[i].revents & POLLNVAL);
+	}
+	return limit > open ? limit - open : 0;
 }
 
 int hark__fd_fail(int fd, int rc)

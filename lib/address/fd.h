@@ -38,6 +38,9 @@ ssize_t hark__fd_splice(int pipe, int out, size_t n); /* out is O_NONBLOCK */
  * would stand still. A reset at once (0 seconds) is left. 0: it would not wait. */
 int hark__fd_unlinger(int fd);
 
+/* How many descriptors RLIMIT_NOFILE leaves to be opened now. Looks at the first 65,536 numbers: not for every day. */
+unsigned hark__fd_room(void);
+
 /* Closes fd and returns rc: for the ends of functions that fail. */
 int hark__fd_fail(int fd, int rc);
 

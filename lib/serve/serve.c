@@ -144,7 +144,7 @@ static int check(struct hark_listener *const listeners[], int n, hark_box *box, 
 		what = "no such model";
 	else if (o->workers < 0 || o->workers > HARK__WORKERS_MAX)
 		what = "workers must be 0 to 64";
-	else if (o->max_conns < 0 || o->idle_timeout_ns < 0 || o->lifetime_ns < 0)
+	else if (o->max_conns < 0 || o->conn_fds < 0 || o->idle_timeout_ns < 0 || o->lifetime_ns < 0)
 		what = "a limit is negative";
 	if (what == NULL)
 		return 0;

@@ -63,10 +63,11 @@ struct hark__server {
 	unsigned n_conns;        /* being served, wherever */
 	struct hark_conn *stuck; /* accepted, but start() had no room: served first when there is */
 	struct hark__list
-		pending;  /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
-	bool paused;      /* accepts nothing until a connection ends or the timer */
-	bool told_paused; /* the event was sent, and RESUMED is due when the backlog is empty */
-	bool retired;     /* the acceptors are closed, and what is connected goes on */
+		pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
+	bool few_descriptors; /* opts.max_conns is what they allow, not what was asked for */
+	bool paused;          /* accepts nothing until a connection ends or the timer */
+	bool told_paused;     /* the event was sent, and RESUMED is due when the backlog is empty */
+	bool retired;         /* the acceptors are closed, and what is connected goes on */
 	bool draining, cut, done;
 	bool cancelled;           /* ends alone, now; its listeners stay open */
 	int64_t until;            /* then since when; else HARK_FOREVER */

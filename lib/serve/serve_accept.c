@@ -8,9 +8,11 @@
 #include "serve/serve_accept.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
 
+#include "address/fd.h"
 #include "base/sys.h"
 #include "conn/accept.h"
 #include "conn/datagram.h"
@@ -21,6 +23,7 @@
 #include "serve/serve_linger.h"
 
 #define ACCEPT_BATCH 64              /* connections accepted in a row before others run */
+#define SPARE_MAX    8               /* descriptors left for look-ups and the like */
 #define RETRY_NS     (100 * HARK_MS) /* while paused for want of something that others may give back */
 
 /* ---- pausing --------------------------------------------------------------------------------- */
@@ -80,7 +83,7 @@ bool hark__acceptors_may_accept(struct hark__server *s)
 		hark__linger_look(s);
 	if (!hark__server_full(s))
 		return true;
-	hark__acceptors_pause(s, 0, HARK_FOREVER);
+	hark__acceptors_pause(s, s->few_descriptors ? EMFILE : 0, HARK_FOREVER);
 	return false;
 }
 
@@ -274,6 +277,25 @@ static int acceptor_init(struct hark__acceptor *a, struct hark__server *s, struc
 	return 0;
 }
 
+/* Bounds max_conns by what connections and their boxes need of the descriptors that are left. Of a child process they are
+ * its own: here each takes its pidfd, and the last child must still find room for the rest. */
+static void bound_by_descriptors(struct hark__server *s)
+{
+	unsigned needed = (unsigned)s->opts.conn_fds + 1;
+	if (s->opts.conn_fds == 0 || s->model == &hark__model_inline || s->opts.wait)
+		return;
+	unsigned room = hark__fd_room();
+	unsigned spare = room / 8 < SPARE_MAX ? room / 8 : SPARE_MAX;
+	if (s->model == &hark__model_process) {
+		spare += needed;
+		needed = 1;
+	}
+	unsigned most = room > spare + needed ? (room - spare) / needed : 1;
+	s->few_descriptors = s->opts.max_conns == 0 || most < (unsigned)s->opts.max_conns;
+	if (s->few_descriptors)
+		s->opts.max_conns = most < INT_MAX ? (int)most : INT_MAX;
+}
+
 int hark__acceptors_init(struct hark__server *s, struct hark_listener *const listeners[], int n)
 {
 	int r = 0;
@@ -285,6 +307,7 @@ int hark__acceptors_init(struct hark__server *s, struct hark_listener *const lis
 	s->retry_waiter.run = retry_run;
 	s->retry = (struct hark__timer){.waiter = &s->retry_waiter, .kept = true};
 	int r1 = hark__timer_set(s->loop, &s->retry, HARK_FOREVER);
+	bound_by_descriptors(s);
 	return r < 0 ? r : r1;
 }
 

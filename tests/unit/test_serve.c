@@ -121,6 +121,44 @@ static void running_out_of_descriptors_pauses_idly_and_serves_all_in_the_end(voi
 	}
 }
 
+/* Greets if it finds a descriptor, as a program's or a relay's box needs one, and keeps that as greets() does. */
+static void opens_one(struct hark_conn *c, void *arg)
+{
+	int fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		(void)hark_write(c, "no\n", 3);
+	else
+		greets(c, arg);
+	(void)close(fd);
+}
+
+static void who_lacks_its_boxs_descriptors_waits_in_the_backlog(void **state)
+{
+	static const enum hark_model models[] = {HARK_MODEL_FIBER, HARK_MODEL_THREAD, HARK_MODEL_PROCESS};
+	(void)state;
+	for (size_t m = 0; m < 3; m++) {
+		int fds[CLIENTS];
+		struct plan p = {
+			.box = opens_one,
+			.opts = {.model = models[m], .conn_fds = 1},
+			.grace_ns = 5 * HARK_S,
+			.prepare = low_descriptor_limit,
+		};
+		struct server s = server_start(&p);
+		assert_true(server_ready(&s));
+		for (int i = 0; i < CLIENTS; i++)
+			fds[i] = client(&s);
+		client_hears(fds[0], "hi\n");
+		event_await(&s, 'P');
+		for (int i = 0; i < CLIENTS; i++) {
+			client_says(fds[i], "go\n");
+			client_hears(fds[i], i > 0 ? "hi\ngo\n" : "go\n");
+			client_hears_the_end(fds[i]);
+		}
+		assert_int_equal(server_stop(&s), 0);
+	}
+}
+
 static int (*real_accept4)(int, struct sockaddr *, socklen_t *, int);
 
 static int failing_accept4(int fd, struct sockaddr *peer, socklen_t *len, int flags)
@@ -1352,6 +1390,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(one_box_serves_under_every_model_worker_count_and_engine),
 		cmocka_unit_test(over_max_conns_connections_wait_in_the_backlog),
 		cmocka_unit_test(running_out_of_descriptors_pauses_idly_and_serves_all_in_the_end),
+		cmocka_unit_test(who_lacks_its_boxs_descriptors_waits_in_the_backlog),
 		cmocka_unit_test(errors_of_accept_lose_no_connection),
 		cmocka_unit_test(a_connection_that_there_was_no_process_or_thread_for_is_served_later),
 		cmocka_unit_test(a_pause_for_which_there_is_no_memory_ends_all_the_same),
