@@ -267,11 +267,20 @@ static void turn_until(int64_t until)
 		turn(until);
 }
 
-/* Returns 0, or -ETIMEDOUT if some connection is still without an answer. */
+static void resume(void)
+{
+	for (unsigned i = 0; i < option.connections; i++)
+		if (connections[i].fd >= 0 && !connections[i].busy)
+			begin_message(&connections[i], now_ns());
+}
+
+/* Who is open rests until all are: or a server of one process a connection would have to accept beside all that work.
+ * Returns 0, or -ETIMEDOUT if some connection is still without an answer. */
 static int open_all(void)
 {
 	int64_t begin = now_ns();
 
+	resting = true;
 	while (opened + lost < option.connections) {
 		int64_t now = now_ns();
 		if (now - begin > SETUP_NS)
@@ -280,6 +289,9 @@ static int open_all(void)
 			open_more();
 		turn(now + (option.mode == MODE_SILENT ? NS / 1000 : NS / 10));
 	}
+	resting = false;
+	if (option.mode == MODE_LOAD)
+		resume();
 	return 0;
 }
 
@@ -310,13 +322,6 @@ static int rest(void)
 	for (unsigned i = 0; i < option.connections; i++)
 		connections[i].answers = 0;
 	return busy > 0 ? -ETIMEDOUT : 0;
-}
-
-static void resume(void)
-{
-	for (unsigned i = 0; i < option.connections; i++)
-		if (connections[i].fd >= 0 && !connections[i].busy)
-			begin_message(&connections[i], now_ns());
 }
 
 static void report_load(const struct usage *u)
