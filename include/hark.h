@@ -442,9 +442,9 @@ struct hark_event {
 
 struct hark_serve_opts {
 	enum hark_model model;
-	int workers;       /* processes that all accept; 0 or 1: the caller itself */
-	int max_conns;     /* at once in each worker; above it connections wait in the backlog; 0: no limit */
-	int conn_fds;      /* descriptors that the box opens for a connection, beside its own: where RLIMIT_NOFILE leaves
+	int workers;   /* processes that all accept; 0 or 1: the caller itself */
+	int max_conns; /* at once in each worker; above it connections wait in the backlog; 0: no limit */
+	int conn_fds;  /* descriptors that the box opens for a connection, beside its own: where RLIMIT_NOFILE leaves
 	                    * no room for them, connections wait in the backlog; 0: none */
 	bool client_first; /* the peer speaks first: the box starts at its first byte, a silent connection costs no
 	                      stack */

@@ -7,7 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define HARK__DRAIN_FDS 3 /* a connection's process, its worker, their supervisor */
+#include "hark.h"
+
+#define HARK__DRAIN_FDS     3              /* a connection's process, its worker, their supervisor */
+#define HARK__DRAIN_TICK_NS (50 * HARK_MS) /* while draining: how soon a shortened grace is seen */
 
 /* When the drain's grace ends, here or in a process that this one comes from; HARK_FOREVER: none has begun. */
 int64_t hark__drain_until(void);

@@ -13,8 +13,6 @@
 #include "loop/fiber.h"
 #include "loop/loop.h"
 
-#define TICK_NS (50 * HARK_MS) /* while draining: how soon a shortened grace is seen */
-
 /* The grace has ended. Again at each tick: a fiber may start another. */
 static void cut(struct hark__loop *l)
 {
@@ -52,7 +50,7 @@ static void drain_told(struct hark__waiter *w)
 	hark__loop_draining(l);
 	if (now >= end)
 		cut(l);
-	int64_t next = now + TICK_NS;
+	int64_t next = now + HARK__DRAIN_TICK_NS;
 	(void)hark__timer_set(l, &l->drain_timer, next < end || now >= end ? next : end); /* it is kept: cannot fail */
 }
 

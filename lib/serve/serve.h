@@ -39,7 +39,7 @@ struct hark__acceptor {
 	struct hark__datagram_socket *datagrams; /* datagrams; else NULL */
 	/* inetd's wait (opts.wait), see serve_wait.c: */
 	bool lent;       /* a box has the socket */
-	unsigned futile; /* boxes in a row that left the socket as it was */
+	int64_t backoff; /* since boxes left the socket as it was; 0: the last one did not */
 	uint64_t before; /* a digest of what was waiting there when the box began */
 	struct hark__timer retry;
 };

@@ -277,8 +277,8 @@ static int acceptor_init(struct hark__acceptor *a, struct hark__server *s, struc
 	return 0;
 }
 
-/* Bounds max_conns by what connections and their boxes need of the descriptors that are left. Of a child process they are
- * its own: here each takes its pidfd, and the last child must still find room for the rest. */
+/* Bounds max_conns by what connections and their boxes need of the descriptors that are left. Of a child process they
+ * are its own: here each takes its pidfd, and the last child must still find room for the rest. */
 static void bound_by_descriptors(struct hark__server *s)
 {
 	unsigned needed = (unsigned)s->opts.conn_fds + 1;

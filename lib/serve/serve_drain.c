@@ -16,9 +16,8 @@
 #include "serve/serve_life.h"
 #include "serve/serve_linger.h"
 
-#define BACKLOG_MAX 65536          /* connections taken from one when a drain begins: somaxconn's own limit */
-#define TICK_NS     (50 * HARK_MS) /* while draining: how soon a shortened grace is seen */
-#define CUT_NS      (2 * HARK_S)   /* after the cut: for boxes that must notice it by themselves */
+#define BACKLOG_MAX 65536        /* connections taken from one when a drain begins: somaxconn's own limit */
+#define CUT_NS      (2 * HARK_S) /* after the cut: for boxes that must notice it by themselves */
 
 /* ---- the backlog ----------------------------------------------------------------------------- */
 
@@ -88,7 +87,7 @@ static bool empty_backlog(struct hark__acceptor *a)
 /* Starts boxes for s->pending as far as there is room. Returns the ns until it is due again. */
 static int64_t start_pending(struct hark__server *s)
 {
-	int64_t ns = TICK_NS;
+	int64_t ns = HARK__DRAIN_TICK_NS;
 	bool some = false;
 	while (!hark__server_full(s) && hark_now() < hark__server_until(s) &&
 	       (s->stuck != NULL || !hark__list_empty(&s->pending))) {

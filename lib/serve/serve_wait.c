@@ -10,14 +10,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/backoff.h"
 #include "base/sys.h"
 #include "conn/listen.h"
 #include "serve/serve_accept.h"
 #include "serve/serve_life.h"
 
-#define DELAY_FIRST_NS (250 * HARK_MS)
-#define DELAY_MAX_NS   (10 * HARK_S)
-#define DIGEST_BYTES   512
+#define DIGEST_BYTES 512
 
 static uint64_t mix(uint64_t h, const void *data, size_t n) /* FNV-1a */
 {
@@ -98,7 +97,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	}
 	if (fd >= 0)
 		(void)hark__sys.close(fd);
-	if (hark__timer_set(s->loop, &a->retry, hark_after(DELAY_FIRST_NS)) < 0)
+	if (hark__timer_set(s->loop, &a->retry, hark_after(HARK__BACKOFF_FIRST_NS)) < 0)
 		hark__loop_wake(s->loop, &a->waiter);
 }
 
@@ -109,14 +108,11 @@ void hark__acceptor_returned(struct hark__acceptor *a)
 	if (s->draining || a->src.fd < 0)
 		return;
 	uint64_t after = digest(a);
-	a->futile = after == 0 || took_something(a, after) ? 0 : a->futile + 1;
-	if (a->futile == 0) {
+	a->backoff = after == 0 || took_something(a, after) ? 0 : hark__backoff_next(a->backoff);
+	if (a->backoff == 0) {
 		hark__loop_wake(s->loop, &a->waiter);
 		return;
 	}
-	int64_t delay = DELAY_FIRST_NS;
-	for (unsigned i = 1; i < a->futile && delay < DELAY_MAX_NS; i++)
-		delay *= 2;
-	if (hark__timer_set(s->loop, &a->retry, hark_after(delay < DELAY_MAX_NS ? delay : DELAY_MAX_NS)) < 0)
+	if (hark__timer_set(s->loop, &a->retry, hark_after(a->backoff)) < 0)
 		hark__loop_wake(s->loop, &a->waiter);
 }

@@ -11,17 +11,16 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/backoff.h"
 #include "base/stdio.h"
 #include "base/sys.h"
 #include "conn/listen.h"
 #include "loop/drain.h"
 #include "serve/serve_life.h"
 
-#define BACKOFF_FIRST_NS (100 * HARK_MS)
-#define BACKOFF_MAX_NS   (10 * HARK_S)
-#define LIVED_NS         (10 * HARK_S) /* a worker that lived so long is restarted at once when it dies */
-#define NAP_MS           50            /* between looks, where the supervisor cannot wait for what happens */
-#define KILL_NS          (3 * HARK_S)  /* past the grace's end: it has not even cut its connections */
+#define LIVED_NS (10 * HARK_S) /* a worker that lived so long is restarted at once when it dies */
+#define NAP_MS   50            /* between looks, where the supervisor cannot wait for what happens */
+#define KILL_NS  (3 * HARK_S)  /* past the grace's end: it has not even cut its connections */
 
 struct worker {
 	pid_t pid; /* 0: not running */
@@ -75,9 +74,7 @@ static void schedule(struct worker *w)
 	if (w->started != 0 && now - w->started > LIVED_NS)
 		w->backoff = 0;
 	w->again = now + w->backoff;
-	w->backoff = w->backoff == 0                   ? BACKOFF_FIRST_NS
-	             : w->backoff * 2 < BACKOFF_MAX_NS ? w->backoff * 2
-	                                               : BACKOFF_MAX_NS;
+	w->backoff = hark__backoff_next(w->backoff);
 }
 
 static int start_worker(struct supervisor *v, struct worker *w)
