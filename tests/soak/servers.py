@@ -242,7 +242,7 @@ class Serve(Server):
         return roles
 
     def rss_growth(self):
-        """32 sessions of datagrams up to 60 KB level off at 5.5 MB, after some thousand: not in the warm-up."""
+        """32 sessions of datagrams up to 60 KB level off at 5.5 MB, some thousand sessions after the start."""
         return self.build.rss_growth * (3 if self.what == "session" else 1)
 
     def kill_worker(self, rng):

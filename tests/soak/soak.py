@@ -120,14 +120,15 @@ def attack_one(build, scratch, engine, connections, seed):
         burst(build, [row], seed, scratch, 100)
         settle([server], build.settle)
         server.remember(View())
-        server.warm_up(View())
-        limit = max(10, connections // 500)
-        running = [
-            Clients(build, "attack", limit, seed + i, [row], lambda row: (100, 0, 1, connections), scratch)
-            for i in range(3)
-        ]
-        for clients in running:
-            clients.wait(limit + 30)
+        for count in (connections // 10, connections):  # the first is the warm-up
+            server.warm_up(View())
+            limit = max(10, count // 500)
+            running = [
+                Clients(build, "attack", limit, seed + count + i, [row], lambda row: (100, 0, 1, count), scratch)
+                for i in range(3)
+            ]
+            for clients in running:
+                clients.wait(limit + 30)
         row.failures += [f"left over: {what}" for _, what in settle([server], build.settle)[server]]
         burst(build, [row], seed + 1, scratch, 100)
         settle_rss([server], build.settle)
