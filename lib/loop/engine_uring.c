@@ -541,7 +541,11 @@ static void detach_uring(struct hark__engine *e, struct hark__source *s)
 	struct epoll_event unused = {0};
 	if (s->under_way & BIT(LISTENER))
 		(void)hark__sys.epoll_ctl(mine(e)->listeners.fd, EPOLL_CTL_DEL, s->fd, &unused);
+	struct hark__waiter *in = s->in, *out = s->out;
+	s->in = s->out = NULL; /* what is cancelled wakes nobody: who waited may be about to go, too */
 	end(mine(e), s, s->under_way & (BIT(RECV) | BIT(WATCH_IN) | BIT(WATCH_OUT) | BIT(SEND)));
+	s->in = in;
+	s->out = out;
 	if (s->got >= 0)
 		give_back(mine(e), (unsigned)s->got);
 	s->got = HARK__GOT_NONE;

@@ -2,7 +2,7 @@
 #include "hark.h"
 
 /* Before any other header: what hark.h names it brings along. */
-static const int errors[] = {HARK_ENOHOST, HARK_ENOSERVICE, HARK_EDNS};
+const int errors[] = {HARK_ENOHOST, HARK_ENOSERVICE, HARK_EDNS};
 
 #include "modes.h"
 

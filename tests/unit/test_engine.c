@@ -10,6 +10,9 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "conn/conn.h"
+#include "loop/loop.h"
+
 #define WAIT_NS (300 * HARK_MS)
 #define TRIES   20
 #define BUSY_NS (100 * HARK_MS * SLOWER) /* of processor time in a wait: it spins */
@@ -45,6 +48,41 @@ static void still_works(struct pair *p)
 	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
 	hark_scope_close(&s);
 	CHECK(cpu_ns() - before < BUSY_NS);
+}
+
+static unsigned woken;
+
+static void count_wake(struct hark__waiter *w)
+{
+	(void)w;
+	woken++;
+}
+
+/* A server's callback may free what it waits on: it must not be called for that afterwards. */
+static void detach_body(void)
+{
+	struct pair p = tcp_pair();
+	struct hark__waiter w = {.run = count_wake};
+	struct hark__engine *e = hark__loop_engine(hark__loop_current);
+	woken = 0;
+	p.a->src.in = &w;
+	hark__ready_clear(&p.a->src, HARK__IN | HARK__OUT);
+	CHECK_INT(e->ops->arm(e, &p.a->src, HARK__IN), 0);
+	CHECK_INT(hark_sleep(HARK_MS), 0);
+	woken = 0; /* the first look may tell of OUT */
+	CHECK_INT(send(hark_fd(p.b), "x", 1, 0), 1);
+	hark__source_detach(&p.a->src);
+	CHECK(w.next == NULL);
+	CHECK_INT(hark_sleep(HARK_MS), 0);
+	CHECK_INT(woken, 0);
+	p.a->src.in = NULL;
+	pair_drop(&p);
+}
+
+static void what_is_forgotten_wakes_nobody(void **state)
+{
+	(void)state;
+	on_engines(detach_body);
 }
 
 static void limit_body(void)
@@ -183,6 +221,7 @@ static void the_port_of_a_killed_process_is_free(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_forgotten_wakes_nobody),
 		cmocka_unit_test(a_descriptor_limit_below_what_is_open_stops_nothing),
 		cmocka_unit_test(io_uring_taken_away_later_is_replaced),
 		cmocka_unit_test(io_uring_that_cannot_be_entered_is_not_there),
