@@ -105,47 +105,69 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 		e->wake(e, s->out);
 }
 
-/* A connection that was handed to another thread leaves the table from there. */
-static pthread_mutex_t sources_lock = PTHREAD_MUTEX_INITIALIZER;
+/* ---- the attached sources ---------------------------------------------------------------------- */
 
-static int add(struct hark__engine *e, struct hark__source *s)
+static pthread_mutex_t sources_mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+void hark__sources_lock(void)
 {
-	if (e->n_sources == e->cap_sources) {
-		uint32_t cap = e->cap_sources > 0 ? e->cap_sources * 2 : 64;
-		struct hark__source **sources = hark__sys.realloc(e->sources, cap * sizeof *sources);
-		if (sources == NULL)
-			return -ENOMEM;
-		e->sources = sources;
-		e->cap_sources = cap;
-	}
-	s->engine = e;
-	s->index = e->n_sources;
-	e->sources[e->n_sources++] = s;
+	(void)pthread_mutex_lock(&sources_mutex);
+}
+
+void hark__sources_unlock(void)
+{
+	(void)pthread_mutex_unlock(&sources_mutex);
+}
+
+void hark__sources_forked(void)
+{
+	sources_mutex = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+}
+
+/* Room for one more pointer. */
+static int make_room(struct hark__source ***array, uint32_t n, uint32_t *cap)
+{
+	if (n < *cap)
+		return 0;
+	uint32_t more = *cap > 0 ? *cap * 2 : 64;
+	struct hark__source **grown = hark__sys.realloc(*array, more * sizeof **array);
+	if (grown == NULL)
+		return -ENOMEM;
+	*array = grown;
+	*cap = more;
 	return 0;
 }
 
 int hark__sources_add(struct hark__engine *e, struct hark__source *s)
 {
-	pthread_mutex_lock(&sources_lock);
-	int r = add(e, s);
-	pthread_mutex_unlock(&sources_lock);
+	hark__sources_lock();
+	int r = make_room(&e->sources, e->n_sources, &e->cap_sources);
+	if (r == 0) {
+		s->engine = e;
+		s->index = e->n_sources;
+		e->sources[e->n_sources++] = s;
+	}
+	hark__sources_unlock();
 	return r;
 }
 
 /* The last one takes its place. */
 void hark__sources_remove(struct hark__engine *e, struct hark__source *s)
 {
-	pthread_mutex_lock(&sources_lock);
+	hark__sources_lock();
 	struct hark__source *last = e->sources[--e->n_sources];
 	e->sources[s->index] = last;
 	last->index = s->index;
 	s->engine = NULL;
-	pthread_mutex_unlock(&sources_lock);
+	if (e->waiting &&
+	    make_room(&e->gone, e->n_gone, &e->cap_gone) == 0) /* else it is told of as if it were there */
+		e->gone[e->n_gone++] = s;
+	hark__sources_unlock();
 }
 
 void hark__sources_leave(struct hark__engine *e)
 {
-	pthread_mutex_lock(&sources_lock);
+	hark__sources_lock();
 	for (uint32_t i = 0; i < e->n_sources; i++) {
 		struct hark__source *s = e->sources[i];
 		s->engine = NULL;
@@ -155,8 +177,31 @@ void hark__sources_leave(struct hark__engine *e)
 	}
 	e->n_sources = 0;
 	free(e->sources);
-	e->sources = NULL;
-	pthread_mutex_unlock(&sources_lock);
+	free(e->gone);
+	e->sources = e->gone = NULL;
+	hark__sources_unlock();
+}
+
+void hark__sources_wait_begin(struct hark__engine *e)
+{
+	hark__sources_lock();
+	e->waiting = true;
+	e->n_gone = 0;
+	hark__sources_unlock();
+}
+
+void hark__sources_wait_end(struct hark__engine *e)
+{
+	hark__sources_lock();
+	e->waiting = false;
+}
+
+bool hark__sources_is_gone(const struct hark__engine *e, const struct hark__source *s)
+{
+	for (uint32_t i = 0; i < e->n_gone; i++)
+		if (e->gone[i] == s)
+			return true;
+	return false;
 }
 
 void hark__source_detach(struct hark__source *s)

@@ -97,8 +97,13 @@ struct hark__engine {
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
 	bool forked; /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
+	/* All that follows is guarded by hark__sources_lock(): another thread, that a connection was handed to, may
+	 * detach it while the loop waits. */
 	struct hark__source **sources; /* the attached ones, each at its index */
 	uint32_t n_sources, cap_sources;
+	bool waiting;               /* the kernel is asked: what is detached now may still be among what it tells */
+	struct hark__source **gone; /* those; only to be compared with */
+	uint32_t n_gone, cap_gone;
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
@@ -143,9 +148,17 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 /* For engines: s is attached from now on, 0 or -ENOMEM; and no longer; and at the engine's end none is, and each must
  * be tried afresh. */
+void hark__sources_lock(void); /* may be nested */
+void hark__sources_unlock(void);
+void hark__sources_forked(void); /* in the child: another thread may have held it */
 int hark__sources_add(struct hark__engine *e, struct hark__source *s);
 void hark__sources_remove(struct hark__engine *e, struct hark__source *s);
 void hark__sources_leave(struct hark__engine *e);
+/* Around a wait: begin before the kernel is asked; end locks, for the time in which what it told is worked off; whether
+ * a source was detached meanwhile. */
+void hark__sources_wait_begin(struct hark__engine *e);
+void hark__sources_wait_end(struct hark__engine *e);
+bool hark__sources_is_gone(const struct hark__engine *e, const struct hark__source *s);
 
 /* What a completion engine took to send and could not: error < 0: these n bytes are lost; 0: there was no room, and
  * they come before whatever else is to be sent. Set by conn.c, whose connections alone are streams. */

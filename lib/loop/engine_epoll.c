@@ -1,7 +1,7 @@
 /* engine_epoll.c — the epoll(7) engine: one edge-triggered registration a descriptor, made when somebody first waits
  * there and kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
  *
- * One thread: the loop's. */
+ * One thread: the loop's. A connection that was handed to another thread is detached there. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -118,14 +118,17 @@ static inline __attribute__((always_inline)) void fetch_ahead(const struct epoll
 static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct epoll_engine *m = mine(e);
-	int n = wait_once(m, timeout_ns);
-	if (n < 0)
-		return -errno;
+	hark__sources_wait_begin(e);
+	int n = wait_once(m, timeout_ns), error = errno;
+	hark__sources_wait_end(e);
 	for (int i = 0; i < n; i++) {
 		fetch_ahead(m, i, n);
-		hark__source_ready(e, m->events[i].data.ptr, bits(m->events[i].events));
+		struct hark__source *s = m->events[i].data.ptr;
+		if (e->n_gone == 0 || !hark__sources_is_gone(e, s))
+			hark__source_ready(e, s, bits(m->events[i].events));
 	}
-	return n == BATCH ? n : 0;
+	hark__sources_unlock();
+	return n < 0 ? -error : n == BATCH ? n : 0;
 }
 
 const struct hark__engine_ops hark__engine_epoll = {

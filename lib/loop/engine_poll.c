@@ -4,7 +4,7 @@
  * poll(2) refuses more descriptors than RLIMIT_NOFILE allows to open, though they were open before the limit was
  * lowered (a sandbox does so): then it is select(2), which has no such limit.
  *
- * One thread: the loop's. */
+ * One thread: the loop's. A connection that was handed to another thread is detached there. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -60,22 +60,30 @@ static int grow(struct poll_engine *m)
 static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
 	struct poll_engine *m = mine(e);
+	int r = 0;
+	hark__sources_lock();
 	if (s->engine == NULL) {
-		if ((e->n_sources == m->cap && grow(m) < 0) || hark__sources_add(e, s) < 0)
-			return -ENOMEM;
-		m->fds[s->index] = (struct pollfd){.fd = s->fd};
+		r = e->n_sources == m->cap ? grow(m) : 0;
+		r = r == 0 ? hark__sources_add(e, s) : r;
+		if (r == 0)
+			m->fds[s->index] = (struct pollfd){.fd = s->fd};
 	}
-	m->fds[s->index].fd = s->fd;
-	m->fds[s->index].events |= (short)((events & HARK__IN ? POLLIN | POLLRDHUP : 0) |
-	                                   (events & HARK__OUT ? POLLOUT : 0));
-	return 0;
+	if (r == 0) {
+		m->fds[s->index].fd = s->fd;
+		m->fds[s->index].events |= (short)((events & HARK__IN ? POLLIN | POLLRDHUP : 0) |
+		                                   (events & HARK__OUT ? POLLOUT : 0));
+	}
+	hark__sources_unlock();
+	return r;
 }
 
 static void detach_poll(struct hark__engine *e, struct hark__source *s)
 {
 	struct poll_engine *m = mine(e);
+	hark__sources_lock();
 	m->fds[s->index] = m->fds[e->n_sources - 1];
 	hark__sources_remove(e, s);
+	hark__sources_unlock();
 }
 
 /* Interest is spent once the event has come, so that nobody's readiness spins the loop; a descriptor without interest
@@ -154,15 +162,25 @@ static int wait_select(struct pollfd *fds, uint32_t n, const struct timespec *ti
 	return r < 0 && errno == EBADF ? tell_closed(fds, n) : r;
 }
 
+static int ask(struct poll_engine *m, const struct timespec *timeout)
+{
+	int n = hark__sys.ppoll(m->fds, m->e.n_sources, timeout, NULL);
+	if (n < 0 && errno == EINVAL)
+		n = wait_select(m->fds, m->e.n_sources, timeout);
+	return n;
+}
+
 static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct poll_engine *m = mine(e);
 	struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
-	int n = hark__sys.ppoll(m->fds, e->n_sources, timeout_ns < 0 ? NULL : &t, NULL);
-	if (n < 0 && errno == EINVAL)
-		n = wait_select(m->fds, e->n_sources, timeout_ns < 0 ? NULL : &t);
-	if (n < 0)
-		return -errno;
+	hark__sources_wait_begin(e);
+	int n = ask(m, timeout_ns < 0 ? NULL : &t), error = errno;
+	hark__sources_wait_end(e);
+	if (n >= 0 && e->n_gone > 0) { /* others lie at their places now: once more, with the array held still */
+		n = ask(m, &(struct timespec){0});
+		error = errno;
+	}
 	for (uint32_t i = 0; i < e->n_sources && n > 0; i++) {
 		if (m->fds[i].revents == 0)
 			continue;
@@ -170,7 +188,8 @@ static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 		spend(&m->fds[i], b);
 		hark__source_ready(e, e->sources[i], b);
 	}
-	return 0;
+	hark__sources_unlock();
+	return n < 0 ? -error : 0;
 }
 
 const struct hark__engine_ops hark__engine_poll = {

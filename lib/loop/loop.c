@@ -287,6 +287,7 @@ static void forked_child(void)
 {
 	struct hark__loop *l = hark__loop_current;
 	hark__loop_current = NULL;
+	hark__sources_forked();
 	if (l == NULL)
 		return;
 	l->forked = l->engine->forked = true;
