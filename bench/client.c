@@ -47,19 +47,27 @@ int client_need_descriptors(unsigned needed)
 }
 
 /* IP_BIND_ADDRESS_NO_PORT leaves the port to connect(2), which can then share one port among
- * destinations; without it bind(2) would use up the ephemeral range. */
-static int bind_source(int fd, unsigned source)
+ * destinations; without it bind(2) would use up the ephemeral range. Who opens ten thousands names the port: once
+ * every other port is taken, connect(2) looks at all of those first, each time. */
+static int bind_source(int fd, unsigned source, unsigned port)
 {
 	struct sockaddr_in from = {
 		.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK + source),
 	};
 
-	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){1}, sizeof(int));
+	if (port == 0)
+		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){1}, sizeof(int));
 	return bind(fd, (struct sockaddr *)&from, sizeof from) < 0 ? -errno : 0;
 }
 
 int client_connect(const struct sockaddr_in *to, unsigned source)
+{
+	return client_connect_from(to, source, 0);
+}
+
+int client_connect_from(const struct sockaddr_in *to, unsigned source, unsigned port)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int err = 0;
@@ -68,7 +76,7 @@ int client_connect(const struct sockaddr_in *to, unsigned source)
 		return -errno;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
 	if (source > 0)
-		err = bind_source(fd, source);
+		err = bind_source(fd, source, port);
 	if (err == 0 && connect(fd, (const struct sockaddr *)to, sizeof *to) < 0 && errno != EINPROGRESS)
 		err = -errno;
 	if (err == 0)

@@ -19,6 +19,9 @@ int client_need_descriptors(unsigned needed);
  * choice to the kernel. Returns a descriptor or -errno. */
 int client_connect(const struct sockaddr_in *to, unsigned source);
 
+/* The same from that port of the source; 0: one of the kernel's choice. */
+int client_connect_from(const struct sockaddr_in *to, unsigned source, unsigned port);
+
 /* Both end the program, saying why on standard error, if text is not a number from low to high. */
 unsigned client_number(const char *option, const char *text, unsigned low, unsigned high);
 double client_seconds(const char *option, const char *text, double high);

@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define BATCH      32    /* connections opened at a time: all clients' together fit in a backlog */
+#define PORT_FIRST 10000 /* the source's are all ours */
+#define PORT_LAST  65535
 #define PATIENCE   60000 /* ms for one step of one connection */
 #define LINE_BYTES 32
 #define SPARE      16 /* descriptors beside the connections */
@@ -90,10 +92,14 @@ static void connected(int fd)
 
 static void open_all(const struct sockaddr_in *to, unsigned source, unsigned connections)
 {
+	unsigned port = PORT_FIRST;
+
 	while (n_fds < connections) {
 		unsigned first = n_fds, end = connections - first < BATCH ? connections : first + BATCH;
 		for (; n_fds < end; n_fds++) {
-			fds[n_fds] = client_connect(to, source);
+			do
+				fds[n_fds] = client_connect_from(to, source, port++);
+			while (fds[n_fds] == -EADDRINUSE && port <= PORT_LAST);
 			if (fds[n_fds] < 0)
 				fail("connect", -fds[n_fds]);
 		}
