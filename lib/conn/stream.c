@@ -16,10 +16,9 @@
 #include "loop/drain.h"
 #include "loop/fiber.h"
 
-#define READ_DIRECT HARK__RECV_BYTES /* reads of at least so many bytes go past the buffer */
-#define IOV_STACK   8                /* pieces of a writev that need no allocation */
-#define FIRST_BYTE_NS \
-	HARK_S /* a connection that has not spoken yet when a drain begins may still do so for this long */
+#define READ_DIRECT   HARK__RECV_BYTES /* reads of at least so many bytes go past the buffer */
+#define IOV_STACK     8                /* pieces of a writev that need no allocation */
+#define FIRST_BYTE_NS HARK_S           /* after a drain's beginning: for who has not spoken yet */
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
@@ -160,14 +159,12 @@ static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 	return more;
 }
 
-/* What came for a reader that has no use for it just now is kept for its next call. Without memory for it the stream is
- * cut: a gap must not pass unnoticed. */
+/* What came for a reader that has no use for it just now is kept for its next call. Without memory for it it stays with
+ * the engine, where that call finds it. */
 static __attribute__((noinline)) void keep_received(struct hark_conn *c)
 {
-	if (hark__buffer_reserve(&c->in, HARK__RECV_BYTES) < 0) {
-		(void)hark__sys.shutdown(c->src.fd, SHUT_RDWR);
+	if (hark__buffer_reserve(&c->in, HARK__RECV_BYTES) < 0)
 		return;
-	}
 	ssize_t n = hark__conn_receive(c, c->in.data + c->in.tail, HARK__RECV_BYTES);
 	if (n > 0)
 		c->in.tail += (uint32_t)n;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/sys.h"
+#include "loop/loop.h"
 
 void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
@@ -14,12 +15,20 @@ static const struct hark__engine_ops *const engines[] = {&hark__engine_epoll, &h
 
 #define ENGINES (sizeof engines / sizeof engines[0])
 
+static int open_one(const struct hark__engine_ops *ops, struct hark__engine **out)
+{
+	int r = ops->open(out);
+	if (r == 0)
+		(*out)->lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+	return r;
+}
+
 /* By what bench/run engines measures (Linux 6.18): epoll is level with io_uring or ahead of it, with every number of
  * connections, and needs neither locked memory nor leave. io_uring is for those who ask for it by name. */
 static int open_best(struct hark__engine **out)
 {
-	int r = hark__engine_epoll.open(out);
-	return r == -ENOSYS ? hark__engine_poll.open(out) : r;
+	int r = open_one(&hark__engine_epoll, out);
+	return r == -ENOSYS ? open_one(&hark__engine_poll, out) : r;
 }
 
 int hark__engine_open(const char *name, struct hark__engine **out)
@@ -30,13 +39,13 @@ int hark__engine_open(const char *name, struct hark__engine **out)
 		return open_best(out);
 	for (size_t i = 0; i < ENGINES; i++)
 		if (strcmp(engines[i]->name, name) == 0)
-			return engines[i]->open(out);
+			return open_one(engines[i], out);
 	return -EINVAL;
 }
 
 static int open_other(struct hark__engine **out)
 {
-	return hark__engine_epoll.open(out) == 0 ? 0 : hark__engine_poll.open(out);
+	return open_one(&hark__engine_epoll, out) == 0 ? 0 : open_one(&hark__engine_poll, out);
 }
 
 static void watch_again(struct hark__engine *e, struct hark__source *s)
@@ -81,67 +90,53 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 /* ---- the attached sources ---------------------------------------------------------------------- */
 
-static pthread_mutex_t sources_mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-
-void hark__sources_lock(void)
-{
-	(void)pthread_mutex_lock(&sources_mutex);
-}
-
-void hark__sources_unlock(void)
-{
-	(void)pthread_mutex_unlock(&sources_mutex);
-}
+/* Held by who detaches from another thread's loop, and by who closes a loop: the engine stays while it is used. */
+static pthread_mutex_t strangers = PTHREAD_MUTEX_INITIALIZER;
 
 void hark__sources_forked(void)
 {
-	sources_mutex = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+	strangers = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
-/* Room for one more pointer. */
-static int make_room(struct hark__source ***array, uint32_t n, uint32_t *cap)
+static int add(struct hark__engine *e, struct hark__source *s)
 {
-	if (n < *cap)
-		return 0;
-	uint32_t more = *cap > 0 ? *cap * 2 : 64;
-	struct hark__source **grown = hark__sys.realloc(*array, more * sizeof **array);
-	if (grown == NULL)
-		return -ENOMEM;
-	*array = grown;
-	*cap = more;
+	if (e->n_sources == e->cap_sources) {
+		uint32_t cap = e->cap_sources > 0 ? e->cap_sources * 2 : 64;
+		struct hark__source **sources = hark__sys.realloc(e->sources, cap * sizeof *sources);
+		if (sources == NULL)
+			return -ENOMEM;
+		e->sources = sources;
+		e->cap_sources = cap;
+	}
+	s->engine = e;
+	s->index = e->n_sources;
+	e->sources[e->n_sources++] = s;
 	return 0;
 }
 
 int hark__sources_add(struct hark__engine *e, struct hark__source *s)
 {
-	hark__sources_lock();
-	int r = make_room(&e->sources, e->n_sources, &e->cap_sources);
-	if (r == 0) {
-		s->engine = e;
-		s->index = e->n_sources;
-		e->sources[e->n_sources++] = s;
-	}
-	hark__sources_unlock();
+	pthread_mutex_lock(&e->lock);
+	int r = add(e, s);
+	pthread_mutex_unlock(&e->lock);
 	return r;
 }
 
 /* The last one takes its place. */
 void hark__sources_remove(struct hark__engine *e, struct hark__source *s)
 {
-	hark__sources_lock();
+	pthread_mutex_lock(&e->lock);
 	struct hark__source *last = e->sources[--e->n_sources];
 	e->sources[s->index] = last;
 	last->index = s->index;
 	s->engine = NULL;
-	if (e->waiting &&
-	    make_room(&e->gone, e->n_gone, &e->cap_gone) == 0) /* else it is told of as if it were there */
-		e->gone[e->n_gone++] = s;
-	hark__sources_unlock();
+	e->some_left = true;
+	pthread_mutex_unlock(&e->lock);
 }
 
 void hark__sources_leave(struct hark__engine *e)
 {
-	hark__sources_lock();
+	pthread_mutex_lock(&strangers);
 	for (uint32_t i = 0; i < e->n_sources; i++) {
 		struct hark__source *s = e->sources[i];
 		s->engine = NULL;
@@ -151,34 +146,31 @@ void hark__sources_leave(struct hark__engine *e)
 	}
 	e->n_sources = 0;
 	free(e->sources);
-	free(e->gone);
-	e->sources = e->gone = NULL;
-	hark__sources_unlock();
+	e->sources = NULL;
+	pthread_mutex_unlock(&strangers);
 }
 
 void hark__sources_wait_begin(struct hark__engine *e)
 {
-	hark__sources_lock();
-	e->waiting = true;
-	e->n_gone = 0;
-	hark__sources_unlock();
+	pthread_mutex_lock(&e->lock);
+	e->some_left = false;
+	pthread_mutex_unlock(&e->lock);
 }
 
 void hark__sources_wait_end(struct hark__engine *e)
 {
-	hark__sources_lock();
-	e->waiting = false;
+	pthread_mutex_lock(&e->lock);
 }
 
-bool hark__sources_is_gone(const struct hark__engine *e, const struct hark__source *s)
+bool hark__sources_has(const struct hark__engine *e, const struct hark__source *s)
 {
-	for (uint32_t i = 0; i < e->n_gone; i++)
-		if (e->gone[i] == s)
+	for (uint32_t i = 0; i < e->n_sources; i++)
+		if (e->sources[i] == s)
 			return true;
 	return false;
 }
 
-void hark__source_detach(struct hark__source *s)
+static void detach(struct hark__source *s)
 {
 	if (s->engine != NULL && !s->engine->forked)
 		s->engine->ops->detach(s->engine, s);
@@ -186,4 +178,16 @@ void hark__source_detach(struct hark__source *s)
 	s->sending = false;
 	s->under_way = 0;
 	s->got = HARK__GOT_NONE;
+}
+
+void hark__source_detach(struct hark__source *s)
+{
+	const struct hark__loop *l = hark__loop_current;
+	if (s->engine == NULL || (l != NULL && l->engine == s->engine)) {
+		detach(s);
+		return;
+	}
+	pthread_mutex_lock(&strangers);
+	detach(s);
+	pthread_mutex_unlock(&strangers);
 }

@@ -9,6 +9,7 @@
 #ifndef HARK__ENGINE_H
 #define HARK__ENGINE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,8 +20,8 @@
 /* Readiness, as bits of hark__source.ready and arguments of arm. */
 #define HARK__IN  1u
 #define HARK__OUT 2u
-#define HARK__HUP \
-	4u /* the peer ended, an error is pending or urgent data came: never infer "drained" from a short read */
+/* The peer ended, an error is pending or urgent data came: a short read does not mean "drained". */
+#define HARK__HUP 4u
 
 struct hark__waiter {
 	struct hark__waiter *next;          /* in the loop's ready queue; NULL: in none */
@@ -69,8 +70,6 @@ struct hark__completion_ops {
 	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
 	/* While s->sending: how many they are. */
 	size_t (*sending)(struct hark__engine *e, const struct hark__source *s);
-	/* Tries now all that was taken to send: before a fork, or before another thread uses connections. */
-	void (*push)(struct hark__engine *e);
 };
 
 struct hark__engine_ops {
@@ -97,13 +96,11 @@ struct hark__engine {
 	void (*wake)(struct hark__engine *e, struct hark__waiter *w); /* set by the loop */
 	void *loop;                                                   /* the loop's own */
 	bool forked; /* this is a child's copy: nothing of it works any more, and nothing may be asked of it */
-	/* All that follows is guarded by hark__sources_lock(): another thread, that a connection was handed to, may
-	 * detach it while the loop waits. */
+	/* Recursive. Guards what follows: another thread, that a connection was handed to, may detach it meanwhile. */
+	pthread_mutex_t lock;
 	struct hark__source **sources; /* the attached ones, each at its index */
 	uint32_t n_sources, cap_sources;
-	bool waiting;               /* the kernel is asked: what is detached now may still be among what it tells */
-	struct hark__source **gone; /* those; only to be compared with */
-	uint32_t n_gone, cap_gone;
+	bool some_left; /* since the wait began: what the kernel tells may name a source that is gone */
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
@@ -148,17 +145,19 @@ void hark__source_ready(struct hark__engine *e, struct hark__source *s, unsigned
 
 /* For engines: s is attached from now on, 0 or -ENOMEM; and no longer; and at the engine's end none is, and each must
  * be tried afresh. */
-void hark__sources_lock(void); /* may be nested */
-void hark__sources_unlock(void);
-void hark__sources_forked(void); /* in the child: another thread may have held it */
 int hark__sources_add(struct hark__engine *e, struct hark__source *s);
 void hark__sources_remove(struct hark__engine *e, struct hark__source *s);
 void hark__sources_leave(struct hark__engine *e);
-/* Around a wait: begin before the kernel is asked; end locks, for the time in which what it told is worked off; whether
- * a source was detached meanwhile. */
+
+/* Around a wait: before the kernel is asked; after it, with the lock held while what it told is worked off. */
 void hark__sources_wait_begin(struct hark__engine *e);
 void hark__sources_wait_end(struct hark__engine *e);
-bool hark__sources_is_gone(const struct hark__engine *e, const struct hark__source *s);
+
+/* With the lock: whether s, which may be freed memory, is attached. */
+bool hark__sources_has(const struct hark__engine *e, const struct hark__source *s);
+
+/* In a forked child: another thread of the parent may have been detaching. */
+void hark__sources_forked(void);
 
 /* What a completion engine took to send and could not: error < 0: these n bytes are lost; 0: there was no room, and
  * they come before whatever else is to be sent. Set by conn.c, whose connections alone are streams. */

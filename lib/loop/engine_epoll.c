@@ -124,10 +124,10 @@ static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
 	for (int i = 0; i < n; i++) {
 		fetch_ahead(m, i, n);
 		struct hark__source *s = m->events[i].data.ptr;
-		if (e->n_gone == 0 || !hark__sources_is_gone(e, s))
+		if (!e->some_left || hark__sources_has(e, s))
 			hark__source_ready(e, s, bits(m->events[i].events));
 	}
-	hark__sources_unlock();
+	pthread_mutex_unlock(&e->lock);
 	return n < 0 ? -error : n == BATCH ? n : 0;
 }
 

@@ -61,7 +61,7 @@ static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned eve
 {
 	struct poll_engine *m = mine(e);
 	int r = 0;
-	hark__sources_lock();
+	pthread_mutex_lock(&e->lock);
 	if (s->engine == NULL) {
 		r = e->n_sources == m->cap ? grow(m) : 0;
 		r = r == 0 ? hark__sources_add(e, s) : r;
@@ -73,17 +73,17 @@ static int arm_poll(struct hark__engine *e, struct hark__source *s, unsigned eve
 		m->fds[s->index].events |= (short)((events & HARK__IN ? POLLIN | POLLRDHUP : 0) |
 		                                   (events & HARK__OUT ? POLLOUT : 0));
 	}
-	hark__sources_unlock();
+	pthread_mutex_unlock(&e->lock);
 	return r;
 }
 
 static void detach_poll(struct hark__engine *e, struct hark__source *s)
 {
 	struct poll_engine *m = mine(e);
-	hark__sources_lock();
+	pthread_mutex_lock(&e->lock);
 	m->fds[s->index] = m->fds[e->n_sources - 1];
 	hark__sources_remove(e, s);
-	hark__sources_unlock();
+	pthread_mutex_unlock(&e->lock);
 }
 
 /* Interest is spent once the event has come, so that nobody's readiness spins the loop; a descriptor without interest
@@ -177,7 +177,7 @@ static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 	hark__sources_wait_begin(e);
 	int n = ask(m, timeout_ns < 0 ? NULL : &t), error = errno;
 	hark__sources_wait_end(e);
-	if (n >= 0 && e->n_gone > 0) { /* others lie at their places now: once more, with the array held still */
+	if (n >= 0 && e->some_left) { /* others lie at their places now: once more, with the array held still */
 		n = ask(m, &(struct timespec){0});
 		error = errno;
 	}
@@ -188,7 +188,7 @@ static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 		spend(&m->fds[i], b);
 		hark__source_ready(e, e->sources[i], b);
 	}
-	hark__sources_unlock();
+	pthread_mutex_unlock(&e->lock);
 	return n < 0 ? -error : 0;
 }
 

@@ -244,7 +244,6 @@ static void listeners_ready(struct uring_engine *m)
 	int n = hark__sys.epoll_wait(m->listeners.fd, events, LISTENERS, 0);
 	for (int i = 0; i < n; i++)
 		hark__source_ready(&m->e, events[i].data.ptr, HARK__IN);
-	(void)poll_once(m, &m->listeners, WATCH_IN);
 }
 
 static struct hark__source *source_of(const struct io_uring_cqe *c)
@@ -263,7 +262,7 @@ static void completed(struct uring_engine *m, const struct io_uring_cqe *c)
 		received(m, s, c->res, c->flags);
 	else if (kind == SEND)
 		sent(m, s, c->res);
-	else if (s == &m->listeners && c->res >= 0)
+	else if (s == &m->listeners)
 		listeners_ready(m);
 	else if (c->res != -ECANCELED)
 		hark__source_ready(&m->e, s, bits(c->res));
@@ -332,6 +331,8 @@ static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct uring_engine *m = mine(e);
 	int r = 0;
+	if (m->listeners.fd >= 0 && !(m->listeners.under_way & BIT(WATCH_IN)))
+		(void)poll_once(m, &m->listeners, WATCH_IN); /* there was no room for it, or it failed */
 	if (io_uring_cq_ready(&m->ring) == 0)
 		r = enter(m, timeout_ns);
 	else if (m->sends)
@@ -375,14 +376,6 @@ static void settle_uring(struct hark__engine *e, struct hark__source *s)
 		kinds |= s->under_way & BIT(WATCH_OUT);
 	if (kinds != 0)
 		end(mine(e), s, kinds);
-}
-
-static void push_uring(struct hark__engine *e)
-{
-	if (!mine(e)->sends)
-		return;
-	(void)enter(mine(e), 0);
-	(void)work_off(mine(e), UINT32_MAX);
 }
 
 /* ---- the interface --------------------------------------------------------------------------- */
@@ -513,8 +506,6 @@ static int watch_listener(struct uring_engine *m, struct hark__source *s)
 		if (m->listeners.fd < 0)
 			return -errno;
 	}
-	if (!(m->listeners.under_way & BIT(WATCH_IN)) && poll_once(m, &m->listeners, WATCH_IN) < 0)
-		return -EAGAIN;
 	if (hark__sys.epoll_ctl(m->listeners.fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
 		return -errno;
 	s->under_way |= BIT(LISTENER);
@@ -557,7 +548,6 @@ static const struct hark__completion_ops completion = {
 	.settle = settle_uring,
 	.send = send_uring,
 	.sending = sending_uring,
-	.push = push_uring,
 };
 
 const struct hark__engine_ops hark__engine_uring = {
