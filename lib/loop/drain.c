@@ -73,12 +73,20 @@ bool hark__retired(void)
 	return atomic_load(&atomic_load(&own)->retired) || (upstream != NULL && atomic_load(&upstream->retired));
 }
 
-/* Made when it is first asked for: a child that serves one connection needs none. */
+/* Made when it is first asked for: a child that serves one connection needs none. Of threads that ask at once one makes
+ * it. */
 int hark__retire_fd(void)
 {
-	if (atomic_load(&own_retire_fd) < 0)
-		atomic_store(&own_retire_fd, hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-	return atomic_load(&own_retire_fd) < 0 ? -errno : atomic_load(&own_retire_fd);
+	int none = -1, fd = atomic_load(&own_retire_fd);
+	if (fd >= 0)
+		return fd;
+	fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	if (atomic_compare_exchange_strong(&own_retire_fd, &none, fd))
+		return fd;
+	(void)hark__sys.close(fd);
+	return none;
 }
 
 int hark__retire_upstream_fd(void)
