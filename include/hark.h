@@ -193,9 +193,8 @@ struct hark_listen_opts {
  * not wait for TIME_WAIT. A unix path left by a dead server is tried, found dead and replaced; a live one is
  * -EADDRINUSE; what is not a socket is never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS;
  * sd_listen_fds(3)) and that is bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and
- * name. An address in use is tried again for 63 ms, as what a killed process had under io_uring goes some ms after it.
- * May suspend. The caller owns *out. -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT, -EBADF, -ENOTSOCK, -EINVAL,
- * or one of hark_resolve()'s. */
+ * name. May suspend. The caller owns *out.
+ * -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT, -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
 
 /* How many sockets the environment handed over, and so fd:3 … can be listened on; 0 if none or not for this process. */

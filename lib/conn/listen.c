@@ -24,10 +24,8 @@
 #include "base/why.h"
 #include "conn/resolve.h"
 
-#define LISTEN_CALLS   10u            /* system calls of a listen, about */
-#define AGAIN_FIRST_NS HARK_MS        /* an address in use is tried again after this, then twice this … */
-#define AGAIN_MOST_NS  (32 * HARK_MS) /* … up to this: 63 ms in all */
-#define RESERVED_PORTS 1024           /* ip_unprivileged_port_start's default, ip(7) */
+#define LISTEN_CALLS   10u  /* system calls of a listen, about */
+#define RESERVED_PORTS 1024 /* ip_unprivileged_port_start's default, ip(7) */
 
 /* What is being made, for all the steps. */
 struct making {
@@ -207,20 +205,6 @@ static int listen_fd(struct making *m, struct hark_listener **out)
 	return adopt(fd, m, out);
 }
 
-/* The sockets of a process that used io_uring may outlive it, and its parent's waitpid(2), by some milliseconds: the
- * kernel ends what was under way in its own time (12 ms seen, Linux 6.18). Who starts it again at once must not fail
- * for that. A unix path is tried once more only: each look connects to whoever is there. */
-static int make_patiently(const struct hark_endpoint *at, struct making *m, struct hark_listener **out)
-{
-	bool is_unix = hark__endpoint_family(at) == AF_UNIX;
-	for (int64_t pause = is_unix ? AGAIN_MOST_NS : AGAIN_FIRST_NS;; pause *= 2) {
-		m->hint.text = NULL;
-		int rc = make(at, m, out);
-		if (rc != -EADDRINUSE || pause > AGAIN_MOST_NS || hark_sleep(pause) < 0)
-			return rc;
-	}
-}
-
 static int listen_at(const struct hark_endpoint at[], int n, struct making *m, struct hark_listener **out)
 {
 	int rc = -EADDRNOTAVAIL;
@@ -230,7 +214,7 @@ static int listen_at(const struct hark_endpoint at[], int n, struct making *m, s
 			return adopt(fd, m, out);
 	}
 	for (int i = 0; i < n; i++) {
-		rc = make_patiently(&at[i], m, out);
+		rc = make(&at[i], m, out);
 		if (rc != -EAFNOSUPPORT && rc != -EADDRNOTAVAIL)
 			return rc; /* else there is no IPv6 here, and what "*" means is IPv4 */
 	}
