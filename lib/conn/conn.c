@@ -57,8 +57,7 @@ static void unsent(struct hark__source *s, const void *bytes, size_t n, int erro
 
 int hark__conn_new(int fd, int type, struct hark_conn **out)
 {
-	struct hark_conn *c = hark__sys.malloc(
-		sizeof *c); /* not calloc(3): it passes by malloc's cache of the thread */
+	struct hark_conn *c = hark__sys.malloc(sizeof *c); /* calloc(3) passes by the thread's cache */
 	if (c == NULL)
 		return -ENOMEM;
 	memset(c, 0, sizeof *c);
@@ -67,7 +66,8 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 	c->transport = type == 0 ? HARK__FILE : HARK__SOCKET;
 	c->datagrams = type != 0 && type != SOCK_STREAM;
 	hark_deadline(c, HARK_FOREVER);
-	c->opened = hark_now();
+	if (fd >= 0) /* else hark__conn_begins() follows */
+		c->opened = hark_now();
 	*out = c;
 	return 0;
 }

@@ -34,7 +34,8 @@ struct job {
 
 struct pool {
 	pthread_cond_t work;
-	struct hark__list jobs;
+	struct hark__list jobs; /* that nobody has begun */
+	int queued;             /* how many they are */
 	int threads, idle;
 };
 
@@ -51,7 +52,7 @@ static void make_pools(void)
 	for (int i = 0; i < HARK__HELPERS; i++) {
 		(void)pthread_cond_init(&pools[i].work, &monotonic);
 		hark__list_init(&pools[i].jobs);
-		pools[i].threads = pools[i].idle = 0;
+		pools[i].queued = pools[i].threads = pools[i].idle = 0;
 	}
 	(void)pthread_condattr_destroy(&monotonic);
 }
@@ -75,6 +76,7 @@ static struct job *next_job(struct pool *p)
 		r = pthread_cond_timedwait(&p->work, &lock, &until);
 	p->idle--;
 	struct hark__list *node = hark__list_pop(&p->jobs);
+	p->queued -= node != NULL;
 	return node != NULL ? hark__container(node, struct job, link) : NULL;
 }
 
@@ -148,16 +150,13 @@ static int start_helper(struct pool *p)
 static int submit(struct job *j)
 {
 	struct pool *p = j->pool;
-	hark__list_append(&p->jobs, &j->link);
-	int waiting = 0;
-	for (struct hark__list *at = p->jobs.next; at != &p->jobs; at = at->next)
-		waiting++;
-	int r = waiting > p->idle && p->threads < THREADS_MAX ? start_helper(p) : 0;
+	int r = p->queued >= p->idle && p->threads < THREADS_MAX ? start_helper(p) : 0;
 	if (r < 0)
-		hark__list_remove(&j->link);
-	else
-		(void)pthread_cond_signal(&p->work);
-	return r;
+		return r;
+	hark__list_append(&p->jobs, &j->link);
+	p->queued++;
+	(void)pthread_cond_signal(&p->work);
+	return 0;
 }
 
 /* A job that is given up: 0 if it was done after all, else err; then whoever runs it frees it, or nobody has begun and
@@ -168,6 +167,7 @@ static int give_up(struct job *j, int err, bool *ours)
 		return 0;
 	*ours = hark__list_linked(&j->link);
 	hark__list_remove(&j->link);
+	j->pool->queued -= *ours;
 	j->given_up = !*ours;
 	return err;
 }

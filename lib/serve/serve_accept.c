@@ -80,7 +80,7 @@ bool hark__acceptors_may_accept(struct hark__server *s)
 		return false;
 	}
 	if (hark__server_full(s))
-		hark__linger_look(s);
+		hark__linger_look(s, NULL);
 	if (!hark__server_full(s))
 		return true;
 	hark__acceptors_pause(s, s->few_descriptors ? EMFILE : 0, HARK_FOREVER);

@@ -61,7 +61,7 @@ static bool admit(struct hark__server *s, struct hark_conn *c)
 	c->ticket = -1;
 	if (s->opts.admit == NULL || c->lent != NULL)
 		return true;
-	hark__linger_look(s); /* the caller's counts are right: who calls again has ended the last time */
+	hark__linger_look(s, c); /* the caller's counts are right: who calls again has ended the last time */
 	int ticket = s->opts.admit(c, s->opts.limit_arg);
 	if (ticket >= 0) {
 		c->ticket = ticket;

@@ -10,6 +10,7 @@
 #include "serve/serve_linger.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "loop/drain.h"
 #include "serve/serve_life.h"
@@ -111,21 +112,35 @@ void hark__linger_watch(struct hark__server *s)
 	watch_all(s, &s->young[1]);
 }
 
-static void look(struct hark__server *s, struct hark__list *young)
+/* By address alone: ports differ. Unix peers are all one. */
+static bool same_source(const struct hark_conn *a, const struct hark_conn *b)
+{
+	if (a->peer.any.sa_family != b->peer.any.sa_family)
+		return false;
+	switch (a->peer.any.sa_family) {
+	case AF_INET: return a->peer.v4.sin_addr.s_addr == b->peer.v4.sin_addr.s_addr;
+	case AF_INET6: return memcmp(&a->peer.v6.sin6_addr, &b->peer.v6.sin6_addr, sizeof a->peer.v6.sin6_addr) == 0;
+	default: return true;
+	}
+}
+
+static void look(struct hark__server *s, struct hark__list *young, const struct hark_conn *like)
 {
 	for (struct hark__list *at = young->next, *next; at != young; at = next) {
 		struct hark_conn *c = hark__container(at, struct hark_conn, link);
 		next = at->next;
+		if (like != NULL && !same_source(c, like))
+			continue;
 		hark__ready_set(&c->src, HARK__IN);
 		if (hark__linger_step(c, false) == 0)
 			over(s, c);
 	}
 }
 
-void hark__linger_look(struct hark__server *s)
+void hark__linger_look(struct hark__server *s, const struct hark_conn *like)
 {
-	look(s, &s->young[0]);
-	look(s, &s->young[1]);
+	look(s, &s->young[0], like);
+	look(s, &s->young[1], like);
 }
 
 void hark__linger(struct hark__server *s, struct hark_conn *c)

@@ -15,8 +15,8 @@ void hark__linger(struct hark__server *s, struct hark_conn *c);
 /* Looks at those that are due, if any: for who runs often while others come. */
 void hark__linger_look_due(struct hark__server *s);
 
-/* Ends those whose peers have ended by now. */
-void hark__linger_look(struct hark__server *s);
+/* Ends those whose peers have ended by now; of the same source as like, if that is not NULL. */
+void hark__linger_look(struct hark__server *s, const struct hark_conn *like);
 
 /* The same; and each that goes on tells of its end as soon as it comes: somebody waits for its place. */
 void hark__linger_watch(struct hark__server *s);
