@@ -46,19 +46,16 @@ struct hark_conn {
 	bool has_path : 1;       /* dialed from a unix path: it is in path */
 	uint8_t full_reads : 4;  /* in a row */
 	uint8_t short_moves : 4; /* in a row */
-	atomic_bool reading;     /* the reader's and the writer's role are taken. seq_cst; relaxed on a loop, see
-	                            hark__conn_take() */
-	atomic_bool writing;
-	atomic_bool
-		out_lock; /* guards out and write_error. The reader only tries it, and never waits while it has it */
-	atomic_bool waiting_in; /* the reader is waiting: writes must not stay behind in out. seq_cst with out_lock */
-	atomic_bool was_reset; /* a write was told so, and the kernel tells it once: a reader would take it for the end.
-	                          Relaxed */
-	uint8_t ending;        /* enum hark__ending. The writer's */
-	int16_t write_error;   /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
-	_Atomic int64_t
-		deadline;        /* HARK_FOREVER: none. Either role sets it, both look: relaxed, it stands for itself */
-	_Atomic int64_t idle_ns; /* 0: none. The same */
+	/* The reader's and the writer's role are taken. seq_cst; relaxed on a loop, see hark__conn_take(). */
+	atomic_bool reading, writing;
+	atomic_bool out_lock;   /* guards out and write_error. The reader only tries it, and never waits with it */
+	atomic_bool waiting_in; /* the reader waits: writes must not stay behind in out. seq_cst with out_lock */
+	/* A write was told of a reset, which the kernel tells once: a reader would see an end. Relaxed. */
+	atomic_bool was_reset;
+	uint8_t ending;      /* enum hark__ending. The writer's */
+	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
+	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
+	_Atomic int64_t deadline, idle_ns;
 
 	struct hark__buffer in, out;
 	uint64_t bytes_in, bytes_out;
@@ -244,8 +241,8 @@ int hark__conn_flush_last(struct hark_conn *c);
 /* ---- end.c ------------------------------------------------------------------------------------ */
 
 /* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is
- * unsent; the peer's input is dropped from now on, as closing over it would reset the peer, and
- * its unread tail of ours be lost. < 0: nothing to linger for. */
+ * unsent. The peer's input is dropped from now on: closing over it would reset the peer, and lose the tail that it has
+ * not read. < 0: nothing to linger for. */
 int hark__linger_begin(struct hark_conn *c);
 
 /* Bounds the time for that, by c's deadline and idle time-out. */

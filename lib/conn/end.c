@@ -9,8 +9,8 @@
 #include "loop/drain.h"
 #include "loop/fiber.h"
 
-#define LINGER_QUIET_NS \
-	(2 * HARK_S) /* input drained at the end: until the peer, which has all of ours, was silent for so long */
+/* Input is dropped at the end until the peer, which has all of ours, was silent for so long. */
+#define LINGER_QUIET_NS (2 * HARK_S)
 #define LINGER_DRAIN_NS (200 * HARK_MS) /* … while the service drains */
 #define LINGER_TOTAL_NS (10 * HARK_S)   /* … and no longer than this in all */
 #define LINGER_ROUNDS   16              /* receives in a row before others run */

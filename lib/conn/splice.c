@@ -18,11 +18,9 @@
 #include "conn/conn.h"
 #include "loop/fiber.h"
 
-#define FULL_READS  4 /* in a row: from then on in bulk */
-#define SHORT_MOVES 8 /* in a row: no longer */
-#define PIPE_BYTES \
-	(256 << 10) /* asked for; without leave, or beyond the user's share, it stays what it is: pipe(7) \
-	             */
+#define FULL_READS  4           /* in a row: from then on in bulk */
+#define SHORT_MOVES 8           /* in a row: no longer */
+#define PIPE_BYTES  (256 << 10) /* asked for; beyond the user's share it stays what it is: pipe(7) */
 
 /* Frees the pipe. */
 void hark__splice_end(struct hark_conn *c)
