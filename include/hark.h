@@ -194,7 +194,8 @@ struct hark_listen_opts {
  * -EADDRINUSE; what is not a socket is never removed. A socket that the environment hands over (LISTEN_PID, LISTEN_FDS;
  * sd_listen_fds(3)) and that is bound to this very address is adopted instead; fd:N and fd:NAME adopt by number and
  * name. May suspend. The caller owns *out.
- * -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT, -EBADF, -ENOTSOCK, -EINVAL, or one of hark_resolve()'s. */
+ * Returns 0; -EADDRINUSE, -EACCES, -EADDRNOTAVAIL, -EAFNOSUPPORT, -EBADF, -ENOTSOCK, -EINVAL, or one of
+ * hark_resolve()'s. */
 int hark_listen(const char *address, const struct hark_listen_opts *opts, struct hark_listener **out);
 
 /* How many sockets the environment handed over, and so fd:3 … can be listened on; 0 if none or not for this process. */
@@ -216,7 +217,8 @@ int hark_listener_fd(const struct hark_listener *l);
 int hark_listener_type(const struct hark_listener *l);
 
 /* Takes one connection, or one datagram as a connection (see hark_serve). May suspend. The caller owns *out. Any number
- * of threads and fibers may accept from one listener. -ETIMEDOUT; -EBADF: it was closed, by a drain or meanwhile;
+ * of threads and fibers may accept from one listener. Returns 0; -ETIMEDOUT; -EBADF: it was closed, by a drain or
+ * meanwhile;
  * -EMFILE, -ENFILE, -ENOMEM, -ENOBUFS: nothing is lost, try again when there is room. Errors that accept(2) passes on
  * from the network (ECONNABORTED, EPROTO …) concern a connection that is gone: skipped. */
 int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **out);
@@ -230,11 +232,11 @@ int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **ou
 /* Makes a connection of a socket, pipe, terminal or file. Consumes fd, even on failure. Its O_NONBLOCK flag is left
  * as it is: the description may be shared with other processes. A terminal and a named pipe get a description of their
  * own under the same number, so that neither reading nor writing ever blocks a loop. A pseudo-terminal's hang-up is the
- * end of the stream. -EBADF, -ENOMEM. */
+ * end of the stream. Returns 0; -EBADF, -ENOMEM. */
 int hark_conn_from_fd(int fd, struct hark_conn **out);
 
-/* Two connections, each the other's peer, to try a box with: a socketpair(2). The caller owns both. -EMFILE, -ENOMEM.
- */
+/* Two connections, each the other's peer, to try a box with: a socketpair(2). The caller owns both.
+ * Returns 0; -EMFILE, -ENOMEM. */
 int hark_pair(struct hark_conn *out[2]);
 
 /* A pointer of the user's, kept with the connection and never looked at; NULL until it is set. */
@@ -443,13 +445,15 @@ struct hark_serve_opts {
 	enum hark_model model;
 	int workers;   /* processes that all accept; 0 or 1: the caller itself */
 	int max_conns; /* at once in each worker; above it connections wait in the backlog; 0: no limit */
-	int conn_fds;  /* descriptors that the box opens for a connection, beside its own: where RLIMIT_NOFILE leaves
-	                    * no room for them, connections wait in the backlog; 0: none */
-	bool client_first; /* the peer speaks first: the box starts at its first byte, a silent connection costs no
-	                      stack */
-	bool wait; /* inetd's wait: once a listener has something, the box gets the listening socket itself as its
-	            * connection, nothing taken from it, and the server looks away until the box returns; at once
-	            * at first, with back-off up to 10 s for a box that returns leaving the socket as it was */
+	/* Descriptors that the box opens for a connection, beside its own: where RLIMIT_NOFILE leaves no room for them,
+	 * connections wait in the backlog. 0: none. */
+	int conn_fds;
+	/* The peer speaks first: the box starts at its first byte, a silent connection costs no stack. */
+	bool client_first;
+	/* inetd's wait: once a listener has something, the box gets the listening socket itself as its connection,
+	 * nothing taken from it, and the server looks away until the box returns; at once at first, with back-off up to
+	 * 10 s for a box that returns leaving the socket as it was. */
+	bool wait;
 	const char *engine;      /* "epoll", "uring", "poll"; NULL: $HARK_ENGINE, else the best that works here */
 	size_t stack_bytes;      /* of each fiber or thread; 0: 64 KB for fibers, the system's for threads */
 	int64_t idle_timeout_ns; /* hark_idle_timeout() of each connection; 0: none */
@@ -539,8 +543,8 @@ struct hark_scope {
 void hark_scope_open(struct hark_scope *s);
 
 /* Starts fn(arg) as a fiber in s; it runs when the caller next suspends. name (copied, at most 23 bytes kept; may be
- * NULL) is for hark_dump() and the overflow message. The scope's owner or any fiber in it may call this. -ENOMEM;
- * -EAGAIN: out of guarded stacks; -ECANCELED: the scope is cancelled; -ENOSYS: no engine. */
+ * NULL) is for hark_dump() and the overflow message. The scope's owner or any fiber in it may call this.
+ * Returns 0; -ENOMEM; -EAGAIN: out of guarded stacks; -ECANCELED: the scope is cancelled; -ENOSYS: no engine. */
 int hark_go(struct hark_scope *s, const char *name, void (*fn)(void *), void *arg);
 
 /* Cancels every fiber in s: what they wait for returns -ECANCELED, and everything after. They unwind by ordinary
@@ -572,8 +576,9 @@ struct hark_cond {
  *             r = hark_cond_wait(&q->filled, NULL, HARK_FOREVER);
  *
  * mutex: what guards the thing that is waited for, held by the caller. It is let go while the wait lasts, and held
- * again when it ends, in whatever way. NULL: only fibers of one thread are concerned, which need none. Waiters and
- * wakers may be any fibers and threads of a process, in every model; processes share no memory. May suspend.
+ * again when it ends, in whatever way. While a fiber holds it, it may suspend here alone: others of its thread that
+ * want it would block them all. NULL: only fibers of one thread are concerned, which need none. Waiters and wakers may
+ * be any fibers and threads of a process, in every model; processes share no memory. May suspend.
  * 0: woken; -ETIMEDOUT; -ECANCELED; -EMFILE, -ENFILE: a thread without fibers waits by a descriptor. */
 int hark_cond_wait(struct hark_cond *c, pthread_mutex_t *mutex, int64_t deadline);
 

@@ -127,6 +127,7 @@ int hark__datagram_socket_take(struct hark__datagram_socket *m, unsigned i, stru
 		free(r);
 		return -ENOMEM;
 	}
+	hark__conn_begins(c, -1);
 	r->box = m;
 	atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed); /* the owner's share keeps it alive here */
 	c->reply = r;

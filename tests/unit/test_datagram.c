@@ -59,7 +59,11 @@ static void accept_body(void)
 		host[8] = (char)('0' + i);
 		int fd = peer_to(host, listener_port(l));
 		peer_says(fd, "question");
+		struct hark_conn_stats stats;
+		int64_t before = hark_now();
 		CHECK_INT(hark_accept(l, HARK_FOREVER, &c), 0);
+		hark_conn_stats(c, &stats);
+		CHECK(stats.opened_ns >= before);
 		CHECK_INT(hark_type(c), SOCK_DGRAM);
 		CHECK_INT(hark_buffered(c), 8);
 		(void)snprintf(want, sizeof want, "udp://%s:%d", host, listener_port(l));
