@@ -6,6 +6,7 @@
 #ifndef SERVE_SUPPORT_H
 #define SERVE_SUPPORT_H
 
+#include "client_support.h"
 #include "modes.h"
 
 #include <poll.h>
@@ -169,25 +170,6 @@ static inline int client(const struct server *s)
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t), 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t), 0);
 	return fd;
-}
-
-static inline void client_says(int fd, const char *text)
-{
-	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (int)strlen(text));
-}
-
-static inline void client_hears(int fd, const char *text)
-{
-	char buf[64];
-	size_t got = 0;
-	while (got < strlen(text)) {
-		ssize_t n = receive(fd, buf + got, strlen(text) - got);
-		if (n <= 0)
-			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text,
-			         n == 0 ? "the end" : strerror(errno));
-		got += (size_t)n;
-	}
-	assert_memory_equal(buf, text, got);
 }
 
 /* The end, in order or not. */

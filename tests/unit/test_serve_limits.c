@@ -3,6 +3,7 @@
  *
  * Each server is a child of its own, bounded by alarm(2), that drains on SIGTERM. What it is asked and tells is counted
  * in memory that it shares with the test, its client; the test waits for counts, never for time. */
+#include "client_support.h"
 #include "modes.h"
 
 #include <poll.h>
@@ -225,25 +226,6 @@ static int client(const struct server *s)
 	return fd;
 }
 
-static void says(int fd, const char *text)
-{
-	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (int)strlen(text));
-}
-
-static void hears(int fd, const char *text)
-{
-	char buf[64];
-	size_t got = 0;
-	while (got < strlen(text)) {
-		ssize_t n = receive(fd, buf + got, strlen(text) - got);
-		if (n <= 0)
-			fail_msg("heard %zu bytes instead of \"%s\", then %s", got, text,
-			         n == 0 ? "the end" : strerror(errno));
-		got += (size_t)n;
-	}
-	assert_memory_equal(buf, text, got);
-}
-
 /* The end in order, or a reset: which. */
 static bool hears_a_reset(int fd)
 {
@@ -304,10 +286,10 @@ static void greet_many(struct plan *p)
 		struct server s = server_start(p);
 		for (int i = 0; i < 20; i++) {
 			fds[i] = client(&s);
-			says(fds[i], "go\n");
+			client_says(fds[i], "go\n");
 		}
 		for (int i = 0; i < 20; i++) {
-			hears(fds[i], "hi\ngo\n");
+			client_hears(fds[i], "hi\ngo\n");
 			assert_false(hears_a_reset(fds[i]));
 		}
 		int gone = client(&s); /* never says a word */
@@ -335,8 +317,8 @@ static void a_child_that_is_killed_leaves_too(void **state)
 	struct plan p = {.box = greets, .opts = {.model = HARK_MODEL_PROCESS}, .grace_ns = 10 * HARK_S};
 	struct server s = server_start(&p);
 	int fd = client(&s);
-	hears(fd, "hi\n");
-	says(fd, "k\n");
+	client_hears(fd, "hi\n");
+	client_says(fd, "k\n");
 	AWAIT(left, 1);
 	(void)hears_a_reset(fd);
 	assert_int_equal(book->closed, 0);
@@ -353,7 +335,7 @@ static void cut_all(struct plan *p)
 	struct server s = server_start(p);
 	for (int i = 0; i < 6; i++) {
 		fds[i] = client(&s);
-		hears(fds[i], "hi\n");
+		client_hears(fds[i], "hi\n");
 	}
 	assert_int_equal(server_stop(&s), 2);
 	assert_int_equal(book->admitted, 6);
@@ -386,7 +368,7 @@ static void those_that_are_left_behind_have_left(void **state)
 		struct plan p = {.box = deaf, .opts = {.model = some[i]}};
 		struct server s = server_start(&p);
 		int fd = client(&s);
-		hears(fd, "hi\n");
+		client_hears(fd, "hi\n");
 		assert_int_equal(server_stop(&s), 2);
 		assert_int_equal(book->ended, 1);
 		assert_int_equal(book->left, 1);
@@ -415,7 +397,7 @@ static void a_fiber_that_is_left_behind_has_left(void **state)
 	struct plan p = {.box = offloads, .opts = {.model = HARK_MODEL_FIBER}};
 	struct server s = server_start(&p);
 	int fd = client(&s);
-	hears(fd, "hi\n");
+	client_hears(fd, "hi\n");
 	assert_int_equal(server_stop(&s), 2);
 	assert_int_equal(book->ended, 1);
 	(void)hears_a_reset(fd);
@@ -435,8 +417,8 @@ static void refuse_a_third(struct plan *p)
 		if (fd < 0) {
 			resets++;
 		} else if (served) {
-			says(fd, "go\n");
-			hears(fd, "i\ngo\n");
+			client_says(fd, "go\n");
+			client_hears(fd, "i\ngo\n");
 			assert_false(hears_a_reset(fd));
 		} else {
 			resets += errno == ECONNRESET;
@@ -474,10 +456,10 @@ static void pace_three(struct plan *p)
 	atomic_store(&book->tokens, 2);
 	for (int i = 0; i < 5; i++) {
 		fds[i] = client(&s);
-		says(fds[i], "go\n");
+		client_says(fds[i], "go\n");
 	}
 	for (int i = 0; i < 2; i++) {
-		hears(fds[i], "hi\ngo\n");
+		client_hears(fds[i], "hi\ngo\n");
 		assert_false(hears_a_reset(fds[i]));
 	}
 	AWAIT(busy_paused, 1);
@@ -488,7 +470,7 @@ static void pace_three(struct plan *p)
 	assert_int_equal(book->admitted, 2);
 	atomic_store(&book->tokens, 3);
 	for (int i = 2; i < 5; i++) {
-		hears(fds[i], "hi\ngo\n");
+		client_hears(fds[i], "hi\ngo\n");
 		assert_false(hears_a_reset(fds[i]));
 	}
 	AWAIT(left, 5);
@@ -513,16 +495,16 @@ static void a_pause_ends_with_a_connection(void **state)
 			atomic_store(&book->wait_ns, forever ? HARK_FOREVER : 1000 * HARK_S);
 			atomic_store(&book->tokens, 1);
 			int one = client(&s), two = client(&s);
-			hears(one, "hi\n");
+			client_hears(one, "hi\n");
 			AWAIT(busy_paused, 1);
 			atomic_store(&book->tokens, 1);
 			assert_int_equal(book->admitted, 1);
-			says(one, "bye\n");
-			hears(one, "bye\n");
+			client_says(one, "bye\n");
+			client_hears(one, "bye\n");
 			assert_false(hears_a_reset(one));
-			hears(two, "hi\n");
-			says(two, "bye\n");
-			hears(two, "bye\n");
+			client_hears(two, "hi\n");
+			client_says(two, "bye\n");
+			client_hears(two, "bye\n");
 			assert_false(hears_a_reset(two));
 			AWAIT(left, 2);
 			assert_int_equal(server_stop(&s), 0);
@@ -539,8 +521,8 @@ static void for_ever_is_not_for_ever_where_nothing_could_end_it(void **state)
 	int fd = client(&s);
 	AWAIT(asked, 3);
 	atomic_store(&book->tokens, -1);
-	says(fd, "go\n");
-	hears(fd, "hi\ngo\n");
+	client_says(fd, "go\n");
+	client_hears(fd, "hi\ngo\n");
 	(void)close(fd);
 	assert_int_equal(server_stop(&s), 0);
 }
@@ -554,8 +536,8 @@ static void nobody_is_asked_about_where_nobody_waits(void **state)
 	for (int i = 0; i < 10; i++) {
 		atomic_store(&book->tokens, 1);
 		int fd = client(&s);
-		says(fd, "go\n");
-		hears(fd, "hi\ngo\n");
+		client_says(fd, "go\n");
+		client_hears(fd, "hi\ngo\n");
 		assert_false(hears_a_reset(fd));
 		AWAIT(left, i + 1);
 	}
@@ -574,7 +556,7 @@ static void drain_paced(struct plan *p)
 	atomic_store(&book->tokens, 0);
 	for (int i = 0; i < 6; i++) {
 		fds[i] = client(&s);
-		says(fds[i], "go\n");
+		client_says(fds[i], "go\n");
 	}
 	AWAIT(busy_paused, 1);
 	give_up_socket(&s);
@@ -586,7 +568,7 @@ static void drain_paced(struct plan *p)
 	for (int i = 0; i < 6; i++)
 		atomic_fetch_add(&book->tokens, 1);
 	for (int i = 0; i < 6; i++) {
-		hears(fds[i], "hi\ngo\n");
+		client_hears(fds[i], "hi\ngo\n");
 		assert_false(hears_a_reset(fds[i]));
 	}
 	assert_int_equal(server_end(&s), 0);
@@ -607,7 +589,7 @@ static void what_is_held_to_the_end_of_the_grace_is_reset(void **state)
 	atomic_store(&book->wait_ns, HARK_S);
 	atomic_store(&book->tokens, 0);
 	int fd = client(&s);
-	says(fd, "go\n");
+	client_says(fd, "go\n");
 	AWAIT(busy_paused, 1);
 	assert_int_equal(server_stop(&s), 2);
 	assert_true(hears_a_reset(fd));
@@ -678,11 +660,11 @@ static void datagrams_in_turn(struct plan *p)
 	for (int i = 0; i < 10; i++) {
 		fds[i] = client(&s);
 		(void)snprintf(text, sizeof text, "d%d", i);
-		says(fds[i], text);
+		client_says(fds[i], text);
 	}
 	for (int i = 0; i < 4; i++) {
 		(void)snprintf(text, sizeof text, "d%d", i);
-		hears(fds[i], text);
+		client_hears(fds[i], text);
 	}
 	AWAIT(busy_paused, 1);
 	assert_false(hears_within(fds[4], 0)); /* not one more than was said */
@@ -733,13 +715,13 @@ static void wait_services_are_paced_and_not_admitted(void **state)
 		atomic_store(&book->wait_ns, 10 * HARK_MS);
 		atomic_store(&book->tokens, 0);
 		int fd = client(&s);
-		says(fd, "one");
+		client_says(fd, "one");
 		AWAIT(asked, 3);
 		AWAIT(busy_paused, 1);
 		atomic_store(&book->tokens, -1);
-		hears(fd, "one");
-		says(fd, "two");
-		hears(fd, "two");
+		client_hears(fd, "one");
+		client_says(fd, "two");
+		client_hears(fd, "two");
 		(void)close(fd);
 		assert_int_equal(server_stop(&s), 0);
 		assert_int_equal(book->admitted + book->left, 0);
