@@ -337,46 +337,54 @@ static void an_indented_line_is_a_setting(void **state)
 	config_free(c);
 }
 
+static char file[300000]; /* of a long file */
+
+/* Formats to text + at. Returns how long it is. */
+static __attribute__((format(printf, 2, 3))) int add(int at, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	int n = vsnprintf(file + at, sizeof file - (size_t)at, format, args);
+	va_end(args);
+	return n;
+}
+
 /* inih as Debian builds it has room for 200 bytes. */
 static void long_values_come_through_whole(void **state)
 {
 	(void)state;
 	for (size_t n = 150; n <= 16000; n = n < 260 ? n + 1 : n * 3) {
-		char *text = malloc(n + 100);
-		int at = sprintf(text, "[s]\nlisten = tcp://*:7\nexec = echo ");
-		memset(text + at, 'x', n);
-		strcpy(text + at + n, "\nworkers = 3\n");
-		struct config *c = load_good(text);
+		int at = add(0, "[s]\nlisten = tcp://*:7\nexec = echo ");
+		memset(file + at, 'x', n);
+		strcpy(file + at + n, "\nworkers = 3\n");
+		struct config *c = load_good(file);
 		assert_int_equal(strlen(c->services[0]->argv.word[2]), n);
 		assert_int_equal(c->services[0]->workers, 3);
 		config_free(c);
-		free(text);
 	}
 }
 
 static void what_is_too_long_is_refused(void **state)
 {
 	(void)state;
-	char *text = malloc(200000);
-	int at = sprintf(text, "[s]\nlisten = tcp://*:7\nexec = echo ");
-	memset(text + at, 'x', 100000);
-	strcpy(text + at + 100000, "\nbox = echo\n");
-	expect_error(text, "t.conf:3: the line is longer than 65536 bytes");
-	strcpy(text + at + 50000, "\n");
-	expect_error(text, "t.conf:3: exec: longer than 16384 bytes");
-	at = sprintf(text, ECHO);
-	memset(text + at, 'k', 300);
-	strcpy(text + at + 300, " = 1\n");
-	expect_error(text, "t.conf:4: no such key: kkk");
-	at = sprintf(text, "[");
-	memset(text + at, 's', 64);
-	strcpy(text + at + 64, "]\nlisten = tcp://*:7\nbox = echo\n");
-	expect_error(text, "has a name longer than 63 bytes");
-	strcpy(text + at + 63, "]\nlisten = tcp://*:7\nbox = echo\n");
-	struct config *c = load_good(text);
+	int at = add(0, "[s]\nlisten = tcp://*:7\nexec = echo ");
+	memset(file + at, 'x', 100000);
+	strcpy(file + at + 100000, "\nbox = echo\n");
+	expect_error(file, "t.conf:3: the line is longer than 65536 bytes");
+	strcpy(file + at + 50000, "\n");
+	expect_error(file, "t.conf:3: exec: longer than 16384 bytes");
+	at = add(0, ECHO);
+	memset(file + at, 'k', 300);
+	strcpy(file + at + 300, " = 1\n");
+	expect_error(file, "t.conf:4: no such key: kkk");
+	at = add(0, "[");
+	memset(file + at, 's', 64);
+	strcpy(file + at + 64, "]\nlisten = tcp://*:7\nbox = echo\n");
+	expect_error(file, "has a name longer than 63 bytes");
+	strcpy(file + at + 63, "]\nlisten = tcp://*:7\nbox = echo\n");
+	struct config *c = load_good(file);
 	assert_int_equal(strlen(c->services[0]->name), 63);
 	config_free(c);
-	free(text);
 }
 
 static void bytes_that_no_text_has_are_refused(void **state)
@@ -446,35 +454,33 @@ static void all_errors_are_found_in_one_pass_and_in_order(void **state)
 static void a_flood_of_errors_is_bounded(void **state)
 {
 	(void)state;
-	char *text = malloc(100000), *to = text;
+	int at = 0;
 	for (int i = 0; i < 20000; i++)
-		to += sprintf(to, "x\n");
-	struct config *c = load(text);
+		at += add(at, "x\n");
+	struct config *c = load(file);
 	assert_int_equal(c->n_errors, MESSAGES_MAX + 1);
 	assert_string_equal(c->errors[MESSAGES_MAX], "and more than is told here");
 	config_free(c);
-	free(text);
 }
 
 static void services_and_settings_are_bounded(void **state)
 {
 	(void)state;
-	char *text = malloc(300000), *to = text;
+	int at = 0;
 	for (int i = 0; i <= SERVICES_MAX; i++)
-		to += sprintf(to, "[s%d]\nlisten = unix:@hark-%d\nbox = echo\n", i, i);
-	expect_error(text, "[s1024] is one too many");
-	to = text + sprintf(text, ECHO);
+		at += add(at, "[s%d]\nlisten = unix:@hark-%d\nbox = echo\n", i, i);
+	expect_error(file, "[s1024] is one too many");
+	at = add(0, ECHO);
 	for (int i = 0; i < SETTINGS_MAX; i++)
-		to += sprintf(to, "env = A=%d\n", i);
-	struct config *c = load(text);
+		at += add(at, "env = A=%d\n", i);
+	struct config *c = load(file);
 	assert_true(says(c->errors, c->n_errors, "env: too many words"));
 	assert_true(says(c->errors, c->n_errors, "env is one too many: 4096 settings"));
 	config_free(c);
-	to = text + sprintf(text, "[s]\nbox = echo\nlisten =");
+	at = add(0, "[s]\nbox = echo\nlisten =");
 	for (int i = 0; i <= LISTEN_MAX; i++)
-		to += sprintf(to, " tcp://*:%d", i + 1);
-	expect_error(text, "listen: more than 64 addresses");
-	free(text);
+		at += add(at, " tcp://*:%d", i + 1);
+	expect_error(file, "listen: more than 64 addresses");
 }
 
 /* ---- services ---- */
