@@ -12,6 +12,8 @@
  *   - a deadline among a call's arguments bounds its waiting: past it, as at 0, it still does what needs no waiting;
  *   - calls that may suspend let other fibers run after a good many system calls, also where they never wait;
  *   - a connection has at most one reader and one writer at a time; a second one gets -EBUSY;
+ *   - both are fibers of one thread, or threads: another thread may go on with a connection once no fiber's call on it
+ *     is under way, and gets -EBUSY while one waits;
  *   - every descriptor made here is close-on-exec and none is 0, 1 or 2; no call raises SIGPIPE;
  *   - a zeroed options struct, or NULL for it, means the defaults.
  */

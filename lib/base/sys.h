@@ -20,6 +20,19 @@
 #include <sys/vfs.h>
 #include <sys/wait.h>
 
+/* The sanitizer that this is built with. */
+#if defined(__SANITIZE_ADDRESS__)
+#define HARK__ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define HARK__TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HARK__ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define HARK__TSAN 1
+#endif
+#endif
+
 /* clang-format off: a table, a call a row */
 /* X(return type, name, parameters, the parameters' names: what a wrapper passes on) */
 #define HARK__SYS_CALLS(X) \

@@ -115,7 +115,7 @@ static int wait_for_more(struct call *c, int64_t deadline)
 	if (!c->watched)
 		hark__listener_watch(c->l, &c->watch);
 	c->watched = true;
-	int r = hark__wait_any(&one, 1, HARK__IN | HARK__LISTENER, deadline, "accept");
+	int r = hark__wait_any(&one, 1, HARK__IN, deadline, "accept");
 	if (r != -EEXIST || c->copy >= 0)
 		return r;
 	c->copy = hark__sys.fcntl(c->src.fd, F_DUPFD_CLOEXEC, 3);

@@ -213,9 +213,9 @@ static int settle(struct hark_conn *c)
 	hark__source_detach(&c->src);
 	hark__ready_set(&c->src, HARK__IN | HARK__OUT);
 	hark__ready_clear(&c->src, HARK__HUP);
-	if (c->src.nonblock && hark__sys.fcntl(c->src.fd, F_SETFL, 0) < 0)
+	if (c->nonblock && hark__sys.fcntl(c->src.fd, F_SETFL, 0) < 0)
 		return -errno;
-	c->src.nonblock = false;
+	c->nonblock = false;
 	return check_other(c);
 }
 
@@ -262,7 +262,7 @@ int hark__attempt_begin(const struct hark__attempt_plan *plan, const struct hark
 	}
 	c->path = path;
 	c->has_path = path != NULL;
-	c->src.nonblock = true;
+	c->nonblock = true;
 	if (hark__endpoint_family(to) != AF_UNIX)
 		hark__conn_set_peer(c, &to->addr, to->len);
 	if (hark__sys.connect(fd, (const struct sockaddr *)&to->addr, to->len) == 0) {

@@ -115,7 +115,7 @@ int hark_conn_from_fd(int fd, struct hark_conn **out)
 	if (r < 0)
 		return hark__fd_fail(fd, r); /* -EBADF: in vain */
 	c->way = (uint8_t)way & 3;
-	c->src.nonblock = flags & O_NONBLOCK;
+	c->nonblock = flags & O_NONBLOCK;
 	*out = c;
 	return 0;
 }
@@ -309,7 +309,7 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 	*out = (struct hark_conn_stats){
 		.bytes_in = c->bytes_in,
 		.bytes_out = c->bytes_out -
-	                     (c->src.sending ? c->src.engine->ops->completion->sending(c->src.engine, &c->src) : 0),
+	                     (c->src.sending ? c->src.engine->ops->batch->sending(c->src.engine, &c->src) : 0),
 		.opened_ns = c->opened,
 		.deadline_ns = hark__conn_deadline(c),
 		.idle_ns = hark__conn_idle_ns(c),

@@ -15,6 +15,7 @@
 #include "hark.h"
 #include "loop/engine.h"
 #include "loop/fiber.h"
+#include "loop/loop.h"
 
 struct hark__acceptor;  /* serve.h */
 struct hark__server;    /* serve.h; the server that gave this connection, if one did */
@@ -52,6 +53,9 @@ struct hark_conn {
 	atomic_bool waiting_in; /* the reader waits: writes must not stay behind in out. seq_cst with out_lock */
 	/* A write was told of a reset, which the kernel tells once: a reader would see an end. Relaxed. */
 	atomic_bool was_reset;
+	/* The description has O_NONBLOCK, as splice(2) wants it. Either role may come to set it: which of the two is seen
+	 * first decides nothing. */
+	atomic_bool nonblock;
 	uint8_t ending;      /* enum hark__ending. The writer's */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
@@ -166,6 +170,17 @@ static inline void hark__conn_put(struct hark_conn *c, atomic_bool *what, bool v
 	atomic_store_explicit(what, value, c->src.engine == NULL ? memory_order_seq_cst : memory_order_relaxed);
 }
 
+/* Takes the reader's or the writer's role. A thread that was handed the connection takes it from the loop that has it
+ * registered. False: another fiber or thread has the role, or waits. */
+static inline bool hark__conn_take_role(struct hark_conn *c, atomic_bool *role)
+{
+	const struct hark__engine *e = c->src.engine;
+	if (e != NULL && (hark__loop_current == NULL || hark__loop_current->engine != e) &&
+	    !hark__source_take_over(&c->src))
+		return false;
+	return hark__conn_take(c, role);
+}
+
 /* -ECANCELED, -ETIMEDOUT: calls do nothing any more, not even what needs no waiting. */
 static inline int hark__conn_over(const struct hark_conn *c)
 {
@@ -177,7 +192,7 @@ static inline int hark__conn_over(const struct hark_conn *c)
 static inline int hark__conn_begin(struct hark_conn *c, atomic_bool *role)
 {
 	int r = hark__conn_over(c);
-	return r < 0 ? r : hark__conn_take(c, role) ? 0 : -EBUSY;
+	return r < 0 ? r : hark__conn_take_role(c, role) ? 0 : -EBUSY;
 }
 
 static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
@@ -190,9 +205,8 @@ static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
-/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. HARK__RECV: what
- * comes may be received, as hark__conn_receive() follows at once. 0; -EAGAIN: it ended with a drain's beginning;
- * -errno. */
+/* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it
+ * ended with a drain's beginning; -errno. */
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);
 
 /* Receives into c->in, datagrams too, waiting; what was written is flushed before a wait. > 0, 0: the end. events 0:

@@ -124,9 +124,9 @@ static void linger(struct hark_conn *c)
 
 static bool take_both(struct hark_conn *c)
 {
-	if (!hark__conn_take(c, &c->reading))
+	if (!hark__conn_take_role(c, &c->reading))
 		return false;
-	if (hark__conn_take(c, &c->writing))
+	if (hark__conn_take_role(c, &c->writing))
 		return true;
 	hark__conn_end(c, &c->reading);
 	return false;
@@ -183,7 +183,7 @@ int hark_handover(struct hark_conn *c)
 	if (r == 0)
 		r = hark__fd_nonblock(c->src.fd, false);
 	if (r == 0)
-		c->src.nonblock = false;
+		c->nonblock = false;
 	hark__conn_end(c, &c->reading);
 	return r < 0 ? r : c->src.fd;
 }

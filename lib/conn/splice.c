@@ -36,11 +36,11 @@ bool hark__conn_kernel_moves(struct hark_conn *c)
 {
 	if (c->datagrams || !hark__conn_transport(c)->kernel_moves)
 		return false;
-	if (c->src.nonblock)
+	if (c->nonblock)
 		return true;
 	if (hark__fd_nonblock(c->src.fd, true) < 0)
 		return false;
-	c->src.nonblock = true;
+	c->nonblock = true;
 	return true;
 }
 
@@ -49,7 +49,7 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, s
 	int fds[2];
 	if (n == cap)
 		from->full_reads++;
-	else if (n < HARK__RECV_BYTES) /* a wait of a completion engine brings so many at most, however much is there */
+	else
 		from->full_reads = 0;
 	if (from->full_reads < FULL_READS)
 		return;

@@ -16,9 +16,9 @@
 #include "loop/drain.h"
 #include "loop/fiber.h"
 
-#define READ_DIRECT   HARK__RECV_BYTES /* reads of at least so many bytes go past the buffer */
-#define IOV_STACK     8                /* pieces of a writev that need no allocation */
-#define FIRST_BYTE_NS HARK_S           /* after a drain's beginning: for who has not spoken yet */
+#define READ_DIRECT   2048   /* reads of at least so many bytes go past the buffer */
+#define IOV_STACK     8      /* pieces of a writev that need no allocation */
+#define FIRST_BYTE_NS HARK_S /* after a drain's beginning: for who has not spoken yet */
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
@@ -159,34 +159,15 @@ static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 	return more;
 }
 
-/* What came for a reader that has no use for it just now is kept for its next call. Without memory for it it stays with
- * the engine, where that call finds it. */
-static __attribute__((noinline)) void keep_received(struct hark_conn *c)
-{
-	if (hark__buffer_reserve(&c->in, HARK__RECV_BYTES) < 0)
-		return;
-	ssize_t n = hark__conn_receive(c, c->in.data + c->in.tail, HARK__RECV_BYTES);
-	if (n > 0)
-		c->in.tail += (uint32_t)n;
-	else if (hark__buffer_len(&c->in) == 0)
-		hark__buffer_release(&c->in);
-	if (n < 0 && n != -EAGAIN)
-		atomic_store_explicit(&c->was_reset, true, memory_order_relaxed);
-}
-
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 {
 	int r = 0;
 	unsigned more = flush_before_wait(c);
-	if (more != 0 || !hark__conn_transport(c)->completes)
-		events &= ~HARK__RECV;
 	if (c->syn_due)
 		hark__attempt_send_syn(c);
 	if (!(hark__ready(&c->src) & HARK__IN))
 		r = hark__conn_wait(c, events | more, doing);
 	hark__conn_put(c, &c->waiting_in, false);
-	if (c->src.got != HARK__GOT_NONE && (r < 0 || hark__conn_expired(c) < 0))
-		keep_received(c);
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
 	    hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;
@@ -207,7 +188,7 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, const char *d
 			(void)hark__fair(); /* a cancellation is told by the next call: these bytes are not lost */
 		if (n != -EAGAIN)
 			return n;
-		r = hark__conn_wait_in(c, HARK__IN | HARK__RECV, doing);
+		r = hark__conn_wait_in(c, HARK__IN, doing);
 		if (r < 0)
 			return r;
 	}
@@ -244,7 +225,7 @@ ssize_t hark__conn_fill(struct hark_conn *c, unsigned events, const char *doing)
 			(void)hark__fair();
 		if (n != -EAGAIN || events == 0)
 			return n;
-		int r = hark__conn_wait_in(c, events | HARK__RECV, doing);
+		int r = hark__conn_wait_in(c, events, doing);
 		if (r < 0)
 			return r;
 	}
@@ -487,7 +468,8 @@ void hark__conn_fail(struct hark_conn *c, int error)
 int hark__conn_begin_write(struct hark_conn *c, bool something)
 {
 	int r = hark__conn_begin(c, &c->writing);
-	if (something && (r == -ECANCELED || r == -ETIMEDOUT) && !c->datagrams && hark__conn_take(c, &c->writing)) {
+	if (something && (r == -ECANCELED || r == -ETIMEDOUT) && !c->datagrams &&
+	    hark__conn_take_role(c, &c->writing)) {
 		if (c->ending != HARK__ENDED)
 			hark__conn_fail(c, r);
 		hark__conn_end(c, &c->writing);
@@ -592,7 +574,7 @@ int hark__conn_flush_last(struct hark_conn *c)
 {
 	if (c->datagrams)
 		return 0;
-	if (!hark__conn_take(c, &c->writing))
+	if (!hark__conn_take_role(c, &c->writing))
 		return -EBUSY;
 	if (c->ending == HARK__OPEN)
 		c->ending = HARK__ENDING;
@@ -651,7 +633,7 @@ static ssize_t idle_wait(struct hark_conn *c)
 		n = c->bulk ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
 		if (n != -EAGAIN || datagram)
 			break;
-		n = hark__conn_wait_in(c, c->bulk ? events : events | HARK__RECV, "idle");
+		n = hark__conn_wait_in(c, events, "idle");
 		if (n < 0)
 			break;
 	}

@@ -37,8 +37,6 @@ struct hark__transport {
 	void (*close)(struct hark_conn *c);
 	/* Whether another program can read on from the descriptor. */
 	bool plain;
-	/* Whether a completion engine may receive for receive(): into HARK__RECV_BYTES at least. */
-	bool completes;
 	/* Whether splice(2) and sendfile(2) may use the descriptor: plain bytes, and its O_NONBLOCK is ours to set. */
 	bool kernel_moves;
 };

@@ -1,9 +1,7 @@
-/* transport_socket.c — the transport of sockets: recv(2), send(2), and what a completion engine takes and sends for
- * them.
+/* transport_socket.c — the transport of sockets: recv(2), send(2), and what an engine sends for them in batches.
  *
  * Sockets are left blocking and each call passes MSG_DONTWAIT: the O_NONBLOCK flag belongs to the open file
- * description, which a program on the other end of a fork shares, and io_uring never waits on descriptors that carry
- * it.
+ * description, which a program on the other end of a fork shares.
  *
  * After a short read the socket is known to be empty, so the next read waits at once and saves the call that would
  * say EAGAIN: with edge-triggered readiness, a later byte makes a later edge (epoll(7), question 9). Not where the
@@ -16,22 +14,16 @@
 #include "base/sys.h"
 #include "conn/conn.h"
 
-static ssize_t receive_once(struct hark_conn *c, void *buf, size_t cap)
-{
-	if (c->src.got != HARK__GOT_NONE)
-		return c->src.engine->ops->completion->take(c->src.engine, &c->src, buf, cap);
-	ssize_t n = hark__sys.recv(c->src.fd, buf, cap, MSG_DONTWAIT);
-	return n < 0 ? -errno : n;
-}
-
 static ssize_t receive(struct hark_conn *c, void *buf, size_t cap)
 {
 	ssize_t n;
 	if (!(hark__ready(&c->src) & HARK__IN))
 		return -EAGAIN;
 	do
-		n = receive_once(c, buf, cap);
-	while (n == -EINTR);
+		n = hark__sys.recv(c->src.fd, buf, cap, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		n = -errno;
 	if (n == -EAGAIN || (n > 0 && (size_t)n < cap && c->src.engine != NULL && !(hark__ready(&c->src) & HARK__HUP)))
 		hark__ready_clear(&c->src, HARK__IN);
 	return n;
@@ -73,11 +65,11 @@ static bool post(struct hark_conn *c, const void *bytes, size_t n)
 {
 	struct hark__engine *e = c->src.engine;
 	struct hark__loop *l = hark__loop_self();
-	if (e == NULL || e->ops->completion == NULL || l == NULL || hark__loop_engine(l) != e || c->ending)
+	if (e == NULL || l == NULL || hark__loop_engine(l) != e || e->ops->batch == NULL || c->ending)
 		return false;
 	if (!(hark__ready(&c->src) & HARK__OUT)) /* there was no room just now */
 		return false;
-	return e->ops->completion->send(e, &c->src, bytes, n) == 0;
+	return e->ops->batch->send(e, &c->src, bytes, n) == 0;
 }
 
 static int end(struct hark_conn *c, int directions)
@@ -123,6 +115,5 @@ const struct hark__transport hark__transport_socket = {
 	.reset = reset,
 	.close = close_now,
 	.plain = true,
-	.completes = true,
 	.kernel_moves = true,
 };

@@ -1,4 +1,4 @@
-/* engine.h — how a loop learns that descriptors are ready: one interface, three engines (epoll, io_uring, poll).
+/* engine.h — how a loop learns that descriptors are ready: one interface, three engines (io_uring, epoll, poll).
  *
  * An engine knows sources (descriptors) and waiters (somebody to wake). It never names a fiber: waking calls
  * engine->wake(waiter), which the loop sets, and which only queues. So nothing is run, and no source detached,
@@ -33,43 +33,25 @@ struct hark__engine;
 struct hark__source {
 	int fd;
 	_Atomic uint8_t ready; /* HARK__ bits: what a call may find; a call that would block clears its bit */
-	/* Outside a loop reader and writer may be two threads, and either may come to set O_NONBLOCK:
-	 * hark__splice_note(). A byte of its own, as neighbours in one would be written together. Which of the two is
-	 * seen first decides nothing: no order is needed. */
-	atomic_bool nonblock; /* the description has O_NONBLOCK: completions cannot be used on it */
 	bool sending; /* bytes that the engine took to send are under way: others must not overtake them. The loop's */
-	uint8_t under_way;             /* engine_uring: a bit for each kind of operation */
-	struct hark__engine *engine;   /* the one it is attached to; NULL: none */
+	/* The one it is attached to; NULL: none. Other threads look whether there is one: seq_cst, so that who sees NULL
+	 * sees what was written before. Only its loop's thread, and who detaches, follow it. */
+	struct hark__engine *_Atomic engine;
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
 	uint32_t index;                /* its place among the engine's sources */
-	int16_t got;                   /* engine_uring: what a wait with HARK__RECV brought: a buffer, or HARK__GOT_ */
 	uint16_t slot;                 /* engine_uring: where the bytes to send are */
 };
 
-#define HARK__GOT_NONE (-1) /* nothing */
-#define HARK__GOT_END  (-2) /* the end of the stream; below that by an errno: the error */
-
-/* An argument of arm, with HARK__IN: a completion engine may receive what comes, as its waiter reads at once, and has
- * room for HARK__RECV_BYTES. For stream sockets alone. */
-#define HARK__RECV       16u
-#define HARK__RECV_BYTES 2048u
-
-/* Another: a listening socket, whose port or path must be free as soon as the process is gone. */
-#define HARK__LISTENER 32u
-
-/* What completion engines alone can do. */
-struct hark__completion_ops {
-	/* Takes what s->got tells of: > 0 bytes, 0 at the end, or -errno. cap >= HARK__RECV_BYTES. */
-	ssize_t (*take)(struct hark__engine *e, struct hark__source *s, void *buf, size_t cap);
-	/* After a wait: ends what is still under way for s in a direction in which nobody waits any more, and has tried
-	 * what was to be sent. So a source without a waiter has all its bytes in the kernel, or in s->got. */
-	void (*settle)(struct hark__engine *e, struct hark__source *s);
+/* What an engine can do that sends for many sources at once. */
+struct hark__batch_ops {
 	/* Takes a copy of n bytes, to be sent with everybody else's before the loop waits. s->sending until that was
 	 * tried, then HARK__OUT; what did not leave goes to hark__source_unsent. 0; -EAGAIN: it has no room, or s is
 	 * not one for it. */
 	int (*send)(struct hark__engine *e, struct hark__source *s, const void *bytes, size_t n);
 	/* While s->sending: how many they are. */
 	size_t (*sending)(struct hark__engine *e, const struct hark__source *s);
+	/* Tries now all that is to be sent. */
+	void (*settle)(struct hark__engine *e);
 };
 
 struct hark__engine_ops {
@@ -88,7 +70,7 @@ struct hark__engine_ops {
 	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0: of all that has
 	 * happened; else how many events were told, and more may have happened; or -errno. */
 	int (*wait)(struct hark__engine *e, int64_t timeout_ns);
-	const struct hark__completion_ops *completion; /* NULL: the engine tells readiness and no more */
+	const struct hark__batch_ops *batch; /* NULL: the engine tells readiness and no more */
 };
 
 struct hark__engine {
@@ -114,7 +96,7 @@ int hark__engine_replace(struct hark__engine **e);
 
 static inline void hark__source_init(struct hark__source *s, int fd)
 {
-	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT, .got = HARK__GOT_NONE};
+	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT};
 }
 
 /* The bits belong to one loop's thread; only without a loop may a reading and a writing thread meet here. Relaxed: each
@@ -149,21 +131,20 @@ int hark__sources_add(struct hark__engine *e, struct hark__source *s);
 void hark__sources_remove(struct hark__engine *e, struct hark__source *s);
 void hark__sources_leave(struct hark__engine *e);
 
-/* Around a wait: before the kernel is asked; after it, with the lock held while what it told is worked off. */
-void hark__sources_wait_begin(struct hark__engine *e);
-void hark__sources_wait_end(struct hark__engine *e);
-
 /* With the lock: whether s, which may be freed memory, is attached. */
 bool hark__sources_has(const struct hark__engine *e, const struct hark__source *s);
 
 /* In a forked child: another thread of the parent may have been detaching. */
 void hark__sources_forked(void);
 
-/* What a completion engine took to send and could not: error < 0: these n bytes are lost; 0: there was no room, and
+/* What an engine took to send and could not: error < 0: these n bytes are lost; 0: there was no room, and
  * they come before whatever else is to be sent. Set by conn.c, whose connections alone are streams. */
 extern void (*_Atomic hark__source_unsent)(struct hark__source *s, const void *bytes, size_t n, int error);
 
 /* Detaches s if it is attached to an engine of this process. */
 void hark__source_detach(struct hark__source *s);
+
+/* Detaches s for a thread that is not its loop's and goes on with it. False: somebody waits on it there. */
+bool hark__source_take_over(struct hark__source *s);
 
 #endif

@@ -2,38 +2,42 @@
  * there and kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
  *
  * One thread: the loop's. A connection that was handed to another thread is detached there. */
+#include "loop/engine_epoll.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/sys.h"
 #include "hark.h"
-#include "loop/engine.h"
 
-#define BATCH 512 /* events taken at once: as many as wait, so that the kernel is asked seldom */
-#define AHEAD 4   /* events */
+#define AHEAD 4 /* events */
 
-struct epoll_engine {
-	struct hark__engine e;
-	int fd;
-	bool no_pwait2; /* the kernel is older than 5.11: milliseconds it is */
-	struct epoll_event events[BATCH];
-};
-
-static struct epoll_engine *mine(struct hark__engine *e)
+static struct hark__epoll_engine *mine(struct hark__engine *e)
 {
-	return hark__container(e, struct epoll_engine, e);
+	return hark__container(e, struct hark__epoll_engine, e);
+}
+
+int hark__epoll_init(struct hark__epoll_engine *m)
+{
+	m->fd = hark__sys.epoll_create1(EPOLL_CLOEXEC);
+	return m->fd < 0 ? -errno : 0;
+}
+
+void hark__epoll_done(struct hark__epoll_engine *m)
+{
+	hark__sources_leave(&m->e);
+	(void)hark__sys.close(m->fd);
 }
 
 static int open_epoll(struct hark__engine **out)
 {
-	struct epoll_engine *m = hark__sys.calloc(1, sizeof *m);
+	struct hark__epoll_engine *m = hark__sys.calloc(1, sizeof *m);
 	if (m == NULL)
 		return -ENOMEM;
 	m->e.ops = &hark__engine_epoll;
-	m->fd = hark__sys.epoll_create1(EPOLL_CLOEXEC);
-	if (m->fd < 0) {
-		int r = -errno;
+	int r = hark__epoll_init(m);
+	if (r < 0) {
 		free(m);
 		return r;
 	}
@@ -43,22 +47,21 @@ static int open_epoll(struct hark__engine **out)
 
 static void close_epoll(struct hark__engine *e)
 {
-	hark__sources_leave(e);
-	(void)hark__sys.close(mine(e)->fd);
+	hark__epoll_done(mine(e));
 	free(mine(e));
 }
 
 /* The registrations belong to the open file, which the parent still has: closing this descriptor leaves them alone. */
-static void forked_epoll(struct hark__engine *e)
+void hark__epoll_forked(struct hark__engine *e)
 {
 	(void)hark__sys.close(mine(e)->fd);
 	mine(e)->fd = -1; /* a source that is detached in the child must not find another file under the number */
 }
 
-static int arm_epoll(struct hark__engine *e, struct hark__source *s, unsigned events)
+int hark__epoll_arm(struct hark__engine *e, struct hark__source *s, unsigned events)
 {
 	(void)events; /* both directions at once: adding the second one later would cost a call and gain nothing */
-	struct epoll_engine *m = mine(e);
+	struct hark__epoll_engine *m = mine(e);
 	if (s->engine != NULL)
 		return 0;
 	int r = hark__sources_add(e, s);
@@ -72,9 +75,9 @@ static int arm_epoll(struct hark__engine *e, struct hark__source *s, unsigned ev
 
 /* Always by name: a program that was given a copy of the descriptor would keep the registration alive after our close.
  */
-static void detach_epoll(struct hark__engine *e, struct hark__source *s)
+void hark__epoll_detach(struct hark__engine *e, struct hark__source *s)
 {
-	struct epoll_engine *m = mine(e);
+	struct hark__epoll_engine *m = mine(e);
 	struct epoll_event unused = {0};
 	(void)hark__sys.epoll_ctl(m->fd, EPOLL_CTL_DEL, s->fd, &unused);
 	hark__sources_remove(e, s);
@@ -92,22 +95,22 @@ static unsigned bits(uint32_t events)
 	return b;
 }
 
-static int wait_once(struct epoll_engine *m, int64_t timeout_ns)
+static int wait_once(struct hark__epoll_engine *m, int64_t timeout_ns)
 {
 	if (timeout_ns > 0 && !m->no_pwait2) {
 		struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
-		int n = hark__sys.epoll_pwait2(m->fd, m->events, BATCH, &t, NULL);
+		int n = hark__sys.epoll_pwait2(m->fd, m->events, HARK__EPOLL_BATCH, &t, NULL);
 		if (n >= 0 || errno != ENOSYS)
 			return n;
 		m->no_pwait2 = true;
 	}
 	int64_t ms = timeout_ns <= 0 ? timeout_ns : (timeout_ns + HARK_MS - 1) / HARK_MS;
-	return hark__sys.epoll_wait(m->fd, m->events, BATCH, ms > 60000 ? 60000 : (int)ms);
+	return hark__sys.epoll_wait(m->fd, m->events, HARK__EPOLL_BATCH, ms > 60000 ? 60000 : (int)ms);
 }
 
 /* The sources of a large batch, and then who waits for them, are fetched some events ahead: see fetch_ahead() in
  * fiber.c. */
-static inline __attribute__((always_inline)) void fetch_ahead(const struct epoll_engine *m, int i, int n)
+static inline __attribute__((always_inline)) void fetch_ahead(const struct hark__epoll_engine *m, int i, int n)
 {
 	if (i + 2 * AHEAD < n)
 		__builtin_prefetch(m->events[i + 2 * AHEAD].data.ptr, 1);
@@ -115,12 +118,14 @@ static inline __attribute__((always_inline)) void fetch_ahead(const struct epoll
 		__builtin_prefetch(((const struct hark__source *)m->events[i + AHEAD].data.ptr)->in, 1);
 }
 
-static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
+int hark__epoll_wait(struct hark__engine *e, int64_t timeout_ns)
 {
-	struct epoll_engine *m = mine(e);
-	hark__sources_wait_begin(e);
+	struct hark__epoll_engine *m = mine(e);
+	pthread_mutex_lock(&e->lock);
+	e->some_left = false;
+	pthread_mutex_unlock(&e->lock);
 	int n = wait_once(m, timeout_ns), error = errno;
-	hark__sources_wait_end(e);
+	pthread_mutex_lock(&e->lock); /* what the kernel told is worked off with it */
 	for (int i = 0; i < n; i++) {
 		fetch_ahead(m, i, n);
 		struct hark__source *s = m->events[i].data.ptr;
@@ -128,15 +133,15 @@ static int wait_epoll(struct hark__engine *e, int64_t timeout_ns)
 			hark__source_ready(e, s, bits(m->events[i].events));
 	}
 	pthread_mutex_unlock(&e->lock);
-	return n < 0 ? -error : n == BATCH ? n : 0;
+	return n < 0 ? -error : n == HARK__EPOLL_BATCH ? n : 0;
 }
 
 const struct hark__engine_ops hark__engine_epoll = {
 	.name = "epoll",
 	.open = open_epoll,
 	.close = close_epoll,
-	.forked = forked_epoll,
-	.arm = arm_epoll,
-	.detach = detach_epoll,
-	.wait = wait_epoll,
+	.forked = hark__epoll_forked,
+	.arm = hark__epoll_arm,
+	.detach = hark__epoll_detach,
+	.wait = hark__epoll_wait,
 };

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/sys.h"
 #include "hark.h"
@@ -15,7 +16,8 @@
 
 struct poll_engine {
 	struct hark__engine e;
-	struct pollfd *fds; /* of the sources, in the same order */
+	struct pollfd *fds;   /* of the sources, in the same order. Guarded by e.lock */
+	struct pollfd *asked; /* cap behind fds: what the kernel is asked, as another thread may detach meanwhile */
 	uint32_t cap;
 };
 
@@ -49,10 +51,11 @@ static void forked_poll(struct hark__engine *e)
 static int grow(struct poll_engine *m)
 {
 	uint32_t cap = m->cap ? m->cap * 2 : 64;
-	struct pollfd *fds = hark__sys.realloc(m->fds, cap * sizeof *fds);
+	struct pollfd *fds = hark__sys.realloc(m->fds, 2 * (size_t)cap * sizeof *fds);
 	if (fds == NULL)
 		return -ENOMEM;
 	m->fds = fds;
+	m->asked = fds + cap;
 	m->cap = cap;
 	return 0;
 }
@@ -162,11 +165,20 @@ static int wait_select(struct pollfd *fds, uint32_t n, const struct timespec *ti
 	return r < 0 && errno == EBADF ? tell_closed(fds, n) : r;
 }
 
-static int ask(struct poll_engine *m, const struct timespec *timeout)
+/* With the lock. Returns how many will be asked. */
+static uint32_t copy(struct poll_engine *m)
 {
-	int n = hark__sys.ppoll(m->fds, m->e.n_sources, timeout, NULL);
+	if (m->e.n_sources > 0)
+		memcpy(m->asked, m->fds, m->e.n_sources * sizeof *m->fds);
+	m->e.some_left = false;
+	return m->e.n_sources;
+}
+
+static int ask(struct poll_engine *m, uint32_t n_asked, const struct timespec *timeout)
+{
+	int n = hark__sys.ppoll(m->asked, n_asked, timeout, NULL);
 	if (n < 0 && errno == EINVAL)
-		n = wait_select(m->fds, m->e.n_sources, timeout);
+		n = wait_select(m->asked, n_asked, timeout);
 	return n;
 }
 
@@ -174,17 +186,20 @@ static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct poll_engine *m = mine(e);
 	struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
-	hark__sources_wait_begin(e);
-	int n = ask(m, timeout_ns < 0 ? NULL : &t), error = errno;
-	hark__sources_wait_end(e);
-	if (n >= 0 && e->some_left) { /* others lie at their places now: once more, with the array held still */
-		n = ask(m, &(struct timespec){0});
+	pthread_mutex_lock(&e->lock);
+	uint32_t n_asked = copy(m);
+	pthread_mutex_unlock(&e->lock);
+	int n = ask(m, n_asked, timeout_ns < 0 ? NULL : &t), error = errno;
+	pthread_mutex_lock(&e->lock);
+	if (n >= 0 && e->some_left) { /* others lie at their places now: once more, with the lock */
+		n_asked = copy(m);
+		n = ask(m, n_asked, &(struct timespec){0});
 		error = errno;
 	}
-	for (uint32_t i = 0; i < e->n_sources && n > 0; i++) {
-		if (m->fds[i].revents == 0)
+	for (uint32_t i = 0; i < n_asked && n > 0; i++) {
+		if (m->asked[i].revents == 0)
 			continue;
-		unsigned b = bits(m->fds[i].revents);
+		unsigned b = bits(m->asked[i].revents);
 		spend(&m->fds[i], b);
 		hark__source_ready(e, e->sources[i], b);
 	}

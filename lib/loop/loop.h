@@ -6,20 +6,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/sys.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define HARK__ASAN 1
-#elif defined(__SANITIZE_THREAD__)
-#define HARK__TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HARK__ASAN 1
-#elif __has_feature(thread_sanitizer)
-#define HARK__TSAN 1
-#endif
-#endif
 
 #define HARK__NAME_MAX 23 /* bytes of a fiber's name */
 

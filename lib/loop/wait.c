@@ -40,14 +40,14 @@ static struct hark__waiter **slot(struct hark__source *s, unsigned direction)
 	return direction == HARK__IN ? &s->in : &s->out;
 }
 
-/* What a completion engine still has under way for a wait that is over, it ends. */
+/* Who waited no longer has anything left with the engine. */
 static void let_go(struct hark__source *s, unsigned events, const struct hark__waiter *w)
 {
 	for (unsigned d = HARK__IN; d <= HARK__OUT; d <<= 1)
 		if ((events & d) && *slot(s, d) == w)
 			*slot(s, d) = NULL;
-	if (s->under_way != 0 && s->engine != NULL)
-		s->engine->ops->completion->settle(s->engine, s);
+	if (s->sending && s->engine != NULL)
+		s->engine->ops->batch->settle(s->engine);
 }
 
 static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned events, struct hark__waiter *w)
@@ -64,7 +64,7 @@ static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned even
 	}
 	if (s->engine != NULL && s->engine != l->engine) /* of a loop that a fork has left behind */
 		hark__source_detach(s);
-	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT | HARK__RECV | HARK__LISTENER));
+	int r = l->engine->ops->arm(l->engine, s, events & (HARK__IN | HARK__OUT));
 	if (r < 0)
 		let_go(s, events, w);
 	return r;

@@ -54,7 +54,7 @@ int hark_model_parse(const char *name)
 int hark__server_arm(struct hark__server *s, struct hark__source *src)
 {
 	struct hark__engine *e = hark__loop_engine(s->loop);
-	int r = e->ops->arm(e, src, HARK__IN | HARK__LISTENER);
+	int r = e->ops->arm(e, src, HARK__IN);
 	if (r != -EEXIST)
 		return r;
 	int copy = hark__sys.fcntl(src->fd, F_DUPFD_CLOEXEC, 3);
@@ -62,7 +62,7 @@ int hark__server_arm(struct hark__server *s, struct hark__source *src)
 		return -errno;
 	int original = src->fd;
 	src->fd = copy;
-	r = e->ops->arm(e, src, HARK__IN | HARK__LISTENER);
+	r = e->ops->arm(e, src, HARK__IN);
 	if (r == 0)
 		return 1;
 	src->fd = original;

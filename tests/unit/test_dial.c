@@ -311,7 +311,7 @@ static void a_dialed_socket_is_blocking_close_on_exec_and_prompt(void **state)
 	(void)snprintf(address, sizeof address, "127.0.0.1:%d", port_of(&at));
 	assert_int_equal(dial(address, (struct hark_dial_opts){0}, &d), 0);
 	assert_int_equal(fcntl(d.conn->src.fd, F_GETFL) & O_NONBLOCK, 0);
-	assert_false(d.conn->src.nonblock);
+	assert_false(d.conn->nonblock);
 	assert_int_equal(fcntl(d.conn->src.fd, F_GETFD), FD_CLOEXEC);
 	assert_int_equal(option(&d, IPPROTO_TCP, TCP_NODELAY), 1);
 	assert_int_equal(option(&d, SOL_SOCKET, SO_KEEPALIVE), 0);

@@ -6,6 +6,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "conn/conn.h"
 
@@ -16,7 +17,7 @@ struct peer {
 	pthread_t thread;
 	int fd;
 	int lines;
-	int answered;
+	atomic_int answered;
 };
 
 static void *peer_main(void *arg)
@@ -144,6 +145,44 @@ static void another_thread_goes_on_with_a_connection_and_closes_it(void **state)
 	everywhere(thread_body);
 }
 
+/* Not while a fiber waits: its loop goes on with it. */
+static void read_one(void *arg)
+{
+	char byte;
+	CHECK_INT(hark_read(arg, &byte, 1), 1);
+}
+
+static void *write_beside(void *arg)
+{
+	char byte = 'x';
+	CHECK_INT(hark_write(arg, &byte, 1), -EBUSY);
+	CHECK_INT(hark_read(arg, &byte, 1), -EBUSY);
+	return NULL;
+}
+
+static void waited_for_body(void)
+{
+	struct pair p = tcp_pair();
+	struct hark_scope s;
+	pthread_t thread;
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "reads", read_one, p.b), 0);
+	CHECK_INT(hark_sleep(HARK_MS), 0);
+	CHECK_INT(pthread_create(&thread, NULL, write_beside, p.b), 0);
+	CHECK_INT(pthread_join(thread, NULL), 0);
+	CHECK_INT(hark_write(p.a, "y", 1), 1);
+	CHECK_INT(hark_flush(p.a), 0);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	pair_drop(&p);
+}
+
+static void another_thread_gets_ebusy_while_a_fiber_waits(void **state)
+{
+	(void)state;
+	on_engines(waited_for_body);
+}
+
 /* The scope's loop ends before the thread is through with it. */
 static void read_first(void *arg)
 {
@@ -213,6 +252,7 @@ int main(void)
 		cmocka_unit_test(an_offloaded_function_reads_and_writes_where_the_fiber_did),
 		cmocka_unit_test(another_thread_goes_on_with_a_connection_and_closes_it),
 		cmocka_unit_test(a_connection_outlives_the_loop_on_another_thread),
+		cmocka_unit_test(another_thread_gets_ebusy_while_a_fiber_waits),
 		cmocka_unit_test(a_forked_child_reads_on),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

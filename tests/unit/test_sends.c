@@ -17,7 +17,7 @@
 #define SHORT 1500           /* bytes of an answer: the engine has room for it */
 #define CALM  (60 * HARK_MS) /* longer than an acknowledgement is delayed */
 #define SOON  (10 * HARK_S)  /* bounds what must not hang */
-#define SLOTS 256            /* of engine_uring.c */
+#define SLOTS 64             /* of engine_uring.c */
 
 #define UNTIL(condition) \
 	do { \
