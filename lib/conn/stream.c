@@ -162,12 +162,15 @@ static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 {
 	int r = 0;
+	if ((hark__ready(&c->src) & HARK__IN) && !c->syn_due)
+		return 0;
 	unsigned more = flush_before_wait(c);
 	if (c->syn_due)
 		hark__attempt_send_syn(c);
-	if (!(hark__ready(&c->src) & HARK__IN))
-		r = hark__conn_wait(c, events | more, doing);
+	r = hark__conn_wait(c, events | more, doing);
 	hark__conn_put(c, &c->waiting_in, false);
+	if (c->src.sending) /* the wait was none: who goes on with c may be another thread */
+		c->src.engine->ops->batch->settle(c->src.engine);
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
 	    hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;

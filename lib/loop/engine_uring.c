@@ -13,7 +13,7 @@
  * that made it can end it.
  *
  * One thread: the loop's; a connection that was handed to another one may be detached there. -ENOSYS where io_uring is
- * missing or forbidden, -ENOMEM where RLIMIT_MEMLOCK has no room for the ring (before Linux 5.12). Where the kernel
+ * missing or forbidden, -ENOMEM where RLIMIT_MEMLOCK has no room for its 8 KB. Where the kernel
  * takes nothing more later, what was to be sent goes back and the engine goes on as epoll. */
 #include <assert.h>
 #include <errno.h>
@@ -40,7 +40,7 @@ struct uring_engine {
 	uint16_t len[SLOTS];            /* of the bytes in each */
 	uint16_t next_free[SLOTS];
 	uint16_t free_slot; /* the first; NO_SLOT: none */
-	unsigned n_sends;   /* not submitted yet */
+	unsigned n_sends;   /* taken, and not tried yet */
 	bool woke;          /* a send's end woke somebody: there is no waiting now */
 	bool given_up;      /* the kernel takes nothing more */
 };
@@ -85,6 +85,7 @@ static void sent(struct uring_engine *m, uint16_t slot, int res)
 {
 	struct hark__source *s = m->of[slot];
 	s->sending = false;
+	m->n_sends--;
 	m->woke |= s->out != NULL || res != m->len[slot];
 	if (res == m->len[slot])
 		hark__source_ready(&m->epoll.e, s, HARK__OUT);
@@ -112,21 +113,16 @@ static void give_up(struct uring_engine *m)
 		if (m->of[slot] != NULL)
 			sent(m, slot, -ECANCELED);
 	m->given_up = true;
-	m->n_sends = 0;
 }
 
-/* After the return no send is under way. */
+/* After the return no send is under way. Waiting for them all costs nothing, as each has ended already. */
 static void submit(struct uring_engine *m)
 {
 	while (m->n_sends > 0) {
-		int r = io_uring_submit(&m->ring);
+		int r = io_uring_submit_and_wait(&m->ring, m->n_sends);
 		work_off(m);
-		if (r > 0)
-			m->n_sends -= (unsigned)r;
-		else if (r != -EINTR) {
+		if (r < 0 && r != -EINTR)
 			give_up(m);
-			break;
-		}
 	}
 }
 

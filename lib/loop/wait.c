@@ -40,14 +40,11 @@ static struct hark__waiter **slot(struct hark__source *s, unsigned direction)
 	return direction == HARK__IN ? &s->in : &s->out;
 }
 
-/* Who waited no longer has anything left with the engine. */
 static void let_go(struct hark__source *s, unsigned events, const struct hark__waiter *w)
 {
 	for (unsigned d = HARK__IN; d <= HARK__OUT; d <<= 1)
 		if ((events & d) && *slot(s, d) == w)
 			*slot(s, d) = NULL;
-	if (s->sending && s->engine != NULL)
-		s->engine->ops->batch->settle(s->engine);
 }
 
 static int take_hold(struct hark__loop *l, struct hark__source *s, unsigned events, struct hark__waiter *w)
