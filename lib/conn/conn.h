@@ -53,8 +53,8 @@ struct hark_conn {
 	atomic_bool waiting_in; /* the reader waits: writes must not stay behind in out. seq_cst with out_lock */
 	/* A write was told of a reset, which the kernel tells once: a reader would see an end. Relaxed. */
 	atomic_bool was_reset;
-	/* The description has O_NONBLOCK, as splice(2) wants it. Either role may come to set it: which of the two is seen
-	 * first decides nothing. */
+	/* The description has O_NONBLOCK, as splice(2) wants it. Either role may come to set it: which of the two is
+	 * seen first decides nothing. */
 	atomic_bool nonblock;
 	uint8_t ending;      /* enum hark__ending. The writer's */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */

@@ -34,8 +34,8 @@ struct hark__source {
 	int fd;
 	_Atomic uint8_t ready; /* HARK__ bits: what a call may find; a call that would block clears its bit */
 	bool sending; /* bytes that the engine took to send are under way: others must not overtake them. The loop's */
-	/* The one it is attached to; NULL: none. Other threads look whether there is one: seq_cst, so that who sees NULL
-	 * sees what was written before. Only its loop's thread, and who detaches, follow it. */
+	/* The one it is attached to; NULL: none. Other threads look whether there is one: seq_cst, so that who sees
+	 * NULL sees what was written before. Only its loop's thread, and who detaches, follow it. */
 	struct hark__engine *_Atomic engine;
 	struct hark__waiter *in, *out; /* who waits for which direction; NULL: nobody */
 	uint32_t index;                /* its place among the engine's sources */

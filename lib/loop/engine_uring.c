@@ -2,10 +2,10 @@
  * call.
  *
  * What a reader has written before it waits, if it is short, is copied to a slot of the engine's; before the loop asks
- * epoll, all of it is sent by one io_uring_enter(2). Each send is tried once, MSG_DONTWAIT, and has ended when that call
- * returns: the ring never holds a file, nor a byte that was not sent, between two turns. So a forked child, another
- * thread and a killed process's successor find descriptors and ports as they do under epoll. What there was no room for
- * goes back to its writer. Where no slot is free, and for all other writing, send(2) is tried at once as everywhere.
+ * epoll, all of it is sent by one io_uring_enter(2). Each send is tried once, MSG_DONTWAIT, and has ended when that
+ * call returns: between two turns the ring holds neither a file nor a byte that was not sent. So a forked child,
+ * another thread and a killed process's successor find descriptors and ports as they do under epoll. What there was no
+ * room for goes back to its writer. What is longer than a slot is tried by send(2) at once, as everywhere.
  *
  * Nothing is received in the ring. One-shot receives cost the arming of a poll each (6 % of the CPU of an echo);
  * multishot ones hold bytes that may be somebody else's by then, and are not told the end of a peer whose data and
