@@ -821,9 +821,9 @@ static void dump_body(void)
 	ssize_t n = read(fds[0], text, sizeof text - 1);
 	CHECK(n > 0);
 	text[n] = '\0';
-	(void)snprintf(want, sizeof want, "waits: read on fd %d, for 0.0", hark_fd(p.a));
+	(void)snprintf(want, sizeof want, "waits: read on fd %d, for 0.", hark_fd(p.a));
 	CHECK_HAS(text, "main                     runs\n");
-	CHECK_HAS(text, "sleeps                   waits: sleep, for 0.0");
+	CHECK_HAS(text, "sleeps                   waits: sleep, for 0.");
 	CHECK_HAS(text, want);
 	CHECK_HAS(text, "a name that is longer t  waits");
 	CHECK(hark_dump(-1) == -EBADF);
