@@ -82,7 +82,7 @@ struct hark__engine {
 	pthread_mutex_t lock;
 	struct hark__source **sources; /* the attached ones, each at its index */
 	uint32_t n_sources, cap_sources;
-	bool some_left; /* since the wait began: what the kernel tells may name a source that is gone */
+	atomic_bool some_left; /* since the wait began: what the kernel tells may name a source that is gone */
 };
 
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;

@@ -121,9 +121,8 @@ static inline __attribute__((always_inline)) void fetch_ahead(const struct hark_
 int hark__epoll_wait(struct hark__engine *e, int64_t timeout_ns)
 {
 	struct hark__epoll_engine *m = mine(e);
-	pthread_mutex_lock(&e->lock);
-	e->some_left = false;
-	pthread_mutex_unlock(&e->lock);
+	/* Who leaves before this has no event in the batch that comes. */
+	atomic_store_explicit(&e->some_left, false, memory_order_relaxed);
 	int n = wait_once(m, timeout_ns), error = errno;
 	pthread_mutex_lock(&e->lock); /* what the kernel told is worked off with it */
 	for (int i = 0; i < n; i++) {
