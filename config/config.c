@@ -1,4 +1,4 @@
-/* config.c — the ways in and out: hark.conf or a draft becomes a struct config, and is given back. See inside.h for
+/* config.c — the ways in and out: hark.conf or a document becomes a struct config, and is given back. See inside.h for
  * what happens in between. */
 #include "inside.h"
 
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "draft.h"
+#include "document.h"
 
 static struct whole *whole_new(void)
 {
@@ -98,20 +98,20 @@ int inside_load_bytes(const char *file, const char *bytes, size_t n, struct conf
 	return finish(w, out);
 }
 
-static void take_section(struct whole *w, const struct draft_section *from)
+static void take_section(struct whole *w, const struct document_section *from)
 {
 	struct section *s = inside_section(w, from->name,
 	                                   inside_at(w, inside_file(w, from->place.file), from->place.line));
 
 	for (size_t i = 0; i < from->n && s != NULL; i++) {
-		const struct draft_line *l = &from->lines[i];
-		if (l->kind == DRAFT_SETTING)
+		const struct document_line *l = &from->lines[i];
+		if (l->kind == DOCUMENT_SETTING)
 			inside_setting(w, s, inside_at(w, inside_file(w, l->place.file), l->place.line), l->key,
 			               l->value);
 	}
 }
 
-int config_load_draft(const struct draft *d, struct config **out)
+int config_load_document(const struct document *d, struct config **out)
 {
 	struct whole *w = whole_new();
 
@@ -126,16 +126,17 @@ int config_load_draft(const struct draft *d, struct config **out)
 	return finish(w, out);
 }
 
-static void warn_of_section(struct whole *w, const struct draft_section *s)
+static void warn_of_section(struct whole *w, const struct document_section *s)
 {
 	for (size_t i = 0; i < s->n; i++) {
-		const struct draft_line *l = &s->lines[i];
-		if (l->kind == DRAFT_REMARK && strncmp(l->value, DRAFT_NOT_CARRIED, strlen(DRAFT_NOT_CARRIED)) == 0)
+		const struct document_line *l = &s->lines[i];
+		if (l->kind == DOCUMENT_REMARK &&
+		    strncmp(l->value, DOCUMENT_NOT_CARRIED, strlen(DOCUMENT_NOT_CARRIED)) == 0)
 			inside_warning(w, inside_at(w, inside_file(w, l->place.file), l->place.line), "%s", l->value);
 	}
 }
 
-int config_warn_of_draft(struct config *c, const struct draft *d)
+int config_warn_of_document(struct config *c, const struct document *d)
 {
 	struct whole *w = c->private;
 

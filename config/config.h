@@ -1,4 +1,4 @@
-/* config.h — what harkd is told to serve, as read from hark.conf(5) or from a draft that another format was turned
+/* config.h — what harkd is told to serve, as read from hark.conf(5) or from a document that another format was turned
  * into.
  *
  * A configuration is read whole, every mistake in it is found in one pass, and nothing is acted upon here: no socket is
@@ -17,7 +17,7 @@
 #include "box.h"
 #include "hark.h"
 
-struct draft;
+struct document;
 
 struct config_place {
 	const char *file; /* as it was named; lives as long as the struct config */
@@ -121,12 +121,12 @@ struct config {
  * wrong, a file that cannot be opened included, is in its errors. Returns the number of errors, or -ENOMEM. */
 int config_load(const char *file, struct config **out);
 
-/* The same from a draft (draft.h): each setting's own place is told in errors. The draft stays the caller's and may be
- * freed at once. */
-int config_load_draft(const struct draft *d, struct config **out);
+/* The same from a document (document.h): each setting's own place is told in errors. The document stays the caller's
+ * and may be freed at once. */
+int config_load_document(const struct document *d, struct config **out);
 
-/* Adds to the warnings what the draft's readers could not carry over, each with its place. 0 or -ENOMEM. */
-int config_warn_of_draft(struct config *c, const struct draft *d);
+/* Adds to the warnings what the document's readers could not carry over, each with its place. 0 or -ENOMEM. */
+int config_warn_of_document(struct config *c, const struct document *d);
 
 /* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each
  * service of another user is tried in a forked child that becomes that user). Adds to the errors and returns their

@@ -252,7 +252,7 @@ static const struct config_key *key_of(struct whole *w, const struct section *s,
 	return NULL;
 }
 
-/* A draft's value may have what no line of a file can say, and printing could not give back. */
+/* A document's value may have what no line of a file can say, and printing could not give back. */
 static const char *bad_value(const char *value)
 {
 	size_t n = strlen(value), slashes = 0;

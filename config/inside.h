@@ -1,6 +1,6 @@
 /* inside.h — what the files of config/ share and nobody else sees.
  *
- * The way of a configuration: read.c (hark.conf, by libinih) or config.c (a draft) makes sections of settings, text
+ * The way of a configuration: read.c (hark.conf, by libinih) or config.c (a document) makes sections of settings, text
  * with a place. service.c makes a service of each: every setting goes through its key's row in keys.c, whose kind
  * (values.c) reads and prints it; then what belongs together is checked, box and addresses (collide.c) last.
  * Whatever is wrong becomes a message and the reading goes on, so that one pass finds all.

@@ -1,7 +1,7 @@
 /* words.c — a value taken apart into words, as exec, box and env have them: like a shell's words, but nothing in
  * them is ever expanded, because no shell is started.
  *
- * The same rules print a word (words_print) and are what draft_quote() writes. Any thread. */
+ * The same rules print a word (words_print) and are what document_quote() writes. Any thread. */
 #include "inside.h"
 
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "draft.h"
+#include "import.h"
 #include "log.h"
 #include "supervisor.h"
 
@@ -40,13 +40,13 @@ void epoch_release(struct epoch *e)
 
 static int load_inetd(const char *file, struct config **out)
 {
-	struct draft *d = draft_new();
-	int r = d != NULL ? draft_read_inetd(d, file) : -ENOMEM;
+	struct document *d = document_new();
+	int r = d != NULL ? import_inetd(d, file) : -ENOMEM;
 	if (r == 0)
-		r = config_load_draft(d, out);
-	if (r >= 0 && config_warn_of_draft(*out, d) < 0)
+		r = config_load_document(d, out);
+	if (r >= 0 && config_warn_of_document(*out, d) < 0)
 		r = -ENOMEM; /* *out has what there was memory for */
-	draft_free(d);
+	document_free(d);
 	return r;
 }
 

@@ -1,7 +1,7 @@
 /* cmd_import.c — hark import: what inetd, xinetd or systemd was told to serve, as hark.conf. Main thread.
  *
- * The readers (config/read_*.c) put everything into one draft. Here it is decided which reader a file is for, and the
- * draft is printed, checked as harkd would check it, or counted. */
+ * The readers (import/) put everything into one document. Here it is decided which reader a file is for, and the
+ * document is printed, checked as harkd would check it, or counted. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "draft.h"
+#include "import.h"
 #include "options.h"
 #include "text.h"
 
@@ -23,8 +23,8 @@ struct import_args {
 
 static const struct format {
 	const char *name;
-	int (*read)(struct draft *d, const char *file);
-} formats[] = {{"inetd", draft_read_inetd}, {"xinetd", draft_read_xinetd}, {"systemd", draft_read_systemd}};
+	int (*read)(struct document *d, const char *file);
+} formats[] = {{"inetd", import_inetd}, {"xinetd", import_xinetd}, {"systemd", import_systemd}};
 
 static const char *const format_names[] = {"inetd", "xinetd", "systemd", NULL};
 
@@ -46,7 +46,7 @@ static const struct option_row options[] = {
 struct import {
 	const struct verb *verb;
 	struct import_args args;
-	struct draft *draft;
+	struct document *document;
 };
 
 /* ---- which reader ---- */
@@ -111,10 +111,10 @@ static int read_one(struct import *im, const char *file)
 {
 	const char *format = im->args.format != NULL ? im->args.format : guess(file);
 
-	draft_remark(im->draft, NULL, (struct config_place){0}, "imported from %s (%s)", file, format);
+	document_remark(im->document, NULL, (struct config_place){0}, "imported from %s (%s)", file, format);
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
 		if (strcmp(formats[i].name, format) == 0)
-			return formats[i].read(im->draft, file);
+			return formats[i].read(im->document, file);
 	return -EINVAL;
 }
 
@@ -156,8 +156,8 @@ static int read_directory(struct import *im, const char *directory)
 	if (n < 0 && errno == ENOMEM)
 		return -ENOMEM;
 	if (n < 0) {
-		draft_error(im->draft, (struct config_place){.file = draft_file(im->draft, directory)}, "%s",
-		            strerror(errno));
+		document_error(im->document, (struct config_place){.file = document_file(im->document, directory)},
+		               "%s", strerror(errno));
 		return 0;
 	}
 	for (int i = 0; i < n; i++)
@@ -179,7 +179,7 @@ static int read_all(struct import *im, int n, char *files[])
 	for (int i = 0; i < n && err == 0; i++)
 		err = stat(files[i], &st) == 0 && S_ISDIR(st.st_mode) ? read_directory(im, files[i])
 		                                                      : read_one(im, files[i]);
-	return draft_broken(im->draft) ? -ENOMEM : err;
+	return document_broken(im->document) ? -ENOMEM : err;
 }
 
 /* ---- the result ---- */
@@ -193,14 +193,14 @@ static void print_lines(char *const lines[], size_t n, const char *before)
 /* Tells what is wrong with it. Returns how many errors there are, or -ENOMEM. */
 static int check(const struct import *im)
 {
-	const struct draft *d = im->draft;
+	const struct document *d = im->document;
 	struct config *c;
 
 	if (!im->args.check) {
 		print_lines(d->errors, d->n_errors, "");
 		return (int)d->n_errors;
 	}
-	int errors = config_load_draft(d, &c); /* the draft's own errors are among them */
+	int errors = config_load_document(d, &c); /* the document's own errors are among them */
 	if (errors < 0)
 		return errors;
 	print_lines(c->warnings, c->n_warnings, "warning: ");
@@ -226,7 +226,7 @@ static int replace_file(const struct import *im, const char *path)
 		return cannot_write(im, -ENOMEM);
 	int fd = mkostemp(beside, O_CLOEXEC);
 	FILE *to = fd >= 0 ? fdopen(fd, "w") : NULL;
-	int err = to == NULL ? -errno : draft_print(im->draft, to);
+	int err = to == NULL ? -errno : document_print(im->document, to);
 	if (err == 0 && fchmod(fd, 0666 & ~mask) < 0)
 		err = -errno;
 	if (to != NULL ? fclose(to) != 0 && err == 0 : false)
@@ -255,7 +255,7 @@ static int write_output(const struct import *im)
 	FILE *to = fopen(path, "we"); /* a pipe, a terminal */
 	if (to == NULL)
 		return cannot_write(im, -errno);
-	int err = draft_print(im->draft, to);
+	int err = document_print(im->document, to);
 	if (fclose(to) != 0 && err == 0)
 		err = -errno;
 	return err < 0 ? cannot_write(im, err) : STATUS_DONE;
@@ -267,9 +267,9 @@ struct counts {
 	size_t services, carried, dropped, errors;
 };
 
-static bool is_drop(const struct draft_line *l)
+static bool is_drop(const struct document_line *l)
 {
-	return l->kind == DRAFT_REMARK && strncmp(l->value, DRAFT_NOT_CARRIED, strlen(DRAFT_NOT_CARRIED)) == 0;
+	return l->kind == DOCUMENT_REMARK && strncmp(l->value, DOCUMENT_NOT_CARRIED, strlen(DOCUMENT_NOT_CARRIED)) == 0;
 }
 
 static bool is_in(const struct config_place *place, const char *file)
@@ -277,7 +277,7 @@ static bool is_in(const struct config_place *place, const char *file)
 	return place->file != NULL && strcmp(place->file, file) == 0;
 }
 
-static void count_section(const struct draft_section *s, const char *file, struct counts *c)
+static void count_section(const struct document_section *s, const char *file, struct counts *c)
 {
 	if (s->name != NULL && is_in(&s->place, file) && strcmp(s->name, "defaults") != 0 &&
 	    strcmp(s->name, "harkd") != 0)
@@ -285,12 +285,12 @@ static void count_section(const struct draft_section *s, const char *file, struc
 	for (size_t i = 0; i < s->n; i++) {
 		if (!is_in(&s->lines[i].place, file))
 			continue;
-		c->carried += s->lines[i].kind == DRAFT_SETTING;
+		c->carried += s->lines[i].kind == DOCUMENT_SETTING;
 		c->dropped += is_drop(&s->lines[i]);
 	}
 }
 
-static struct counts count_file(const struct draft *d, const char *file)
+static struct counts count_file(const struct document *d, const char *file)
 {
 	struct counts c = {0};
 	size_t n = strlen(file);
@@ -310,13 +310,13 @@ static void print_plain(const char *text)
 		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
 }
 
-static void each_drop(const struct draft *d,
-                      void (*show)(const struct draft_section *s, const struct draft_line *l, bool first))
+static void each_drop(const struct document *d,
+                      void (*show)(const struct document_section *s, const struct document_line *l, bool first))
 {
 	bool first = true;
 
 	for (size_t i = 0; i <= d->n; i++) {
-		const struct draft_section *s = i == 0 ? &d->head : d->sections[i - 1];
+		const struct document_section *s = i == 0 ? &d->head : d->sections[i - 1];
 		for (size_t k = 0; k < s->n; k++) {
 			if (!is_drop(&s->lines[k]))
 				continue;
@@ -326,16 +326,16 @@ static void each_drop(const struct draft *d,
 	}
 }
 
-static void show_drop(const struct draft_section *s, const struct draft_line *l, bool first)
+static void show_drop(const struct document_section *s, const struct document_line *l, bool first)
 {
 	if (first)
 		puts("\nNot carried over:");
 	print_plain(l->place.file != NULL ? l->place.file : "");
 	printf(":%d: %s%s%s\n", l->place.line, s->name != NULL ? s->name : "", s->name != NULL ? ": " : "",
-	       l->value + strlen(DRAFT_NOT_CARRIED));
+	       l->value + strlen(DOCUMENT_NOT_CARRIED));
 }
 
-static void report(const struct draft *d)
+static void report(const struct document *d)
 {
 	struct counts all = {0};
 
@@ -367,18 +367,18 @@ static void print_json(const char *s)
 	free(t.buf);
 }
 
-static void show_drop_json(const struct draft_section *s, const struct draft_line *l, bool first)
+static void show_drop_json(const struct document_section *s, const struct document_line *l, bool first)
 {
 	fputs(first ? "{\"file\":" : ",{\"file\":", stdout);
 	print_json(l->place.file);
 	printf(",\"line\":%d,\"service\":", l->place.line);
 	print_json(s->name);
 	fputs(",\"what\":", stdout);
-	print_json(l->value + strlen(DRAFT_NOT_CARRIED));
+	print_json(l->value + strlen(DOCUMENT_NOT_CARRIED));
 	putchar('}');
 }
 
-static void report_json(const struct draft *d)
+static void report_json(const struct document *d)
 {
 	fputs("{\"files\":[", stdout);
 	for (size_t i = 0; i < d->n_files; i++) {
@@ -388,7 +388,7 @@ static void report_json(const struct draft *d)
 		printf(",\"services\":%zu,\"carried\":%zu,\"dropped\":%zu,\"errors\":%zu}", c.services, c.carried,
 		       c.dropped, c.errors);
 	}
-	printf("],\"carried\":%zu,\"dropped\":[", d->fates[DRAFT_CARRIED]);
+	printf("],\"carried\":%zu,\"dropped\":[", d->fates[DOCUMENT_CARRIED]);
 	each_drop(d, show_drop_json);
 	fputs("],\"errors\":[", stdout);
 	for (size_t i = 0; i < d->n_errors; i++) {
@@ -405,11 +405,11 @@ static int show(const struct import *im)
 	int status = im->args.output != NULL ? write_output(im) : STATUS_DONE;
 
 	if (im->args.report && im->args.json)
-		report_json(im->draft);
+		report_json(im->document);
 	else if (im->args.report)
-		report(im->draft);
+		report(im->document);
 	else if (im->args.output == NULL && !im->args.check)
-		(void)draft_print(im->draft, stdout); /* whether it could be written, main() tells */
+		(void)document_print(im->document, stdout); /* whether it could be written, main() tells */
 	return status;
 }
 
@@ -439,13 +439,13 @@ static int run(const struct verb *self, int argc, char *argv[])
 		return options_usage(self, "no file to import");
 	if (im.args.json && !im.args.report)
 		return options_usage(self, "--json is for --report");
-	im.draft = draft_new();
-	if (im.draft == NULL) {
+	im.document = document_new();
+	if (im.document == NULL) {
 		say(self, "%s", strerror(ENOMEM));
 		return STATUS_SYSTEM;
 	}
 	status = import(&im, n, argv);
-	draft_free(im.draft);
+	document_free(im.document);
 	return status;
 }
 

@@ -1,4 +1,4 @@
-/* fuzz_config.c — any bytes whatever as hark.conf, or, where the first one is odd, as a draft: errors are bounded
+/* fuzz_config.c — any bytes whatever as hark.conf, or, where the first one is odd, as a document: errors are bounded
  * lines that name their place, and what has no error is printed as text that is read to the same again, twice. Files
  * are never looked for: glob(3) is ours. */
 #include <glob.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "draft.h"
+#include "document.h"
 #include "inside.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -89,19 +89,19 @@ static void check(struct config *c, int r)
 #define LINES_MAX 64
 
 /* Lines "key value"; one that begins with '[' is a section's name. */
-static void as_draft(char *text)
+static void as_document(char *text)
 {
-	struct draft_line lines[LINES_MAX];
-	struct draft_section sections[LINES_MAX], *pointers[LINES_MAX];
-	struct draft d = {.sections = pointers};
+	struct document_line lines[LINES_MAX];
+	struct document_section sections[LINES_MAX], *pointers[LINES_MAX];
+	struct document d = {.sections = pointers};
 	struct config *c;
 	size_t used = 0;
 	int number = 0;
 	char *rest = text;
 	for (char *line; used < LINES_MAX && d.n < LINES_MAX && (line = strsep(&rest, "\n")) != NULL;) {
-		struct config_place place = {"draft", ++number};
+		struct config_place place = {"document", ++number};
 		if (line[0] == '[' || d.n == 0) {
-			sections[d.n] = (struct draft_section){.name = line, .place = place, .lines = &lines[used]};
+			sections[d.n] = (struct document_section){.name = line, .place = place, .lines = &lines[used]};
 			pointers[d.n] = &sections[d.n];
 			d.n++;
 			continue;
@@ -109,10 +109,11 @@ static void as_draft(char *text)
 		char *value = line;
 		strsep(&value, " ");
 		value = value != NULL ? value : line;
-		lines[used++] = (struct draft_line){.kind = DRAFT_SETTING, .key = line, .value = value, .place = place};
+		lines[used++] =
+			(struct document_line){.kind = DOCUMENT_SETTING, .key = line, .value = value, .place = place};
 		sections[d.n - 1].n++;
 	}
-	int r = config_load_draft(&d, &c);
+	int r = config_load_document(&d, &c);
 	check(c, r);
 }
 
@@ -124,7 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	if (size > 0 && (data[0] & 1)) {
-		as_draft(text + 1);
+		as_document(text + 1);
 	} else {
 		char *exact = malloc(size > 0 ? size : 1);
 		must(exact != NULL);

@@ -1,4 +1,4 @@
-/* fuzz_inetd.c — inetd.conf: whatever a file holds, it becomes a draft that can be printed, whose sections have good
+/* fuzz_inetd.c — inetd.conf: whatever a file holds, it becomes a document that can be printed, whose sections have good
  * names and whose settings stay on their lines.
  *
  * The file is in memory (memfd_create(2)), by its name in /proc. An input that includes others is left out: what is on
@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "draft.h"
+#include "import.h"
 #include "inside.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -25,7 +25,7 @@ static void check_name(const char *name)
 	must(strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == strlen(name));
 }
 
-static void check_section(const struct draft_section *s)
+static void check_section(const struct document_section *s)
 {
 	check_name(s->name);
 	must(s->place.line > 0);
@@ -33,37 +33,37 @@ static void check_section(const struct draft_section *s)
 		for (const char *p = s->lines[i].value; *p != '\0'; p++)
 			must((unsigned char)*p >= 0x20 || *p == '\t');
 	/* A service has an address and something to run, and inetd's box is one that there is. */
-	const char *exec = draft_get(s, "exec"), *box = draft_get(s, "box");
-	must(draft_get(s, "listen") != NULL);
+	const char *exec = document_get(s, "exec"), *box = document_get(s, "box");
+	must(document_get(s, "listen") != NULL);
 	if (box != NULL && strncmp(box, "exec ", 5) != 0)
 		must(box_find(box) != NULL);
 	must(exec == NULL || box == NULL);
 }
 
-/* What is printed says the same as the draft: read again it has as many mistakes (a user that is not here), and equal
- * services. */
-static void check_loaded(const struct draft *d, const char *text, size_t n)
+/* What is printed says the same as the document: read again it has as many mistakes (a user that is not here), and
+ * equal services. */
+static void check_loaded(const struct document *d, const char *text, size_t n)
 {
-	struct config *from_draft, *from_text;
-	int errors = config_load_draft(d, &from_draft);
+	struct config *from_document, *from_text;
+	int errors = config_load_document(d, &from_document);
 
 	must(errors >= 0);
 	must(inside_load_bytes("printed", text, n, &from_text) == errors - (int)d->n_errors);
-	must(from_draft->n_services == from_text->n_services);
+	must(from_document->n_services == from_text->n_services);
 	for (size_t i = 0; i < from_text->n_services; i++)
-		must(strcmp(from_draft->services[i]->text, from_text->services[i]->text) == 0);
-	config_free(from_draft);
+		must(strcmp(from_document->services[i]->text, from_text->services[i]->text) == 0);
+	config_free(from_document);
 	config_free(from_text);
 }
 
 /* Each line of what is printed is a comment, a head, a setting or empty, and there are as many heads as sections. */
-static void check_printed(const struct draft *d)
+static void check_printed(const struct document *d)
 {
 	char *text = NULL;
 	size_t n, heads = 0;
 	FILE *to = open_memstream(&text, &n);
 
-	must(to != NULL && draft_print(d, to) == 0 && fclose(to) == 0);
+	must(to != NULL && document_print(d, to) == 0 && fclose(to) == 0);
 	must(strlen(text) == n);
 	check_loaded(d, text, n);
 	for (char *line = text, *end; *line != '\0'; line = end + 1) {
@@ -86,17 +86,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int fd = memfd_create("inetd.conf", MFD_CLOEXEC);
 	must(fd >= 0 && write(fd, data, size) == (ssize_t)size);
 	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	struct draft *d = draft_new();
+	struct document *d = document_new();
 	must(d != NULL);
-	must(draft_read_inetd(d, path) == 0);
-	must(!draft_broken(d));
+	must(import_inetd(d, path) == 0);
+	must(!document_broken(d));
 	for (size_t i = 0; i < d->n; i++) {
 		check_section(d->sections[i]);
 		for (size_t k = 0; k < i; k++)
 			must(strcmp(d->sections[i]->name, d->sections[k]->name) != 0);
 	}
 	check_printed(d);
-	draft_free(d);
+	document_free(d);
 	(void)close(fd);
 	return 0;
 }

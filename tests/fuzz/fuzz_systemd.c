@@ -1,4 +1,4 @@
-/* fuzz_systemd.c — socket units, their services and drop-ins: whatever they hold, a draft comes of it that can be
+/* fuzz_systemd.c — socket units, their services and drop-ins: whatever they hold, a document comes of it that can be
  * printed and loaded.
  *
  * The input is up to three files, a line "---" between them: x.socket, its service, and a drop-in of x.socket. They lie
@@ -64,10 +64,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		data += gone;
 		size -= gone;
 	}
-	struct draft *d = draft_new();
+	struct document *d = document_new();
 	(void)snprintf(path, sizeof path, "%s/x.socket", directory);
-	must(d != NULL && draft_read_systemd(d, path) == 0);
-	check_draft(d);
-	draft_free(d);
+	must(d != NULL && import_systemd(d, path) == 0);
+	check_document(d);
+	document_free(d);
 	return 0;
 }

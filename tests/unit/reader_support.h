@@ -1,5 +1,5 @@
 /* reader_support.h — what the tests of xinetd's and systemd's readers share: files in a directory of their own, and
- * what is asked of the draft that was made of them. */
+ * what is asked of the document that was made of them. */
 #ifndef READER_SUPPORT_H
 #define READER_SUPPORT_H
 
@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "draft.h"
+#include "import.h"
 
 static char directory[] = "/tmp/hark-test-reader-XXXXXX";
 
@@ -41,7 +41,7 @@ static inline void write_file(const char *name, const char *text)
 	assert_int_equal(fclose(f), 0);
 }
 
-static inline const struct draft_section *find(const struct draft *d, const char *name)
+static inline const struct document_section *find(const struct document *d, const char *name)
 {
 	for (size_t i = 0; i < d->n; i++)
 		if (strcmp(d->sections[i]->name, name) == 0)
@@ -50,37 +50,37 @@ static inline const struct draft_section *find(const struct draft *d, const char
 }
 
 /* value NULL: it is not set. */
-static inline void assert_setting(const struct draft *d, const char *section, const char *key, const char *value)
+static inline void assert_setting(const struct document *d, const char *section, const char *key, const char *value)
 {
-	const struct draft_section *s = find(d, section);
+	const struct document_section *s = find(d, section);
 
 	if (s == NULL)
 		fail_msg("there is no section [%s]; error: %s; at the top: %s", section,
 		         d->n_errors > 0 ? d->errors[0] : "none", d->head.n > 0 ? d->head.lines[0].value : "nothing");
-	const char *got = draft_get(s, key);
+	const char *got = document_get(s, key);
 	if (value == NULL ? got != NULL : got == NULL || strcmp(got, value) != 0)
 		fail_msg("[%s] %s = %s, not %s", section, key, got != NULL ? got : "(none)",
 		         value != NULL ? value : "(none)");
 }
 
 /* section NULL: at the top. */
-static inline void assert_remark(const struct draft *d, const char *section, const char *part)
+static inline void assert_remark(const struct document *d, const char *section, const char *part)
 {
-	const struct draft_section *s = section != NULL ? find(d, section) : &d->head;
+	const struct document_section *s = section != NULL ? find(d, section) : &d->head;
 
 	for (size_t i = 0; s != NULL && i < s->n; i++)
-		if (s->lines[i].kind == DRAFT_REMARK && strstr(s->lines[i].value, part) != NULL)
+		if (s->lines[i].kind == DOCUMENT_REMARK && strstr(s->lines[i].value, part) != NULL)
 			return;
 	fail_msg("[%s] has no remark with \"%s\"", section != NULL ? section : "top", part);
 }
 
-static inline void assert_clean(const struct draft *d)
+static inline void assert_clean(const struct document *d)
 {
 	if (d->n_errors > 0)
 		fail_msg("%s", d->errors[0]);
 }
 
-static inline void assert_error(const struct draft *d, const char *file, int line, const char *part)
+static inline void assert_error(const struct document *d, const char *file, int line, const char *part)
 {
 	char begin[600];
 
@@ -93,7 +93,7 @@ static inline void assert_error(const struct draft *d, const char *file, int lin
 }
 
 /* That a service is disabled, and says why. */
-static inline void assert_disabled(const struct draft *d, const char *section, const char *why)
+static inline void assert_disabled(const struct document *d, const char *section, const char *why)
 {
 	assert_setting(d, section, "disable", "yes");
 	assert_remark(d, section, "disabled: ");
@@ -101,15 +101,15 @@ static inline void assert_disabled(const struct draft *d, const char *section, c
 }
 
 /* What was made is what harkd reads, as it is and as it is printed. */
-static inline void assert_loads(const struct draft *d)
+static inline void assert_loads(const struct document *d)
 {
 	struct config *c;
 	FILE *f = fopen(path_of("printed.conf"), "w");
 
 	assert_non_null(f);
-	assert_int_equal(draft_print(d, f), 0);
+	assert_int_equal(document_print(d, f), 0);
 	assert_int_equal(fclose(f), 0);
-	(void)config_load_draft(d, &c);
+	(void)config_load_document(d, &c);
 	if (c->n_errors > 0)
 		fail_msg("%s", c->errors[0]);
 	assert_int_equal(c->n_services, d->n);

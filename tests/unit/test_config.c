@@ -4,7 +4,7 @@
 
 #include <grp.h>
 
-#include "draft.h"
+#include "document.h"
 #include "inside.h"
 
 /* ---- what the tests share ---- */
@@ -729,24 +729,24 @@ static void a_services_text_is_its_effective_settings_alone(void **state)
 	config_free(c);
 }
 
-/* ---- drafts ---- */
+/* ---- documents ---- */
 
-static void a_draft_is_loaded_with_its_own_places(void **state)
+static void a_document_is_loaded_with_its_own_places(void **state)
 {
 	(void)state;
-	struct draft_line lines[] = {
-		{DRAFT_SETTING, (char *)"listen", (char *)"tcp://*:7", {"inetd.conf", 3}},
-		{DRAFT_REMARK, NULL, (char *)"not carried over: x", {"inetd.conf", 3}},
-		{DRAFT_SETTING, (char *)"box", (char *)"echo", {"inetd.conf", 3}},
-		{DRAFT_SETTING, (char *)"workers", (char *)"0", {"inetd.conf", 4}},
-		{DRAFT_SETTING, (char *)"banner", (char *)"a\nb", {"inetd.conf", 5}},
+	struct document_line lines[] = {
+		{DOCUMENT_SETTING, (char *)"listen", (char *)"tcp://*:7", {"inetd.conf", 3}},
+		{DOCUMENT_REMARK, NULL, (char *)"not carried over: x", {"inetd.conf", 3}},
+		{DOCUMENT_SETTING, (char *)"box", (char *)"echo", {"inetd.conf", 3}},
+		{DOCUMENT_SETTING, (char *)"workers", (char *)"0", {"inetd.conf", 4}},
+		{DOCUMENT_SETTING, (char *)"banner", (char *)"a\nb", {"inetd.conf", 5}},
 	};
-	struct draft_section section = {.name = (char *)"echo", .place = {"inetd.conf", 3}, .lines = lines, .n = 5};
-	struct draft_section *sections[] = {&section};
+	struct document_section section = {.name = (char *)"echo", .place = {"inetd.conf", 3}, .lines = lines, .n = 5};
+	struct document_section *sections[] = {&section};
 	char *errors[] = {(char *)"inetd.conf:1: what is this"};
-	struct draft d = {.sections = sections, .n = 1, .errors = errors, .n_errors = 1};
+	struct document d = {.sections = sections, .n = 1, .errors = errors, .n_errors = 1};
 	struct config *c = NULL;
-	assert_int_equal(config_load_draft(&d, &c), 3);
+	assert_int_equal(config_load_document(&d, &c), 3);
 	assert_string_equal(c->errors[0], "inetd.conf:1: what is this");
 	assert_string_equal(c->errors[1], "inetd.conf:4: workers: \"0\" is not a number from 1 to 64");
 	assert_string_equal(c->errors[2], "inetd.conf:5: banner: a control character in the value");
@@ -757,10 +757,10 @@ static void a_draft_is_loaded_with_its_own_places(void **state)
 	lines[3].value = (char *)"2";
 	lines[4].value = (char *)"b";
 	d.n_errors = 0;
-	assert_int_equal(config_load_draft(&d, &c), 0);
+	assert_int_equal(config_load_document(&d, &c), 0);
 	config_free(c);
 	d.broken = true;
-	assert_int_equal(config_load_draft(&d, &c), -ENOMEM);
+	assert_int_equal(config_load_document(&d, &c), -ENOMEM);
 }
 
 /* ---- files ---- */
@@ -1101,7 +1101,7 @@ int main(void)
 		cmocka_unit_test(addresses_collide_as_the_kernel_has_it),
 		cmocka_unit_test(what_is_printed_is_read_to_the_same),
 		cmocka_unit_test(a_services_text_is_its_effective_settings_alone),
-		cmocka_unit_test(a_draft_is_loaded_with_its_own_places),
+		cmocka_unit_test(a_document_is_loaded_with_its_own_places),
 		cmocka_unit_test(includes_are_read_in_place_and_sorted),
 		cmocka_unit_test(errors_of_included_files_stand_where_they_were_read),
 		cmocka_unit_test(includes_that_cannot_be_are_said),

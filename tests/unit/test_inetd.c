@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "draft.h"
+#include "import.h"
 
 static char directory[] = "/tmp/hark-test-inetd-XXXXXX";
 
@@ -36,22 +36,22 @@ static void write_file(const char *name, const void *text, size_t n)
 	assert_int_equal(fclose(f), 0);
 }
 
-static struct draft *read_bytes(const void *text, size_t n)
+static struct document *read_bytes(const void *text, size_t n)
 {
-	struct draft *d = draft_new();
+	struct document *d = document_new();
 
 	write_file("inetd.conf", text, n);
 	assert_non_null(d);
-	assert_int_equal(draft_read_inetd(d, path_of("inetd.conf")), 0);
+	assert_int_equal(import_inetd(d, path_of("inetd.conf")), 0);
 	return d;
 }
 
-static struct draft *read_text(const char *text)
+static struct document *read_text(const char *text)
 {
 	return read_bytes(text, strlen(text));
 }
 
-static struct draft_section *find(const struct draft *d, const char *name)
+static struct document_section *find(const struct document *d, const char *name)
 {
 	for (size_t i = 0; i < d->n; i++)
 		if (strcmp(d->sections[i]->name, name) == 0)
@@ -59,37 +59,37 @@ static struct draft_section *find(const struct draft *d, const char *name)
 	return NULL;
 }
 
-static void assert_setting(const struct draft *d, const char *section, const char *key, const char *value)
+static void assert_setting(const struct document *d, const char *section, const char *key, const char *value)
 {
-	const struct draft_section *s = find(d, section);
+	const struct document_section *s = find(d, section);
 
 	if (s == NULL)
 		fail_msg("there is no section [%s] of %zu; error: %s", section, d->n,
 		         d->n_errors > 0 ? d->errors[0] : "none");
-	const char *got = draft_get(s, key);
+	const char *got = document_get(s, key);
 	if (value == NULL ? got != NULL : got == NULL || strcmp(got, value) != 0)
 		fail_msg("[%s] %s = %s, not %s", section, key, got != NULL ? got : "(none)",
 		         value != NULL ? value : "(none)");
 }
 
 /* section NULL: at the top. */
-static bool has_remark(const struct draft *d, const char *section, const char *part)
+static bool has_remark(const struct document *d, const char *section, const char *part)
 {
-	const struct draft_section *s = section != NULL ? find(d, section) : &d->head;
+	const struct document_section *s = section != NULL ? find(d, section) : &d->head;
 
 	for (size_t i = 0; s != NULL && i < s->n; i++)
-		if (s->lines[i].kind == DRAFT_REMARK && strstr(s->lines[i].value, part) != NULL)
+		if (s->lines[i].kind == DOCUMENT_REMARK && strstr(s->lines[i].value, part) != NULL)
 			return true;
 	return false;
 }
 
-static void assert_remark(const struct draft *d, const char *section, const char *part)
+static void assert_remark(const struct document *d, const char *section, const char *part)
 {
 	if (!has_remark(d, section, part))
 		fail_msg("[%s] has no remark with \"%s\"", section != NULL ? section : "top", part);
 }
 
-static void assert_clean(const struct draft *d)
+static void assert_clean(const struct document *d)
 {
 	if (d->n_errors > 0)
 		fail_msg("%s", d->errors[0]);
@@ -98,7 +98,7 @@ static void assert_clean(const struct draft *d)
 /* A text with one mistake, told at that line with that word; and nothing is served of it. */
 static void assert_wrong(const char *text, int line, const char *part)
 {
-	struct draft *d = read_text(text);
+	struct document *d = read_text(text);
 	char begin[300];
 
 	(void)snprintf(begin, sizeof begin, "%s/inetd.conf:%d: ", directory, line);
@@ -107,24 +107,24 @@ static void assert_wrong(const char *text, int line, const char *part)
 	if (strncmp(d->errors[0], begin, strlen(begin)) != 0 || strstr(d->errors[0], part) == NULL)
 		fail_msg("\"%s\": %s", text, d->errors[0]);
 	assert_int_equal(d->n, 0);
-	draft_free(d);
+	document_free(d);
 }
 
 /* One line whose section has that name and that setting. */
 static void assert_line(const char *line, const char *section, const char *key, const char *value)
 {
-	struct draft *d = read_text(line);
+	struct document *d = read_text(line);
 
 	assert_clean(d);
 	assert_setting(d, section, key, value);
 	assert_int_equal(d->n, 1);
-	draft_free(d);
+	document_free(d);
 }
 
 static void seven_columns_are_a_service(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"# a comment\n\nfinger\tstream  tcp\tnowait nobody /usr/sbin/in.fingerd in.fingerd -w\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
@@ -135,7 +135,7 @@ static void seven_columns_are_a_service(void **state)
 	assert_setting(d, "finger", "wait", NULL);
 	assert_setting(d, "finger", "stderr", "connection");
 	assert_int_equal(find(d, "finger")->place.line, 3);
-	draft_free(d);
+	document_free(d);
 }
 
 static void protocols_become_schemes(void **state)
@@ -163,12 +163,12 @@ static void protocols_become_schemes(void **state)
 static void tcp_beside_tcp6_is_ipv4(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root /usr/libexec/ftpd ftpd -l\n"
-	                            "ftp stream tcp6 nowait root /usr/libexec/ftpd ftpd -l -6\n"
-	                            "tftp dgram udp6 wait root /usr/libexec/tftpd tftpd a\n"
-	                            "tftp dgram udp wait root /usr/libexec/tftpd tftpd b\n"
-	                            "telnet stream tcp4 nowait root /usr/libexec/telnetd telnetd\n"
-	                            "telnet stream tcp nowait root /usr/libexec/telnetd telnetd -x\n");
+	struct document *d = read_text("ftp stream tcp nowait root /usr/libexec/ftpd ftpd -l\n"
+	                               "ftp stream tcp6 nowait root /usr/libexec/ftpd ftpd -l -6\n"
+	                               "tftp dgram udp6 wait root /usr/libexec/tftpd tftpd a\n"
+	                               "tftp dgram udp wait root /usr/libexec/tftpd tftpd b\n"
+	                               "telnet stream tcp4 nowait root /usr/libexec/telnetd telnetd\n"
+	                               "telnet stream tcp nowait root /usr/libexec/telnetd telnetd -x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "listen", "tcp4://*:ftp");
 	assert_setting(d, "ftp-tcp6", "listen", "tcp6://*:ftp");
@@ -176,20 +176,20 @@ static void tcp_beside_tcp6_is_ipv4(void **state)
 	assert_setting(d, "tftp-udp", "listen", "udp4://*:tftp");
 	assert_setting(d, "telnet", "listen", "tcp4://*:telnet");
 	assert_setting(d, "telnet-tcp", "listen", "tcp6://*:telnet");
-	draft_free(d);
+	document_free(d);
 }
 
 static void lines_that_differ_in_the_address_alone_share_a_section(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root /usr/libexec/ftpd ftpd -l\n"
-	                            "ftp stream tcp6 nowait root /usr/libexec/ftpd ftpd -l\n"
-	                            "daytime stream tcp nowait root internal\n"
-	                            "daytime dgram udp wait root internal\n"
-	                            "time stream tcp nowait root internal\n"
-	                            "time dgram udp wait nobody internal\n"
-	                            "echo stream tcp nowait.9 root internal\n"
-	                            "echo dgram udp wait.9 root internal\n");
+	struct document *d = read_text("ftp stream tcp nowait root /usr/libexec/ftpd ftpd -l\n"
+	                               "ftp stream tcp6 nowait root /usr/libexec/ftpd ftpd -l\n"
+	                               "daytime stream tcp nowait root internal\n"
+	                               "daytime dgram udp wait root internal\n"
+	                               "time stream tcp nowait root internal\n"
+	                               "time dgram udp wait nobody internal\n"
+	                               "echo stream tcp nowait.9 root internal\n"
+	                               "echo dgram udp wait.9 root internal\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "listen", "tcp4://*:ftp tcp6://*:ftp");
 	assert_setting(d, "daytime", "listen", "tcp://*:daytime udp://*:daytime");
@@ -198,19 +198,19 @@ static void lines_that_differ_in_the_address_alone_share_a_section(void **state)
 	assert_setting(d, "echo", "rate", "9/m"); /* each line has its own limit */
 	assert_setting(d, "echo-udp", "rate", "9/m");
 	assert_int_equal(d->n, 6);
-	draft_free(d);
+	document_free(d);
 }
 
 static void the_later_of_two_lines_for_one_address_counts(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp nowait root /sbin/old old\nftp stream tcp nowait root /sbin/new new\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
 	assert_setting(d, "ftp", "exec", "/sbin/new");
 	assert_remark(d, NULL, "inetd.conf:2 says it again");
-	draft_free(d);
+	document_free(d);
 }
 
 static void an_address_before_the_service_is_where_it_listens(void **state)
@@ -229,7 +229,7 @@ static void an_address_before_the_service_is_where_it_listens(void **state)
 static void an_address_alone_is_for_the_lines_that_follow(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"10.0.0.1,10.0.0.2:\nftp stream tcp nowait root /bin/x x\n127.0.0.1:telnet stream tcp nowait root "
 		"/bin/x x\n"
 		"smtp stream tcp nowait root /bin/x x\n*: \npop3 stream tcp nowait root /bin/x x\n");
@@ -238,7 +238,7 @@ static void an_address_alone_is_for_the_lines_that_follow(void **state)
 	assert_setting(d, "telnet", "listen", "tcp://127.0.0.1:telnet");
 	assert_setting(d, "smtp", "listen", "tcp://10.0.0.1:smtp tcp://10.0.0.2:smtp");
 	assert_setting(d, "pop3", "listen", "tcp://*:pop3");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_path_is_a_unix_socket(void **state)
@@ -254,13 +254,13 @@ static void a_path_is_a_unix_socket(void **state)
 static void freebsd_gives_unix_sockets_an_owner(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(":news:uucp:660:/var/run/echo stream unix nowait root /bin/cat cat\n");
+	struct document *d = read_text(":news:uucp:660:/var/run/echo stream unix nowait root /bin/cat cat\n");
 	assert_clean(d);
 	assert_setting(d, "echo", "listen", "unix:/var/run/echo");
 	assert_setting(d, "echo", "socket_user", "news");
 	assert_setting(d, "echo", "socket_group", "uucp");
 	assert_setting(d, "echo", "socket_mode", "660");
-	draft_free(d);
+	document_free(d);
 	assert_wrong(":news:/var/run/echo stream unix nowait root /bin/cat cat\n", 1, ":USER:GROUP:MODE:/PATH");
 }
 
@@ -276,7 +276,7 @@ static void max_is_a_rate_and_never_the_end(void **state)
 static void freebsd_limits_children_and_sources(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp nowait/10/60/5 root /bin/x x\nsmtp stream tcp nowait/0/0/3 root /bin/x x\n"
 		"pop3 stream tcp nowait/7 root /bin/x x\ntftp dgram udp wait/1 root /bin/x x\n");
 	assert_clean(d);
@@ -288,22 +288,22 @@ static void freebsd_limits_children_and_sources(void **state)
 	assert_setting(d, "smtp", "max_per_source", "3");
 	assert_setting(d, "pop3", "max_conns", "7");
 	assert_setting(d, "tftp", "max_conns", NULL);
-	assert_int_equal(d->fates[DRAFT_DROPPED], 0);
-	draft_free(d);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 0);
+	document_free(d);
 }
 
 static void the_default_rate_is_told_once_where_a_line_has_none(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root /bin/x x\nsmtp stream tcp nowait root /bin/x x\n");
+	struct document *d = read_text("ftp stream tcp nowait root /bin/x x\nsmtp stream tcp nowait root /bin/x x\n");
 	assert_int_equal(d->head.n, 1);
 	assert_remark(d, NULL, "rate = 256/m");
-	assert_int_equal(draft_read_inetd(d, path_of("inetd.conf")), 0); /* as from a second file */
+	assert_int_equal(import_inetd(d, path_of("inetd.conf")), 0); /* as from a second file */
 	assert_int_equal(d->head.n, 1);
-	draft_free(d);
+	document_free(d);
 	d = read_text("ftp stream tcp nowait.9 root /bin/x x\n");
 	assert_int_equal(d->head.n, 0);
-	draft_free(d);
+	document_free(d);
 }
 
 static void wait_hands_the_socket_over(void **state)
@@ -311,16 +311,16 @@ static void wait_hands_the_socket_over(void **state)
 	(void)state;
 	assert_line("tftp dgram udp wait root /bin/x x\n", "tftp", "wait", "yes");
 	assert_line("ssh stream tcp wait root /bin/x x\n", "ssh", "wait", "yes");
-	struct draft *d = read_text("tftp dgram udp nowait root /bin/x x\n");
+	struct document *d = read_text("tftp dgram udp nowait root /bin/x x\n");
 	assert_setting(d, "tftp", "wait", NULL);
 	assert_remark(d, "tftp", "each peer gets a program of its own");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_group_follows_a_dot_or_a_colon(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp nowait nobody.mail /bin/x x\nsmtp stream tcp nowait nobody:news /bin/x x\n"
 		"pop3 stream tcp nowait no.such.user /bin/x x\n");
 	assert_clean(d);
@@ -330,7 +330,7 @@ static void a_group_follows_a_dot_or_a_colon(void **state)
 	assert_setting(d, "smtp", "group", "news");
 	assert_setting(d, "pop3", "user", "no");
 	assert_setting(d, "pop3", "group", "such.user");
-	draft_free(d);
+	document_free(d);
 }
 
 /* The C library's look-up, for this program: there is one user more. */
@@ -348,19 +348,19 @@ struct passwd *getpwnam(const char *name)
 static void a_name_with_dots_that_is_a_user_is_one(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp nowait www.data /bin/x x\nsmtp stream tcp nowait www.data.web /bin/x x\n");
 	assert_setting(d, "ftp", "user", "www.data");
 	assert_setting(d, "ftp", "group", NULL);
 	assert_setting(d, "smtp", "user", "www.data");
 	assert_setting(d, "smtp", "group", "web");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_login_class_is_dropped_with_a_remark(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp nowait root:wheel/daemon /bin/x x\nsmtp stream tcp nowait root/daemon /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "user", "root");
@@ -368,16 +368,16 @@ static void a_login_class_is_dropped_with_a_remark(void **state)
 	assert_remark(d, "ftp", "not carried over: login class daemon");
 	assert_setting(d, "smtp", "user", "root");
 	assert_setting(d, "smtp", "group", NULL);
-	draft_free(d);
+	document_free(d);
 }
 
 static void another_name_for_the_program_is_given_to_it(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root /usr/sbin/ftpd in.ftpd -l\n");
+	struct document *d = read_text("ftp stream tcp nowait root /usr/sbin/ftpd in.ftpd -l\n");
 	assert_setting(d, "ftp", "box", "exec --argv0 in.ftpd /usr/sbin/ftpd -l");
 	assert_setting(d, "ftp", "exec", NULL);
-	draft_free(d);
+	document_free(d);
 	assert_line("ftp stream tcp nowait root /usr/sbin/ftpd /usr/sbin/ftpd -l\n", "ftp", "exec",
 	            "/usr/sbin/ftpd -l");
 	assert_line("ftp stream tcp nowait root /usr/sbin/ftpd\n", "ftp", "exec", "/usr/sbin/ftpd");
@@ -386,11 +386,11 @@ static void another_name_for_the_program_is_given_to_it(void **state)
 static void tcpd_stays_before_its_program(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("telnet stream tcp nowait telnetd /usr/sbin/tcpd /usr/sbin/in.telnetd\n");
+	struct document *d = read_text("telnet stream tcp nowait telnetd /usr/sbin/tcpd /usr/sbin/in.telnetd\n");
 	assert_clean(d);
 	assert_setting(d, "telnet", "box", "exec --argv0 /usr/sbin/in.telnetd /usr/sbin/tcpd");
 	assert_remark(d, "telnet", "hosts.allow");
-	draft_free(d);
+	document_free(d);
 }
 
 static void internal_services_are_boxes(void **state)
@@ -412,61 +412,61 @@ static void internal_services_are_boxes(void **state)
 	assert_line("7013 stream tcp nowait root internal daytime\n", "port-7013", "box", "daytime");
 	assert_wrong("7013 stream tcp nowait root internal cat\n", 1, "no internal service has its name");
 	assert_line("sink stream tcp nowait root internal\n", "sink", "box", "discard"); /* an alias in services(5) */
-	struct draft *d = read_text("daytime dgram udp wait root internal\n");
+	struct document *d = read_text("daytime dgram udp wait root internal\n");
 	assert_remark(d, "daytime", "local time");
 	assert_remark(d, "daytime", "--longer");
-	draft_free(d);
+	document_free(d);
 	assert_wrong("ftp stream tcp nowait root internal\n", 1, "no internal service has its name");
 }
 
 static void what_cannot_be_served_is_refused_by_name_and_the_rest_is_served(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("rusersd/2-3 dgram rpc/udp wait root /usr/libexec/rpc.rusersd rpc.rusersd\n"
-	                            "mountd/1 stream rpc/tcp wait root /usr/libexec/mountd mountd\n"
-	                            "tcpmux stream tcp nowait root internal\n"
-	                            "tcpmux/+date stream tcp nowait guest /bin/date date\n"
-	                            "auth stream tcp nowait root internal auth -r -f -n -o UNKNOWN -t 30\n"
-	                            "ospf raw ospf wait root /bin/x x\n"
-	                            "x rdm tcp wait root /bin/x x\n"
-	                            "x seqpacket unix wait root /bin/x x\n"
-	                            "telnet stream faith/tcp6 nowait root /bin/x x\n"
-	                            "echo stream tcp nowait root internal\n");
+	struct document *d = read_text("rusersd/2-3 dgram rpc/udp wait root /usr/libexec/rpc.rusersd rpc.rusersd\n"
+	                               "mountd/1 stream rpc/tcp wait root /usr/libexec/mountd mountd\n"
+	                               "tcpmux stream tcp nowait root internal\n"
+	                               "tcpmux/+date stream tcp nowait guest /bin/date date\n"
+	                               "auth stream tcp nowait root internal auth -r -f -n -o UNKNOWN -t 30\n"
+	                               "ospf raw ospf wait root /bin/x x\n"
+	                               "x rdm tcp wait root /bin/x x\n"
+	                               "x seqpacket unix wait root /bin/x x\n"
+	                               "telnet stream faith/tcp6 nowait root /bin/x x\n"
+	                               "echo stream tcp nowait root internal\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
-	assert_int_equal(d->fates[DRAFT_DROPPED], 9);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 9);
 	assert_remark(d, NULL, "rusersd/2-3: Sun RPC is not served");
 	assert_remark(d, NULL, "mountd/1: Sun RPC");
 	assert_remark(d, NULL, "tcpmux/+date: tcpmux (RFC 1078)");
 	assert_remark(d, NULL, "auth: auth (RFC 1413)");
 	assert_remark(d, NULL, "ospf: sockets of the types raw");
 	assert_remark(d, NULL, "faith");
-	draft_free(d);
+	document_free(d);
 }
 
 static void buffers_are_dropped_with_a_remark(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp,sndbuf=64k,rcvbuf=1m nowait root /bin/x x\nsmtp stream tcp/ttcp "
-	                            "nowait root /bin/x x\n");
+	struct document *d = read_text("ftp stream tcp,sndbuf=64k,rcvbuf=1m nowait root /bin/x x\nsmtp stream tcp/ttcp "
+	                               "nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "ftp", "listen", "tcp://*:ftp");
 	assert_remark(d, "ftp", "not carried over: protocol option sndbuf=64k,rcvbuf=1m");
 	assert_setting(d, "smtp", "listen", "tcp://*:smtp");
 	assert_remark(d, "smtp", "protocol option ttcp");
-	draft_free(d);
+	document_free(d);
 }
 
 static void netbsd_limits_and_filters_stand_in_the_socket_type(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"http stream,10:httpready tcp nowait root /bin/x x\nftp stream:dataready tcp nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_setting(d, "http", "max_conns", "10");
 	assert_remark(d, "http", "accept filter httpready");
 	assert_remark(d, "ftp", "accept filter dataready");
-	draft_free(d);
+	document_free(d);
 	assert_wrong("http stream,x tcp nowait root /bin/x x\n", 1, "number");
 }
 
@@ -482,47 +482,47 @@ static void quotes_hold_an_argument_together(void **state)
 static void an_indented_line_continues_the_one_before(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp\n\tnowait root\n  /bin/x x\n\t-a stream\n\nsmtp stream tcp nowait root /bin/y y\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 2);
 	assert_setting(d, "ftp", "exec", "/bin/x -a stream");
 	assert_setting(d, "smtp", "exec", "/bin/y");
 	assert_int_equal(find(d, "smtp")->place.line, 6);
-	draft_free(d);
+	document_free(d);
 }
 
 static void an_indented_service_is_one_as_in_gnus(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"  ftp stream tcp nowait root /bin/x x\n  smtp stream tcp nowait root /bin/y y\n\t# comment\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 2);
 	assert_setting(d, "ftp", "exec", "/bin/x");
 	assert_setting(d, "smtp", "exec", "/bin/y");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_number_sign_after_the_program_is_an_argument(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("ftp stream tcp nowait root /bin/x x # old\n");
+	struct document *d = read_text("ftp stream tcp nowait root /bin/x x # old\n");
 	assert_setting(d, "ftp", "exec", "/bin/x \"#\" old");
 	assert_remark(d, "ftp", "no comment");
-	draft_free(d);
+	document_free(d);
 }
 
 static void lines_may_end_in_crlf_and_the_last_in_nothing(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("\xef\xbb\xbf# dos\r\nftp stream tcp nowait root /bin/x x -a\r\n\r\nsmtp stream "
-	                            "tcp nowait root /bin/y y");
+	struct document *d = read_text("\xef\xbb\xbf# dos\r\nftp stream tcp nowait root /bin/x x -a\r\n\r\nsmtp stream "
+	                               "tcp nowait root /bin/y y");
 	assert_clean(d);
 	assert_int_equal(d->n, 2);
 	assert_setting(d, "ftp", "exec", "/bin/x -a");
 	assert_setting(d, "smtp", "exec", "/bin/y");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_nul_byte_costs_its_line_alone(void **state)
@@ -530,12 +530,12 @@ static void a_nul_byte_costs_its_line_alone(void **state)
 	static const char text[] = "ftp stream tcp nowait root /bin/x x\0y\nsmtp stream tcp nowait root /bin/y y\n";
 
 	(void)state;
-	struct draft *d = read_bytes(text, sizeof text - 1);
+	struct document *d = read_bytes(text, sizeof text - 1);
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], ":1: a NUL byte"));
 	assert_int_equal(d->n, 1);
 	assert_setting(d, "smtp", "exec", "/bin/y");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_line_of_64k_is_read_and_a_longer_one_told(void **state)
@@ -546,10 +546,10 @@ static void a_line_of_64k_is_read_and_a_longer_one_told(void **state)
 		int begin = sprintf(text, "ftp stream tcp nowait root /bin/x x ");
 		memset(text + begin, 'a', n - (size_t)begin);
 		int end = sprintf(text + n, "\nsmtp stream tcp nowait root /bin/y y\n");
-		struct draft *d = read_bytes(text, n + (size_t)end);
+		struct document *d = read_bytes(text, n + (size_t)end);
 		assert_int_equal(d->n, n == 65536 ? 2 : 1);
 		assert_int_equal(d->n_errors, n == 65536 ? 0 : 1);
-		draft_free(d);
+		document_free(d);
 		free(text);
 	}
 }
@@ -557,24 +557,24 @@ static void a_line_of_64k_is_read_and_a_longer_one_told(void **state)
 static void what_update_inetd_switched_off_is_mentioned(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("#<off># imap stream tcp nowait root /usr/sbin/imapd imapd\n#:MAIL: Mail\n#pop3 "
-	                            "stream tcp nowait root /x x\n");
+	struct document *d = read_text("#<off># imap stream tcp nowait root /usr/sbin/imapd imapd\n#:MAIL: Mail\n#pop3 "
+	                               "stream tcp nowait root /x x\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 0);
 	assert_int_equal(d->head.n, 1);
 	assert_remark(d, NULL, "imap was switched off by update-inetd(8)");
-	draft_free(d);
+	document_free(d);
 }
 
 static void an_ipsec_policy_is_dropped_for_each_service_it_is_for(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("#@ in ipsec esp/transport//require\nftp stream tcp nowait root /bin/x x\n#@\n"
-	                            "smtp stream tcp nowait root /bin/x x\n");
+	struct document *d = read_text("#@ in ipsec esp/transport//require\nftp stream tcp nowait root /bin/x x\n#@\n"
+	                               "smtp stream tcp nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_remark(d, "ftp", "IPsec policy \"in ipsec esp/transport//require\"");
 	assert_false(has_remark(d, "smtp", "IPsec"));
-	draft_free(d);
+	document_free(d);
 }
 
 static void mistakes_are_told_with_their_line_and_the_rest_is_read(void **state)
@@ -600,9 +600,9 @@ static void mistakes_are_told_with_their_line_and_the_rest_is_read(void **state)
 	assert_wrong("a..b:ftp stream tcp nowait root /bin/x x\n", 1, "empty label");
 	assert_wrong("::1:ftp stream tcp4 nowait root /bin/x x\n", 1, "IPv6 address");
 	assert_wrong("\"\" stream tcp nowait root /bin/x x\n", 1, "without a name");
-	struct draft *d = read_text("ftp stream\nsmtp stream tcp nowait root /bin/y y\n");
+	struct document *d = read_text("ftp stream\nsmtp stream tcp nowait root /bin/y y\n");
 	assert_int_equal(d->n, 1);
-	draft_free(d);
+	document_free(d);
 }
 
 /* ---- NetBSD's key-value form ---- */
@@ -610,7 +610,7 @@ static void mistakes_are_told_with_their_line_and_the_rest_is_read(void **state)
 static void a_service_may_be_written_as_keys_and_values(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"http on\n"
 		"\tbind = 127.0.0.1, # where\n"
 		"# what\n"
@@ -631,15 +631,15 @@ static void a_service_may_be_written_as_keys_and_values(void **state)
 	assert_remark(d, "http", "sndbuf = 64k");
 	assert_remark(d, "http", "recvbuf = 32k");
 	assert_remark(d, "http", "accept filter httpready");
-	draft_free(d);
+	document_free(d);
 }
 
 static void several_services_may_stand_on_a_line(void **state)
 {
 	(void)state;
-	struct draft *d = read_text("echo on protocol=tcp,user=root;discard on#c\nprotocol=udp, user=root ; time "
-	                            "stream tcp nowait root internal\n"
-	                            "[::1]:daytime on protocol = tcp, user = root;\n");
+	struct document *d = read_text("echo on protocol=tcp,user=root;discard on#c\nprotocol=udp, user=root ; time "
+	                               "stream tcp nowait root internal\n"
+	                               "[::1]:daytime on protocol = tcp, user = root;\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 4);
 	/* exec is internal where nothing is said, and the type follows from the protocol. */
@@ -647,7 +647,7 @@ static void several_services_may_stand_on_a_line(void **state)
 	assert_setting(d, "discard", "listen", "udp://*:discard");
 	assert_setting(d, "time", "box", "time");
 	assert_setting(d, "daytime", "listen", "tcp://[::1]:daytime");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_service_that_is_off_is_kept_disabled(void **state)
@@ -690,10 +690,10 @@ static void what_follows_a_mistake_among_keys_is_read(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-		struct draft *d = read_text(texts[i]);
+		struct document *d = read_text(texts[i]);
 		assert_true(d->n_errors > 0);
 		assert_setting(d, "smtp", "exec", "/bin/y");
-		draft_free(d);
+		document_free(d);
 	}
 }
 
@@ -705,8 +705,8 @@ static void included_files_are_read_in_place(void **state)
 	assert_int_equal(mkdir(path_of("sub"), 0700), 0);
 	write_file("sub/a.conf", a, sizeof a - 1);
 	write_file("sub/b.conf", b, sizeof b - 1);
-	struct draft *d = read_text("127.0.0.1:\n.include \"sub/*.conf\" and more\n.include none/*\npop3 stream tcp "
-	                            "nowait root /bin/x x\n");
+	struct document *d = read_text("127.0.0.1:\n.include \"sub/*.conf\" and more\n.include none/*\npop3 stream tcp "
+	                               "nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 3);
 	assert_setting(d, "ftp", "listen", "tcp://127.0.0.1:ftp");
@@ -714,7 +714,7 @@ static void included_files_are_read_in_place(void **state)
 	assert_setting(d, "pop3", "listen", "tcp://127.0.0.1:pop3");
 	assert_non_null(strstr(find(d, "ftp")->place.file, "/sub/a.conf"));
 	assert_int_equal(find(d, "ftp")->place.line, 1);
-	draft_free(d);
+	document_free(d);
 }
 
 static void includes_without_end_are_told(void **state)
@@ -733,10 +733,10 @@ static void includes_without_end_are_told(void **state)
 		(void)snprintf(name, sizeof name, "chain%d", i);
 		write_file(name, text, (size_t)n);
 	}
-	struct draft *d = read_text(".include chain0\n");
+	struct document *d = read_text(".include chain0\n");
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], "files deep"));
-	draft_free(d);
+	document_free(d);
 }
 
 static void many_services_are_read_in_bounded_time_and_number(void **state)
@@ -746,23 +746,23 @@ static void many_services_are_read_in_bounded_time_and_number(void **state)
 	size_t n = 0;
 	for (int i = 1; i <= 5000; i++)
 		n += (size_t)snprintf(text + n, sizeof text - n, "%d stream tcp nowait root /bin/x x %d\n", i, i);
-	struct draft *d = read_bytes(text, n);
+	struct document *d = read_bytes(text, n);
 	assert_int_equal(d->n, 4096);
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], ":4097: more than 4096 services"));
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_file_that_cannot_be_read_is_an_error(void **state)
 {
 	(void)state;
-	struct draft *d = draft_new();
-	assert_int_equal(draft_read_inetd(d, "/no/such/inetd.conf"), 0);
-	assert_int_equal(draft_read_inetd(d, directory), 0);
+	struct document *d = document_new();
+	assert_int_equal(import_inetd(d, "/no/such/inetd.conf"), 0);
+	assert_int_equal(import_inetd(d, directory), 0);
 	assert_int_equal(d->n_errors, 2);
 	assert_string_equal(d->errors[0], "/no/such/inetd.conf: No such file or directory");
 	assert_non_null(strstr(d->errors[1], ": Is a directory"));
-	draft_free(d);
+	document_free(d);
 }
 
 static void names_that_hark_conf_keeps_for_itself_are_not_taken(void **state)
@@ -782,10 +782,10 @@ static void assert_loads(const struct config *c)
 		fail_msg("%s", c->warnings[0]);
 }
 
-static void what_is_printed_is_loaded_as_the_draft_itself_is(void **state)
+static void what_is_printed_is_loaded_as_the_document_itself_is(void **state)
 {
 	(void)state;
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"ftp stream tcp nowait.40 root:daemon /bin/cat cat 'a  b' \"it's\" ';x' '#y' 'end\\' '\"' $HOME\n"
 		"7000 stream tcp6 nowait/10/60/5 nobody /bin/cat cat\n"
 		"7001 dgram udp wait nobody /bin/cat\n"
@@ -797,18 +797,18 @@ static void what_is_printed_is_loaded_as_the_draft_itself_is(void **state)
 		"7003 on protocol = tcp, wait = no, user = root, exec = /bin/cat, args = cat \"a\\n\\tb\\\\\";\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 9);
-	struct config *from_draft, *from_file;
-	assert_int_equal(config_load_draft(d, &from_draft), 0);
-	assert_loads(from_draft);
+	struct config *from_document, *from_file;
+	assert_int_equal(config_load_document(d, &from_document), 0);
+	assert_loads(from_document);
 	FILE *to = fopen(path_of("hark.conf"), "w");
-	assert_int_equal(draft_print(d, to), 0);
+	assert_int_equal(document_print(d, to), 0);
 	assert_int_equal(fclose(to), 0);
 	assert_int_equal(config_load(path_of("hark.conf"), &from_file), 0);
 	assert_loads(from_file);
 	assert_int_equal(from_file->n_services, 9);
-	assert_int_equal(from_draft->n_services, 9);
+	assert_int_equal(from_document->n_services, 9);
 	for (size_t i = 0; i < 9; i++)
-		assert_string_equal(from_file->services[i]->text, from_draft->services[i]->text);
+		assert_string_equal(from_file->services[i]->text, from_document->services[i]->text);
 	const struct config_words *argv = &config_find(from_file, "ftp")->argv;
 	static const char *const words[] = {"a  b", "it's", ";x", "#y", "end\\", "\"", "$HOME"};
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -817,9 +817,9 @@ static void what_is_printed_is_loaded_as_the_draft_itself_is(void **state)
 	assert_string_equal(argv->word[argv->n - 1], "a\n\tb\\");
 	assert_true(config_find(from_file, "echo")->disabled);
 	assert_true(config_find(from_file, "port-7001")->wait);
-	config_free(from_draft);
+	config_free(from_document);
 	config_free(from_file);
-	draft_free(d);
+	document_free(d);
 	(void)remove(path_of("hark.conf"));
 }
 
@@ -889,7 +889,7 @@ int main(void)
 		cmocka_unit_test(many_services_are_read_in_bounded_time_and_number),
 		cmocka_unit_test(a_file_that_cannot_be_read_is_an_error),
 		cmocka_unit_test(names_that_hark_conf_keeps_for_itself_are_not_taken),
-		cmocka_unit_test(what_is_printed_is_loaded_as_the_draft_itself_is),
+		cmocka_unit_test(what_is_printed_is_loaded_as_the_document_itself_is),
 	};
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

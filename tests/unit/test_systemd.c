@@ -1,17 +1,17 @@
 /* test_systemd.c — socket units and their services: what they become, and what harkd cannot do in their place. */
 #include "reader_support.h"
 
-static struct draft *read_socket(const char *name)
+static struct document *read_socket(const char *name)
 {
-	struct draft *d = draft_new();
+	struct document *d = document_new();
 
 	assert_non_null(d);
-	assert_int_equal(draft_read_systemd(d, path_of(name)), 0);
+	assert_int_equal(import_systemd(d, path_of(name)), 0);
 	return d;
 }
 
 /* x.socket with those lines in [Socket], and the service it wants with those in [Service]. */
-static struct draft *read_pair(const char *socket, const char *service)
+static struct document *read_pair(const char *socket, const char *service)
 {
 	char text[4096];
 
@@ -28,7 +28,7 @@ static struct draft *read_pair(const char *socket, const char *service)
 
 static void a_program_a_connection_is_a_section(void **state)
 {
-	struct draft *d = read_pair(
+	struct document *d = read_pair(
 		ACCEPT "MaxConnections=30\nMaxConnectionsPerSource=4\nBacklog=100\nDeferAcceptSec=2min\n"
 		       "ReusePort=true\nNoDelay=1\nKeepAlive=no\n",
 		CAT "User=nobody\nGroup=tty\nUMask=0027\nNice=-3\nRuntimeMaxSec=1h 30min\nTimeoutStopSec=1500ms\n"
@@ -59,14 +59,14 @@ static void a_program_a_connection_is_a_section(void **state)
 	assert_setting(d, "x", "rlimit_cpu", "120");
 	assert_setting(d, "x", "rlimit_nice", "15");
 	assert_setting(d, "x", "disable", NULL);
-	assert_int_equal(d->fates[DRAFT_DROPPED], 0);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 0);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_program_with_the_socket_waits(void **state)
 {
-	struct draft *d = read_pair("ListenDatagram=69\n", CAT);
+	struct document *d = read_pair("ListenDatagram=69\n", CAT);
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "udp://*:69");
@@ -74,24 +74,24 @@ static void a_program_with_the_socket_waits(void **state)
 	assert_setting(d, "x", "stderr", NULL);
 	assert_setting(d, "x", "disable", NULL);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_pair("ListenStream=7007\nAccept=no\nMaxConnections=3\n", CAT);
 	assert_setting(d, "x", "wait", "yes");
 	assert_remark(d, "x", "MaxConnections=3: ");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_program_that_takes_descriptors_is_disabled(void **state)
 {
-	struct draft *d = read_pair("ListenStream=7007\n", "ExecStart=/bin/cat\n");
+	struct document *d = read_pair("ListenStream=7007\n", "ExecStart=/bin/cat\n");
 	(void)state;
 	assert_clean(d);
 	assert_disabled(d, "x", "Accept=no: the program takes its sockets by sd_listen_fds(3)");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT, "ExecStart=/bin/cat\n");
 	assert_disabled(d, "x", "Accept=yes without StandardInput=socket");
-	draft_free(d);
+	document_free(d);
 }
 
 static void addresses_are_translated(void **state)
@@ -113,34 +113,34 @@ static void addresses_are_translated(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
 		(void)snprintf(text, sizeof text, "%sAccept=yes\n", good[i][0]);
-		struct draft *d = read_pair(text, CAT);
+		struct document *d = read_pair(text, CAT);
 		assert_clean(d);
 		assert_setting(d, "x", "listen", good[i][1]);
 		assert_loads(d);
-		draft_free(d);
+		document_free(d);
 	}
-	struct draft *d = read_pair("ListenDatagram=/run/x\nListenDatagram=514\n", CAT);
+	struct document *d = read_pair("ListenDatagram=/run/x\nListenDatagram=514\n", CAT);
 	assert_setting(d, "x", "listen", "unixgram:/run/x udp://*:514");
-	draft_free(d);
+	document_free(d);
 }
 
 static void unix_sockets_have_their_owner_and_mode(void **state)
 {
-	struct draft *d = read_pair(
+	struct document *d = read_pair(
 		"ListenStream=/run/x\nAccept=yes\nSocketUser=root\nSocketGroup=tty\nSocketMode=0660\n", CAT);
 	(void)state;
 	assert_setting(d, "x", "socket_user", "root");
 	assert_setting(d, "x", "socket_group", "tty");
 	assert_setting(d, "x", "socket_mode", "0660");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_pair("ListenStream=/run/x\nAccept=yes\n", CAT);
 	assert_setting(d, "x", "socket_mode", "0666");
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT "SocketMode=0600\n", CAT);
 	assert_setting(d, "x", "socket_mode", NULL);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void what_is_no_socket_is_refused_by_name(void **state)
@@ -155,12 +155,12 @@ static void what_is_no_socket_is_refused_by_name(void **state)
 		(void)snprintf(text, sizeof text, "%s\n", others[i]);
 		(void)snprintf(name, sizeof name, "%.*s", (int)strcspn(others[i], "="), others[i]);
 		write_file("x@.socket", "[Socket]\n");
-		struct draft *d = read_pair(text, CAT);
+		struct document *d = read_pair(text, CAT);
 		if (strchr(others[i], '%') == NULL || d->n == 0) {
 			assert_int_equal(d->n, 0);
 			assert_remark(d, NULL, name);
 		}
-		draft_free(d);
+		document_free(d);
 	}
 }
 
@@ -183,34 +183,34 @@ static void commands_are_taken_apart_as_systemd_does(void **state)
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
 		(void)snprintf(text, sizeof text, "Environment=\"A=one  two\"\nStandardInput=socket\nExecStart=%s\n",
 		               commands[i][0]);
-		struct draft *d = read_pair(ACCEPT, text);
+		struct document *d = read_pair(ACCEPT, text);
 		assert_clean(d);
 		if (commands[i][1] != NULL)
 			assert_setting(d, "x", "exec", commands[i][1]);
 		else
 			assert_disabled(d, "x", "%n is known to systemd alone"); /* of a unit a connection */
-		draft_free(d);
+		document_free(d);
 	}
-	struct draft *d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=@/bin/cat kitten -u\n");
+	struct document *d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=@/bin/cat kitten -u\n");
 	assert_setting(d, "x", "box", "exec --argv0 kitten /bin/cat -u");
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT,
 	              "StandardInput=socket\nEnvironmentFile=-/etc/default/x\nExecStart=/bin/cat -u $OPTIONS\n");
 	assert_setting(d, "x", "exec", "/bin/cat -u");
 	assert_remark(d, "x", "$OPTIONS: not set by Environment=");
 	assert_remark(d, "x", "EnvironmentFile=-/etc/default/x: ");
 	assert_setting(d, "x", "disable", NULL);
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=/bin/cat ${OPTIONS}\n");
 	assert_setting(d, "x", "exec", "/bin/cat \"\"");
 	assert_disabled(d, "x", "empty arguments");
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=+/bin/cat\n");
 	assert_disabled(d, "x", "its prefix asks for other rights");
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT, "StandardInput=socket\nExecStart=/bin/cat %i\n");
 	assert_disabled(d, "x", "%i is known to systemd alone");
-	draft_free(d);
+	document_free(d);
 }
 
 static void standard_error_goes_where_it_went(void **state)
@@ -227,32 +227,32 @@ static void standard_error_goes_where_it_went(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
 		(void)snprintf(text, sizeof text, CAT "%s", ways[i][0]);
-		struct draft *d = read_pair(ACCEPT, text);
+		struct document *d = read_pair(ACCEPT, text);
 		assert_clean(d);
 		assert_setting(d, "x", "stderr", ways[i][1]);
-		assert_int_equal(d->fates[DRAFT_DROPPED], 0);
+		assert_int_equal(d->fates[DOCUMENT_DROPPED], 0);
 		assert_loads(d);
-		draft_free(d);
+		document_free(d);
 	}
-	struct draft *d = read_pair(ACCEPT, CAT "StandardOutput=journal\n");
+	struct document *d = read_pair(ACCEPT, CAT "StandardOutput=journal\n");
 	assert_remark(d, "x", "StandardOutput=journal: ");
-	draft_free(d);
+	document_free(d);
 }
 
 static void the_environment_is_what_the_unit_says(void **state)
 {
-	struct draft *d = read_pair(ACCEPT,
-	                            CAT "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
-	                                "Environment=bad-name=1\n");
+	struct document *d = read_pair(ACCEPT,
+	                               CAT "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
+	                                   "Environment=bad-name=1\n");
 	(void)state;
 	assert_setting(d, "x", "env", "A=1 \"B=two words\" C=x");
 	assert_setting(d, "x", "pass_env", "PATH TZ LANG LC_* TERM");
 	assert_remark(d, "x", "bad-name=1: ");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT, CAT "Environment=A=1\nEnvironment=\nEnvironment=B=2\n");
 	assert_setting(d, "x", "env", "B=2");
-	draft_free(d);
+	document_free(d);
 }
 
 static void what_would_open_the_service_disables_it(void **state)
@@ -263,33 +263,33 @@ static void what_would_open_the_service_disables_it(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof services / sizeof services[0]; i++) {
 		(void)snprintf(text, sizeof text, CAT "%s\n", services[i]);
-		struct draft *d = read_pair(ACCEPT, text);
+		struct document *d = read_pair(ACCEPT, text);
 		assert_clean(d);
 		assert_disabled(d, "x", "is not carried over");
 		assert_setting(d, "x", "user", NULL);
 		assert_loads(d);
-		draft_free(d);
+		document_free(d);
 	}
-	struct draft *d = read_pair(ACCEPT "IPAddressAllow=127.0.0.1\n", CAT);
+	struct document *d = read_pair(ACCEPT "IPAddressAllow=127.0.0.1\n", CAT);
 	assert_disabled(d, "x", "IPAddressAllow=127.0.0.1: ");
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT "BindToDevice=eth0\n", CAT);
 	assert_disabled(d, "x", "BindToDevice=eth0: ");
-	draft_free(d);
+	document_free(d);
 }
 
 static void each_directive_that_is_not_carried_is_one_remark(void **state)
 {
-	struct draft *d = read_pair(
+	struct document *d = read_pair(
 		ACCEPT "TriggerLimitBurst=5\nFreeBind=yes\nFreeBindd=yes\nSymlinks=/a /b\nSymlinks=/c\n",
 		CAT "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
 	(void)state;
 	assert_clean(d);
-	assert_int_equal(d->fates[DRAFT_DROPPED], 10);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 10);
 	assert_remark(d, "x", "not carried over: FreeBindd=yes: ");
 	assert_remark(d, "x", "not carried over: MemoryMax=1G: ");
 	assert_setting(d, "x", "disable", NULL);
-	draft_free(d);
+	document_free(d);
 }
 
 static void drop_ins_come_after_the_unit_in_order(void **state)
@@ -304,14 +304,14 @@ static void drop_ins_come_after_the_unit_in_order(void **state)
 	write_file("x.socket.d/10.conf", "[Socket]\nListenStream=\nListenStream=2\n");
 	write_file("x.socket.d/30.conf.off", "[Socket]\nListenStream=4\n");
 	write_file("x@.service.d/a.conf", "[Service]\nExecStart=\nExecStart=/bin/cat -u\n");
-	struct draft *d = read_socket("x.socket");
+	struct document *d = read_socket("x.socket");
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "tcp://*:2 tcp://*:3");
 	assert_setting(d, "x", "exec", "/bin/cat -u");
 	assert_remark(d, "x", "What x is for");
 	assert_remark(d, "x", "After=network.target: ");
-	assert_int_equal(d->fates[DRAFT_DROPPED], 1); /* that the two belong together needs no word */
-	draft_free(d);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 1); /* that the two belong together needs no word */
+	document_free(d);
 	(void)remove(path_of("x.socket.d/20.conf"));
 	(void)remove(path_of("x.socket.d/10.conf"));
 	(void)remove(path_of("x@.service.d/a.conf"));
@@ -322,29 +322,29 @@ static void the_service_is_found_by_name(void **state)
 	(void)state;
 	write_file("one.socket", "[Socket]\nListenStream=1\nService=two.service\n");
 	write_file("two.service", "[Service]\n" CAT);
-	struct draft *d = read_socket("one.socket");
+	struct document *d = read_socket("one.socket");
 	assert_setting(d, "one", "exec", "/bin/cat");
-	draft_free(d);
+	document_free(d);
 	write_file("many@.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
 	write_file("many@.service", "[Service]\n" CAT);
 	d = read_socket("many@.socket");
 	assert_setting(d, "many-", "exec", "/bin/cat");
-	draft_free(d);
+	document_free(d);
 	write_file("lone.socket", "[Socket]\nListenStream=1\n");
 	d = read_socket("lone.socket");
 	assert_int_equal(d->n, 0);
 	assert_remark(d, NULL, "lone.socket: its service is not there: lone.service");
-	draft_free(d);
+	document_free(d);
 	write_file("bare.socket", "[Socket]\nListenStream=1\n");
 	write_file("bare.service", "[Service]\nUser=root\n");
 	d = read_socket("bare.socket");
 	assert_remark(d, NULL, "bare.socket: no program is started by bare.service");
-	draft_free(d);
+	document_free(d);
 }
 
 static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 {
-	struct draft *d;
+	struct document *d;
 	(void)state;
 	write_file("w.socket", "before=1\n[Socket]\nListenStream=80\n; comment\n# "
 	                       "comment\nnonsense\nAccept=perhaps\nBacklog=many\n[Bad\n=x\n");
@@ -362,19 +362,19 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 	assert_error(d, "w.service", 7, "Nice=low: not a number");
 	assert_int_equal(d->n_errors, 10);
 	assert_setting(d, "w", "listen", "tcp://*:80");
-	draft_free(d);
+	document_free(d);
 	d = read_pair(ACCEPT "ListenDatagram=1\n", CAT);
 	assert_error(d, "x.socket", 4, "Accept=yes is of streams alone");
-	draft_free(d);
+	document_free(d);
 	write_file("x.service", "[Service]\n" CAT);
 	d = read_socket("x.service");
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], "should end in .socket"));
-	draft_free(d);
+	document_free(d);
 	d = read_socket("none.socket");
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], "none.socket: No such file or directory"));
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_command_that_grows_without_end_is_cut(void **state)
@@ -390,10 +390,10 @@ static void a_command_that_grows_without_end_is_cut(void **state)
 		n += (size_t)snprintf(text + n, sizeof text - n, "${A}${A}${A} ");
 	write_file("x@.service", text);
 	write_file("x.socket", "[Socket]\n" ACCEPT);
-	struct draft *d = read_socket("x.socket");
+	struct document *d = read_socket("x.socket");
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], "ExecStart: longer than 65536 bytes"));
-	draft_free(d);
+	document_free(d);
 }
 
 int main(void)

@@ -1,18 +1,18 @@
 /* test_xinetd.c — xinetd.conf: what a service's attributes become, what defaults give it, and what is refused. */
 #include "reader_support.h"
 
-static struct draft *read_text(const char *text)
+static struct document *read_text(const char *text)
 {
-	struct draft *d = draft_new();
+	struct document *d = document_new();
 
 	write_file("xinetd.conf", text);
 	assert_non_null(d);
-	assert_int_equal(draft_read_xinetd(d, path_of("xinetd.conf")), 0);
+	assert_int_equal(import_xinetd(d, path_of("xinetd.conf")), 0);
 	return d;
 }
 
 /* A service that is complete, with more attributes, one a line. */
-static struct draft *read_service(const char *more)
+static struct document *read_service(const char *more)
 {
 	char text[2048];
 
@@ -25,7 +25,7 @@ static struct draft *read_service(const char *more)
 
 static void a_service_becomes_a_section(void **state)
 {
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"# telnet\nservice telnet\n{\n\tsocket_type\t= stream\n\twait = no\n\tuser = nobody\n\tgroup = tty\n"
 		"\tserver = /bin/cat\n\tserver_args = -a  'b'\tc\n\tumask = 27\n\tnice = -5\n"
 		"\tinstances = 30\n\tper_source = 5\n\tmax_load = 2.5\n\tprotocol = tcp\n}\n");
@@ -45,14 +45,14 @@ static void a_service_becomes_a_section(void **state)
 	assert_setting(d, "telnet", "max_load", "2.5");
 	assert_setting(d, "telnet", "wait", NULL);
 	assert_setting(d, "telnet", "disable", NULL);
-	assert_int_equal(d->fates[DRAFT_DROPPED], 0);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 0);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_datagram_service_that_waits_gets_the_socket(void **state)
 {
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"service tftp\n{\nprotocol = udp\nsocket_type = dgram\nwait = yes\nuser = root\nserver = /bin/cat\n"
 		"instances = 1\nper_source = 3\ncps = 3 5\n}\n");
 	(void)state;
@@ -65,12 +65,12 @@ static void a_datagram_service_that_waits_gets_the_socket(void **state)
 	assert_setting(d, "tftp", "rate", NULL);
 	assert_remark(d, "tftp", "not carried over: per_source = 3: ");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void ids_name_sections_and_internal_services_are_boxes(void **state)
 {
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"service echo\n{\nid = echo-dgram\ntype = INTERNAL\nsocket_type = dgram\nwait = yes\n}\n"
 		"service echo\n{\nid = echo-stream\ntype = INTERNAL UNLISTED\nport = 7007\nsocket_type = stream\nwait "
 		"= no\n}\n");
@@ -82,7 +82,7 @@ static void ids_name_sections_and_internal_services_are_boxes(void **state)
 	assert_setting(d, "echo-stream", "listen", "tcp://*:7007");
 	assert_setting(d, "echo-stream", "box", "echo");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void what_hark_cannot_serve_is_refused_by_name(void **state)
@@ -111,12 +111,12 @@ static void what_hark_cannot_serve_is_refused_by_name(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-		struct draft *d = read_text(refused[i][0]);
+		struct document *d = read_text(refused[i][0]);
 		assert_int_equal(d->n, 0);
 		assert_remark(d, NULL, refused[i][1]);
 		assert_clean(d);
-		assert_int_equal(d->fates[DRAFT_DROPPED], 1);
-		draft_free(d);
+		assert_int_equal(d->fates[DOCUMENT_DROPPED], 1);
+		document_free(d);
 	}
 }
 
@@ -135,34 +135,34 @@ static void rules_of_access_that_cannot_be_kept_disable_the_service(void **state
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-		struct draft *d = read_service(rules[i][0]);
+		struct document *d = read_service(rules[i][0]);
 		assert_clean(d);
 		assert_disabled(d, "telnet", rules[i][1]);
 		assert_loads(d);
-		draft_free(d);
+		document_free(d);
 	}
 }
 
 static void who_is_reached_from_here_alone_listens_on_loopback(void **state)
 {
-	struct draft *d = read_service("only_from = 127.0.0.1 localhost\n");
+	struct document *d = read_service("only_from = 127.0.0.1 localhost\n");
 	(void)state;
 	assert_setting(d, "telnet", "listen", "tcp://127.0.0.1:telnet");
 	assert_setting(d, "telnet", "disable", NULL);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("only_from = 0.0.0.0/0\n");
 	assert_setting(d, "telnet", "listen", "tcp4://*:telnet");
 	assert_setting(d, "telnet", "disable", NULL);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("only_from = 0.0.0.0/0 ::/0\n");
 	assert_setting(d, "telnet", "listen", "tcp://*:telnet");
 	assert_setting(d, "telnet", "disable", NULL);
-	draft_free(d);
+	document_free(d);
 	d = read_service("flags = IPv6\nonly_from = 127.0.0.1\n");
 	assert_disabled(d, "telnet", "only_from");
-	draft_free(d);
+	document_free(d);
 }
 
 static void flags_bind_and_v6only_choose_the_address(void **state)
@@ -182,104 +182,104 @@ static void flags_bind_and_v6only_choose_the_address(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		struct draft *d = read_service(cases[i][0]);
+		struct document *d = read_service(cases[i][0]);
 		assert_clean(d);
 		assert_setting(d, "telnet", "listen", cases[i][1]);
 		assert_setting(d, "telnet", "disable", NULL);
-		draft_free(d);
+		document_free(d);
 	}
-	struct draft *d = read_service("v6only = yes\n");
+	struct document *d = read_service("v6only = yes\n");
 	assert_setting(d, "telnet", "v6only", "yes");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("flags = IPv4 IPv6\n");
 	assert_disabled(d, "telnet", "IPv4 and IPv6");
-	draft_free(d);
+	document_free(d);
 }
 
 static void flags_are_carried_or_remarked(void **state)
 {
-	struct draft *d = read_service("flags = REUSE NODELAY NORETRY NOLIBWRAP KEEPALIVE INTERCEPT LABELED\n");
+	struct document *d = read_service("flags = REUSE NODELAY NORETRY NOLIBWRAP KEEPALIVE INTERCEPT LABELED\n");
 	(void)state;
 	assert_clean(d);
 	assert_remark(d, "telnet", "flags = KEEPALIVE: ");
 	assert_remark(d, "telnet", "flags = INTERCEPT: ");
 	assert_remark(d, "telnet", "flags = LABELED: ");
-	assert_int_equal(d->fates[DRAFT_DROPPED], 3);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 3);
 	assert_setting(d, "telnet", "disable", NULL);
-	draft_free(d);
+	document_free(d);
 	d = read_service("flags = NODELAI\n");
 	assert_error(d, "xinetd.conf", 7, "NODELAI (did you mean NODELAY?)");
 	assert_disabled(d, "telnet", "flags cannot be read");
-	draft_free(d);
+	document_free(d);
 }
 
 static void rules_of_tcp_wrappers_are_told_of_where_they_hold(void **state)
 {
-	struct draft *d = read_service("");
+	struct document *d = read_service("");
 	(void)state;
 	assert_remark(d, NULL, "hosts.allow and hosts.deny");
 	assert_int_equal(d->head.n, 1);
-	draft_free(d);
+	document_free(d);
 	d = read_service("flags = NOLIBWRAP\n");
 	assert_int_equal(d->head.n, 0);
-	draft_free(d);
+	document_free(d);
 	d = read_service("disable = yes\n");
 	assert_int_equal(d->head.n, 0);
-	draft_free(d);
+	document_free(d);
 }
 
 static void the_name_may_be_in_the_arguments(void **state)
 {
-	struct draft *d = read_service("flags = NAMEINARGS\nserver_args = in.telnetd -h\n");
+	struct document *d = read_service("flags = NAMEINARGS\nserver_args = in.telnetd -h\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "exec", NULL);
 	assert_setting(d, "telnet", "box", "exec --argv0 in.telnetd /bin/cat -h");
-	draft_free(d);
+	document_free(d);
 	d = read_service("flags = NAMEINARGS\nserver_args = cat -u\n");
 	assert_setting(d, "telnet", "exec", "/bin/cat -u");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("flags = NAMEINARGS\n");
 	assert_int_equal(d->n_errors, 1);
 	assert_disabled(d, "telnet", "server_args is missing");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_redirect_is_a_relay(void **state)
 {
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nredirect = 192.0.2.9 23\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "relay", "tcp://192.0.2.9:23");
 	assert_setting(d, "telnet", "exec", NULL);
-	draft_free(d);
+	document_free(d);
 	d = read_service("redirect = 2001:db8::1 telnet\n");
 	assert_setting(d, "telnet", "relay", "tcp://[2001:db8::1]:telnet");
 	assert_setting(d, "telnet", "exec", NULL);
 	assert_remark(d, "telnet", "server = /bin/cat: ");
-	draft_free(d);
+	document_free(d);
 	d = read_text("service telnet\n{\nsocket_type = stream\nwait = yes\nuser = root\nredirect = 192.0.2.9 23\n}\n");
 	assert_error(d, "xinetd.conf", 6, "redirect");
 	assert_setting(d, "telnet", "disable", "yes");
-	draft_free(d);
+	document_free(d);
 }
 
 static void the_rate_never_disables(void **state)
 {
-	struct draft *d = read_service("cps = 50 10\n");
+	struct document *d = read_service("cps = 50 10\n");
 	(void)state;
 	assert_setting(d, "telnet", "rate", "50/s");
 	assert_remark(d, "telnet", "never disabled for 10 s");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void resource_limits_have_their_units(void **state)
 {
-	struct draft *d = read_service(
+	struct document *d = read_service(
 		"rlimit_as = 8M\nrlimit_cpu = 20\nrlimit_data = 4k\nrlimit_rss = UNLIMITED\nrlimit_stack = 1000\n"
 		"rlimit_files = 64\n");
 	(void)state;
@@ -291,31 +291,31 @@ static void resource_limits_have_their_units(void **state)
 	assert_setting(d, "telnet", "rlimit_stack", "1000");
 	assert_setting(d, "telnet", "rlimit_nofile", "64");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("rlimit_as = much\n");
 	assert_error(d, "xinetd.conf", 7, "rlimit_as: \"much\"");
 	assert_disabled(d, "telnet", "rlimit_as cannot be read");
-	draft_free(d);
+	document_free(d);
 }
 
 static void the_environment_is_what_was_asked_for(void **state)
 {
-	struct draft *d = read_service(
+	struct document *d = read_service(
 		"env = A=1 B=2\nenv += C=3\npassenv = PATH\npassenv += TERM HOME\npassenv -= TERM\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "env", "A=1 B=2 C=3");
 	assert_setting(d, "telnet", "pass_env", "PATH HOME");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("passenv =\n");
 	assert_setting(d, "telnet", "pass_env", "none");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("env = A=1\nenv -= A=1\n");
 	assert_error(d, "xinetd.conf", 8, "env: takes no -=");
 	assert_setting(d, "telnet", "env", "A=1");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_banner_is_the_words_of_its_file(void **state)
@@ -324,45 +324,45 @@ static void a_banner_is_the_words_of_its_file(void **state)
 	(void)state;
 	write_file("banner", "Hi\tyou\\\r\n ");
 	(void)snprintf(more, sizeof more, "banner = %s\nbanner_fail = /etc/no\n", path_of("banner"));
-	struct draft *d = read_service(more);
+	struct document *d = read_service(more);
 	assert_clean(d);
 	assert_setting(d, "telnet", "banner", "Hi\\tyou\\\\\\r\\n\\x20");
 	assert_remark(d, "telnet", "banner_fail = /etc/no: ");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 	d = read_service("banner_success = /nonexistent/banner\n");
 	assert_clean(d);
 	assert_setting(d, "telnet", "banner", NULL);
 	assert_remark(d, "telnet", "banner_success = /nonexistent/banner: ");
 	assert_setting(d, "telnet", "disable", NULL);
-	draft_free(d);
+	document_free(d);
 }
 
 static void what_is_logged_anyway_is_carried(void **state)
 {
-	struct draft *d = read_service("log_type = SYSLOG daemon info\nlog_on_success = HOST PID\nlog_on_success += "
-	                               "USERID\nlog_on_failure = HOST\n");
+	struct document *d = read_service("log_type = SYSLOG daemon info\nlog_on_success = HOST PID\nlog_on_success += "
+	                                  "USERID\nlog_on_failure = HOST\n");
 	(void)state;
 	assert_clean(d);
 	assert_remark(d, "telnet", "log_type = SYSLOG daemon info: ");
 	assert_remark(d, "telnet", "log_on_success = USERID: ");
-	assert_int_equal(d->fates[DRAFT_DROPPED], 2);
-	draft_free(d);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 2);
+	document_free(d);
 }
 
 static void defaults_are_inherited_and_added_to(void **state)
 {
-	struct draft *d = read_text("defaults\n{\nlog_type = FILE /var/log/x\nonly_from = 10.0.0.0/8\nonly_from = "
-	                            "127.0.0.1\ninstances = 25\numask = 022\n"
-	                            "passenv = PATH\n}\n"
-	                            "service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
-	                            "/bin/cat\nonly_from -= 10.0.0.0/8\n"
-	                            "passenv += TERM\n}\n"
-	                            "service ftp\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
-	                            "/bin/cat\ninstances = UNLIMITED\n"
-	                            "only_from += 192.0.2.0/24\n}\n"
-	                            "service finger\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
-	                            "/bin/cat\nonly_from = 0.0.0.0/0\n}\n");
+	struct document *d = read_text("defaults\n{\nlog_type = FILE /var/log/x\nonly_from = 10.0.0.0/8\nonly_from = "
+	                               "127.0.0.1\ninstances = 25\numask = 022\n"
+	                               "passenv = PATH\n}\n"
+	                               "service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	                               "/bin/cat\nonly_from -= 10.0.0.0/8\n"
+	                               "passenv += TERM\n}\n"
+	                               "service ftp\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	                               "/bin/cat\ninstances = UNLIMITED\n"
+	                               "only_from += 192.0.2.0/24\n}\n"
+	                               "service finger\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
+	                               "/bin/cat\nonly_from = 0.0.0.0/0\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "listen", "tcp://127.0.0.1:telnet");
@@ -377,19 +377,19 @@ static void defaults_are_inherited_and_added_to(void **state)
 	/* Once, and not of each service. */
 	assert_remark(d, NULL, "log_type = FILE /var/log/x: ");
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void lists_of_defaults_begin_where_they_stand_all_else_is_inherited_in_the_end(void **state)
 {
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n}\n"
 		"defaults\n{\ninstances = 9\nno_access = 10.0.0.1\n}\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "max_conns", "9");
 	assert_disabled(d, "telnet", "no_access = 10.0.0.1");
-	draft_free(d);
+	document_free(d);
 }
 
 static void defaults_enable_and_disable_ids(void **state)
@@ -402,18 +402,18 @@ static void defaults_enable_and_disable_ids(void **state)
 	char text[2048];
 	(void)state;
 	(void)snprintf(text, sizeof text, "defaults\n{\ndisabled = two\n}\n%s", services);
-	struct draft *d = read_text(text);
+	struct document *d = read_text(text);
 	assert_setting(d, "one", "disable", NULL);
 	assert_setting(d, "two", "disable", "yes");
 	assert_setting(d, "three", "disable", "yes");
-	draft_free(d);
+	document_free(d);
 	(void)snprintf(text, sizeof text, "defaults\n{\nenabled = two three\n}\n%s", services);
 	d = read_text(text);
 	assert_setting(d, "one", "disable", "yes");
 	assert_setting(d, "two", "disable", NULL);
 	assert_setting(d, "three", "disable", "yes"); /* the manual: disable goes before */
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void mistakes_name_their_line_and_the_rest_is_read(void **state)
@@ -441,12 +441,12 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-		struct draft *d = read_text(wrong[i].text);
+		struct document *d = read_text(wrong[i].text);
 		assert_error(d, "xinetd.conf", wrong[i].line, wrong[i].part);
 		assert_int_equal(d->n_errors, 1);
-		draft_free(d);
+		document_free(d);
 	}
-	struct draft *d = read_text(
+	struct document *d = read_text(
 		"nonsense\nservice telnet\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/cat\n"
 		"instancs = 3\ninstances = 3\ninstances = 4\n}\n");
 	assert_error(d, "xinetd.conf", 1, "nonsense");
@@ -454,7 +454,7 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 	assert_error(d, "xinetd.conf", 10, "instances: set twice; the first one counts (line 9)");
 	assert_setting(d, "telnet", "max_conns", "3");
 	assert_setting(d, "telnet", "disable", NULL); /* xinetd serves it */
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_line_that_xinetd_drops_the_service_for_disables_it(void **state)
@@ -467,10 +467,10 @@ static void a_line_that_xinetd_drops_the_service_for_disables_it(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
-		struct draft *d = read_service(lines[i][0]);
+		struct document *d = read_service(lines[i][0]);
 		assert_error(d, "xinetd.conf", 7, lines[i][1]);
 		assert_disabled(d, "telnet", "not all of its lines could be read");
-		draft_free(d);
+		document_free(d);
 	}
 }
 
@@ -489,42 +489,42 @@ static void values_that_xinetd_refuses_disable_the_service(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-		struct draft *d = read_service(values[i][0]);
+		struct document *d = read_service(values[i][0]);
 		assert_int_equal(d->n_errors, 1);
 		assert_error(d, "xinetd.conf", 7, "");
 		assert_disabled(d, "telnet", values[i][1]);
-		draft_free(d);
+		document_free(d);
 	}
 }
 
 static void what_is_missing_disables_the_service_unless_it_is_disabled(void **state)
 {
-	struct draft *d = read_text("service telnet\n{\nsocket_type = stream\nwait = no\nserver = /bin/cat\n}\n");
+	struct document *d = read_text("service telnet\n{\nsocket_type = stream\nwait = no\nserver = /bin/cat\n}\n");
 	(void)state;
 	assert_error(d, "xinetd.conf", 1, "user is missing");
 	assert_disabled(d, "telnet", "user is missing");
-	draft_free(d);
+	document_free(d);
 	d = read_text("service telnet\n{\nsocket_type = stream\nuser = root\nserver = /bin/cat\n}\n");
 	assert_error(d, "xinetd.conf", 1, "wait is missing");
-	draft_free(d);
+	document_free(d);
 	d = read_text("service telnet\n{\nsocket_type = stream\nwait = no\nuser = root\n}\n");
 	assert_error(d, "xinetd.conf", 1, "server is missing");
 	assert_int_equal(d->n, 0);
-	draft_free(d);
+	document_free(d);
 	d = read_text("service telnet\n{\ndisable = yes\nsocket_type = stream\nserver = /bin/cat\n}\n");
 	assert_clean(d);
 	assert_setting(d, "telnet", "disable", "yes");
-	draft_free(d);
+	document_free(d);
 	d = read_text("service distcc\n{\ndisable = yes\ntype = UNLISTED\nsocket_type = stream\nwait = no\nuser = "
 	              "root\nserver = /bin/cat\n}\n");
 	assert_clean(d); /* as distcc's example is */
 	assert_int_equal(d->n, 0);
-	draft_free(d);
+	document_free(d);
 	d = read_text("service no-such-service-here\n{\nsocket_type = stream\nwait = no\nuser = root\nserver = "
 	              "/bin/cat\n}\n");
 	assert_clean(d);
 	assert_disabled(d, "no-such-service-here", "/etc/services");
-	draft_free(d);
+	document_free(d);
 }
 
 static void the_first_of_two_on_one_address_counts(void **state)
@@ -535,17 +535,17 @@ static void the_first_of_two_on_one_address_counts(void **state)
 	char text[512];
 	(void)state;
 	(void)snprintf(text, sizeof text, twice, "");
-	struct draft *d = read_text(text);
+	struct document *d = read_text(text);
 	assert_error(d, "xinetd.conf", 8, "has the same address");
 	assert_setting(d, "telnet", "disable", NULL);
 	assert_setting(d, "telnet-2", "disable", "yes");
-	draft_free(d);
+	document_free(d);
 	(void)snprintf(text, sizeof text, twice, "disable = yes\n");
 	d = read_text(text);
 	assert_clean(d);
 	assert_setting(d, "telnet-2", "disable", NULL);
 	assert_loads(d);
-	draft_free(d);
+	document_free(d);
 }
 
 static void directories_are_read_by_name_without_dots_and_tildes(void **state)
@@ -565,7 +565,7 @@ static void directories_are_read_by_name_without_dots_and_tildes(void **state)
 		(void)snprintf(text, sizeof text, service, names[i][1]);
 		write_file(names[i][0], text);
 	}
-	struct draft *d = read_text("includedir d\n");
+	struct document *d = read_text("includedir d\n");
 	assert_int_equal(d->n_errors, 1);
 	assert_error(d, "xinetd.conf", 1, "inner: ");
 	assert_int_equal(d->n, 2);
@@ -573,12 +573,12 @@ static void directories_are_read_by_name_without_dots_and_tildes(void **state)
 	assert_string_equal(d->sections[1]->name, "ftp");
 	assert_string_equal(d->sections[1]->place.file, path_of("d/b"));
 	assert_int_equal(d->sections[1]->place.line, 1);
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_file_that_includes_itself_is_refused(void **state)
 {
-	struct draft *d;
+	struct document *d;
 	(void)state;
 	write_file("other", "include xinetd.conf\ndefaults\n{\ninstances = 3\n}\n");
 	d = read_text("include other\ninclude xinetd.conf\nservice telnet\n{\nsocket_type = stream\nwait = no\nuser = "
@@ -587,29 +587,29 @@ static void a_file_that_includes_itself_is_refused(void **state)
 	assert_error(d, "xinetd.conf", 2, "includes itself");
 	assert_int_equal(d->n_errors, 2);
 	assert_setting(d, "telnet", "max_conns", "3");
-	draft_free(d);
+	document_free(d);
 }
 
 static void a_file_that_cannot_be_read_is_an_error(void **state)
 {
-	struct draft *d = draft_new();
+	struct document *d = document_new();
 	(void)state;
-	assert_int_equal(draft_read_xinetd(d, "/nonexistent/xinetd.conf"), 0);
+	assert_int_equal(import_xinetd(d, "/nonexistent/xinetd.conf"), 0);
 	assert_int_equal(d->n_errors, 1);
 	assert_string_equal(d->errors[0], "/nonexistent/xinetd.conf: No such file or directory");
-	assert_int_equal(draft_read_xinetd(d, "/"), 0);
+	assert_int_equal(import_xinetd(d, "/"), 0);
 	assert_int_equal(d->n_errors, 2);
-	draft_free(d);
+	document_free(d);
 }
 
 static void lines_may_end_as_on_windows(void **state)
 {
-	struct draft *d = read_text("service telnet\r\n{\r\n\tsocket_type = stream\r\n\twait = no\r\n\tuser = "
-	                            "root\r\n\tserver = /bin/cat\r\n}\r\n");
+	struct document *d = read_text("service telnet\r\n{\r\n\tsocket_type = stream\r\n\twait = no\r\n\tuser = "
+	                               "root\r\n\tserver = /bin/cat\r\n}\r\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "telnet", "exec", "/bin/cat");
-	draft_free(d);
+	document_free(d);
 }
 
 int main(void)

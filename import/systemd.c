@@ -1,10 +1,11 @@
-/* read_systemd.c — systemd.socket(5) units, each with its service, read as systemd does: sections, continued lines,
+/* systemd.c — systemd.socket(5) units, each with its service, read as systemd does: sections, continued lines,
  * drop-in directories, an empty assignment that takes back what was said before.
  *
  * A unit's drop-ins are the *.conf files in NAME.d beside it. Its service, X@.service where it accepts, else X.service
  * or what Service= names, is looked for beside it, and where the unit lies in one of systemd's own directories, in the
  * others as well. What the lines mean is for systemd_service.c. Bounded; any thread. */
 #include "systemd.h"
+#include "import.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -55,13 +56,13 @@ static void unit_done(struct unit *u)
 	free(u->name);
 }
 
-static void add_line(struct draft *d, struct unit *u, const char *section, const char *key, const char *value,
+static void add_line(struct document *d, struct unit *u, const char *section, const char *key, const char *value,
                      struct config_place place)
 {
 	struct unit_line *more = u->lines;
 
 	if (u->n == LINES_MAX) {
-		draft_error(d, place, "more than %d lines", LINES_MAX);
+		document_error(d, place, "more than %d lines", LINES_MAX);
 		u->n++;
 	}
 	if (u->n > LINES_MAX)
@@ -127,7 +128,7 @@ static char *next_line(char **next, int *line, int *read)
 	return trim(start);
 }
 
-static void read_lines(struct draft *d, struct unit *u, const char *file, char *text)
+static void read_lines(struct document *d, struct unit *u, const char *file, char *text)
 {
 	struct config_place place = {.file = file};
 	char section[64] = "";
@@ -146,27 +147,27 @@ static void read_lines(struct draft *d, struct unit *u, const char *file, char *
 		}
 		char *equals = strchr(line, '=');
 		if (line[0] == '[' || equals == NULL || equals == line) {
-			draft_error(d, place, "neither [SECTION] nor KEY=VALUE: %.64s", line);
+			document_error(d, place, "neither [SECTION] nor KEY=VALUE: %.64s", line);
 			continue;
 		}
 		*equals = '\0';
 		if (section[0] == '\0')
-			draft_error(d, place, "%.64s: before the first section", trim(line));
+			document_error(d, place, "%.64s: before the first section", trim(line));
 		else if (strlen(equals + 1) > VALUE_MAX)
-			draft_error(d, place, "%.64s: longer than %d bytes", trim(line), VALUE_MAX);
+			document_error(d, place, "%.64s: longer than %d bytes", trim(line), VALUE_MAX);
 		else if (strncmp(section, "X-", 2) != 0)
 			add_line(d, u, section, trim(line), trim(equals + 1), place);
 	}
 	u->n = u->n > LINES_MAX ? LINES_MAX : u->n;
 }
 
-static bool read_file(struct draft *d, struct unit *u, struct config_place place, const char *path)
+static bool read_file(struct document *d, struct unit *u, struct config_place place, const char *path)
 {
 	size_t len;
 	char *text = reading_file(d, place, path, READING_FILE_MAX, &len);
 
 	if (text != NULL)
-		read_lines(d, u, draft_file(d, path), text);
+		read_lines(d, u, document_file(d, path), text);
 	free(text);
 	return text != NULL;
 }
@@ -184,7 +185,7 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 }
 
 /* DIRECTORY/NAME.d/ *.conf */
-static void read_drop_ins(struct draft *d, struct unit *u, const char *directory)
+static void read_drop_ins(struct document *d, struct unit *u, const char *directory)
 {
 	char path[PATH_MAX];
 	struct dirent **names = NULL;
@@ -194,11 +195,11 @@ static void read_drop_ins(struct draft *d, struct unit *u, const char *directory
 		return;
 	n = scandir(path, &names, is_conf, by_bytes);
 	if (n < 0 && errno != ENOENT && errno != ENOTDIR)
-		draft_error(d, (struct config_place){.file = draft_file(d, path)}, "%s", strerror(errno));
+		document_error(d, (struct config_place){.file = document_file(d, path)}, "%s", strerror(errno));
 	for (int i = 0; i < n; i++) {
 		char file[PATH_MAX];
 		if (snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name) < (int)sizeof file)
-			(void)read_file(d, u, (struct config_place){.file = draft_file(d, file)}, file);
+			(void)read_file(d, u, (struct config_place){.file = document_file(d, file)}, file);
 		free(names[i]);
 	}
 	free(names);
@@ -213,7 +214,7 @@ static bool is_own(const char *directory)
 }
 
 /* Reads the unit of that name, first beside the socket. It has no file: has_main stays false. */
-static void read_unit(struct draft *d, struct unit *u, const char *beside)
+static void read_unit(struct document *d, struct unit *u, const char *beside)
 {
 	char path[PATH_MAX];
 	bool others = is_own(beside);
@@ -225,7 +226,7 @@ static void read_unit(struct draft *d, struct unit *u, const char *beside)
 		if (snprintf(path, sizeof path, "%s/%s", directory, u->name) >= (int)sizeof path ||
 		    access(path, F_OK) < 0)
 			continue;
-		u->has_main = read_file(d, u, (struct config_place){.file = draft_file(d, path)}, path);
+		u->has_main = read_file(d, u, (struct config_place){.file = document_file(d, path)}, path);
 		if (!u->has_main)
 			return;
 	}
@@ -238,7 +239,7 @@ static void read_unit(struct draft *d, struct unit *u, const char *beside)
 
 /* The service's name: of x.socket x@.service where it accepts, of x@.socket x@.service in any case. The caller's to
  * free. */
-static char *service_name(struct draft *d, const struct unit *u)
+static char *service_name(struct document *d, const struct unit *u)
 {
 	const struct unit_line *accept = unit_last(u, "Socket", "Accept"), *service = unit_last(u, "Socket", "Service");
 	bool accepts = accept != NULL && systemd_yes(accept->value) == 1;
@@ -256,9 +257,9 @@ static char *service_name(struct draft *d, const struct unit *u)
 	return name;
 }
 
-int draft_read_systemd(struct draft *d, const char *socket_file)
+int import_systemd(struct document *d, const char *socket_file)
 {
-	struct config_place place = {.file = draft_file(d, socket_file)};
+	struct config_place place = {.file = document_file(d, socket_file)};
 	const char *slash = strrchr(socket_file, '/'), *base = slash != NULL ? slash + 1 : socket_file;
 	size_t n = strlen(base);
 	struct unit u = {.user = strstr(socket_file, "/systemd/user/") != NULL}, s = {.user = u.user};
@@ -266,7 +267,7 @@ int draft_read_systemd(struct draft *d, const char *socket_file)
 	                                : strndup(socket_file, slash > socket_file ? (size_t)(slash - socket_file) : 1);
 
 	if (n < 8 || strcmp(base + n - 7, ".socket") != 0) {
-		draft_error(d, place, "not a socket unit: its name should end in .socket");
+		document_error(d, place, "not a socket unit: its name should end in .socket");
 		free(directory);
 		return d->broken ? -ENOMEM : 0;
 	}

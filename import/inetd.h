@@ -1,9 +1,9 @@
-/* inetd.h — what the parts of draft_read_inetd() share: the text, its words, and what one service's words say.
+/* inetd.h — what the parts of import_inetd() share: the text, its words, and what one service's words say.
  *
- *   read_inetd.c      files, lines, directives, services as seven columns
+ *   inetd.c           files, lines, directives, services as seven columns
  *   inetd_keys.c      services as NetBSD's "key = value, …;"
  *   inetd_text.c      lines and words, and the memory for all that was read
- *   inetd_service.c   from a service's words to a section of the draft
+ *   inetd_service.c   from a service's words to a section of the document
  *
  * First every service is read, then all are translated: which address families "tcp" means, and which line counts of
  * two for one address, is known only when the last line is. */
@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "draft.h"
+#include "document.h"
 
 #define INETD_LINE_MAX     65536      /* bytes */
 #define INETD_FILE_MAX     (16 << 20) /* bytes */
@@ -24,7 +24,7 @@
 /* Where the reading of a text is. */
 struct inetd_text {
 	const char *at, *end;
-	const char *file; /* the draft's */
+	const char *file; /* the document's */
 	int line;         /* of at, from 1 */
 	bool bad;         /* inetd_word() met a mistake; the caller clears it */
 };
@@ -52,7 +52,7 @@ struct inetd_entry {
 };
 
 struct inetd {
-	struct draft *draft;
+	struct document *document;
 	struct inetd_entry *entries;
 	size_t n;
 	struct inetd_kept *kept;           /* texts and lists of words */

@@ -60,7 +60,7 @@ no_memory:
 	return -ENOMEM;
 }
 
-char *reading_file(struct draft *d, struct config_place place, const char *file, size_t max, size_t *len)
+char *reading_file(struct document *d, struct config_place place, const char *file, size_t max, size_t *len)
 {
 	char *text = NULL;
 	int fd = -1;
@@ -76,13 +76,13 @@ char *reading_file(struct draft *d, struct config_place place, const char *file,
 	if (rc == -ENOMEM) {
 		d->broken = true;
 	} else if (rc == -EFBIG) {
-		draft_error(d, place, "%s%slonger than %zu bytes", name, colon, max);
+		document_error(d, place, "%s%slonger than %zu bytes", name, colon, max);
 	} else if (rc == -EINVAL) {
-		draft_error(d, place, "%s%snot a regular file", name, colon);
+		document_error(d, place, "%s%snot a regular file", name, colon);
 	} else if (rc < 0) {
-		draft_error(d, place, "%s%s%s", name, colon, strerror(-rc));
+		document_error(d, place, "%s%s%s", name, colon, strerror(-rc));
 	} else if (memchr(text, '\0', *len) != NULL) {
-		draft_error(d, place, "%s%sa NUL byte: not a text", name, colon);
+		document_error(d, place, "%s%sa NUL byte: not a text", name, colon);
 		free(text);
 		text = NULL;
 	}
@@ -90,7 +90,7 @@ char *reading_file(struct draft *d, struct config_place place, const char *file,
 }
 
 /* Room grows by powers of two, so that no capacity need be kept; one more than that for the NULL at the end. */
-void wordlist_add(struct draft *d, struct config_words *w, const char *word, size_t len)
+void wordlist_add(struct document *d, struct config_words *w, const char *word, size_t len)
 {
 	char *copy = strndup(word, len);
 	char **more = w->word;
@@ -139,14 +139,14 @@ void wordlist_clear(struct config_words *w)
 	*w = (struct config_words){0};
 }
 
-void wordlist_copy(struct draft *d, struct config_words *to, const struct config_words *from)
+void wordlist_copy(struct document *d, struct config_words *to, const struct config_words *from)
 {
 	wordlist_clear(to);
 	for (size_t i = 0; i < from->n; i++)
 		wordlist_add(d, to, from->word[i], strlen(from->word[i]));
 }
 
-char *wordlist_join(struct draft *d, const struct config_words *w, size_t i)
+char *wordlist_join(struct document *d, const struct config_words *w, size_t i)
 {
 	size_t cap = 1, at = 0;
 
@@ -161,13 +161,13 @@ char *wordlist_join(struct draft *d, const struct config_words *w, size_t i)
 	for (size_t k = i; k < w->n; k++) {
 		if (k > i)
 			line[at++] = ' ';
-		(void)draft_quote(w->word[k], line + at, cap - at);
+		(void)document_quote(w->word[k], line + at, cap - at);
 		at += strlen(line + at);
 	}
 	return line;
 }
 
-void reading_environment(struct draft *d, struct draft_section *s, struct config_place place,
+void reading_environment(struct document *d, struct document_section *s, struct config_place place,
                          const struct config_words *w, bool names, const char *before)
 {
 	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
@@ -178,12 +178,12 @@ void reading_environment(struct draft *d, struct draft_section *s, struct config
 		if (n > 0 && n < 256 && w->word[i][n] == (names ? '\0' : '='))
 			wordlist_add(d, &good, w->word[i], strlen(w->word[i]));
 		else
-			draft_drop(d, s, place, "%s = %.64s: not a name of letters, digits and _%s",
-			           names ? "pass_env" : "env", w->word[i], names ? "" : ", = and a value");
+			document_drop(d, s, place, "%s = %.64s: not a name of letters, digits and _%s",
+			              names ? "pass_env" : "env", w->word[i], names ? "" : ", = and a value");
 	}
 	char *line = wordlist_join(d, &good, 0);
 	if (line != NULL && good.n > 0)
-		draft_set(d, s, place, names ? "pass_env" : "env", "%s%s", before, line);
+		document_set(d, s, place, names ? "pass_env" : "env", "%s%s", before, line);
 	free(line);
 	wordlist_clear(&good);
 }

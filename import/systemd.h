@@ -1,4 +1,4 @@
-/* systemd.h — a systemd unit taken apart: read_systemd.c reads it, systemd_service.c and systemd_directives.c make
+/* systemd.h — a systemd unit taken apart: systemd.c reads it, systemd_service.c and systemd_directives.c make
  * settings of it. */
 #ifndef SYSTEMD_H
 #define SYSTEMD_H
@@ -27,7 +27,7 @@ bool unit_holds(const struct unit *u, size_t line, bool list);
 const struct unit_line *unit_last(const struct unit *u, const char *section, const char *key);
 
 /* One section of u, x.socket, and s, its service: NULL if there is none, and wanted is the name it should have. */
-void systemd_make(struct draft *d, const struct unit *u, const struct unit *s, const char *wanted,
+void systemd_make(struct document *d, const struct unit *u, const struct unit *s, const char *wanted,
                   struct config_place place);
 
 /* Whether systemd takes that for yes (1) or no (0); -1: for neither. */
@@ -37,11 +37,11 @@ int systemd_yes(const char *text);
 
 /* Cuts the next word off *at as systemd.service(5) has it: '..', "..", \n, \x41 … NULL: there is none. The word is the
  * caller's to free; plain (may be NULL): neither a quote nor a backslash was in it. */
-char *systemd_cut(struct draft *d, const char **at, bool *plain);
+char *systemd_cut(struct document *d, const char **at, bool *plain);
 
 /* text with its %-specifiers put in, the caller's to free. NULL: it has one that is only known when the unit runs,
  * *which, or no memory. */
-char *systemd_specify(struct draft *d, const struct unit *u, const char *text, char *which);
+char *systemd_specify(struct document *d, const struct unit *u, const char *text, char *which);
 
 /* "5min 20s", "infinity" (INT64_MAX), "30" of units (in ns). 0 or -EINVAL. */
 int systemd_time(const char *text, int64_t unit_ns, int64_t *ns);

@@ -196,8 +196,9 @@ static size_t take_quoted(struct inetd *r, struct inetd_text *t, bool keys, char
 			int byte = take_escape(t);
 			if (byte < 0 && !t->bad) {
 				t->bad = true;
-				draft_error(r->draft, inetd_place(t),
-				            "an escape that is none of \\n \\t \\r \\\\ \\' \\\" and \\x01 to \\xff");
+				document_error(
+					r->document, inetd_place(t),
+					"an escape that is none of \\n \\t \\r \\\\ \\' \\\" and \\x01 to \\xff");
 			}
 			c = byte < 0 ? '?' : (char)byte;
 		}
@@ -207,7 +208,7 @@ static size_t take_quoted(struct inetd *r, struct inetd_text *t, bool keys, char
 		t->at++;
 	} else if (!t->bad) {
 		t->bad = true;
-		draft_error(r->draft, inetd_place(t), "a quote (%c) that is not closed on its line", quote);
+		document_error(r->document, inetd_place(t), "a quote (%c) that is not closed on its line", quote);
 	}
 	return n;
 }

@@ -90,7 +90,7 @@ static void append_quoted(struct inetd *r, struct line *l, const char *word)
 	char *at = make_room(r, l, most);
 
 	if (at != NULL)
-		l->n += strlen(draft_quote(word, at, most));
+		l->n += strlen(document_quote(word, at, most));
 }
 
 /* Takes the line over. NULL: there was no memory for all of it. */
@@ -121,7 +121,7 @@ __attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const s
 		r->no_memory = true;
 		return false;
 	}
-	draft_error(r->draft, e->place, "%s: %s", e->service, words);
+	document_error(r->document, e->place, "%s: %s", e->service, words);
 	free(words);
 	return false;
 }
@@ -129,7 +129,7 @@ __attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const s
 /* What is refused by name: the whole service. Always false. */
 static bool refuse(struct inetd *r, const struct inetd_entry *e, const char *why)
 {
-	draft_drop(r->draft, NULL, e->place, "service %s: %s", e->service, why);
+	document_drop(r->document, NULL, e->place, "service %s: %s", e->service, why);
 	return false;
 }
 
@@ -521,14 +521,14 @@ static bool is_replaced(struct inetd *r, const struct service *all, size_t n, co
 	for (const struct service *o = s + 1; o < all + n && !s->e->off; o++) {
 		if (o->done || o->e->off || strcmp(o->listen, s->listen) != 0)
 			continue;
-		draft_drop(r->draft, NULL, s->e->place, "service %s: %s:%d says it again, and the later counts",
-		           s->e->service, o->e->place.file, o->e->place.line);
+		document_drop(r->document, NULL, s->e->place, "service %s: %s:%d says it again, and the later counts",
+		              s->e->service, o->e->place.file, o->e->place.line);
 		return true;
 	}
 	return false;
 }
 
-static bool has_section(const struct draft *d, const char *name)
+static bool has_section(const struct document *d, const char *name)
 {
 	for (size_t i = 0; i < d->n; i++)
 		if (strcmp(d->sections[i]->name, name) == 0)
@@ -537,7 +537,7 @@ static bool has_section(const struct draft *d, const char *name)
 }
 
 /* The service's name; beside another of that name, with the protocol's behind it. */
-static struct draft_section *open_section(struct inetd *r, const struct service *s)
+static struct document_section *open_section(struct inetd *r, const struct service *s)
 {
 	const char *said = last_part(s->e->service);
 	char name[HARK_PATH_MAX + 32];
@@ -549,12 +549,12 @@ static struct draft_section *open_section(struct inetd *r, const struct service 
 		(void)snprintf(name, sizeof name, "%s-service", said);
 	else
 		(void)snprintf(name, sizeof name, "%s", said);
-	if (has_section(r->draft, name)) {
+	if (has_section(r->document, name)) {
 		size_t len = strlen(name);
 		(void)snprintf(name + len, sizeof name - len, "-%.*s", (int)strcspn(s->e->protocol, ",/"),
 		               s->e->protocol);
 	}
-	return draft_section(r->draft, name, s->e->place);
+	return document_section(r->document, name, s->e->place);
 }
 
 /* "PROGRAM ARGUMENT…" behind what comes before it. NULL: no memory. */
@@ -572,7 +572,7 @@ static char *command_line(struct inetd *r, const struct service *s, const char *
 	return finish(r, &l);
 }
 
-static void put_program(struct inetd *r, struct draft_section *to, const struct service *s)
+static void put_program(struct inetd *r, struct document_section *to, const struct service *s)
 {
 	const struct inetd_entry *e = s->e;
 	const char *argv0 = e->argv.n > 0 ? e->argv.word[0] : NULL;
@@ -581,44 +581,45 @@ static void put_program(struct inetd *r, struct draft_section *to, const struct 
 	char *line = command_line(r, s, plain ? NULL : argv0);
 	if (line == NULL)
 		return;
-	draft_set(r->draft, to, e->place, plain ? "exec" : "box", "%s", line);
+	document_set(r->document, to, e->place, plain ? "exec" : "box", "%s", line);
 	free(line);
-	draft_set(r->draft, to, e->place, "stderr", "connection");
+	document_set(r->document, to, e->place, "stderr", "connection");
 	if (strcmp(last_part(e->program), "tcpd") == 0)
-		draft_remark(r->draft, to, e->place,
-		             "hosts.allow and hosts.deny still count: tcpd(8) looks at them and then runs %s",
-		             argv0 != NULL ? argv0 : "nothing");
+		document_remark(r->document, to, e->place,
+		                "hosts.allow and hosts.deny still count: tcpd(8) looks at them and then runs %s",
+		                argv0 != NULL ? argv0 : "nothing");
 	if (e->program[0] != '/')
-		draft_remark(r->draft, to, e->place, "%s is %s; inetd looks in /", e->program,
-		             strchr(e->program, '/') != NULL ? "meant from the directory of its file"
-		                                             : "looked for in $PATH");
+		document_remark(r->document, to, e->place, "%s is %s; inetd looks in /", e->program,
+		                strchr(e->program, '/') != NULL ? "meant from the directory of its file"
+		                                                : "looked for in $PATH");
 	for (size_t i = 1; i < e->argv.n; i++)
 		if (e->argv.word[i][0] == '#')
-			draft_remark(
-				r->draft, to, e->place,
+			document_remark(
+				r->document, to, e->place,
 				"\"%s\" and what follows are arguments of the program, as in inetd, and no comment",
 				e->argv.word[i]);
 	if (!s->wait && s->type == SOCK_DGRAM)
-		draft_remark(r->draft, to, e->place,
-		             "dgram nowait: each peer gets a program of its own, connected to it, with the first "
-		             "datagram still to be read");
+		document_remark(r->document, to, e->place,
+		                "dgram nowait: each peer gets a program of its own, connected to it, with the first "
+		                "datagram still to be read");
 }
 
-static void put_box(struct inetd *r, struct draft_section *to, const struct service *s, bool datagrams)
+static void put_box(struct inetd *r, struct document_section *to, const struct service *s, bool datagrams)
 {
 	const struct inetd_words *argv = &s->e->argv;
 
-	draft_set(r->draft, to, s->e->place, "box", "%s", s->box);
+	document_set(r->document, to, s->e->place, "box", "%s", s->box);
 	for (size_t i = 0; i < argv->n; i++)
 		if (strcmp(argv->word[i], "internal") != 0 && strcmp(argv->word[i], last_part(s->e->service)) != 0 &&
 		    strcmp(argv->word[i], s->box) != 0)
-			draft_drop(r->draft, to, s->e->place, "argument %s of an internal service", argv->word[i]);
+			document_drop(r->document, to, s->e->place, "argument %s of an internal service",
+			              argv->word[i]);
 	if (strcmp(s->box, "daytime") == 0)
-		draft_remark(r->draft, to, s->e->place,
-		             "inetd tells local time as ctime(3) has it; hark tells UTC as ISO 8601 has it");
+		document_remark(r->document, to, s->e->place,
+		                "inetd tells local time as ctime(3) has it; hark tells UTC as ISO 8601 has it");
 	if (datagrams && strcmp(s->box, "echo") != 0 && strcmp(s->box, "discard") != 0)
-		draft_remark(
-			r->draft, to, s->e->place,
+		document_remark(
+			r->document, to, s->e->place,
 			"a datagram is answered by no more bytes than it has; box = %s --longer answers as inetd does",
 			s->box);
 }
@@ -630,39 +631,39 @@ static void tell_default_rate(struct inetd *r)
 		"inetd stops a service for ten minutes that is started more than 256 times in a minute (NetBSD's, "
 		"GNU's: 40) where its "
 		"line says nothing else. This is not carried over; rate = 256/m makes callers wait instead.";
-	const struct draft_section *head = &r->draft->head;
+	const struct document_section *head = &r->document->head;
 
 	for (size_t i = 0; i < head->n; i++)
 		if (strcmp(head->lines[i].value, words) == 0)
 			return;
-	draft_remark(r->draft, NULL, (struct config_place){0}, "%s", words);
+	document_remark(r->document, NULL, (struct config_place){0}, "%s", words);
 }
 
 /* Over one limit a connection waits or is shed; the service goes on. 0 is no limit in every inetd. */
-static void put_limits(struct inetd *r, struct draft_section *to, const struct service *s)
+static void put_limits(struct inetd *r, struct document_section *to, const struct service *s)
 {
 	struct config_place place = s->e->place;
 
 	if (s->wait && s->max_conns > 1)
-		draft_drop(r->draft, to, place, "%ld programs at once for a service with wait: there is one",
-		           s->max_conns);
+		document_drop(r->document, to, place, "%ld programs at once for a service with wait: there is one",
+		              s->max_conns);
 	else if (!s->wait && s->max_conns > 0)
-		draft_set(r->draft, to, place, "max_conns", "%ld", s->max_conns);
+		document_set(r->document, to, place, "max_conns", "%ld", s->max_conns);
 	if (s->rate > 0)
-		draft_set(r->draft, to, place, "rate", "%ld/m", s->rate);
+		document_set(r->document, to, place, "rate", "%ld/m", s->rate);
 	if (s->wait && (s->rate_per_source > 0 || s->max_per_source > 0)) {
-		draft_drop(r->draft, to, place,
-		           "limits of each source for a service with wait: its program alone knows its peers");
+		document_drop(r->document, to, place,
+		              "limits of each source for a service with wait: its program alone knows its peers");
 		return;
 	}
 	if (s->max_per_source > 0)
-		draft_set(r->draft, to, place, "max_per_source", "%ld", s->max_per_source);
+		document_set(r->document, to, place, "max_per_source", "%ld", s->max_per_source);
 	if (s->rate_per_source > 0)
-		draft_set(r->draft, to, place, "rate_per_source", "%ld/m", s->rate_per_source);
+		document_set(r->document, to, place, "rate_per_source", "%ld/m", s->rate_per_source);
 }
 
 /* "user:group:mode" of FreeBSD's unix sockets. */
-static void put_owner(struct inetd *r, struct draft_section *to, const struct service *s)
+static void put_owner(struct inetd *r, struct document_section *to, const struct service *s)
 {
 	char user[64], group[64], mode[8];
 	int end = 0;
@@ -674,13 +675,13 @@ static void put_owner(struct inetd *r, struct draft_section *to, const struct se
 		(void)wrong(r, s->e, "\":%s:\" is not :USER:GROUP:MODE:", s->e->owner);
 		return;
 	}
-	draft_set(r->draft, to, s->e->place, "socket_user", "%s", user);
-	draft_set(r->draft, to, s->e->place, "socket_group", "%s", group);
-	draft_set(r->draft, to, s->e->place, "socket_mode", "%s", mode);
+	document_set(r->document, to, s->e->place, "socket_user", "%s", user);
+	document_set(r->document, to, s->e->place, "socket_group", "%s", group);
+	document_set(r->document, to, s->e->place, "socket_mode", "%s", mode);
 }
 
 /* What hark has no setting for. */
-static void put_dropped(struct inetd *r, struct draft_section *to, const struct service *s)
+static void put_dropped(struct inetd *r, struct document_section *to, const struct service *s)
 {
 	const struct inetd_entry *e = s->e;
 	const char *suffix = behind_comma(e->protocol), *filter = e->filter;
@@ -688,17 +689,17 @@ static void put_dropped(struct inetd *r, struct draft_section *to, const struct 
 	if (filter == NULL && e->type != NULL && (filter = strchr(e->type, ':')) != NULL)
 		filter++;
 	if (*suffix != '\0')
-		draft_drop(r->draft, to, e->place, "protocol option %s", suffix + 1);
+		document_drop(r->document, to, e->place, "protocol option %s", suffix + 1);
 	if (e->sndbuf != NULL)
-		draft_drop(r->draft, to, e->place, "sndbuf = %s", e->sndbuf);
+		document_drop(r->document, to, e->place, "sndbuf = %s", e->sndbuf);
 	if (e->recvbuf != NULL)
-		draft_drop(r->draft, to, e->place, "recvbuf = %s", e->recvbuf);
+		document_drop(r->document, to, e->place, "recvbuf = %s", e->recvbuf);
 	if (filter != NULL)
-		draft_drop(r->draft, to, e->place, "accept filter %s", filter);
+		document_drop(r->document, to, e->place, "accept filter %s", filter);
 	if (e->ipsec != NULL)
-		draft_drop(r->draft, to, e->place, "IPsec policy \"%s\"; see ip-xfrm(8)", e->ipsec);
+		document_drop(r->document, to, e->place, "IPsec policy \"%s\"; see ip-xfrm(8)", e->ipsec);
 	if (s->class != NULL)
-		draft_drop(r->draft, to, e->place, "login class %s", s->class);
+		document_drop(r->document, to, e->place, "login class %s", s->class);
 }
 
 static void put_service(struct inetd *r, struct service *all, size_t n, struct service *s)
@@ -710,23 +711,23 @@ static void put_service(struct inetd *r, struct service *all, size_t n, struct s
 	char *listen = gather(r, all, n, s);
 	if (listen == NULL)
 		return;
-	struct draft_section *to = open_section(r, s);
-	draft_set(r->draft, to, s->e->place, "listen", "%s", listen);
+	struct document_section *to = open_section(r, s);
+	document_set(r->document, to, s->e->place, "listen", "%s", listen);
 	free(listen);
 	if (s->box != NULL)
 		put_box(r, to, s, datagrams);
 	else
 		put_program(r, to, s);
 	if (s->wait)
-		draft_set(r->draft, to, s->e->place, "wait", "yes");
+		document_set(r->document, to, s->e->place, "wait", "yes");
 	if (s->user != NULL)
-		draft_set(r->draft, to, s->e->place, "user", "%s", s->user);
+		document_set(r->document, to, s->e->place, "user", "%s", s->user);
 	if (s->group != NULL)
-		draft_set(r->draft, to, s->e->place, "group", "%s", s->group);
+		document_set(r->document, to, s->e->place, "group", "%s", s->group);
 	put_limits(r, to, s);
 	put_owner(r, to, s);
 	if (s->e->off)
-		draft_set(r->draft, to, s->e->place, "disable", "yes");
+		document_set(r->document, to, s->e->place, "disable", "yes");
 	put_dropped(r, to, s);
 	if (s->rate < 0)
 		tell_default_rate(r);

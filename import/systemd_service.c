@@ -8,7 +8,7 @@
  *
  * First the address and the program, here; then each line that holds goes through the table of directives. Functions of
  * their arguments. */
-#include "systemd_making.h"
+#include "systemd_section.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,7 @@
 /* ---- what is listened on ---- */
 
 /* One address of ListenStream= or ListenDatagram=, as listen = has it. False: hark has no such. */
-static bool address(const struct making *m, const char *value, bool stream, char *buf, size_t cap)
+static bool address(const struct systemd_section *m, const char *value, bool stream, char *buf, size_t cap)
 {
 	const struct unit_line *v6 = unit_last(m->socket, "Socket", "BindIPv6Only");
 	bool six = v6 != NULL && strcmp(v6->value, "ipv6-only") == 0;
@@ -37,7 +37,7 @@ static bool address(const struct making *m, const char *value, bool stream, char
 }
 
 /* What cannot be listened on is said at once, in the section. */
-static void make_address(struct making *m, const struct unit_line *l)
+static void make_address(struct systemd_section *m, const struct unit_line *l)
 {
 	static const char *const others[] = {"ListenFIFO",    "ListenMessageQueue",
 	                                     "ListenNetlink", "ListenSequentialPacket",
@@ -47,39 +47,39 @@ static void make_address(struct making *m, const struct unit_line *l)
 
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
 		if (strcmp(others[i], l->key) == 0)
-			making_drop(m, l, "streams and datagrams alone are listened on");
+			systemd_drop(m, l, "streams and datagrams alone are listened on");
 	if (!stream && strcmp(l->key, "ListenDatagram") != 0)
 		return;
-	char *value = making_specified(m, l, m->socket);
+	char *value = systemd_specified(m, l, m->socket);
 	if (value == NULL)
 		return;
 	if (!stream && m->accept)
-		draft_error(m->d, l->place, "%s=%.80s: Accept=yes is of streams alone", l->key, l->value);
+		document_error(m->d, l->place, "%s=%.80s: Accept=yes is of streams alone", l->key, l->value);
 	else if (!address(m, value, stream, buf, sizeof buf))
-		making_drop(m, l, "no address that hark knows");
+		systemd_drop(m, l, "no address that hark knows");
 	else
 		wordlist_add(m->d, &m->listen, buf, strlen(buf));
 	m->unix_path = m->unix_path || (value[0] == '/' && m->listen.n > 0);
 	free(value);
 }
 
-static void make_listen(struct making *m)
+static void make_listen(struct systemd_section *m)
 {
 	for (size_t i = 0; i < m->socket->n; i++)
 		if (strcmp(m->socket->lines[i].section, "Socket") == 0 && unit_holds(m->socket, i, true))
 			make_address(m, &m->socket->lines[i]);
 	char *listen = wordlist_join(m->d, &m->listen, 0);
 	if (listen != NULL && m->listen.n > 0)
-		draft_set(m->d, m->s, m->place, "listen", "%s", listen);
+		document_set(m->d, m->s, m->place, "listen", "%s", listen);
 	free(listen);
 	if (m->unix_path && unit_last(m->socket, "Socket", "SocketMode") == NULL)
-		draft_set(m->d, m->s, m->place, "socket_mode", "0666"); /* systemd's own */
+		document_set(m->d, m->s, m->place, "socket_mode", "0666"); /* systemd's own */
 }
 
 /* ---- the program ---- */
 
 /* The value of a variable that Environment= sets, or NULL. */
-static const char *variable(const struct making *m, const char *name, size_t n)
+static const char *variable(const struct systemd_section *m, const char *name, size_t n)
 {
 	const char *value = NULL;
 
@@ -89,25 +89,25 @@ static const char *variable(const struct making *m, const char *name, size_t n)
 	return value;
 }
 
-static void unset(struct making *m, const char *name, size_t n)
+static void unset(struct systemd_section *m, const char *name, size_t n)
 {
-	draft_drop(m->d, m->s, m->shown->place, "ExecStart= $%.*s: not set by Environment=, and taken for empty",
-	           (int)(n < 64 ? n : 64), name);
+	document_drop(m->d, m->s, m->shown->place, "ExecStart= $%.*s: not set by Environment=, and taken for empty",
+	              (int)(n < 64 ? n : 64), name);
 }
 
 /* Whether argv may have so many bytes more. That it may not is said once. */
-static bool room(struct making *m, size_t n)
+static bool room(struct systemd_section *m, size_t n)
 {
 	bool was = m->bytes <= BYTES_MAX;
 
 	m->bytes += n;
 	if (was && m->bytes > BYTES_MAX)
-		draft_error(m->d, m->shown->place, "ExecStart: longer than %d bytes", BYTES_MAX);
+		document_error(m->d, m->shown->place, "ExecStart: longer than %d bytes", BYTES_MAX);
 	return m->bytes <= BYTES_MAX;
 }
 
 /* The word with its ${NAME}s and $$s put in; the caller's to free. */
-static char *expand(struct making *m, const char *word)
+static char *expand(struct systemd_section *m, const char *word)
 {
 	char *out = NULL;
 	size_t len;
@@ -125,7 +125,7 @@ static char *expand(struct making *m, const char *word)
 			const char *value = variable(m, p + 2, (size_t)(end - p - 2));
 			if (value == NULL) {
 				unset(m, p + 2, (size_t)(end - p - 2));
-				making_disable(m, "its program would get empty arguments");
+				systemd_disable(m, "its program would get empty arguments");
 			}
 			if (value != NULL && room(m, strlen(value)))
 				fputs(value, to);
@@ -140,7 +140,7 @@ static char *expand(struct making *m, const char *word)
 }
 
 /* An argument: "$NAME" alone is as many words as are in it. */
-static void add_argument(struct making *m, const char *word, bool variables)
+static void add_argument(struct systemd_section *m, const char *word, bool variables)
 {
 	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
 	size_t n = word[0] == '$' ? strspn(word + 1, letters) : 0;
@@ -168,7 +168,7 @@ static void add_argument(struct making *m, const char *word, bool variables)
 }
 
 /* Takes "-", "@", ":", "+", "!" off the program's name. */
-static char *prefixes(struct making *m, char *program, bool *named, bool *variables)
+static char *prefixes(struct systemd_section *m, char *program, bool *named, bool *variables)
 {
 	for (; *program != '\0' && strchr("-@:+!|", *program) != NULL; program++) {
 		if (*program == '@')
@@ -176,13 +176,13 @@ static char *prefixes(struct making *m, char *program, bool *named, bool *variab
 		else if (*program == ':')
 			*variables = false;
 		else if (*program != '-' && m->why[0] == '\0')
-			making_refuse(m, m->shown, "its prefix asks for other rights than the section has");
+			systemd_refuse(m, m->shown, "its prefix asks for other rights than the section has");
 	}
 	return program;
 }
 
 /* ExecStart= taken apart into argv; with @, its second word is *name, the program's argv[0]. */
-static void cut_command(struct making *m, const char *command, char **name)
+static void cut_command(struct systemd_section *m, const char *command, char **name)
 {
 	bool named = false, variables = true, plain, first = true;
 	char *word;
@@ -190,7 +190,7 @@ static void cut_command(struct making *m, const char *command, char **name)
 	while ((word = systemd_cut(m->d, &command, &plain)) != NULL) {
 		bool end = plain && strcmp(word, ";") == 0;
 		if (end) {
-			making_drop(m, m->shown, "the first of its commands alone is run");
+			systemd_drop(m, m->shown, "the first of its commands alone is run");
 		} else if (first) {
 			char *program = prefixes(m, word, &named, &variables);
 			wordlist_add(m->d, &m->argv, program, strlen(program));
@@ -208,7 +208,7 @@ static void cut_command(struct making *m, const char *command, char **name)
 }
 
 /* exec = or box = exec --argv0. False: there is no program. */
-static bool make_exec(struct making *m)
+static bool make_exec(struct systemd_section *m)
 {
 	char *name = NULL, *command = NULL, *line = NULL;
 
@@ -220,10 +220,10 @@ static bool make_exec(struct making *m)
 		if (m->shown == NULL)
 			m->shown = l;
 		else
-			making_drop(m, l, "the first of the programs alone is run");
+			systemd_drop(m, l, "the first of the programs alone is run");
 	}
 	if (m->shown != NULL)
-		command = making_specified(m, m->shown, m->service);
+		command = systemd_specified(m, m->shown, m->service);
 	if (m->shown != NULL && command == NULL && !m->d->broken)
 		command = strdup(m->shown->value); /* with what is not known left in it: shown, and disabled */
 	if (command != NULL)
@@ -232,63 +232,65 @@ static bool make_exec(struct making *m)
 		line = wordlist_join(m->d, &m->argv, 0);
 	char *quoted = name != NULL ? malloc(2 * strlen(name) + 3) : NULL;
 	if (line != NULL && quoted != NULL)
-		draft_set(m->d, m->s, m->shown->place, "box", "exec --argv0 %s %s",
-		          draft_quote(name, quoted, 2 * strlen(name) + 3), line);
+		document_set(m->d, m->s, m->shown->place, "box", "exec --argv0 %s %s",
+		             document_quote(name, quoted, 2 * strlen(name) + 3), line);
 	else if (line != NULL)
-		draft_set(m->d, m->s, m->shown->place, "exec", "%s", line);
+		document_set(m->d, m->s, m->shown->place, "exec", "%s", line);
 	free(quoted);
 	free(command);
 	free(name);
 	free(line);
-	return draft_get(m->s, "exec") != NULL || draft_get(m->s, "box") != NULL;
+	return document_get(m->s, "exec") != NULL || document_get(m->s, "box") != NULL;
 }
 
 /* Before the rest, because ExecStart= may have its variables. */
-static void read_environment(struct making *m)
+static void read_environment(struct systemd_section *m)
 {
 	for (size_t i = 0; i < m->service->n; i++) {
 		const struct unit_line *l = &m->service->lines[i];
 		if (strcmp(l->key, "Environment") == 0 && strcmp(l->section, "Service") == 0 &&
 		    unit_holds(m->service, i, true))
-			making_gather(m, l, &m->env, &m->env_at);
+			systemd_gather(m, l, &m->env, &m->env_at);
 	}
 }
 
-static void make_environment(struct making *m)
+static void make_environment(struct systemd_section *m)
 {
 	reading_environment(m->d, m->s, m->env_at, &m->env, false, "");
 	reading_environment(m->d, m->s, m->pass_at, &m->pass_env, true, "PATH TZ LANG LC_* ");
 	char *line = m->groups.n > 0 ? wordlist_join(m->d, &m->groups, 0) : NULL;
 	if (line != NULL)
-		draft_set(m->d, m->s, m->groups_at, "groups", "%s", line);
+		document_set(m->d, m->s, m->groups_at, "groups", "%s", line);
 	free(line);
 }
 
 /* Who gets what: the heart of the matter. */
-static void make_passing(struct making *m)
+static void make_passing(struct systemd_section *m)
 {
 	const struct unit_line *in = unit_last(m->service, "Service", "StandardInput");
 
 	m->on_stdin = in != NULL && strcmp(in->value, "socket") == 0;
 	if (m->on_stdin && !m->accept) {
-		draft_set(m->d, m->s, in->place, "wait", "yes");
+		document_set(m->d, m->s, in->place, "wait", "yes");
 	} else if (m->on_stdin) {
 		if (unit_last(m->service, "Service", "StandardError") == NULL)
-			draft_set(m->d, m->s, in->place, "stderr", "connection"); /* what it inherits */
+			document_set(m->d, m->s, in->place, "stderr", "connection"); /* what it inherits */
 	} else if (m->accept) {
-		draft_drop(m->d, m->s, m->place,
-		           "Accept=yes without StandardInput=socket: the program wants the connection as descriptor 3");
-		making_disable(m, "the program must take the connection as its standard input");
+		document_drop(
+			m->d, m->s, m->place,
+			"Accept=yes without StandardInput=socket: the program wants the connection as descriptor 3");
+		systemd_disable(m, "the program must take the connection as its standard input");
 	} else {
-		draft_drop(m->d, m->s, m->place,
-		           "Accept=no: the program takes its sockets by sd_listen_fds(3), which harkd gives to none");
-		making_disable(m, "the program must take the socket or the connection as its standard input");
+		document_drop(
+			m->d, m->s, m->place,
+			"Accept=no: the program takes its sockets by sd_listen_fds(3), which harkd gives to none");
+		systemd_disable(m, "the program must take the socket or the connection as its standard input");
 	}
 }
 
 /* ---- the section ---- */
 
-static void words_done(struct making *m)
+static void words_done(struct systemd_section *m)
 {
 	wordlist_clear(&m->listen);
 	wordlist_clear(&m->argv);
@@ -298,34 +300,35 @@ static void words_done(struct making *m)
 }
 
 /* What has no address or no program is no service: it is told in one line, at the top. */
-static void no_service(struct making *m, const char *why)
+static void no_service(struct systemd_section *m, const char *why)
 {
 	char text[512];
 
 	(void)snprintf(text, sizeof text, "%s", why); /* it may be of the section that goes */
-	draft_remove(m->d, m->s);
-	draft_drop(m->d, NULL, m->place, "%s: %s", m->socket->name, text);
+	document_remove(m->d, m->s);
+	document_drop(m->d, NULL, m->place, "%s: %s", m->socket->name, text);
 }
 
 /* Why it has no address: what was said of the first that it had. */
-static const char *no_address(const struct making *m)
+static const char *no_address(const struct systemd_section *m)
 {
-	size_t n = strlen(DRAFT_NOT_CARRIED);
+	size_t n = strlen(DOCUMENT_NOT_CARRIED);
 
 	for (size_t i = 0; m->s != NULL && i < m->s->n; i++)
-		if (m->s->lines[i].kind == DRAFT_REMARK && strncmp(m->s->lines[i].value, DRAFT_NOT_CARRIED, n) == 0)
+		if (m->s->lines[i].kind == DOCUMENT_REMARK &&
+		    strncmp(m->s->lines[i].value, DOCUMENT_NOT_CARRIED, n) == 0)
 			return m->s->lines[i].value + n;
 	return "it listens on nothing";
 }
 
-static void make_section(struct making *m, const char *wanted)
+static void make_section(struct systemd_section *m, const char *wanted)
 {
 	const struct unit_line *about = unit_last(m->socket, "Unit", "Description");
 	char why[320];
 	const struct unit_line *dynamic = m->service == NULL ? NULL : unit_last(m->service, "Service", "DynamicUser");
 
 	if (about != NULL)
-		draft_remark(m->d, m->s, about->place, "%s", about->value);
+		document_remark(m->d, m->s, about->place, "%s", about->value);
 	make_listen(m);
 	if (m->listen.n == 0) {
 		no_service(m, no_address(m));
@@ -344,28 +347,28 @@ static void make_section(struct making *m, const char *wanted)
 		return;
 	}
 	make_passing(m);
-	making_lines(m, m->socket);
-	making_lines(m, m->service);
+	systemd_lines(m, m->socket);
+	systemd_lines(m, m->service);
 	make_environment(m);
 	if (m->why[0] == '\0')
 		return;
-	draft_remark(m->d, m->s, m->place, "disabled: %s; once that is seen to, take out the next line", m->why);
-	draft_set(m->d, m->s, m->place, "disable", "yes");
+	document_remark(m->d, m->s, m->place, "disabled: %s; once that is seen to, take out the next line", m->why);
+	document_set(m->d, m->s, m->place, "disable", "yes");
 }
 
-void systemd_make(struct draft *d, const struct unit *u, const struct unit *s, const char *wanted,
+void systemd_make(struct document *d, const struct unit *u, const struct unit *s, const char *wanted,
                   struct config_place place)
 {
 	const struct unit_line *accept = unit_last(u, "Socket", "Accept");
 	size_t n = strlen(u->name) - strlen(".socket");
-	struct making m = {.d = d, .socket = u, .service = s, .place = place};
+	struct systemd_section m = {.d = d, .socket = u, .service = s, .place = place};
 	char name[256];
 
 	(void)snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), u->name);
 	m.accept = accept != NULL && systemd_yes(accept->value) == 1;
 	if (accept != NULL && systemd_yes(accept->value) < 0)
-		making_bad(&m, accept, "yes or no");
-	m.s = draft_section(d, name, place);
+		systemd_bad(&m, accept, "yes or no");
+	m.s = document_section(d, name, place);
 	make_section(&m, wanted != NULL ? wanted : "");
 	words_done(&m);
 }

@@ -1,13 +1,13 @@
-/* systemd_making.h — a section of hark.conf being made of a socket unit and its service: what systemd_service.c, which
+/* systemd_section.h — a section of hark.conf being made of a socket unit and its service: what systemd_service.c, which
  * makes address and program, and systemd_directives.c, which makes all other lines, share. */
-#ifndef SYSTEMD_MAKING_H
-#define SYSTEMD_MAKING_H
+#ifndef SYSTEMD_SECTION_H
+#define SYSTEMD_SECTION_H
 
 #include "systemd.h"
 
-struct making {
-	struct draft *d;
-	struct draft_section *s;
+struct systemd_section {
+	struct document *d;
+	struct document_section *s;
 	const struct unit *socket, *service; /* service NULL: it was not found */
 	struct config_place place;
 	bool accept;    /* a program a connection */
@@ -22,24 +22,25 @@ struct making {
 };
 
 /* Remembers why the section must be disabled; the first reason is the one that is told. */
-void making_disable(struct making *m, const char *why);
+void systemd_disable(struct systemd_section *m, const char *why);
 
 /* "KEY=VALUE: why" is not carried over. */
-void making_drop(struct making *m, const struct unit_line *l, const char *why);
+void systemd_drop(struct systemd_section *m, const struct unit_line *l, const char *why);
 
 /* The same of what would let in, or give, what was not meant to be: the section is disabled. */
-void making_refuse(struct making *m, const struct unit_line *l, const char *why);
+void systemd_refuse(struct systemd_section *m, const struct unit_line *l, const char *why);
 
 /* The file says something that it cannot: an error. */
-void making_bad(struct making *m, const struct unit_line *l, const char *wanted);
+void systemd_bad(struct systemd_section *m, const struct unit_line *l, const char *wanted);
 
 /* The value with its specifiers put in, the caller's to free; NULL: one is not known, as was said. */
-char *making_specified(struct making *m, const struct unit_line *l, const struct unit *u);
+char *systemd_specified(struct systemd_section *m, const struct unit_line *l, const struct unit *u);
 
 /* Adds the words of the value, which is the service's; *place becomes the line's. */
-void making_gather(struct making *m, const struct unit_line *l, struct config_words *words, struct config_place *place);
+void systemd_gather(struct systemd_section *m, const struct unit_line *l, struct config_words *words,
+                    struct config_place *place);
 
 /* Each line of u that holds, through the table of directives. */
-void making_lines(struct making *m, const struct unit *u);
+void systemd_lines(struct systemd_section *m, const struct unit *u);
 
 #endif

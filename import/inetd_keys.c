@@ -49,8 +49,8 @@ static const struct key *find_key(struct inetd *r, const struct inetd_text *t, c
 			return &keys[i];
 		nearest_offer(&near, keys[i].name);
 	}
-	draft_error(r->draft, inetd_place(t), "\"%s\" is no option of a service%s", name,
-	            nearest_hint(&near, "", hint, sizeof hint));
+	document_error(r->document, inetd_place(t), "\"%s\" is no option of a service%s", name,
+	               nearest_hint(&near, "", hint, sizeof hint));
 	return NULL;
 }
 
@@ -97,7 +97,7 @@ static bool put_text(struct inetd *r, struct config_place place, struct inetd_en
 	const char **text = (const char **)(void *)((char *)e + k->at);
 
 	if (*text != NULL) {
-		draft_error(r->draft, place, "%s is said twice for %s", k->name, e->service);
+		document_error(r->document, place, "%s is said twice for %s", k->name, e->service);
 		return false;
 	}
 	*text = value;
@@ -118,13 +118,13 @@ static bool put(struct inetd *r, struct config_place place, struct inetd_entry *
 		return true;
 	}
 	if (values.n != 1) {
-		draft_error(r->draft, place, "%s takes one value, not %zu", k->name, values.n);
+		document_error(r->document, place, "%s takes one value, not %zu", k->name, values.n);
 		return false;
 	}
 	const char *value = values.word[0];
 	if (k->shape == YES_NO) {
 		if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0) {
-			draft_error(r->draft, place, "%s is yes or no, not \"%s\"", k->name, value);
+			document_error(r->document, place, "%s is yes or no, not \"%s\"", k->name, value);
 			return false;
 		}
 		value = strcmp(value, "yes") == 0 ? "wait" : "nowait";
@@ -150,9 +150,9 @@ static const char *take_name(struct inetd *r, struct inetd_text *t, const struct
 		return inetd_keep(r, name, n);
 	}
 	if (t->at == t->end)
-		draft_error(r->draft, e->place, "%s: no ';' ends its options", e->service);
+		document_error(r->document, e->place, "%s: no ';' ends its options", e->service);
 	else
-		draft_error(r->draft, place, "%s: \"option = value\" belongs here", e->service);
+		document_error(r->document, place, "%s: \"option = value\" belongs here", e->service);
 	return NULL;
 }
 
@@ -183,6 +183,6 @@ bool inetd_read_keys(struct inetd *r, struct inetd_text *t, struct inetd_entry *
 		good = k != NULL && put(r, place, e, k, values) && good;
 	}
 	if (end != ';' && !r->no_memory)
-		draft_error(r->draft, e->place, "%s: no ';' ends its options", e->service);
+		document_error(r->document, e->place, "%s: no ';' ends its options", e->service);
 	return good && end == ';';
 }

@@ -1,9 +1,9 @@
-/* draft.c — see draft.h. Any thread, one at a time; all memory is the draft's.
+/* document.c — see document.h. Any thread, one at a time; all memory is the document's.
  *
  * What is put in comes from foreign files. It is made harmless here, once, and not in each reader: a name has a section
  * name's characters alone, a value no control character, a remark is one line of printable bytes. So whatever a reader
- * puts in, what is printed has the settings and sections that the draft has. */
-#include "draft.h"
+ * puts in, what is printed has the settings and sections that the document has. */
+#include "document.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -14,12 +14,12 @@
 #define NAME_MAX_BYTES \
 	40 /* of a section: with a "-1234" as well it is a name that the reader of hark.conf keeps whole */
 
-struct draft *draft_new(void)
+struct document *document_new(void)
 {
-	return calloc(1, sizeof(struct draft));
+	return calloc(1, sizeof(struct document));
 }
 
-static void lines_free(struct draft_section *s)
+static void lines_free(struct document_section *s)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		free(s->lines[i].key);
@@ -28,14 +28,14 @@ static void lines_free(struct draft_section *s)
 	free(s->lines);
 }
 
-static void section_free(struct draft_section *s)
+static void section_free(struct document_section *s)
 {
 	lines_free(s);
 	free(s->name);
 	free(s);
 }
 
-void draft_free(struct draft *d)
+void document_free(struct document *d)
 {
 	if (d == NULL)
 		return;
@@ -52,14 +52,14 @@ void draft_free(struct draft *d)
 	free(d);
 }
 
-bool draft_broken(const struct draft *d)
+bool document_broken(const struct document *d)
 {
 	return d->broken;
 }
 
 /* Room for one more in an array of n: it grows where n is a power of two, so that no capacity need be kept. NULL: there
- * is none, the draft is broken and the old array stays. */
-static void *room(struct draft *d, void *array, size_t n, size_t size)
+ * is none, the document is broken and the old array stays. */
+static void *room(struct document *d, void *array, size_t n, size_t size)
 {
 	if ((n & (n - 1)) != 0)
 		return array;
@@ -71,7 +71,7 @@ static void *room(struct draft *d, void *array, size_t n, size_t size)
 
 /* Adds text, which is then the array's; where that fails text is freed. NULL is a text that could not be made. The
  * place it got, or NULL. */
-static char *add_text(struct draft *d, char ***array, size_t *n, char *text)
+static char *add_text(struct document *d, char ***array, size_t *n, char *text)
 {
 	char **more = text == NULL || d->broken ? NULL : room(d, *array, *n, sizeof **array);
 
@@ -85,7 +85,7 @@ static char *add_text(struct draft *d, char ***array, size_t *n, char *text)
 	return text;
 }
 
-const char *draft_file(struct draft *d, const char *file)
+const char *document_file(struct document *d, const char *file)
 {
 	for (size_t i = d->n_files; i > 0; i--)
 		if (strcmp(d->files[i - 1], file) == 0)
@@ -112,7 +112,7 @@ static void clean_name(const char *name, char *buf, size_t cap)
 
 /* 0: no section has the name; else the number that makes it new: one above the highest taken. One walk, however many
  * have it: a file may name one service ten thousand times. */
-static unsigned long next_number(const struct draft *d, const char *name)
+static unsigned long next_number(const struct document *d, const char *name)
 {
 	size_t len = strlen(name);
 	unsigned long highest = 1;
@@ -132,7 +132,7 @@ static unsigned long next_number(const struct draft *d, const char *name)
 	return taken ? highest + 1 : 0;
 }
 
-struct draft_section *draft_section(struct draft *d, const char *name, struct config_place place)
+struct document_section *document_section(struct document *d, const char *name, struct config_place place)
 {
 	char clean[NAME_MAX_BYTES + 1], unique[NAME_MAX_BYTES + 24];
 
@@ -144,8 +144,8 @@ struct draft_section *draft_section(struct draft *d, const char *name, struct co
 		(void)snprintf(unique, sizeof unique, "%s", clean);
 	else
 		(void)snprintf(unique, sizeof unique, "%s-%lu", clean, number);
-	struct draft_section *s = calloc(1, sizeof *s);
-	struct draft_section **more = room(d, d->sections, d->n, sizeof *more);
+	struct document_section *s = calloc(1, sizeof *s);
+	struct document_section **more = room(d, d->sections, d->n, sizeof *more);
 	if (more != NULL)
 		d->sections = more;
 	if (s == NULL || more == NULL || (s->name = strdup(unique)) == NULL) {
@@ -159,12 +159,12 @@ struct draft_section *draft_section(struct draft *d, const char *name, struct co
 }
 
 /* Takes key and value over, even on failure. */
-static void add_line(struct draft *d, struct draft_section *s, enum draft_kind kind, struct config_place place,
+static void add_line(struct document *d, struct document_section *s, enum document_kind kind, struct config_place place,
                      char *key, char *value)
 {
-	struct draft_line *more = NULL;
+	struct document_line *more = NULL;
 
-	if (value != NULL && (kind == DRAFT_REMARK || key != NULL))
+	if (value != NULL && (kind == DOCUMENT_REMARK || key != NULL))
 		more = room(d, s->lines, s->n, sizeof *more);
 	if (more == NULL) {
 		d->broken = true;
@@ -173,7 +173,7 @@ static void add_line(struct draft *d, struct draft_section *s, enum draft_kind k
 		return;
 	}
 	s->lines = more;
-	more[s->n++] = (struct draft_line){.kind = kind, .key = key, .value = value, .place = place};
+	more[s->n++] = (struct document_line){.kind = kind, .key = key, .value = value, .place = place};
 }
 
 static bool is_control(unsigned char c)
@@ -192,8 +192,8 @@ static void trim(char *text)
 	text[n - lead] = '\0';
 }
 
-void draft_set(struct draft *d, struct draft_section *s, struct config_place place, const char *key, const char *format,
-               ...)
+void document_set(struct document *d, struct document_section *s, struct config_place place, const char *key,
+                  const char *format, ...)
 {
 	va_list args;
 	char *value;
@@ -211,12 +211,12 @@ void draft_set(struct draft *d, struct draft_section *s, struct config_place pla
 	for (const char *p = value; *p != '\0'; p++) {
 		if (!is_control((unsigned char)*p) || *p == '\t')
 			continue;
-		draft_error(d, place, "%s = %s: a control character, which no setting may have", key, value);
+		document_error(d, place, "%s = %s: a control character, which no setting may have", key, value);
 		free(value);
 		return;
 	}
-	d->fates[DRAFT_CARRIED]++;
-	add_line(d, s, DRAFT_SETTING, place, strdup(key), value);
+	d->fates[DOCUMENT_CARRIED]++;
+	add_line(d, s, DOCUMENT_SETTING, place, strdup(key), value);
 }
 
 /* Foreign bytes that could end a line or talk to a terminal are shown as '?'. */
@@ -227,7 +227,7 @@ static void mask(char *text)
 			*text = '?';
 }
 
-__attribute__((format(printf, 5, 0))) static void add_remark(struct draft *d, struct draft_section *s,
+__attribute__((format(printf, 5, 0))) static void add_remark(struct document *d, struct document_section *s,
                                                              struct config_place place, const char *before,
                                                              const char *format, va_list args)
 {
@@ -241,10 +241,10 @@ __attribute__((format(printf, 5, 0))) static void add_remark(struct draft *d, st
 	if (asprintf(&value, "%s%s", before, words) < 0)
 		value = NULL;
 	free(words);
-	add_line(d, s == NULL ? &d->head : s, DRAFT_REMARK, place, NULL, value);
+	add_line(d, s == NULL ? &d->head : s, DOCUMENT_REMARK, place, NULL, value);
 }
 
-void draft_remark(struct draft *d, struct draft_section *s, struct config_place place, const char *format, ...)
+void document_remark(struct document *d, struct document_section *s, struct config_place place, const char *format, ...)
 {
 	va_list args;
 
@@ -255,19 +255,19 @@ void draft_remark(struct draft *d, struct draft_section *s, struct config_place 
 	va_end(args);
 }
 
-void draft_drop(struct draft *d, struct draft_section *s, struct config_place place, const char *format, ...)
+void document_drop(struct document *d, struct document_section *s, struct config_place place, const char *format, ...)
 {
 	va_list args;
 
 	if (d->broken)
 		return;
-	d->fates[DRAFT_DROPPED]++;
+	d->fates[DOCUMENT_DROPPED]++;
 	va_start(args, format);
-	add_remark(d, s, place, DRAFT_NOT_CARRIED, format, args);
+	add_remark(d, s, place, DOCUMENT_NOT_CARRIED, format, args);
 	va_end(args);
 }
 
-void draft_error(struct draft *d, struct config_place place, const char *format, ...)
+void document_error(struct document *d, struct config_place place, const char *format, ...)
 {
 	va_list args;
 	char *words, *text;
@@ -290,25 +290,25 @@ void draft_error(struct draft *d, struct config_place place, const char *format,
 	(void)add_text(d, &d->errors, &d->n_errors, n < 0 ? NULL : text);
 }
 
-const char *draft_get(const struct draft_section *s, const char *key)
+const char *document_get(const struct document_section *s, const char *key)
 {
 	for (size_t i = s == NULL ? 0 : s->n; i > 0; i--)
-		if (s->lines[i - 1].kind == DRAFT_SETTING && strcasecmp(s->lines[i - 1].key, key) == 0)
+		if (s->lines[i - 1].kind == DOCUMENT_SETTING && strcasecmp(s->lines[i - 1].key, key) == 0)
 			return s->lines[i - 1].value;
 	return NULL;
 }
 
 /* What was counted as carried or dropped for the section is taken back with it. */
-void draft_remove(struct draft *d, struct draft_section *s)
+void document_remove(struct document *d, struct document_section *s)
 {
 	for (size_t i = 0; s != NULL && i < d->n; i++) {
 		if (d->sections[i] != s)
 			continue;
 		for (size_t k = 0; k < s->n; k++) {
-			if (s->lines[k].kind == DRAFT_SETTING)
-				d->fates[DRAFT_CARRIED]--;
-			else if (strncmp(s->lines[k].value, DRAFT_NOT_CARRIED, strlen(DRAFT_NOT_CARRIED)) == 0)
-				d->fates[DRAFT_DROPPED]--;
+			if (s->lines[k].kind == DOCUMENT_SETTING)
+				d->fates[DOCUMENT_CARRIED]--;
+			else if (strncmp(s->lines[k].value, DOCUMENT_NOT_CARRIED, strlen(DOCUMENT_NOT_CARRIED)) == 0)
+				d->fates[DOCUMENT_DROPPED]--;
 		}
 		memmove(d->sections + i, d->sections + i + 1, (d->n - i - 1) * sizeof *d->sections);
 		/* room() counts on an array's room being the next power of two: it may now have more, never less. */
@@ -325,19 +325,19 @@ static void print_file(const char *file, FILE *to)
 		fputc(is_control((unsigned char)*file) ? '?' : *file, to);
 }
 
-static void print_line(const struct draft_line *l, FILE *to)
+static void print_line(const struct document_line *l, FILE *to)
 {
-	if (l->kind == DRAFT_SETTING)
+	if (l->kind == DOCUMENT_SETTING)
 		fprintf(to, "%s = %s\n", l->key, l->value);
 	else
 		fprintf(to, "#%s%s\n", l->value[0] != '\0' ? " " : "", l->value);
 }
 
 /* A remark that belongs to no section tells what it is about by its place. */
-static void print_head(const struct draft *d, FILE *to)
+static void print_head(const struct document *d, FILE *to)
 {
 	for (size_t i = 0; i < d->head.n; i++) {
-		const struct draft_line *l = &d->head.lines[i];
+		const struct document_line *l = &d->head.lines[i];
 		if (l->place.line > 0) {
 			fputs("# ", to);
 			print_file(l->place.file, to);
@@ -348,7 +348,7 @@ static void print_head(const struct draft *d, FILE *to)
 	}
 }
 
-static void print_section(const struct draft_section *s, FILE *to)
+static void print_section(const struct document_section *s, FILE *to)
 {
 	fprintf(to, "[%s]\n", s->name);
 	if (s->place.line > 0) {
@@ -360,7 +360,7 @@ static void print_section(const struct draft_section *s, FILE *to)
 		print_line(&s->lines[i], to);
 }
 
-int draft_print(const struct draft *d, FILE *to)
+int document_print(const struct document *d, FILE *to)
 {
 	if (d->broken)
 		return -ENOMEM;
@@ -383,7 +383,7 @@ static bool needs_quotes(const char *word)
 	return *word == '\0' || strpbrk(word, " \t\n\r\v\f\"'\\;#") != NULL;
 }
 
-const char *draft_quote(const char *word, char *buf, size_t cap)
+const char *document_quote(const char *word, char *buf, size_t cap)
 {
 	bool quotes = needs_quotes(word);
 	size_t n = 0;

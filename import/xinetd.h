@@ -1,4 +1,4 @@
-/* xinetd.h — what xinetd.conf(5) says, taken apart: read_xinetd.c reads it, xinetd_service.c makes settings of it. */
+/* xinetd.h — what xinetd.conf(5) says, taken apart: xinetd.c reads it, xinetd_service.c makes settings of it. */
 #ifndef XINETD_H
 #define XINETD_H
 
@@ -71,9 +71,10 @@ struct xinetd_entry {
 const char *xinetd_name(enum xinetd_attribute a);
 
 /* What is to be said of defaults themselves, once, at the top of the file. */
-void xinetd_make_defaults(struct draft *d, const struct xinetd_entry *defaults);
+void xinetd_make_defaults(struct document *d, const struct xinetd_entry *defaults);
 
 /* The section of the i-th entry, whose values are complete with those of defaults; the ones before it were made. */
-void xinetd_make(struct draft *d, struct xinetd_entry *const *entries, size_t i, const struct xinetd_entry *defaults);
+void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t i,
+                 const struct xinetd_entry *defaults);
 
 #endif

@@ -1,4 +1,4 @@
-/* read_xinetd.c — xinetd.conf(5), read as xinetd 2.3.15 does: entries in braces, `include` and `includedir`, `=`, `+=`
+/* xinetd.c — xinetd.conf(5), read as xinetd 2.3.15 does: entries in braces, `include` and `includedir`, `=`, `+=`
  * and `-=`, and what a service takes from `defaults`.
  *
  * A service that sets a list which may be added to (only_from, log_on_success …) begins with what defaults had at that
@@ -12,6 +12,7 @@
  * Bounded: a file that includes itself is refused, includes are at most DEPTH_MAX deep and FILES_MAX altogether. Any
  * thread. */
 #include "xinetd.h"
+#include "import.h"
 
 #include "nearest.h"
 
@@ -89,7 +90,7 @@ static const enum xinetd_attribute begun_with[] = {X_LOG_ON_FAILURE, X_LOG_ON_SU
                                                    X_PASSENV};
 
 struct reading {
-	struct draft *d;
+	struct document *d;
 	struct xinetd_entry defaults;
 	struct xinetd_entry **entries;
 	size_t n, words;
@@ -101,7 +102,7 @@ struct source {
 	struct reading *r;
 	const struct source *from; /* the one that includes it */
 	char *real;                /* its path without links, to know it again */
-	const char *file;          /* as it is named: the draft's */
+	const char *file;          /* as it is named: the document's */
 	char *next;                /* what was not read yet */
 	int line;
 	bool had_defaults;
@@ -196,14 +197,14 @@ static void unknown(const struct source *s, const char *name, bool in_defaults)
 
 	for (size_t i = 0; i < ATTRIBUTES; i++) {
 		if (strcmp(attributes[i].name, name) == 0) {
-			draft_error(s->r->d, here(s), "%s: not an attribute of %s", name,
-			            in_defaults ? "defaults" : "a service");
+			document_error(s->r->d, here(s), "%s: not an attribute of %s", name,
+			               in_defaults ? "defaults" : "a service");
 			return;
 		}
 		if ((in_defaults ? attributes[i].defaults : attributes[i].service) != NOT_HERE)
 			nearest_offer(&near, attributes[i].name);
 	}
-	draft_error(s->r->d, here(s), "%s: unknown attribute%s", name, nearest_hint(&near, "", hint, sizeof hint));
+	document_error(s->r->d, here(s), "%s: unknown attribute%s", name, nearest_hint(&near, "", hint, sizeof hint));
 }
 
 /* The attribute and its operator; *line is then at the first value. NULL, having said why, if it is no such line. */
@@ -212,8 +213,8 @@ static char *cut_attribute(const struct source *s, char **line, enum operator* o
 	char *name = *line, *p = name + strcspn(name, " \t=");
 
 	if (*p == '=') {
-		draft_error(s->r->d, here(s), "%.64s: xinetd wants a blank between an attribute and its operator",
-		            name);
+		document_error(s->r->d, here(s), "%.64s: xinetd wants a blank between an attribute and its operator",
+		               name);
 		return NULL;
 	}
 	if (*p != '\0')
@@ -222,7 +223,7 @@ static char *cut_attribute(const struct source *s, char **line, enum operator* o
 	*op = *p == '+' ? OP_ADD : *p == '-' ? OP_REMOVE : OP_SET;
 	p += *p == '+' || *p == '-';
 	if (*p != '=') {
-		draft_error(s->r->d, here(s), "%.64s: =, += or -= should follow", name);
+		document_error(s->r->d, here(s), "%.64s: =, += or -= should follow", name);
 		return NULL;
 	}
 	*line = p + 1;
@@ -261,7 +262,7 @@ static size_t count_words(const char *text)
 /* NAME OP VALUE…: true unless it is a line that xinetd gives the whole entry up for. */
 static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool in_defaults, char *line)
 {
-	struct draft *d = s->r->d;
+	struct document *d = s->r->d;
 	enum operator op;
 	const struct attribute *a = NULL;
 	const char *name = cut_attribute(s, &line, &op);
@@ -280,16 +281,16 @@ static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool 
 	struct xinetd_value *v = &e->value[a->is];
 	size_t n = count_words(line);
 	if (wanted != ANY_SET && op != OP_SET) {
-		draft_error(d, here(s), "%s: takes no %s", name, operator_name[op]);
+		document_error(d, here(s), "%s: takes no %s", name, operator_name[op]);
 	} else if (a->is == X_ENV && op == OP_REMOVE) {
-		draft_error(d, here(s), "%s: takes no -=", name);
+		document_error(d, here(s), "%s: takes no -=", name);
 	} else if (wanted != ANY_SET && v->set) {
-		draft_error(d, here(s), "%s: set twice; the first one counts (line %d)", name, v->place.line);
+		document_error(d, here(s), "%s: set twice; the first one counts (line %d)", name, v->place.line);
 	} else if (wanted > 0 && n != (size_t)wanted) {
-		draft_error(d, here(s), "%s: takes %d value%s, %zu %s given", name, wanted, wanted == 1 ? "" : "s", n,
-		            n == 1 ? "is" : "are");
+		document_error(d, here(s), "%s: takes %d value%s, %zu %s given", name, wanted, wanted == 1 ? "" : "s",
+		               n, n == 1 ? "is" : "are");
 	} else if (n + v->words.n > WORDS_MAX) {
-		draft_error(d, here(s), "%s: more than %d values", name, WORDS_MAX);
+		document_error(d, here(s), "%s: more than %d values", name, WORDS_MAX);
 	} else {
 		/* In defaults values gather: = is +=. */
 		bool gathers = in_defaults && wanted == ANY_SET && op == OP_SET && a->is != X_LOG_TYPE;
@@ -309,7 +310,7 @@ static void read_entry(struct source *s, struct xinetd_entry *e, bool in_default
 		if (e != NULL && !read_attribute(s, e, in_defaults, line))
 			e->broken = true;
 	}
-	draft_error(s->r->d, here(s), "the file ends within an entry: its } is missing");
+	document_error(s->r->d, here(s), "the file ends within an entry: its } is missing");
 	if (e != NULL)
 		e->broken = true;
 }
@@ -342,7 +343,7 @@ static void read_directory(const struct source *s, const char *directory)
 	if (n < 0) {
 		if (errno == ENOMEM)
 			s->r->d->broken = true;
-		draft_error(s->r->d, here(s), "includedir %s: %s", directory, strerror(errno));
+		document_error(s->r->d, here(s), "includedir %s: %s", directory, strerror(errno));
 		return;
 	}
 	for (int i = 0; i < n; i++) {
@@ -360,7 +361,8 @@ static void read_include(const struct source *s, bool directory, const char *nam
 	int base = name[0] == '/' || slash == NULL ? 0 : (int)(slash - s->file) + 1;
 
 	if (snprintf(path, sizeof path, "%.*s%s", base, s->file, name) >= (int)sizeof path)
-		draft_error(s->r->d, here(s), "%s: %s", directory ? "includedir" : "include", strerror(ENAMETOOLONG));
+		document_error(s->r->d, here(s), "%s: %s", directory ? "includedir" : "include",
+		               strerror(ENAMETOOLONG));
 	else if (directory)
 		read_directory(s, path);
 	else
@@ -377,20 +379,20 @@ static void begin_entry(struct source *s, const char *name, char *rest)
 	struct xinetd_entry *e = NULL;
 
 	if (line == NULL || strcmp(line, "{") != 0) {
-		draft_error(r->d, place, "%s%s: xinetd wants a { alone in the next line%s",
-		            defaults ? "defaults" : "service ", defaults ? "" : name,
-		            inline_brace ? ", not in this one" : "");
+		document_error(r->d, place, "%s%s: xinetd wants a { alone in the next line%s",
+		               defaults ? "defaults" : "service ", defaults ? "" : name,
+		               inline_brace ? ", not in this one" : "");
 		if (line != NULL && strcmp(line, "}") != 0)
 			read_entry(s, NULL, defaults);
 		return;
 	}
 	if (defaults && s->had_defaults)
-		draft_error(r->d, place, "defaults: a second entry in one file; the first one counts");
+		document_error(r->d, place, "defaults: a second entry in one file; the first one counts");
 	else if (defaults)
 		e = &r->defaults;
 	else if (r->n >= ENTRIES_MAX || r->words > ALL_WORDS_MAX)
-		draft_error(r->d, place, "service %s: more than %d services, or too many words in defaults", name,
-		            ENTRIES_MAX);
+		document_error(r->d, place, "service %s: more than %d services, or too many words in defaults", name,
+		               ENTRIES_MAX);
 	else
 		e = add_entry(r, name, place);
 	s->had_defaults = s->had_defaults || defaults;
@@ -406,8 +408,8 @@ static void misplaced(const struct source *s, const char *word)
 
 	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
 		nearest_offer(&near, words[i]);
-	draft_error(s->r->d, here(s), "%.64s: service, defaults, include or includedir should stand here%s", word,
-	            nearest_hint(&near, "", hint, sizeof hint));
+	document_error(s->r->d, here(s), "%.64s: service, defaults, include or includedir should stand here%s", word,
+	               nearest_hint(&near, "", hint, sizeof hint));
 }
 
 static void read_lines(struct source *s)
@@ -420,7 +422,7 @@ static void read_lines(struct source *s)
 		bool service = strcmp(word, "service") == 0, directory = strcmp(word, "includedir") == 0;
 		bool named = service || directory || strcmp(word, "include") == 0;
 		if (named && (name = cut_word(&line)) == NULL)
-			draft_error(s->r->d, here(s), "%s: a name should follow", word);
+			document_error(s->r->d, here(s), "%s: a name should follow", word);
 		else if (service || strcmp(word, "defaults") == 0)
 			begin_entry(s, name, line);
 		else if (named)
@@ -446,16 +448,16 @@ static bool may_read(struct reading *r, const struct source *from, struct config
                      const char *real)
 {
 	if (depth(from) >= DEPTH_MAX)
-		draft_error(r->d, place, "%s: includes are more than %d deep", file, DEPTH_MAX - 1);
+		document_error(r->d, place, "%s: includes are more than %d deep", file, DEPTH_MAX - 1);
 	else if (r->files == FILES_MAX)
-		draft_error(r->d, place, "%s: more than %d files", file, FILES_MAX);
+		document_error(r->d, place, "%s: more than %d files", file, FILES_MAX);
 	else
 		for (const struct source *s = from;; s = s->from) {
 			if (s == NULL)
 				return true;
 			if (real == NULL || s->real == NULL || strcmp(s->real, real) != 0)
 				continue;
-			draft_error(r->d, place, "%s: includes itself", file);
+			document_error(r->d, place, "%s: includes itself", file);
 			return false;
 		}
 	return false;
@@ -464,7 +466,7 @@ static bool may_read(struct reading *r, const struct source *from, struct config
 /* A file, and what it includes. Where it cannot be read, place is what names it. */
 static void read_source(struct reading *r, const struct source *from, struct config_place place, const char *file)
 {
-	struct source s = {.r = r, .from = from, .real = realpath(file, NULL), .file = draft_file(r->d, file)};
+	struct source s = {.r = r, .from = from, .real = realpath(file, NULL), .file = document_file(r->d, file)};
 	size_t len;
 
 	if (may_read(r, from, place, file, s.real)) {
@@ -502,18 +504,19 @@ static void tell_of_libwrap(const struct reading *r)
 		const struct xinetd_entry *e = r->entries[i];
 		if (e->listen == NULL || wordlist_has(&e->value[X_FLAGS].words, "NOLIBWRAP"))
 			continue;
-		draft_remark(r->d, NULL, e->place,
-		             "xinetd asks hosts.allow and hosts.deny, hark does not: exec = /usr/sbin/tcpd PROGRAM has "
-		             "rules in them kept");
+		document_remark(
+			r->d, NULL, e->place,
+			"xinetd asks hosts.allow and hosts.deny, hark does not: exec = /usr/sbin/tcpd PROGRAM has "
+			"rules in them kept");
 		return;
 	}
 }
 
-int draft_read_xinetd(struct draft *d, const char *file)
+int import_xinetd(struct document *d, const char *file)
 {
 	struct reading r = {.d = d};
 
-	read_source(&r, NULL, (struct config_place){.file = draft_file(d, file)}, file);
+	read_source(&r, NULL, (struct config_place){.file = document_file(d, file)}, file);
 	xinetd_make_defaults(d, &r.defaults);
 	for (size_t i = 0; i < r.n && !d->broken; i++) {
 		inherit(&r, r.entries[i]);

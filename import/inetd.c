@@ -1,10 +1,11 @@
-/* read_inetd.c — inetd.conf into a draft: Debian's (OpenBSD's), FreeBSD's, NetBSD's and GNU's, told apart by nothing
+/* inetd.c — inetd.conf into a document: Debian's (OpenBSD's), FreeBSD's, NetBSD's and GNU's, told apart by nothing
  * but what each line says. Any thread, one at a time.
  *
  * The seven columns are the same everywhere; what each dialect adds to them collides nowhere but in what "tcp" means
  * (see inetd_service.c), so all are read at once. NetBSD's key-value form is known by its second word, "on" or "off".
  */
 #include "inetd.h"
+#include "import.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,10 +39,10 @@ static void blank_bad_lines(struct inetd *r, const char *file, char *text, size_
 			continue;
 		struct config_place place = {.file = file, .line = line};
 		if (nul)
-			draft_error(r->draft, place, "a NUL byte, which no text has: the line is not read");
+			document_error(r->document, place, "a NUL byte, which no text has: the line is not read");
 		else
-			draft_error(r->draft, place, "a line of %zu bytes; more than %d are not read", len,
-			            INETD_LINE_MAX);
+			document_error(r->document, place, "a line of %zu bytes; more than %d are not read", len,
+			               INETD_LINE_MAX);
 		memset(p, '#', len);
 	}
 }
@@ -84,8 +85,9 @@ static struct inetd_entry *new_entry(struct inetd *r, struct config_place place)
 {
 	if (r->n == INETD_SERVICES_MAX) {
 		if (!r->full)
-			draft_error(r->draft, place, "more than %d services: this and all that follow are not read",
-			            INETD_SERVICES_MAX);
+			document_error(r->document, place,
+			               "more than %d services: this and all that follow are not read",
+			               INETD_SERVICES_MAX);
 		r->full = true;
 		return NULL;
 	}
@@ -128,7 +130,8 @@ static void take_comment(struct inetd *r, struct inetd_text *t)
 			rest.at++;
 		const char *word = inetd_word(r, &rest, false);
 		if (word != NULL && *word != '\0')
-			draft_remark(r->draft, NULL, inetd_place(t), "%s was switched off by update-inetd(8)", word);
+			document_remark(r->document, NULL, inetd_place(t), "%s was switched off by update-inetd(8)",
+			                word);
 	}
 	inetd_next_line(t);
 }
@@ -158,8 +161,8 @@ static const char *beside(struct inetd *r, const char *file, const char *pattern
 	return kept;
 }
 
-/* Sorted, where NetBSD's has no order: the same files make the same draft. What was said by "address:" and "#@" before
- * holds in the file too, and what it says of these ends with it. */
+/* Sorted, where NetBSD's has no order: the same files make the same document. What was said by "address:" and "#@"
+ * before holds in the file too, and what it says of these ends with it. */
 static void include(struct inetd *r, struct config_place place, const char *pattern)
 {
 	glob_t found = {0};
@@ -171,9 +174,9 @@ static void include(struct inetd *r, struct config_place place, const char *patt
 	if (err == GLOB_NOSPACE)
 		r->no_memory = true;
 	else if (err == GLOB_NOMATCH && strpbrk(full, "*?[") == NULL)
-		draft_error(r->draft, place, ".include %s: %s", pattern, strerror(ENOENT));
+		document_error(r->document, place, ".include %s: %s", pattern, strerror(ENOENT));
 	else if (err != 0 && err != GLOB_NOMATCH)
-		draft_error(r->draft, place, ".include %s: cannot be searched", pattern);
+		document_error(r->document, place, ".include %s: cannot be searched", pattern);
 	for (size_t i = 0; err == 0 && i < found.gl_pathc; i++) {
 		read_file(r, found.gl_pathv[i], place);
 		r->host = host;
@@ -187,12 +190,12 @@ static void take_directive(struct inetd *r, struct inetd_text *t, const char *wo
 	struct config_place place = inetd_place(t);
 
 	if (strcmp(word, ".include") != 0) {
-		draft_error(r->draft, place, "\"%s\" is no directive: .include is the only one", word);
+		document_error(r->document, place, "\"%s\" is no directive: .include is the only one", word);
 	} else {
 		inetd_skip(t, false);
 		const char *pattern = inetd_word(r, t, false);
 		if (pattern != NULL && *pattern == '\0')
-			draft_error(r->draft, place, ".include names no file");
+			document_error(r->document, place, ".include names no file");
 		else if (pattern != NULL)
 			include(r, place, pattern);
 	}
@@ -208,7 +211,7 @@ static bool split_owner(struct inetd *r, struct inetd_entry *e, const char *word
 	for (const char *p = word; path != NULL && p < path; p++)
 		colons += *p == ':';
 	if (path == NULL || colons != 3) {
-		draft_error(r->draft, e->place, "\"%s\" is not :USER:GROUP:MODE:/PATH", word);
+		document_error(r->document, e->place, "\"%s\" is not :USER:GROUP:MODE:/PATH", word);
 		return false;
 	}
 	e->owner = inetd_keep(r, word + 1, (size_t)(path - word - 1));
@@ -252,8 +255,8 @@ static void read_columns(struct inetd *r, struct inetd_text *t, struct inetd_ent
 		if (word == NULL)
 			return;
 		if (*word == '\0') {
-			draft_error(
-				r->draft, e->place,
+			document_error(
+				r->document, e->place,
 				"%s: the line ends before its %s: SERVICE TYPE PROTOCOL WAIT USER PROGRAM ARGUMENT... "
 				"belongs here",
 				e->service, columns[i].what);
@@ -294,7 +297,7 @@ static void read_entry(struct inetd *r, struct inetd_text *t, struct inetd_entry
 		return;
 	}
 	if (*word == '\0') {
-		draft_error(r->draft, e->place, "%s: the line ends before its socket type", e->service);
+		document_error(r->document, e->place, "%s: the line ends before its socket type", e->service);
 		return;
 	}
 	e->type = word;
@@ -331,7 +334,7 @@ static void read_text(struct inetd *r, struct inetd_text *t)
 
 	if (t->end - t->at >= 3 && memcmp(t->at, mark, 3) == 0)
 		t->at += 3;
-	while (t->at < t->end && !r->no_memory && !draft_broken(r->draft)) {
+	while (t->at < t->end && !r->no_memory && !document_broken(r->document)) {
 		while (!inetd_at_end(t) && strchr(" \t\r\v\f", *t->at) != NULL)
 			t->at++;
 		if (inetd_at_end(t)) {
@@ -346,7 +349,7 @@ static void read_text(struct inetd *r, struct inetd_text *t)
 		if (word == NULL)
 			return;
 		if (word[0] == '\0') {
-			draft_error(r->draft, inetd_place(t), "a service without a name");
+			document_error(r->document, inetd_place(t), "a service without a name");
 			inetd_next_line(t);
 		} else if (word[0] == '.')
 			take_directive(r, t, word);
@@ -377,32 +380,33 @@ static int read_fd(struct inetd *r, int fd, const char *name)
 static bool is_refused(struct inetd *r, const struct stat *st, const char *name, struct config_place by)
 {
 	if (by.line > 0 && !S_ISREG(st->st_mode))
-		draft_error(r->draft, by, ".include %s: it is no regular file", name);
+		document_error(r->document, by, ".include %s: it is no regular file", name);
 	else if (is_being_read(r, st))
-		draft_error(r->draft, by, ".include %s: it is being read already: it would include itself for ever",
-		            name);
+		document_error(r->document, by,
+		               ".include %s: it is being read already: it would include itself for ever", name);
 	else if (r->source != NULL && r->source->depth == INETD_DEPTH_MAX)
-		draft_error(r->draft, by, ".include %s: more than %d files deep", name, INETD_DEPTH_MAX);
+		document_error(r->document, by, ".include %s: more than %d files deep", name, INETD_DEPTH_MAX);
 	else if (r->files < INETD_FILES_MAX)
 		return false;
 	else if (!r->full)
-		draft_error(r->draft, by, "%s: more than %d files in all: this and all that follow are not read", name,
-		            INETD_FILES_MAX);
+		document_error(r->document, by, "%s: more than %d files in all: this and all that follow are not read",
+		               name, INETD_FILES_MAX);
 	r->full = r->full || r->files >= INETD_FILES_MAX;
 	return true;
 }
 
-/* by: who asks for it; of line 0 it is the caller of draft_read_inetd(). */
+/* by: who asks for it; of line 0 it is the caller of import_inetd(). */
 static void read_file(struct inetd *r, const char *file, struct config_place by)
 {
-	const char *name = draft_file(r->draft, file);
+	const char *name = document_file(r->document, file);
 	struct stat st;
 	/* The file that was asked for may be a pipe, whose writer is waited for; an included one may not be one at all.
 	 */
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | (by.line > 0 ? O_NONBLOCK : 0));
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
-		draft_error(r->draft, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "", strerror(errno));
+		document_error(r->document, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
+		               strerror(errno));
 	} else if (!is_refused(r, &st, name, by)) {
 		struct inetd_source source = {.by = r->source, .dev = st.st_dev, .ino = st.st_ino};
 		source.depth = source.by != NULL ? source.by->depth + 1 : 1;
@@ -413,17 +417,17 @@ static void read_file(struct inetd *r, const char *file, struct config_place by)
 		if (err == -ENOMEM)
 			r->no_memory = true;
 		else if (err < 0)
-			draft_error(r->draft, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
-			            strerror(-err));
+			document_error(r->document, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
+			               strerror(-err));
 	}
 	if (fd >= 0)
 		(void)close(fd);
 }
 
-int draft_read_inetd(struct draft *d, const char *file)
+int import_inetd(struct document *d, const char *file)
 {
-	struct inetd r = {.draft = d, .host = "*"};
-	struct config_place place = {.file = draft_file(d, file)};
+	struct inetd r = {.document = d, .host = "*"};
+	struct config_place place = {.file = document_file(d, file)};
 
 	read_file(&r, file, place);
 	if (!r.no_memory)
@@ -432,5 +436,5 @@ int draft_read_inetd(struct draft *d, const char *file)
 	free(r.entries);
 	if (r.no_memory)
 		d->broken = true;
-	return draft_broken(d) ? -ENOMEM : 0;
+	return document_broken(d) ? -ENOMEM : 0;
 }

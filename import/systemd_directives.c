@@ -3,7 +3,7 @@
  *
  * A row says how its directive is made: set, dropped with a reason, covered (hark does it anyway, or another file looks
  * at it), or refused, where dropping it would open the service or give it rights. Functions of their arguments. */
-#include "systemd_making.h"
+#include "systemd_section.h"
 
 #include "number.h"
 
@@ -15,16 +15,16 @@
 #define GENTLE    "what it would keep the program from is not kept from it"
 
 /* How a directive is made. l holds; value is l->value. */
-typedef void maker(struct making *m, const struct unit_line *l, const char *key);
+typedef void maker(struct systemd_section *m, const struct unit_line *l, const char *key);
 
 struct directive {
 	const char *section, *name;
 	bool list;
 	maker *make;
-	const char *key; /* hark.conf's; or of making_drop() why it is dropped */
+	const char *key; /* hark.conf's; or of systemd_drop() why it is dropped */
 };
 
-void making_disable(struct making *m, const char *why)
+void systemd_disable(struct systemd_section *m, const char *why)
 {
 	if (m->why[0] == '\0')
 		(void)snprintf(m->why, sizeof m->why, "%s", why);
@@ -33,63 +33,63 @@ void making_disable(struct making *m, const char *why)
 /* ---- makers ---- */
 
 /* Hark does it anyway, or it was looked at already. */
-static void covered(struct making *m, const struct unit_line *l, const char *key)
+static void covered(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	(void)l, (void)key;
-	m->d->fates[DRAFT_CARRIED]++;
+	m->d->fates[DOCUMENT_CARRIED]++;
 }
 
-void making_drop(struct making *m, const struct unit_line *l, const char *why)
+void systemd_drop(struct systemd_section *m, const struct unit_line *l, const char *why)
 {
-	draft_drop(m->d, m->s, l->place, "%s=%s: %s", l->key, l->value, why);
+	document_drop(m->d, m->s, l->place, "%s=%s: %s", l->key, l->value, why);
 }
 
-void making_refuse(struct making *m, const struct unit_line *l, const char *why)
+void systemd_refuse(struct systemd_section *m, const struct unit_line *l, const char *why)
 {
 	char reason[96];
 
-	making_drop(m, l, why);
+	systemd_drop(m, l, why);
 	(void)snprintf(reason, sizeof reason, "%.40s= is not carried over", l->key);
-	making_disable(m, reason);
+	systemd_disable(m, reason);
 }
 
-void making_bad(struct making *m, const struct unit_line *l, const char *wanted)
+void systemd_bad(struct systemd_section *m, const struct unit_line *l, const char *wanted)
 {
-	draft_error(m->d, l->place, "%s=%.64s: not %s", l->key, l->value, wanted);
+	document_error(m->d, l->place, "%s=%.64s: not %s", l->key, l->value, wanted);
 }
 
-char *making_specified(struct making *m, const struct unit_line *l, const struct unit *u)
+char *systemd_specified(struct systemd_section *m, const struct unit_line *l, const struct unit *u)
 {
 	char which, why[64];
 	char *text = systemd_specify(m->d, u, l->value, &which);
 
 	if (text == NULL && which != '\0') {
 		(void)snprintf(why, sizeof why, "%%%c is known to systemd alone", which);
-		making_refuse(m, l, why);
+		systemd_refuse(m, l, why);
 	}
 	return text;
 }
 
-static void text(struct making *m, const struct unit_line *l, const char *key)
+static void text(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	bool of_socket = strcmp(l->section, "Socket") == 0;
-	char *value = making_specified(m, l, of_socket ? m->socket : m->service);
+	char *value = systemd_specified(m, l, of_socket ? m->socket : m->service);
 
 	if (value != NULL)
-		draft_set(m->d, m->s, l->place, key, "%s", value);
+		document_set(m->d, m->s, l->place, key, "%s", value);
 	free(value);
 }
 
-static void user(struct making *m, const struct unit_line *l, const char *key)
+static void user(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (m->not_known)
-		making_drop(m, l, "DynamicUser= makes it when the unit starts");
+		systemd_drop(m, l, "DynamicUser= makes it when the unit starts");
 	else
 		text(m, l, key);
 }
 
 /* Of unix sockets alone. */
-static void of_path(struct making *m, const struct unit_line *l, const char *key)
+static void of_path(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (m->unix_path)
 		text(m, l, key);
@@ -97,101 +97,101 @@ static void of_path(struct making *m, const struct unit_line *l, const char *key
 		covered(m, l, key);
 }
 
-static void mode(struct making *m, const struct unit_line *l, const char *key)
+static void mode(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	size_t n = strlen(l->value);
 
 	if (n == 0 || n > 4 || strspn(l->value, "01234567") != n || strtol(l->value, NULL, 8) > 07777)
-		making_bad(m, l, "an octal mode");
+		systemd_bad(m, l, "an octal mode");
 	else if (strcmp(key, "socket_mode") == 0 && !m->unix_path)
 		covered(m, l, key);
 	else
-		draft_set(m->d, m->s, l->place, key, "%04lo", strtol(l->value, NULL, 8) & 0777);
+		document_set(m->d, m->s, l->place, key, "%04lo", strtol(l->value, NULL, 8) & 0777);
 }
 
 /* key NULL: only whether it is right matters, hark does it anyway. */
-static void yes(struct making *m, const struct unit_line *l, const char *key)
+static void yes(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	int on = systemd_yes(l->value);
 
 	if (on < 0)
-		making_bad(m, l, "yes or no");
+		systemd_bad(m, l, "yes or no");
 	else if (on == 1 && key != NULL)
-		draft_set(m->d, m->s, l->place, key, "yes");
+		document_set(m->d, m->s, l->place, key, "yes");
 	else
 		covered(m, l, key);
 }
 
 /* Dropped, but for no, which says nothing. */
-static void unless_no(struct making *m, const struct unit_line *l, const char *why)
+static void unless_no(struct systemd_section *m, const struct unit_line *l, const char *why)
 {
 	if (systemd_yes(l->value) == 0)
 		covered(m, l, why);
 	else
-		making_drop(m, l, why);
+		systemd_drop(m, l, why);
 }
 
-static void no_delay(struct making *m, const struct unit_line *l, const char *key)
+static void no_delay(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (systemd_yes(l->value) == 0)
-		making_drop(m, l, "TCP_NODELAY is always set");
+		systemd_drop(m, l, "TCP_NODELAY is always set");
 	else
 		yes(m, l, key);
 }
 
-static void dynamic_user(struct making *m, const struct unit_line *l, const char *key)
+static void dynamic_user(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (systemd_yes(l->value) == 0)
 		covered(m, l, key);
 	else
-		making_refuse(m, l, "set user = to one that exists");
+		systemd_refuse(m, l, "set user = to one that exists");
 }
 
-static void v6only(struct making *m, const struct unit_line *l, const char *key)
+static void v6only(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (strcmp(l->value, "ipv6-only") == 0)
-		draft_set(m->d, m->s, l->place, key, "yes");
+		document_set(m->d, m->s, l->place, key, "yes");
 	else if (strcmp(l->value, "both") == 0 || strcmp(l->value, "default") == 0)
 		covered(m, l, key);
 	else
-		making_bad(m, l, "default, both or ipv6-only");
+		systemd_bad(m, l, "default, both or ipv6-only");
 }
 
-static void count(struct making *m, const struct unit_line *l, const char *key)
+static void count(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	int64_t n;
 
 	if (number_parse(l->value, "", &n) < 0)
-		making_bad(m, l, "a number");
+		systemd_bad(m, l, "a number");
 	else if (!m->accept && strncmp(key, "max_", 4) == 0)
-		making_drop(m, l, "of Accept=yes alone");
+		systemd_drop(m, l, "of Accept=yes alone");
 	else if (n > COUNT_MAX || (n == 0 && strcmp(key, "backlog") == 0))
 		covered(m, l, key); /* as many as the system lets */
 	else if (n == 0 && strncmp(key, "max_", 4) == 0)
-		making_refuse(m, l, "nobody could connect");
+		systemd_refuse(m, l, "nobody could connect");
 	else
-		draft_set(m->d, m->s, l->place, key, "%lld", (long long)n);
+		document_set(m->d, m->s, l->place, key, "%lld", (long long)n);
 }
 
-static void nice(struct making *m, const struct unit_line *l, const char *key)
+static void nice(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	bool minus = l->value[0] == '-';
 	int64_t n;
 
 	if (number_parse(l->value + (minus || l->value[0] == '+'), "", &n) < 0 || n > 20)
-		making_bad(m, l, "a number from -20 to 19");
+		systemd_bad(m, l, "a number from -20 to 19");
 	else
-		draft_set(m->d, m->s, l->place, key, "%s%lld", minus ? "-" : "", (long long)n);
+		document_set(m->d, m->s, l->place, key, "%s%lld", minus ? "-" : "", (long long)n);
 }
 
 /* The socket or its service: that they belong together needs no word. */
-static bool is_of_pair(const struct making *m, const char *name)
+static bool is_of_pair(const struct systemd_section *m, const char *name)
 {
 	return strcmp(name, m->socket->name) == 0 || (m->service != NULL && strcmp(name, m->service->name) == 0);
 }
 
 /* After=, Requires= …: of other units. */
-static void order(struct making *m, const struct unit_line *l, const char *why)
+static void order(struct systemd_section *m, const struct unit_line *l, const char *why)
 {
 	const char *from = l->value;
 	bool others = false;
@@ -202,26 +202,26 @@ static void order(struct making *m, const struct unit_line *l, const char *why)
 		free(word);
 	}
 	if (others)
-		making_drop(m, l, why);
+		systemd_drop(m, l, why);
 	else
 		covered(m, l, why);
 }
 
-static void duration(struct making *m, const struct unit_line *l, const char *key)
+static void duration(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	int64_t ns;
 
 	if (systemd_time(l->value, HARK_S, &ns) < 0)
-		making_bad(m, l, "a time");
+		systemd_bad(m, l, "a time");
 	else if (ns == INT64_MAX && strcmp(key, "grace") == 0)
-		making_drop(m, l, "there is no grace without end");
+		systemd_drop(m, l, "there is no grace without end");
 	else if (strcmp(key, "defer_accept") == 0 && ns > 3600 * HARK_S)
-		draft_set(m->d, m->s, l->place, key, "3600s");
+		document_set(m->d, m->s, l->place, key, "3600s");
 	else if (ns == INT64_MAX)
 		covered(m, l, key);
 	else
-		draft_set(m->d, m->s, l->place, key, ns % HARK_S == 0 ? "%llds" : "%lldms",
-		          (long long)(ns % HARK_S == 0 ? ns / HARK_S : ns / HARK_MS));
+		document_set(m->d, m->s, l->place, key, ns % HARK_S == 0 ? "%llds" : "%lldms",
+		             (long long)(ns % HARK_S == 0 ? ns / HARK_S : ns / HARK_MS));
 }
 
 /* One limit of Limit*=: sizes, and for CPU and RTTIME times. */
@@ -257,7 +257,7 @@ static bool limit_value(const char *key, const char *value, size_t len, char out
 	return true;
 }
 
-static void limit(struct making *m, const struct unit_line *l, const char *key)
+static void limit(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	const char *colon = strchr(l->value, ':');
 	size_t n = colon != NULL ? (size_t)(colon - l->value) : strlen(l->value);
@@ -265,26 +265,27 @@ static void limit(struct making *m, const struct unit_line *l, const char *key)
 
 	if (!limit_value(key, l->value, n, soft) ||
 	    (colon != NULL && !limit_value(key, colon + 1, strlen(colon + 1), hard)))
-		making_bad(m, l, "a limit");
+		systemd_bad(m, l, "a limit");
 	else
-		draft_set(m->d, m->s, l->place, key, "%s%s%s", soft, colon != NULL ? ":" : "", hard);
+		document_set(m->d, m->s, l->place, key, "%s%s%s", soft, colon != NULL ? ":" : "", hard);
 }
 
-static void directory(struct making *m, const struct unit_line *l, const char *key)
+static void directory(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	const char *path = l->value + (l->value[0] == '-');
 
 	if (path[0] != '/')
-		making_drop(m, l, "an absolute path is wanted");
+		systemd_drop(m, l, "an absolute path is wanted");
 	else if (path != l->value)
-		making_drop(m, l, "that it may be missing cannot be said");
+		systemd_drop(m, l, "that it may be missing cannot be said");
 	else
 		text(m, l, key);
 }
 
-void making_gather(struct making *m, const struct unit_line *l, struct config_words *words, struct config_place *place)
+void systemd_gather(struct systemd_section *m, const struct unit_line *l, struct config_words *words,
+                    struct config_place *place)
 {
-	char *value = making_specified(m, l, m->service);
+	char *value = systemd_specified(m, l, m->service);
 	const char *from = value;
 	char *word;
 
@@ -292,25 +293,25 @@ void making_gather(struct making *m, const struct unit_line *l, struct config_wo
 		wordlist_add(m->d, words, word, strlen(word));
 		free(word);
 		if (words->n == WORDS_MAX)
-			draft_error(m->d, l->place, "%s: %d words or more", l->key, WORDS_MAX);
+			document_error(m->d, l->place, "%s: %d words or more", l->key, WORDS_MAX);
 	}
 	free(value);
 	*place = l->place;
 }
 
-static void groups(struct making *m, const struct unit_line *l, const char *key)
+static void groups(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	(void)key;
-	making_gather(m, l, &m->groups, &m->groups_at);
+	systemd_gather(m, l, &m->groups, &m->groups_at);
 }
 
-static void pass_env(struct making *m, const struct unit_line *l, const char *key)
+static void pass_env(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	(void)key;
-	making_gather(m, l, &m->pass_env, &m->pass_at);
+	systemd_gather(m, l, &m->pass_env, &m->pass_at);
 }
 
-static void stderr_to(struct making *m, const struct unit_line *l, const char *key)
+static void stderr_to(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	static const char *const log[] = {"journal", "journal+console", "syslog", "syslog+console",
 	                                  "kmsg",    "kmsg+console",    "tty"};
@@ -322,48 +323,48 @@ static void stderr_to(struct making *m, const struct unit_line *l, const char *k
 	if (strcmp(value, "inherit") == 0 || strcmp(value, "socket") == 0)
 		value = m->accept ? "connection" : "log";
 	else if (strchr(value, '%') != NULL)
-		return making_drop(m, l, "neither the connection, a file, nor a log");
+		return systemd_drop(m, l, "neither the connection, a file, nor a log");
 	else if (strncmp(value, "append:/", 8) == 0)
 		value += 7;
 	else if (strncmp(value, "file:/", 6) == 0)
 		value += 5;
 	else if (strcmp(value, "null") != 0 && strcmp(value, "log") != 0)
-		return making_drop(m, l, "neither the connection, a file, nor a log");
-	draft_set(m->d, m->s, l->place, key, "%s", value);
+		return systemd_drop(m, l, "neither the connection, a file, nor a log");
+	document_set(m->d, m->s, l->place, key, "%s", value);
 }
 
-static void stdout_to(struct making *m, const struct unit_line *l, const char *key)
+static void stdout_to(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (strcmp(l->value, "socket") == 0 || strcmp(l->value, "inherit") == 0)
 		covered(m, l, key);
 	else
-		making_drop(m, l, "standard output is the connection");
+		systemd_drop(m, l, "standard output is the connection");
 }
 
-static void service_type(struct making *m, const struct unit_line *l, const char *key)
+static void service_type(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	static const char *const fine[] = {"simple", "exec", "idle", "oneshot"};
 
 	for (size_t i = 0; i < sizeof fine / sizeof fine[0]; i++)
 		if (strcmp(fine[i], l->value) == 0)
 			return covered(m, l, key);
-	making_drop(m, l, "the program's first process is the one that counts");
+	systemd_drop(m, l, "the program's first process is the one that counts");
 }
 
-static void kill_mode(struct making *m, const struct unit_line *l, const char *key)
+static void kill_mode(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (strcmp(l->value, "control-group") == 0 || strcmp(l->value, "mixed") == 0)
 		covered(m, l, key);
 	else
-		making_drop(m, l, "the program's process group is what is ended");
+		systemd_drop(m, l, "the program's process group is what is ended");
 }
 
-static void restart(struct making *m, const struct unit_line *l, const char *key)
+static void restart(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
 	if (strcmp(l->value, "no") == 0)
 		covered(m, l, key);
 	else
-		making_drop(m, l, "a program is started by what comes in");
+		systemd_drop(m, l, "a program is started by what comes in");
 }
 
 /* ---- the table ---- */
@@ -380,19 +381,19 @@ static const struct directive table[] = {
 	{"Unit", "Before", true, order, ORDER},
 	{"Unit", "BindsTo", true, order, ORDER},
 	{"Unit", "Conflicts", true, order, ORDER},
-	{"Unit", "DefaultDependencies", false, making_drop, ORDER},
+	{"Unit", "DefaultDependencies", false, systemd_drop, ORDER},
 	{"Unit", "PartOf", true, order, ORDER},
 	{"Unit", "Requires", true, order, ORDER},
-	{"Unit", "RequiresMountsFor", true, making_drop, ORDER},
+	{"Unit", "RequiresMountsFor", true, systemd_drop, ORDER},
 	{"Unit", "Wants", true, order, ORDER},
 	{"Unit", "CollectMode", false, covered, NULL},
-	{"Unit", "StartLimitBurst", false, making_drop, "harkd backs off by itself and never gives up"},
-	{"Unit", "StartLimitInterval", false, making_drop, "harkd backs off by itself and never gives up"},
-	{"Unit", "StartLimitIntervalSec", false, making_drop, "harkd backs off by itself and never gives up"},
+	{"Unit", "StartLimitBurst", false, systemd_drop, "harkd backs off by itself and never gives up"},
+	{"Unit", "StartLimitInterval", false, systemd_drop, "harkd backs off by itself and never gives up"},
+	{"Unit", "StartLimitIntervalSec", false, systemd_drop, "harkd backs off by itself and never gives up"},
 	{"Install", "WantedBy", true, covered, NULL},
 	{"Install", "RequiredBy", true, covered, NULL},
 	{"Install", "Also", true, order, ORDER},
-	{"Install", "Alias", true, making_drop, "a section has one name"},
+	{"Install", "Alias", true, systemd_drop, "a section has one name"},
 
 	{"Socket", "Accept", false, covered, NULL},
 	{"Socket", "Service", false, covered, NULL},
@@ -406,55 +407,55 @@ static const struct directive table[] = {
 	{"Socket", "ListenUSBFunction", true, covered, NULL},
 	{"Socket", "Backlog", false, count, "backlog"},
 	{"Socket", "BindIPv6Only", false, v6only, "v6only"},
-	{"Socket", "BindToDevice", false, making_refuse, "listen = has addresses, not interfaces"},
+	{"Socket", "BindToDevice", false, systemd_refuse, "listen = has addresses, not interfaces"},
 	{"Socket", "Broadcast", false, unless_no, NOT_SET},
 	{"Socket", "DeferAcceptSec", false, duration, "defer_accept"},
-	{"Socket", "DirectoryMode", false, making_drop, "directories of sockets are not made"},
-	{"Socket", "ExecStartPre", true, making_drop, DURING},
-	{"Socket", "ExecStartPost", true, making_drop, DURING},
-	{"Socket", "ExecStopPre", true, making_drop, DURING},
-	{"Socket", "ExecStopPost", true, making_drop, DURING},
-	{"Socket", "FileDescriptorName", false, making_drop, "of sd_listen_fds(3) alone"},
+	{"Socket", "DirectoryMode", false, systemd_drop, "directories of sockets are not made"},
+	{"Socket", "ExecStartPre", true, systemd_drop, DURING},
+	{"Socket", "ExecStartPost", true, systemd_drop, DURING},
+	{"Socket", "ExecStopPre", true, systemd_drop, DURING},
+	{"Socket", "ExecStopPost", true, systemd_drop, DURING},
+	{"Socket", "FileDescriptorName", false, systemd_drop, "of sd_listen_fds(3) alone"},
 	{"Socket", "FlushPending", false, unless_no, "what waits in the socket is served"},
 	{"Socket", "FreeBind", false, unless_no, "an address that nobody has yet cannot be listened on"},
-	{"Socket", "IPAddressAllow", true, making_refuse, "hark.conf has no rules of access yet"},
-	{"Socket", "IPAddressDeny", true, making_refuse, "hark.conf has no rules of access yet"},
-	{"Socket", "IPTOS", false, making_drop, NOT_SET},
-	{"Socket", "IPTTL", false, making_drop, NOT_SET},
+	{"Socket", "IPAddressAllow", true, systemd_refuse, "hark.conf has no rules of access yet"},
+	{"Socket", "IPAddressDeny", true, systemd_refuse, "hark.conf has no rules of access yet"},
+	{"Socket", "IPTOS", false, systemd_drop, NOT_SET},
+	{"Socket", "IPTTL", false, systemd_drop, NOT_SET},
 	{"Socket", "KeepAlive", false, unless_no,
          "no SO_KEEPALIVE; idle_timeout = ends connections whose peer is gone"},
-	{"Socket", "KeepAliveIntervalSec", false, making_drop, NOT_SET},
-	{"Socket", "KeepAliveProbes", false, making_drop, NOT_SET},
-	{"Socket", "KeepAliveTimeSec", false, making_drop, NOT_SET},
-	{"Socket", "Mark", false, making_drop, NOT_SET},
+	{"Socket", "KeepAliveIntervalSec", false, systemd_drop, NOT_SET},
+	{"Socket", "KeepAliveProbes", false, systemd_drop, NOT_SET},
+	{"Socket", "KeepAliveTimeSec", false, systemd_drop, NOT_SET},
+	{"Socket", "Mark", false, systemd_drop, NOT_SET},
 	{"Socket", "MaxConnections", false, count, "max_conns"},
 	{"Socket", "MaxConnectionsPerSource", false, count, "max_per_source"},
 	{"Socket", "NoDelay", false, no_delay, NULL},
 	{"Socket", "PassCredentials", false, unless_no, NOT_SET},
 	{"Socket", "PassPacketInfo", false, unless_no, NOT_SET},
 	{"Socket", "PassSecurity", false, unless_no, NOT_SET},
-	{"Socket", "PipeSize", false, making_drop, "of FIFOs alone"},
-	{"Socket", "PollLimitBurst", false, making_drop,
+	{"Socket", "PipeSize", false, systemd_drop, "of FIFOs alone"},
+	{"Socket", "PollLimitBurst", false, systemd_drop,
          "a service is never disabled; rate = limits how fast connections are taken"},
-	{"Socket", "PollLimitIntervalSec", false, making_drop,
+	{"Socket", "PollLimitIntervalSec", false, systemd_drop,
          "a service is never disabled; rate = limits how fast connections are taken"},
-	{"Socket", "Priority", false, making_drop, NOT_SET},
-	{"Socket", "ReceiveBuffer", false, making_drop, NOT_SET},
+	{"Socket", "Priority", false, systemd_drop, NOT_SET},
+	{"Socket", "ReceiveBuffer", false, systemd_drop, NOT_SET},
 	{"Socket", "RemoveOnStop", false, yes, NULL},
 	{"Socket", "ReusePort", false, yes, "reuseport"},
-	{"Socket", "SendBuffer", false, making_drop, NOT_SET},
+	{"Socket", "SendBuffer", false, systemd_drop, NOT_SET},
 	{"Socket", "SocketGroup", false, of_path, "socket_group"},
 	{"Socket", "SocketMode", false, mode, "socket_mode"},
 	{"Socket", "SocketUser", false, of_path, "socket_user"},
-	{"Socket", "Symlinks", true, making_drop, "one path a socket; listen = takes several"},
-	{"Socket", "TCPCongestion", false, making_drop, NOT_SET},
-	{"Socket", "TimeoutSec", false, making_drop, DURING},
+	{"Socket", "Symlinks", true, systemd_drop, "one path a socket; listen = takes several"},
+	{"Socket", "TCPCongestion", false, systemd_drop, NOT_SET},
+	{"Socket", "TimeoutSec", false, systemd_drop, DURING},
 	{"Socket", "Transparent", false, unless_no, NOT_SET},
-	{"Socket", "TriggerLimitBurst", false, making_drop,
+	{"Socket", "TriggerLimitBurst", false, systemd_drop,
          "a service is never disabled; rate = limits how fast connections are taken"},
-	{"Socket", "TriggerLimitIntervalSec", false, making_drop,
+	{"Socket", "TriggerLimitIntervalSec", false, systemd_drop,
          "a service is never disabled; rate = limits how fast connections are taken"},
-	{"Socket", "Writable", false, making_drop, "of special files alone"},
+	{"Socket", "Writable", false, systemd_drop, "of special files alone"},
 
 	{"Service", "ExecStart", true, covered, NULL},
 	{"Service", "Environment", true, covered, NULL},
@@ -470,7 +471,7 @@ static const struct directive table[] = {
 	{"Service", "UMask", false, mode, "umask"},
 	{"Service", "Nice", false, nice, "nice"},
 	{"Service", "PassEnvironment", true, pass_env, NULL},
-	{"Service", "EnvironmentFile", true, making_drop, "no file of variables is read; env = takes them"},
+	{"Service", "EnvironmentFile", true, systemd_drop, "no file of variables is read; env = takes them"},
 	{"Service", "LimitAS", false, limit, "rlimit_as"},
 	{"Service", "LimitCORE", false, limit, "rlimit_core"},
 	{"Service", "LimitCPU", false, limit, "rlimit_cpu"},
@@ -493,17 +494,17 @@ static const struct directive table[] = {
 	{"Service", "Type", false, service_type, NULL},
 	{"Service", "KillMode", false, kill_mode, NULL},
 	{"Service", "Restart", false, restart, NULL},
-	{"Service", "RestartSec", false, making_drop, "harkd backs off by itself"},
+	{"Service", "RestartSec", false, systemd_drop, "harkd backs off by itself"},
 	{"Service", "RemainAfterExit", false, unless_no, "a program that ended is gone"},
 	{"Service", "Sockets", true, covered, NULL},
-	{"Service", "ExecStartPre", true, making_drop, DURING},
-	{"Service", "ExecStartPost", true, making_drop, DURING},
-	{"Service", "ExecStop", true, making_drop, DURING},
-	{"Service", "ExecStopPost", true, making_drop, DURING},
-	{"Service", "ExecReload", true, making_drop, DURING},
-	{"Service", "ExecCondition", true, making_refuse, "only the program itself is run"},
-	{"Service", "IPAddressAllow", true, making_refuse, "hark.conf has no rules of access yet"},
-	{"Service", "IPAddressDeny", true, making_refuse, "hark.conf has no rules of access yet"},
+	{"Service", "ExecStartPre", true, systemd_drop, DURING},
+	{"Service", "ExecStartPost", true, systemd_drop, DURING},
+	{"Service", "ExecStop", true, systemd_drop, DURING},
+	{"Service", "ExecStopPost", true, systemd_drop, DURING},
+	{"Service", "ExecReload", true, systemd_drop, DURING},
+	{"Service", "ExecCondition", true, systemd_refuse, "only the program itself is run"},
+	{"Service", "IPAddressAllow", true, systemd_refuse, "hark.conf has no rules of access yet"},
+	{"Service", "IPAddressDeny", true, systemd_refuse, "hark.conf has no rules of access yet"},
 	{"Service", "NonBlocking", false, unless_no, "sockets are passed as they are"},
 	{"Service", "IgnoreSIGPIPE", false, unless_no, "a program has SIGPIPE's default"},
 };
@@ -538,16 +539,16 @@ static const struct directive *find(const struct unit_line *l)
 }
 
 /* Nothing in the table: of a group, or one that we do not know. */
-static void other(struct making *m, const struct unit_line *l)
+static void other(struct systemd_section *m, const struct unit_line *l)
 {
 	for (size_t i = 0; i < sizeof groups_of / sizeof groups_of[0]; i++)
 		if (strcmp(groups_of[i].section, l->section) == 0 &&
 		    strncmp(l->key, groups_of[i].begins, strlen(groups_of[i].begins)) == 0)
-			return making_drop(m, l, groups_of[i].why);
-	making_drop(m, l, "hark.conf has nothing like it");
+			return systemd_drop(m, l, groups_of[i].why);
+	systemd_drop(m, l, "hark.conf has nothing like it");
 }
 
-void making_lines(struct making *m, const struct unit *u)
+void systemd_lines(struct systemd_section *m, const struct unit *u)
 {
 	for (size_t i = 0; i < u->n && !m->d->broken; i++) {
 		const struct unit_line *l = &u->lines[i];

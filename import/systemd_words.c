@@ -37,7 +37,7 @@ static void cut_escape(const char **at, char **to)
 	*(*to)++ = '\\';
 }
 
-char *systemd_cut(struct draft *d, const char **at, bool *plain)
+char *systemd_cut(struct document *d, const char **at, bool *plain)
 {
 	const char *p = *at + strspn(*at, BLANKS);
 	char quote = '\0';
@@ -96,7 +96,7 @@ static const char *specifier(const struct unit *u, char c, char *buf, size_t cap
 	return buf;
 }
 
-char *systemd_specify(struct draft *d, const struct unit *u, const char *text, char *which)
+char *systemd_specify(struct document *d, const struct unit *u, const char *text, char *which)
 {
 	char *out = NULL, name[256];
 	size_t len;
