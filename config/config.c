@@ -109,6 +109,8 @@ static void take_section(struct whole *w, const struct document_section *from)
 			inside_setting(w, s, inside_at(w, inside_file(w, l->place.file), l->place.line), l->key,
 			               l->value);
 	}
+	if (s != NULL)
+		s->end = w->order;
 }
 
 int config_load_document(const struct document *d, struct config **out)
@@ -121,9 +123,47 @@ int config_load_document(const struct document *d, struct config **out)
 	}
 	for (size_t i = 0; i < d->n_errors; i++) /* each has its place in it already */
 		inside_message(w, MESSAGE_ERROR, (struct at){0}, "%s", d->errors[i]);
+	for (size_t i = 0; i < w->n_messages; i++) /* the lines were skipped by whoever read them */
+		w->messages[i].skipped = !d->unread;
+	w->c.n_refused = d->refused;
 	for (size_t i = 0; i < d->n; i++)
 		take_section(w, d->sections[i]);
 	return finish(w, out);
+}
+
+/* Takes out the service that the error is about. False: it is about none that is there. */
+static bool skip_service(struct whole *w, const struct message *m)
+{
+	struct config *c = &w->c;
+
+	for (size_t i = 0; i < c->n_services; i++) {
+		struct service *s = (struct service *)c->services[i];
+		if (m->order < s->order || m->order > s->end)
+			continue;
+		/* Every other error of it goes with it. */
+		for (size_t k = 0; k < w->n_messages; k++)
+			if (w->messages[k].order >= s->order && w->messages[k].order <= s->end)
+				w->messages[k].skipped = true;
+		memmove(c->services + i, c->services + i + 1, (c->n_services - i - 1) * sizeof *c->services);
+		c->n_services--;
+		service_free(s);
+		return true;
+	}
+	return false;
+}
+
+int config_skip_wrong(struct config *c)
+{
+	struct whole *w = c->private;
+
+	if (w->too_many) /* errors that nobody kept may be any service's */
+		return (int)c->n_errors;
+	for (size_t i = 0; i < w->n_messages; i++) {
+		const struct message *m = &w->messages[i];
+		if (m->kind == MESSAGE_ERROR && !m->skipped && !skip_service(w, m))
+			return (int)c->n_errors;
+	}
+	return 0;
 }
 
 static void warn_of_section(struct whole *w, const struct document_section *s)

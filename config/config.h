@@ -114,6 +114,7 @@ struct config {
 	size_t n_errors;
 	char **warnings;
 	size_t n_warnings;
+	size_t n_refused; /* services of a document that its format has and hark has not: among the warnings */
 	void *private;
 };
 
@@ -124,6 +125,11 @@ int config_load(const char *file, struct config **out);
 /* The same from a document (document.h): each setting's own place is told in errors. The document stays the caller's
  * and may be freed at once. */
 int config_load_document(const struct document *d, struct config **out);
+
+/* Takes out each service that has an error, so that the rest of a document can be served: every error stays, and is
+ * that of a line that is skipped. Call it after each call that returned errors. Returns 0, or the number of errors if
+ * one belongs to no service: then nothing can be served. */
+int config_skip_wrong(struct config *c);
 
 /* Adds to the warnings what the document's readers could not carry over, each with its place. 0 or -ENOMEM. */
 int config_warn_of_document(struct config *c, const struct document *d);

@@ -267,6 +267,12 @@ void document_drop(struct document *d, struct document_section *s, struct config
 	va_end(args);
 }
 
+void document_refuse(struct document *d, struct config_place place, const char *name, const char *why)
+{
+	document_drop(d, NULL, place, "service %s: %s", name, why);
+	d->refused++;
+}
+
 void document_error(struct document *d, struct config_place place, const char *format, ...)
 {
 	va_list args;

@@ -45,6 +45,8 @@ struct document {
 	char **files; /* names that places point at */
 	size_t n_files;
 	struct document_section head; /* remarks at the top of the file; its name is NULL */
+	size_t refused;               /* services that got no section: document_refuse() */
+	bool unread;                  /* the file itself could not be read: the errors say why */
 	bool broken;
 };
 
@@ -72,6 +74,9 @@ void document_remark(struct document *d, struct document_section *s, struct conf
 /* "not carried over: …": a comment that counts as dropped. */
 void document_drop(struct document *d, struct document_section *s, struct config_place place, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+
+/* "not carried over: service NAME: why", at the top of the file: a whole service that hark has not. */
+void document_refuse(struct document *d, struct config_place place, const char *name, const char *why);
 
 void document_error(struct document *d, struct config_place place, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -43,6 +43,7 @@ struct message {
 	char *text;
 	unsigned order, number; /* number: keeps those of one place as they came */
 	enum message_kind kind;
+	bool skipped; /* an error whose line or service is left out: config_skip_wrong() */
 };
 
 struct setting {
@@ -55,6 +56,7 @@ struct section {
 	char *name;
 	bool wrong; /* its name is: what is in it is checked, and forgotten */
 	struct at at;
+	unsigned end; /* order of its last setting; 0: not told */
 	struct setting *settings;
 	size_t n;
 };
@@ -70,7 +72,7 @@ struct service {
 	bool own[KEYS_MAX];      /* it was the service itself */
 	struct at listen_at[LISTEN_MAX];
 	struct config_words what[WHATS]; /* as they were given */
-	unsigned order;                  /* of its head's place */
+	unsigned order, end;             /* of its head's place, and of its last setting's */
 	bool program_bad;                /* the box refused its arguments, or lacks its program: that was said */
 	bool is_exec;                    /* a program is served: exec = ..., or box = exec ... */
 	bool lookup_host;

@@ -40,6 +40,7 @@ static struct service *service_new(struct whole *w, const struct section *from)
 	}
 	s->s.place = (struct config_place){.file = from->at.file, .line = from->at.line};
 	s->order = from->at.order;
+	s->end = from->end;
 	s->s.uid = (uid_t)-1;
 	s->s.gid = (gid_t)-1;
 	s->s.umask = s->s.socket_mode = s->s.client_first = -1;

@@ -132,16 +132,20 @@ static int test_only(const struct supervisor *v)
 {
 	struct config *c = NULL;
 	int r = load_config(v, &c);
+	const char *skipped = r == 0 ? "; skipped" : "";
 	for (size_t i = 0; c != NULL && i < c->n_errors; i++)
-		(void)fprintf(stderr, "harkd: %s\n", c->errors[i]);
+		(void)fprintf(stderr, "harkd: %s%s\n", c->errors[i], skipped);
 	for (size_t i = 0; c != NULL && i < c->n_warnings; i++)
 		(void)fprintf(stderr, "harkd: warning: %s\n", c->warnings[i]);
-	if (r == 0)
+	size_t n_skipped = r == 0 ? c->n_errors + c->n_refused : 0;
+	if (n_skipped > 0)
+		(void)printf("%s: %zu services, %zu skipped\n", v->config_file, c->n_services, n_skipped);
+	else if (r == 0)
 		(void)printf("%s: %zu services, no mistakes\n", v->config_file, c->n_services);
 	else if (r < 0)
 		(void)fprintf(stderr, "harkd: %s: %s\n", v->config_file, hark_strerror(r));
 	config_free(c);
-	return r == 0 ? 0 : r < 0 ? STATUS_SYSTEM : STATUS_USAGE;
+	return r < 0 ? STATUS_SYSTEM : r > 0 || n_skipped > 0 ? STATUS_USAGE : 0;
 }
 
 /* ---- the background -------------------------------------------------------------------------- */

@@ -54,8 +54,13 @@ int load_config(const struct supervisor *v, struct config **out)
 {
 	struct config *c = NULL;
 	int r = v->inetd ? load_inetd(v->config_file, &c) : config_load(v->config_file, &c);
+	/* An inetd.conf is served as far as it can be, as inetd does. */
+	if (v->inetd && r > 0)
+		r = config_skip_wrong(c);
 	if (r == 0)
 		r = config_check_system(c);
+	if (v->inetd && r > 0)
+		r = config_skip_wrong(c);
 	if (c != NULL)
 		*out = c;
 	return r;
@@ -75,17 +80,25 @@ static bool is_stopped(const struct supervisor *v, const char *name)
 	return s != NULL && s->state == SERVICE_STOPPED;
 }
 
-/* Opens what the new configuration wants and is not open. On failure everything is as it was. */
+/* Opens what the new configuration wants and is not open. On failure everything is as it was; of an inetd.conf the
+ * service is left out. */
 static int open_sockets(struct supervisor *v, const struct config *c, struct reload_result *out)
 {
 	struct hark_why why;
 	sockets_mark(&v->sockets);
 	for (size_t i = 0; i < c->n_services; i++) {
-		const struct config_service *conf = c->services[i];
+		struct config_service *conf = c->services[i];
 		for (size_t j = 0; !conf->disabled && !is_stopped(v, conf->name) && j < conf->listen.n; j++) {
 			int r = sockets_open(&v->sockets, conf, j, &why);
 			if (r == 0)
 				continue;
+			if (v->inetd && r != -ENOMEM) {
+				log_event(LOG_LEVEL_ERROR, conf->name, "%s:%d: %s; skipped", conf->place.file,
+				          conf->place.line, why.text);
+				sockets_give_up(&v->sockets, conf);
+				conf->disabled = true; /* until the next reload tries again */
+				continue;
+			}
 			(void)snprintf(out->text, sizeof out->text, "%s:%d: %.200s", conf->place.file, conf->place.line,
 			               why.text);
 			sockets_undo(&v->sockets);
@@ -163,6 +176,8 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 	}
 	if (r == 0 && log_open(c, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
+	for (size_t i = 0; r == 0 && i < c->n_errors; i++)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s; skipped", c->errors[i]);
 	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
 		log_event(LOG_LEVEL_WARNING, NULL, "%s", c->warnings[i]);
 	struct epoch *e = r == 0 ? epoch_new(c) : NULL;

@@ -212,6 +212,17 @@ void sockets_sweep(struct sockets *s)
 			drop(s, i);
 }
 
+void sockets_give_up(struct sockets *s, const struct config_service *conf)
+{
+	char key[KEY_MAX];
+
+	for (size_t i = 0; i < conf->listen.n; i++) {
+		struct socket_entry *e = find(s, key_of(conf, i, key));
+		if (e != NULL)
+			e->wanted = false;
+	}
+}
+
 void sockets_undo(struct sockets *s)
 {
 	for (size_t i = s->n; i-- > 0;) {

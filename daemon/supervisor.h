@@ -61,6 +61,8 @@ const char *unix_path(const char *key);
 /* Marks all as neither wanted nor fresh. */
 void sockets_mark(struct sockets *s);
 /* Closes those that are not wanted; or, undoing, those that are fresh. */
+/* Lets go of what was opened or kept for the service: sockets_sweep() closes it. */
+void sockets_give_up(struct sockets *s, const struct config_service *conf);
 void sockets_sweep(struct sockets *s);
 void sockets_undo(struct sockets *s);
 void sockets_close(struct sockets *s, const struct config_service *conf, size_t i);

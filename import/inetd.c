@@ -405,6 +405,7 @@ static void read_file(struct inetd *r, const char *file, struct config_place by)
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | (by.line > 0 ? O_NONBLOCK : 0));
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
+		r->document->unread |= by.line == 0;
 		document_error(r->document, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
 		               strerror(errno));
 	} else if (!is_refused(r, &st, name, by)) {
@@ -414,6 +415,7 @@ static void read_file(struct inetd *r, const char *file, struct config_place by)
 		r->files++;
 		int err = read_fd(r, fd, name);
 		r->source = source.by;
+		r->document->unread |= err < 0 && by.line == 0;
 		if (err == -ENOMEM)
 			r->no_memory = true;
 		else if (err < 0)

@@ -129,7 +129,7 @@ __attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const s
 /* What is refused by name: the whole service. Always false. */
 static bool refuse(struct inetd *r, const struct inetd_entry *e, const char *why)
 {
-	document_drop(r->document, NULL, e->place, "service %s: %s", e->service, why);
+	document_refuse(r->document, e->place, e->service, why);
 	return false;
 }
 
