@@ -100,8 +100,12 @@ int inside_load_bytes(const char *file, const char *bytes, size_t n, struct conf
 
 static void take_section(struct whole *w, const struct document_section *from)
 {
+	size_t before = w->n_messages;
 	struct section *s = inside_section(w, from->name,
 	                                   inside_at(w, inside_file(w, from->place.file), from->place.line));
+
+	for (size_t i = before; s == NULL && i < w->n_messages; i++)
+		w->messages[i].skipped = true; /* one too many: no service of it will be there */
 
 	for (size_t i = 0; i < from->n && s != NULL; i++) {
 		const struct document_line *l = &from->lines[i];

@@ -108,6 +108,9 @@ static void clean_name(const char *name, char *buf, size_t cap)
 	buf[n] = '\0';
 	if (n == 0)
 		(void)snprintf(buf, cap, "service");
+	/* Which hark.conf keeps for itself. */
+	if (strcmp(buf, "harkd") == 0 || strcmp(buf, "defaults") == 0)
+		(void)strcat(buf, "-service");
 }
 
 /* 0: no section has the name; else the number that makes it new: one above the highest taken. One walk, however many

@@ -6,6 +6,7 @@
  */
 #include "inetd.h"
 #include "import.h"
+#include "reading.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,40 +46,6 @@ static void blank_bad_lines(struct inetd *r, const char *file, char *text, size_
 			               INETD_LINE_MAX);
 		memset(p, '#', len);
 	}
-}
-
-/* The whole file. It may be a pipe: its size is known when it has ended. 0, or -errno; *text is the caller's to free.
- */
-static int slurp(int fd, char **text, size_t *n)
-{
-	size_t room = 0, len = 0;
-	char *buf = NULL;
-
-	for (;;) {
-		if (len == room) {
-			room = room == 0 ? 16384 : 2 * room;
-			char *more = realloc(buf, room);
-			if (more == NULL) {
-				free(buf);
-				return -ENOMEM;
-			}
-			buf = more;
-		}
-		ssize_t got = read(fd, buf + len, room - len);
-		if (got < 0 && errno == EINTR)
-			continue;
-		int err = got < 0 ? -errno : len + (size_t)got > INETD_FILE_MAX ? -EFBIG : 0;
-		if (err < 0) {
-			free(buf);
-			return err;
-		}
-		if (got == 0)
-			break;
-		len += (size_t)got;
-	}
-	*text = buf;
-	*n = len;
-	return 0;
 }
 
 static struct inetd_entry *new_entry(struct inetd *r, struct config_place place)
@@ -364,7 +331,7 @@ static int read_fd(struct inetd *r, int fd, const char *name)
 	struct inetd_text t = {.file = name, .line = 1};
 	char *text;
 	size_t n;
-	int err = slurp(fd, &text, &n);
+	int err = reading_all(fd, INETD_FILE_MAX, &text, &n);
 
 	if (err < 0)
 		return err;
@@ -376,11 +343,21 @@ static int read_fd(struct inetd *r, int fd, const char *name)
 	return 0;
 }
 
+/* What was asked for may come through a pipe that is open here already, as /dev/stdin; a FIFO's writer is not waited
+ * for. */
+static bool is_readable(const struct stat *st, const char *name, struct config_place by)
+{
+	return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode) ||
+	       (by.line == 0 && (strncmp(name, "/dev/", 5) == 0 || strncmp(name, "/proc/", 6) == 0));
+}
+
 /* One that may not be read: it includes itself, or there are too many. */
 static bool is_refused(struct inetd *r, const struct stat *st, const char *name, struct config_place by)
 {
 	if (by.line > 0 && !S_ISREG(st->st_mode))
 		document_error(r->document, by, ".include %s: it is no regular file", name);
+	else if (!is_readable(st, name, by))
+		document_error(r->document, by, "not a regular file");
 	else if (is_being_read(r, st))
 		document_error(r->document, by,
 		               ".include %s: it is being read already: it would include itself for ever", name);
@@ -400,20 +377,21 @@ static void read_file(struct inetd *r, const char *file, struct config_place by)
 {
 	const char *name = document_file(r->document, file);
 	struct stat st;
-	/* The file that was asked for may be a pipe, whose writer is waited for; an included one may not be one at all.
-	 */
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | (by.line > 0 ? O_NONBLOCK : 0));
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		r->document->unread |= by.line == 0;
 		document_error(r->document, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
 		               strerror(errno));
-	} else if (!is_refused(r, &st, name, by)) {
+	} else if (is_refused(r, &st, name, by)) {
+		r->document->unread |= by.line == 0;
+	} else {
 		struct inetd_source source = {.by = r->source, .dev = st.st_dev, .ino = st.st_ino};
 		source.depth = source.by != NULL ? source.by->depth + 1 : 1;
 		r->source = &source;
 		r->files++;
-		int err = read_fd(r, fd, name);
+		int flags = fcntl(fd, F_GETFL); /* of a pipe that is being written to, all is waited for */
+		int err = flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : read_fd(r, fd, name);
 		r->source = source.by;
 		r->document->unread |= err < 0 && by.line == 0;
 		if (err == -ENOMEM)

@@ -48,6 +48,7 @@ struct inetd_entry {
 	struct inetd_words argv;
 	/* the key-value form's own */
 	const char *group, *service_max, *ip_max, *accept_max, *sndbuf, *recvbuf, *filter, *ipsec;
+	unsigned many; /* keys with any number of values that were given, a bit each */
 	bool off;
 };
 

@@ -6,6 +6,7 @@
  * of the file. */
 #include "inetd.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "nearest.h"
@@ -38,6 +39,7 @@ static const struct key {
 };
 
 #define KEYS (sizeof keys / sizeof *keys)
+static_assert(KEYS <= 32, "inetd_entry.many has a bit for each");
 
 static const struct key *find_key(struct inetd *r, const struct inetd_text *t, const char *name)
 {
@@ -108,6 +110,12 @@ static bool put(struct inetd *r, struct config_place place, struct inetd_entry *
                 struct inetd_words values)
 {
 	if (k->shape == MANY) {
+		unsigned bit = 1U << (k - keys);
+		if (e->many & bit) {
+			document_error(r->document, place, "%s is said twice for %s", k->name, e->service);
+			return false;
+		}
+		e->many |= bit;
 		const char *first = values.n > 0 ? values.word[0] : NULL;
 		if (strcmp(k->name, "args") == 0)
 			e->argv = values;

@@ -479,7 +479,8 @@ static const char *behind_comma(const char *protocol)
 
 static bool is_limited(const struct service *s)
 {
-	return s->rate > 0 || s->max_conns > 0 || s->rate_per_source > 0 || s->max_per_source > 0;
+	return s->rate > 0 || s->max_conns > 0 || s->rate_per_source > 0 || s->max_per_source > 0 ||
+	       s->e->service_max != NULL || s->e->ip_max != NULL;
 }
 
 /* Whether the two differ in nothing but the address. Limits are a line's own, so that whoever has one stays alone. */
@@ -545,8 +546,6 @@ static struct document_section *open_section(struct inetd *r, const struct servi
 	said += said[0] == '@'; /* of an abstract socket */
 	if (strspn(said, "0123456789") == strlen(said))
 		(void)snprintf(name, sizeof name, "port-%s", said);
-	else if (strcmp(said, "harkd") == 0 || strcmp(said, "defaults") == 0) /* which hark.conf keeps for itself */
-		(void)snprintf(name, sizeof name, "%s-service", said);
 	else
 		(void)snprintf(name, sizeof name, "%s", said);
 	if (has_section(r->document, name)) {
@@ -639,7 +638,15 @@ static void tell_default_rate(struct inetd *r)
 	document_remark(r->document, NULL, (struct config_place){0}, "%s", words);
 }
 
-/* Over one limit a connection waits or is shed; the service goes on. 0 is no limit in every inetd. */
+/* service_max = 0 and ip_max = 0 of NetBSD's key-value form admit nobody; 0 in a column is no limit. */
+static const char *admits_nobody(const struct service *s)
+{
+	return s->e->service_max != NULL && s->rate == 0         ? "service_max = 0"
+	       : s->e->ip_max != NULL && s->rate_per_source == 0 ? "ip_max = 0"
+	                                                         : NULL;
+}
+
+/* Over one limit a connection waits or is shed; the service goes on. */
 static void put_limits(struct inetd *r, struct document_section *to, const struct service *s)
 {
 	struct config_place place = s->e->place;
@@ -726,7 +733,10 @@ static void put_service(struct inetd *r, struct service *all, size_t n, struct s
 		document_set(r->document, to, s->e->place, "group", "%s", s->group);
 	put_limits(r, to, s);
 	put_owner(r, to, s);
-	if (s->e->off)
+	if (!s->e->off && admits_nobody(s) != NULL)
+		document_drop(r->document, to, s->e->place, "%s: nobody is admitted, so it is disabled",
+		              admits_nobody(s));
+	if (s->e->off || admits_nobody(s) != NULL)
 		document_set(r->document, to, s->e->place, "disable", "yes");
 	put_dropped(r, to, s);
 	if (s->rate < 0)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,9 +25,8 @@ static int open_regular(const char *file, int *out)
 	return rc;
 }
 
-/* Reads until the end, at most max bytes. 0, -EFBIG or another -errno. What st_size says is not asked: of files in
- * /proc it is 0. */
-static int read_all(int fd, size_t max, char **text, size_t *len)
+/* What st_size says is not asked: of files in /proc it is 0. */
+int reading_all(int fd, size_t max, char **text, size_t *len)
 {
 	size_t cap = 0, n = 0;
 	char *buf = NULL;
@@ -67,7 +67,7 @@ char *reading_file(struct document *d, struct config_place place, const char *fi
 	int rc = open_regular(file, &fd);
 
 	if (rc == 0) {
-		rc = read_all(fd, max, &text, len);
+		rc = reading_all(fd, max, &text, len);
 		(void)close(fd);
 	}
 	/* Where the file is the one that is read, and not one that a line of another names, place has its name already.
@@ -112,7 +112,7 @@ static size_t find(const struct config_words *w, const char *word)
 {
 	size_t i = 0;
 
-	while (i < w->n && strcmp(w->word[i], word) != 0)
+	while (i < w->n && strcasecmp(w->word[i], word) != 0)
 		i++;
 	return i;
 }
@@ -167,6 +167,15 @@ char *wordlist_join(struct document *d, const struct config_words *w, size_t i)
 	return line;
 }
 
+/* Whether a later word sets the variable whose name is the first n bytes of the i-th. */
+static bool is_set_again(const struct config_words *w, size_t i, size_t n)
+{
+	for (size_t k = i + 1; k < w->n; k++)
+		if (n > 0 && w->word[i][n] == '=' && strncmp(w->word[k], w->word[i], n + 1) == 0)
+			return true;
+	return false;
+}
+
 void reading_environment(struct document *d, struct document_section *s, struct config_place place,
                          const struct config_words *w, bool names, const char *before)
 {
@@ -175,6 +184,8 @@ void reading_environment(struct document *d, struct document_section *s, struct 
 
 	for (size_t i = 0; i < w->n; i++) {
 		size_t n = strspn(w->word[i], letters);
+		if (!names && is_set_again(w, i, n))
+			continue;
 		if (n > 0 && n < 256 && w->word[i][n] == (names ? '\0' : '='))
 			wordlist_add(d, &good, w->word[i], strlen(w->word[i]));
 		else

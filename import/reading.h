@@ -17,7 +17,11 @@
  * or has a NUL byte. */
 char *reading_file(struct document *d, struct config_place place, const char *file, size_t max, size_t *len);
 
+/* The same of one that is open: at most max bytes, with a NUL behind them. 0, -EFBIG or another -errno. */
+int reading_all(int fd, size_t max, char **text, size_t *len);
+
 void wordlist_add(struct document *d, struct config_words *w, const char *word, size_t len);
+/* Letter case does not count in these two. */
 bool wordlist_has(const struct config_words *w, const char *word);
 void wordlist_remove(struct config_words *w, const char *word);
 void wordlist_clear(struct config_words *w);
@@ -27,8 +31,8 @@ void wordlist_copy(struct document *d, struct config_words *to, const struct con
  * where there are none, NULL where there is no memory. */
 char *wordlist_join(struct document *d, const struct config_words *w, size_t i);
 
-/* env = those of the words that are NAME=value, with a name that hark.conf takes, or pass_env = those that are such
- * names, after before; the others are dropped. */
+/* env = those of the words that are NAME=value, the last of each name, with one that hark.conf takes; or pass_env =
+ * those that are such names, after before. The others are dropped. */
 void reading_environment(struct document *d, struct document_section *s, struct config_place place,
                          const struct config_words *w, bool names, const char *before);
 

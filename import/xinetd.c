@@ -21,6 +21,8 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 
 #define DEPTH_MAX     8
 #define FILES_MAX     2000
@@ -196,7 +198,7 @@ static void unknown(const struct source *s, const char *name, bool in_defaults)
 	char hint[96];
 
 	for (size_t i = 0; i < ATTRIBUTES; i++) {
-		if (strcmp(attributes[i].name, name) == 0) {
+		if (strcasecmp(attributes[i].name, name) == 0) {
 			document_error(s->r->d, here(s), "%s: not an attribute of %s", name,
 			               in_defaults ? "defaults" : "a service");
 			return;
@@ -233,7 +235,8 @@ static char *cut_attribute(const struct source *s, char **line, enum operator* o
 static void change_list(const struct source *s, const struct attribute *a, struct xinetd_value *v, enum operator op,
                         char *values)
 {
-	bool own = a->is == X_ENV || a->is == X_LOG_TYPE; /* the same word twice is two */
+	/* The same word twice is two. */
+	bool own = a->is == X_ENV || a->is == X_LOG_TYPE || a->is == X_SERVER_ARGS;
 
 	if (op == OP_SET)
 		wordlist_clear(&v->words);
@@ -259,6 +262,19 @@ static size_t count_words(const char *text)
 	return n;
 }
 
+/* xinetd ignores a line with too many values, or an operator that the attribute does not take. Where the line limits
+ * who is served, or as whom, nothing is served without it. */
+static bool is_guard(enum xinetd_attribute a)
+{
+	static const enum xinetd_attribute others[] = {X_BANNER,  X_BANNER_FAIL, X_BANNER_SUCCESS, X_DENY_TIME, X_ID,
+	                                               X_LIBWRAP, X_LOG_TYPE,    X_MDNS,           X_TYPE};
+
+	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+		if (others[i] == a)
+			return false;
+	return true;
+}
+
 /* NAME OP VALUE…: true unless it is a line that xinetd gives the whole entry up for. */
 static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool in_defaults, char *line)
 {
@@ -270,7 +286,7 @@ static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool 
 	if (name == NULL)
 		return false;
 	for (size_t i = 0; i < ATTRIBUTES && a == NULL; i++)
-		if (strcmp(attributes[i].name, name) == 0 &&
+		if (strcasecmp(attributes[i].name, name) == 0 &&
 		    (in_defaults ? attributes[i].defaults : attributes[i].service) != NOT_HERE)
 			a = &attributes[i];
 	if (a == NULL) {
@@ -282,6 +298,7 @@ static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool 
 	size_t n = count_words(line);
 	if (wanted != ANY_SET && op != OP_SET) {
 		document_error(d, here(s), "%s: takes no %s", name, operator_name[op]);
+		return !is_guard(a->is);
 	} else if (a->is == X_ENV && op == OP_REMOVE) {
 		document_error(d, here(s), "%s: takes no -=", name);
 	} else if (wanted != ANY_SET && v->set) {
@@ -289,8 +306,12 @@ static bool read_attribute(const struct source *s, struct xinetd_entry *e, bool 
 	} else if (wanted > 0 && n != (size_t)wanted) {
 		document_error(d, here(s), "%s: takes %d value%s, %zu %s given", name, wanted, wanted == 1 ? "" : "s",
 		               n, n == 1 ? "is" : "are");
+		if (a->is == X_BIND) /* no address is not every address */
+			change_list(s, a, v, op, line);
+		return !is_guard(a->is);
 	} else if (n + v->words.n > WORDS_MAX) {
 		document_error(d, here(s), "%s: more than %d values", name, WORDS_MAX);
+		return false;
 	} else {
 		/* In defaults values gather: = is +=. */
 		bool gathers = in_defaults && wanted == ANY_SET && op == OP_SET && a->is != X_LOG_TYPE;
@@ -317,16 +338,15 @@ static void read_entry(struct source *s, struct xinetd_entry *e, bool in_default
 
 static void read_source(struct reading *r, const struct source *from, struct config_place place, const char *file);
 
-static bool hidden(const char *name)
+/* xinetd passes over what editors and package managers leave. */
+static bool is_skipped(const char *name)
 {
-	size_t n = strlen(name);
-
-	return n == 0 || strchr(name, '.') != NULL || name[n - 1] == '~';
+	return strchr(name, '.') != NULL || name[strlen(name) - 1] == '~';
 }
 
 static int visible(const struct dirent *e)
 {
-	return !hidden(e->d_name);
+	return e->d_name[0] != '.';
 }
 
 static int by_bytes(const struct dirent **a, const struct dirent **b)
@@ -347,8 +367,16 @@ static void read_directory(const struct source *s, const char *directory)
 		return;
 	}
 	for (int i = 0; i < n; i++) {
-		if (snprintf(path, sizeof path, "%s/%s", directory, names[i]->d_name) < (int)sizeof path)
-			read_source(s->r, s, here(s), path);
+		const char *name = names[i]->d_name;
+		struct stat st;
+		if (snprintf(path, sizeof path, "%s/%s", directory, name) < (int)sizeof path) {
+			bool other = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+			if (is_skipped(name) || other)
+				document_remark(s->r->d, NULL, here(s), "%s is passed over, as by xinetd: %s", path,
+				                other ? "it is no regular file" : "its name has a . or ends in ~");
+			else
+				read_source(s->r, s, here(s), path);
+		}
 		free(names[i]);
 	}
 	free(names);
@@ -419,11 +447,11 @@ static void read_lines(struct source *s)
 
 	while ((line = next_line(s)) != NULL && !s->r->d->broken) {
 		const char *word = cut_word(&line), *name = NULL;
-		bool service = strcmp(word, "service") == 0, directory = strcmp(word, "includedir") == 0;
-		bool named = service || directory || strcmp(word, "include") == 0;
+		bool service = strcasecmp(word, "service") == 0, directory = strcasecmp(word, "includedir") == 0;
+		bool named = service || directory || strcasecmp(word, "include") == 0;
 		if (named && (name = cut_word(&line)) == NULL)
 			document_error(s->r->d, here(s), "%s: a name should follow", word);
-		else if (service || strcmp(word, "defaults") == 0)
+		else if (service || strcasecmp(word, "defaults") == 0)
 			begin_entry(s, name, line);
 		else if (named)
 			read_include(s, directory, name);
@@ -484,6 +512,7 @@ static void read_source(struct reading *r, const struct source *from, struct con
 /* What a service does not say itself, defaults do. What is said of defaults alone need not be copied. */
 static void inherit(struct reading *r, struct xinetd_entry *e)
 {
+	e->broken_defaults = r->defaults.broken;
 	for (size_t i = 0; i < ATTRIBUTES; i++) {
 		const struct attribute *a = &attributes[i];
 		struct xinetd_value *v = &e->value[a->is];
@@ -517,7 +546,7 @@ int import_xinetd(struct document *d, const char *file)
 	struct reading r = {.d = d};
 
 	read_source(&r, NULL, (struct config_place){.file = document_file(d, file)}, file);
-	xinetd_make_defaults(d, &r.defaults);
+	r.defaults.broken |= !xinetd_make_defaults(d, &r.defaults);
 	for (size_t i = 0; i < r.n && !d->broken; i++) {
 		inherit(&r, r.entries[i]);
 		xinetd_make(d, r.entries, i, &r.defaults);

@@ -64,14 +64,15 @@ struct xinetd_entry {
 	char *name;
 	struct config_place place;
 	struct xinetd_value value[X_ATTRIBUTES];
-	bool broken;  /* a line of it could not be read: xinetd drops such a service */
-	char *listen; /* what xinetd_make() made of its address; NULL: nothing, or it is disabled */
+	bool broken;          /* a line of it could not be read: xinetd drops such a service */
+	bool broken_defaults; /* the same of defaults: xinetd ends, or goes on without what they guard */
+	char *listen;         /* what xinetd_make() made of its address; NULL: nothing, or it is disabled */
 };
 
 const char *xinetd_name(enum xinetd_attribute a);
 
-/* What is to be said of defaults themselves, once, at the top of the file. */
-void xinetd_make_defaults(struct document *d, const struct xinetd_entry *defaults);
+/* What is to be said of defaults themselves, once, at the top of the file. False: xinetd does not take them. */
+bool xinetd_make_defaults(struct document *d, const struct xinetd_entry *defaults);
 
 /* The section of the i-th entry, whose values are complete with those of defaults; the ones before it were made. */
 void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t i,

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- access ---- */
 
@@ -27,22 +28,25 @@ void xinetd_narrow(struct xinetd_section *m)
 	static const char *const here[] = {"localhost",    "127.0.0.1", "127.0.0.1/32", "127.0.0.0", "127.0.0.0/8",
 	                                   "127.0.0.0/24", NULL};
 	static const char *const four[] = {"0.0.0.0", "0.0.0.0/0", NULL};
-	const char *bind = xinetd_value_of(m, X_BIND);
-	bool all = bind == NULL || strcmp(bind, "0.0.0.0") == 0 || strcmp(bind, "::") == 0;
+	static const char *const here6[] = {"localhost", "::1", "::1/128", NULL};
+	bool six = xinetd_has(m, X_FLAGS, "IPv6");
 
-	m->loopback = all && only_from(m, here) && !xinetd_has(m, X_FLAGS, "IPv6");
-	m->four = only_from(m, four) && (bind == NULL || strchr(bind, ':') == NULL) && !xinetd_has(m, X_FLAGS, "IPv6");
+	m->loopback = xinetd_binds_all(m) && only_from(m, here) && !six;
+	m->local = (strncmp(m->bind, "127.", 4) == 0 || (strcasecmp(m->bind, "localhost") == 0 && !six))
+	                   ? only_from(m, here)
+	                   : strcmp(m->bind, "::1") == 0 && only_from(m, here6);
+	m->four = only_from(m, four) && strchr(m->bind, ':') == NULL && !six;
 }
 
 void xinetd_access(struct xinetd_section *m)
 {
 	static const char *const everybody[] = {"0.0.0.0", "0.0.0.0/0", "::/0", "::0/0", NULL};
 
-	if (m->loopback || m->four) {
+	if (m->loopback || m->local || m->four) {
 		xinetd_covered(m);
 		document_remark(m->d, m->s, xinetd_at(m, X_ONLY_FROM),
 		                "only_from = %s: by its address, which is %s alone", xinetd_value_of(m, X_ONLY_FROM),
-		                m->loopback ? "this host's" : "IPv4");
+		                m->loopback || m->local ? "this host's" : "IPv4");
 	} else if (only_from(m, everybody)) {
 		xinetd_covered(m);
 	} else if (m->v[X_ONLY_FROM].set) {
@@ -78,7 +82,7 @@ static void make_limit(struct xinetd_section *m, enum xinetd_attribute a, const 
 
 	if (!m->v[a].set)
 		return;
-	if (text != NULL && strcmp(text, "UNLIMITED") == 0) {
+	if (text != NULL && strcasecmp(text, "UNLIMITED") == 0) {
 		xinetd_covered(m);
 	} else if (!xinetd_number(text, XINETD_COUNT_MAX, &n)) {
 		xinetd_bad(m, a, "a number or UNLIMITED");
@@ -151,7 +155,7 @@ static void make_rlimits(struct xinetd_section *m)
 		int64_t n;
 		if (!m->v[a].set)
 			continue;
-		if (text != NULL && strcmp(text, "UNLIMITED") == 0)
+		if (text != NULL && strcasecmp(text, "UNLIMITED") == 0)
 			document_set(m->d, m->s, xinetd_at(m, a), limits[i].key, "unlimited");
 		else if (text == NULL || number_parse(text, limits[i].suffixes, &n) < 0)
 			xinetd_bad(m, a, "a number or UNLIMITED");

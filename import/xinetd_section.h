@@ -15,6 +15,8 @@ struct xinetd_section {
 	bool stream, wait, internal, redirect;
 	bool off;            /* the file itself has it disabled */
 	bool loopback, four; /* only_from, as an address to listen on */
+	bool local;          /* bind is an address that this host alone reaches, and only_from is this host */
+	char bind[256];      /* an address or a name; "": every address */
 	char why[64];        /* why it is disabled here; "": it is not */
 };
 
@@ -47,8 +49,11 @@ int xinetd_yes(struct xinetd_section *m, enum xinetd_attribute a);
 /* False: text is no number of at most max. */
 bool xinetd_number(const char *text, int64_t max, int64_t *out);
 
-/* words ends with NULL. */
+/* words ends with NULL. Letter case does not count. */
 bool xinetd_is_one_of(const char *word, const char *const *words);
+
+/* bind is not set, or says every address. */
+bool xinetd_binds_all(const struct xinetd_section *m);
 
 /* ---- xinetd_access.c ---- */
 

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define BANNER_MAX 4096 /* bytes */
 
@@ -97,9 +98,9 @@ int xinetd_yes(struct xinetd_section *m, enum xinetd_attribute a)
 
 	if (!m->v[a].set)
 		return -1;
-	if (text != NULL && strcmp(text, "yes") == 0)
+	if (text != NULL && strcasecmp(text, "yes") == 0)
 		return 1;
-	if (text != NULL && strcmp(text, "no") == 0)
+	if (text != NULL && strcasecmp(text, "no") == 0)
 		return 0;
 	xinetd_bad(m, a, "yes or no");
 	return -1;
@@ -112,35 +113,63 @@ bool xinetd_number(const char *text, int64_t max, int64_t *out)
 
 bool xinetd_is_one_of(const char *word, const char *const *words)
 {
-	while (*words != NULL && strcmp(word, *words) != 0)
+	while (*words != NULL && strcasecmp(word, *words) != 0)
 		words++;
 	return *words != NULL;
 }
 
 /* ---- what and where ---- */
 
+/* bind as xinetd reads it: digits and dots are an IPv4 address, what has a ':' is IPv6, all else a name. False: it is
+ * none of them, as was said; then nothing is listened on. */
+static bool read_bind(struct xinetd_section *m)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+	const char *bind = xinetd_value_of(m, X_BIND);
+	struct in6_addr six;
+	struct in_addr four;
+	bool good = true;
+
+	if (!m->v[X_BIND].set)
+		return true;
+	if (m->v[X_BIND].words.n != 1) /* which was said */
+		return false;
+	(void)snprintf(m->bind, sizeof m->bind, "%s", bind);
+	if (strspn(bind, "0123456789.") == strlen(bind))
+		good = inet_aton(bind, &four) != 0 && inet_ntop(AF_INET, &four, m->bind, sizeof m->bind) != NULL;
+	else if (strchr(bind, ':') != NULL)
+		good = inet_pton(AF_INET6, bind, &six) == 1;
+	else
+		good = strlen(bind) < sizeof m->bind && strspn(bind, letters) == strlen(bind);
+	if (!good)
+		xinetd_bad(m, X_BIND, "an address or a name");
+	return good;
+}
+
+bool xinetd_binds_all(const struct xinetd_section *m)
+{
+	return m->bind[0] == '\0' || strcmp(m->bind, "0.0.0.0") == 0 || strcmp(m->bind, "::") == 0;
+}
+
 /* The address's host: bind, or what only_from comes to. */
 static void host(const struct xinetd_section *m, char *buf, size_t cap)
 {
-	const char *bind = xinetd_value_of(m, X_BIND);
-	struct in6_addr six;
-
-	if (bind == NULL || strcmp(bind, "0.0.0.0") == 0 || strcmp(bind, "::") == 0)
+	if (xinetd_binds_all(m))
 		(void)snprintf(buf, cap, "%s", m->loopback ? "127.0.0.1" : "*");
 	else
-		(void)snprintf(buf, cap, inet_pton(AF_INET6, bind, &six) == 1 ? "[%s]" : "%s", bind);
+		(void)snprintf(buf, cap, strchr(m->bind, ':') != NULL ? "[%s]" : "%s", m->bind);
 }
 
-/* xinetd listens on IPv6 and takes IPv4 there as well, unless flags, bind or v6only say otherwise. */
+/* xinetd listens on IPv6 and takes IPv4 there as well, unless flags, bind or v6only say otherwise. Of a name it takes
+ * the IPv4 address, unless flags say IPv6. */
 static const char *family(const struct xinetd_section *m, const char *named)
 {
-	const char *bind = xinetd_value_of(m, X_BIND);
-	bool four = xinetd_has(m, X_FLAGS, "IPv4") || (bind != NULL && strcmp(bind, "0.0.0.0") == 0) || m->four;
+	bool four = xinetd_has(m, X_FLAGS, "IPv4") || strcmp(m->bind, "0.0.0.0") == 0 || m->four;
 	bool name = strcspn(named, "*[") > 0 && inet_addr(named) == INADDR_NONE;
 
-	if (four && (named[0] == '*' || name))
-		return "4";
-	return name && xinetd_has(m, X_FLAGS, "IPv6") ? "6" : "";
+	if (name)
+		return xinetd_has(m, X_FLAGS, "IPv6") ? "6" : "4";
+	return four && named[0] == '*' ? "4" : "";
 }
 
 /* What the port is in this machine's services database; -1: it is not there. */
@@ -170,7 +199,10 @@ static void check_port(struct xinetd_section *m)
 		xinetd_disable(m, "its port is not known");
 	} else if (port != NULL && xinetd_number(port, 65535, &n) && n != known) {
 		document_remark(m->d, m->s, xinetd_at(m, X_PORT),
-		                "port = %s: without type = UNLISTED xinetd wants the port of /etc/services", port);
+		                "port = %s: without type = UNLISTED xinetd wants the port of /etc/services, and does "
+		                "not serve it",
+		                port);
+		xinetd_disable(m, "its port is not that of /etc/services");
 	}
 }
 
@@ -297,7 +329,9 @@ static void make_env(struct xinetd_section *m)
 	}
 	reading_environment(m->d, m->s, xinetd_at(m, X_ENV), env, false, "");
 	reading_environment(m->d, m->s, xinetd_at(m, X_PASSENV), pass, true, "");
-	if (m->v[X_PASSENV].set && pass->n == 0)
+	if (!m->v[X_PASSENV].set)
+		document_set(m->d, m->s, m->e->place, "pass_env", "*"); /* xinetd's environment is the program's */
+	else if (pass->n == 0)
 		document_set(m->d, m->s, xinetd_at(m, X_PASSENV), "pass_env", "none");
 }
 
@@ -320,6 +354,8 @@ static void make_user(struct xinetd_section *m)
 		document_set(m->d, m->s, xinetd_at(m, X_UMASK), "umask", "%04lo", strtol(mask, NULL, 8));
 	else if (m->v[X_UMASK].set)
 		xinetd_bad(m, X_UMASK, "an octal number up to 0777");
+	else if (!m->internal && !m->redirect)
+		document_set(m->d, m->s, m->e->place, "umask", "0022"); /* xinetd's own */
 	if (nice != NULL &&
 	    xinetd_number(nice + (nice[0] == '-'), INT32_MAX, &n)) /* there are 40 steps: more is as much */
 		document_set(m->d, m->s, xinetd_at(m, X_NICE), "nice", "%s%d", nice[0] == '-' ? "-" : "",
@@ -414,7 +450,7 @@ static void make_flags(struct xinetd_section *m)
 		struct nearest near = {.word = w->word[i]};
 		size_t k = 0;
 		char hint[96];
-		while (k < sizeof flags / sizeof flags[0] && strcmp(flags[k].name, w->word[i]) != 0)
+		while (k < sizeof flags / sizeof flags[0] && strcasecmp(flags[k].name, w->word[i]) != 0)
 			nearest_offer(&near, flags[k++].name);
 		if (k == sizeof flags / sizeof flags[0]) {
 			document_error(m->d, xinetd_at(m, X_FLAGS), "flags: unknown flag %.64s%s", w->word[i],
@@ -429,6 +465,48 @@ static void make_flags(struct xinetd_section *m)
 	}
 }
 
+/* What of log_type xinetd does not take, or NULL. */
+static const char *bad_log_type(const struct xinetd_value *v)
+{
+	static const char *const facilities[] = {"daemon", "auth",   "authpriv", "user",   "mail",   "lpr",
+	                                         "news",   "uucp",   "ftp",      "local0", "local1", "local2",
+	                                         "local3", "local4", "local5",   "local6", "local7", NULL};
+	static const char *const levels[] = {"emerg",  "alert", "crit",  "err", "warning",
+	                                     "notice", "info",  "debug", NULL};
+	const struct config_words *w = &v->words;
+	int64_t soft = 0, hard = INT64_MAX;
+
+	if (w->n > 0 && strcasecmp(w->word[0], "SYSLOG") == 0) {
+		bool good = (w->n == 2 || w->n == 3) && xinetd_is_one_of(w->word[1], facilities) &&
+		            (w->n == 2 || xinetd_is_one_of(w->word[2], levels));
+		return good ? NULL : "SYSLOG FACILITY [LEVEL]";
+	}
+	if (w->n > 0 && strcasecmp(w->word[0], "FILE") == 0) {
+		bool good = w->n >= 2 && w->n <= 4 && (w->n < 3 || number_parse(w->word[2], "km", &soft) == 0) &&
+		            (w->n < 4 || number_parse(w->word[3], "km", &hard) == 0) && soft <= hard;
+		return good ? NULL : "FILE PATH [SOFT-LIMIT [HARD-LIMIT]]";
+	}
+	return "SYSLOG FACILITY [LEVEL] or FILE PATH [SOFT-LIMIT [HARD-LIMIT]]";
+}
+
+static void check_log_words(struct xinetd_section *m, enum xinetd_attribute a)
+{
+	static const char *const success[] = {"HOST", "DURATION", "EXIT", "PID", "USERID", "TRAFFIC", NULL};
+	static const char *const failure[] = {"HOST", "ATTEMPT", "USERID", NULL};
+	const struct config_words *w = &m->v[a].words;
+
+	for (size_t i = 0; i < w->n; i++) {
+		if (xinetd_is_one_of(w->word[i], a == X_LOG_ON_SUCCESS ? success : failure))
+			continue;
+		document_error(m->d, xinetd_at(m, a), "%s: unknown word %.64s", xinetd_name(a), w->word[i]);
+		xinetd_disable(m, "what to log cannot be read");
+	}
+	if (a == X_LOG_ON_SUCCESS && !m->redirect && xinetd_has(m, a, "TRAFFIC")) {
+		wrong(m, xinetd_at(m, a), "service %.200s: log_on_success TRAFFIC is of redirect alone", m->e->name);
+		xinetd_disable(m, "xinetd does not serve it with log_on_success = TRAFFIC");
+	}
+}
+
 /* harkd's line of a connection has all that log_on_success can ask for, but for the user's name. */
 static void make_log(struct xinetd_section *m)
 {
@@ -437,13 +515,16 @@ static void make_log(struct xinetd_section *m)
 	for (size_t i = 0; i < 2; i++) {
 		if (!m->v[both[i]].set)
 			continue;
+		check_log_words(m, both[i]);
 		if (xinetd_has(m, both[i], "USERID"))
 			document_drop(m->d, m->s, xinetd_at(m, both[i]),
 			              "%s = USERID: nobody's user is asked for (RFC 1413)", xinetd_name(both[i]));
 		else
 			xinetd_covered(m);
 	}
-	if (m->v[X_LOG_TYPE].set)
+	if (m->v[X_LOG_TYPE].set && bad_log_type(&m->v[X_LOG_TYPE]) != NULL)
+		xinetd_bad(m, X_LOG_TYPE, bad_log_type(&m->v[X_LOG_TYPE]));
+	else if (m->v[X_LOG_TYPE].set)
 		xinetd_drop(m, X_LOG_TYPE, NO_LOG_TYPE);
 }
 
@@ -481,7 +562,7 @@ static const char *refused(const struct xinetd_section *m)
 		return "flags = SENSOR: a port that denies its visitors everything else; firewalls do that";
 	if (m->internal && xinetd_is_one_of(m->e->name, here))
 		return "type = INTERNAL: about xinetd itself; hark status tells about harkd";
-	if (type != NULL && (strcmp(type, "raw") == 0 || strcmp(type, "seqpacket") == 0))
+	if (type != NULL && (strcasecmp(type, "raw") == 0 || strcasecmp(type, "seqpacket") == 0))
 		return "socket_type: streams and datagrams alone are served";
 	return NULL;
 }
@@ -500,16 +581,17 @@ static bool read_kind(struct xinetd_section *m)
 {
 	const char *type = xinetd_value_of(m, X_SOCKET_TYPE), *protocol = xinetd_value_of(m, X_PROTOCOL);
 
-	m->stream = type != NULL ? strcmp(type, "stream") == 0 : protocol != NULL && strcmp(protocol, "tcp") == 0;
+	m->stream = type != NULL ? strcasecmp(type, "stream") == 0
+	                         : protocol != NULL && strcasecmp(protocol, "tcp") == 0;
 	if (type == NULL && protocol == NULL) {
 		missing(m, "socket_type");
 		return false;
 	}
-	if (type != NULL && !m->stream && strcmp(type, "dgram") != 0) {
+	if (type != NULL && !m->stream && strcasecmp(type, "dgram") != 0) {
 		xinetd_bad(m, X_SOCKET_TYPE, "stream or dgram");
 		return false;
 	}
-	if (protocol != NULL && strcmp(protocol, m->stream ? "tcp" : "udp") != 0) {
+	if (protocol != NULL && strcasecmp(protocol, m->stream ? "tcp" : "udp") != 0) {
 		xinetd_bad(m, X_PROTOCOL,
 		           m->stream ? "tcp, as a stream's should be" : "udp, as a datagram's should be");
 		return false;
@@ -543,8 +625,11 @@ static bool make_what(struct xinetd_section *m)
 	if (m->redirect) {
 		make_relay(m);
 	} else if (m->internal) {
-		if (xinetd_is_one_of(m->e->name, known))
-			document_set(m->d, m->s, xinetd_at(m, X_TYPE), "box", "%s", m->e->name);
+		size_t i = 0;
+		while (known[i] != NULL && strcasecmp(known[i], m->e->name) != 0)
+			i++;
+		if (known[i] != NULL)
+			document_set(m->d, m->s, xinetd_at(m, X_TYPE), "box", "%s", known[i]);
 		else
 			wrong(m, m->e->place, "service %.200s: xinetd has no such service of its own (type = INTERNAL)",
 			      m->e->name);
@@ -598,6 +683,8 @@ static void read_disable(struct xinetd_section *m, const struct xinetd_entry *de
 	m->wait = xinetd_yes(m, X_WAIT) == 1;
 	if (m->e->broken)
 		xinetd_disable(m, "not all of its lines could be read");
+	if (m->e->broken_defaults)
+		xinetd_disable(m, "not all of defaults could be read");
 	if (!m->v[X_WAIT].set)
 		missing(m, "wait");
 	if (!m->internal && xinetd_value_of(m, X_USER) == NULL)
@@ -615,14 +702,18 @@ static void refuse(struct xinetd_section *m, const char *id, const char *why)
 	              same ? "" : ")", why);
 }
 
-void xinetd_make_defaults(struct document *d, const struct xinetd_entry *defaults)
+bool xinetd_make_defaults(struct document *d, const struct xinetd_entry *defaults)
 {
 	struct xinetd_section m = {.d = d, .e = defaults, .v = defaults->value};
+	const char *bad = m.v[X_LOG_TYPE].set ? bad_log_type(&m.v[X_LOG_TYPE]) : NULL;
 
-	if (m.v[X_LOG_TYPE].set)
+	if (bad != NULL)
+		xinetd_bad(&m, X_LOG_TYPE, bad);
+	else if (m.v[X_LOG_TYPE].set)
 		xinetd_drop(&m, X_LOG_TYPE, NO_LOG_TYPE);
 	if (m.v[X_BANNER_FAIL].set)
 		xinetd_drop(&m, X_BANNER_FAIL, NO_BANNER_FAIL);
+	return bad == NULL;
 }
 
 void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t i, const struct xinetd_entry *defaults)
@@ -639,8 +730,9 @@ void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t
 		return;
 	}
 	read_disable(&m, defaults, id);
+	bool good = read_bind(&m);
 	xinetd_narrow(&m);
-	if (!read_kind(&m) || !make_listen(&m) || !make_what(&m)) {
+	if (!good || !read_kind(&m) || !make_listen(&m) || !make_what(&m)) {
 		refuse(&m, id, "nothing that can be served");
 		return;
 	}

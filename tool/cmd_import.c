@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,7 +61,7 @@ static bool ends_in(const char *text, const char *end)
 
 static bool is_word(const char *p, size_t n, const char *word)
 {
-	return n == strlen(word) && memcmp(p, word, n) == 0;
+	return n == strlen(word) && strncasecmp(p, word, n) == 0;
 }
 
 /* The format that the first line with anything in it has; a comment has none. NULL: no line has. */
@@ -107,10 +108,16 @@ static const char *guess(const char *file)
 
 /* ---- reading ---- */
 
-static int read_one(struct import *im, const char *file)
+static int read_one(struct import *im, const char *file, bool of_directory)
 {
 	const char *format = im->args.format != NULL ? im->args.format : guess(file);
 
+	/* What a directory of xinetd's has and xinetd itself passes over. */
+	if (of_directory && strcmp(format, "xinetd") == 0 && strchr(strrchr(file, '/'), '.') != NULL) {
+		document_remark(im->document, NULL, (struct config_place){0},
+		                "%s is passed over, as by xinetd: its name has a .", file);
+		return 0;
+	}
 	document_remark(im->document, NULL, (struct config_place){0}, "imported from %s (%s)", file, format);
 	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
 		if (strcmp(formats[i].name, format) == 0)
@@ -140,7 +147,7 @@ static int read_entry(struct import *im, const char *directory, const char *name
 		return -ENOMEM;
 	if (stat(path, &st) < 0 || S_ISREG(st.st_mode))
 		if (!sockets || ends_in(name, ".socket"))
-			err = read_one(im, path);
+			err = read_one(im, path, true);
 	free(path);
 	return err;
 }
@@ -178,7 +185,7 @@ static int read_all(struct import *im, int n, char *files[])
 
 	for (int i = 0; i < n && err == 0; i++)
 		err = stat(files[i], &st) == 0 && S_ISDIR(st.st_mode) ? read_directory(im, files[i])
-		                                                      : read_one(im, files[i]);
+		                                                      : read_one(im, files[i], false);
 	return document_broken(im->document) ? -ENOMEM : err;
 }
 

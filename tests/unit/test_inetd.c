@@ -759,7 +759,12 @@ static void a_file_that_cannot_be_read_is_an_error(void **state)
 	struct document *d = document_new();
 	assert_int_equal(import_inetd(d, "/no/such/inetd.conf"), 0);
 	assert_int_equal(import_inetd(d, directory), 0);
-	assert_int_equal(d->n_errors, 2);
+	assert_int_equal(mkfifo(path_of("fifo"), 0600), 0);
+	assert_int_equal(import_inetd(d, path_of("fifo")), 0); /* which nobody writes to */
+	(void)unlink(path_of("fifo"));
+	assert_int_equal(d->n_errors, 3);
+	assert_non_null(strstr(d->errors[2], "fifo: not a regular file"));
+	assert_true(d->unread);
 	assert_string_equal(d->errors[0], "/no/such/inetd.conf: No such file or directory");
 	assert_non_null(strstr(d->errors[1], ": Is a directory"));
 	document_free(d);
