@@ -9,7 +9,8 @@
 
 int import_inetd(struct document *d, const char *file);
 int import_xinetd(struct document *d, const char *file);
-/* socket_file: X.socket; its service is beside it (X@.service, X.service, or Service=). */
+/* socket_file: X.socket, read as systemd would with its service and the drop-ins of both; a unit that was read already,
+ * under whatever name, is not read again. */
 int import_systemd(struct document *d, const char *socket_file);
 
 #endif

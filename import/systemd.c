@@ -1,26 +1,20 @@
 /* systemd.c — systemd.socket(5) units, each with its service, read as systemd does: sections, continued lines,
  * drop-in directories, an empty assignment that takes back what was said before.
  *
- * A unit's drop-ins are the *.conf files in NAME.d beside it. Its service, X@.service where it accepts, else X.service
- * or what Service= names, is looked for beside it, and where the unit lies in one of systemd's own directories, in the
- * others as well. What the lines mean is for systemd_service.c. Bounded; any thread. */
+ * Its service is X@.service where it accepts, else X.service or what Service= names. Where units and drop-ins are is
+ * systemd_search.c's, what the lines mean systemd_service.c's. Bounded; any thread. */
 #include "systemd.h"
 #include "import.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #define LINES_MAX 4000  /* of a unit with its drop-ins */
 #define VALUE_MAX 65536 /* bytes */
 #define BLANKS    " \t\r\v\f"
-
-/* Where systemd looks, what comes first goes first. */
-static const char *const directories[] = {"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
-                                          "/usr/lib/systemd/system", "/lib/systemd/system"};
 
 bool unit_holds(const struct unit *u, size_t line, bool list)
 {
@@ -172,69 +166,21 @@ static bool read_file(struct document *d, struct unit *u, struct config_place pl
 	return text != NULL;
 }
 
-static int is_conf(const struct dirent *e)
+static void read_drop_in(struct document *d, struct unit *u, const char *path)
 {
-	size_t n = strlen(e->d_name);
-
-	return e->d_name[0] != '.' && n > 5 && strcmp(e->d_name + n - 5, ".conf") == 0;
+	(void)read_file(d, u, (struct config_place){.file = document_file(d, path)}, path);
 }
 
-static int by_bytes(const struct dirent **a, const struct dirent **b)
-{
-	return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-/* DIRECTORY/NAME.d/ *.conf */
-static void read_drop_ins(struct document *d, struct unit *u, const char *directory)
+/* Reads the unit of that name with its drop-ins. It has no file, or a mask: has_main stays false. */
+static void read_unit(struct document *d, struct unit *u, const struct systemd_path *p)
 {
 	char path[PATH_MAX];
-	struct dirent **names = NULL;
-	int n;
 
-	if (snprintf(path, sizeof path, "%s/%s.d", directory, u->name) >= (int)sizeof path)
+	if (systemd_find(p, u->name, path) != SYSTEMD_FOUND)
 		return;
-	n = scandir(path, &names, is_conf, by_bytes);
-	if (n < 0 && errno != ENOENT && errno != ENOTDIR)
-		document_error(d, (struct config_place){.file = document_file(d, path)}, "%s", strerror(errno));
-	for (int i = 0; i < n; i++) {
-		char file[PATH_MAX];
-		if (snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name) < (int)sizeof file)
-			(void)read_file(d, u, (struct config_place){.file = document_file(d, file)}, file);
-		free(names[i]);
-	}
-	free(names);
-}
-
-static bool is_own(const char *directory)
-{
-	for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++)
-		if (strcmp(directories[i], directory) == 0)
-			return true;
-	return false;
-}
-
-/* Reads the unit of that name, first beside the socket. It has no file: has_main stays false. */
-static void read_unit(struct document *d, struct unit *u, const char *beside)
-{
-	char path[PATH_MAX];
-	bool others = is_own(beside);
-
-	for (int i = -1; i < (int)(sizeof directories / sizeof directories[0]) && !u->has_main; i++) {
-		const char *directory = i < 0 ? beside : directories[i];
-		if (i >= 0 && !others)
-			break;
-		if (snprintf(path, sizeof path, "%s/%s", directory, u->name) >= (int)sizeof path ||
-		    access(path, F_OK) < 0)
-			continue;
-		u->has_main = read_file(d, u, (struct config_place){.file = document_file(d, path)}, path);
-		if (!u->has_main)
-			return;
-	}
-	/* The list backwards: what goes first is read last. */
-	for (size_t i = sizeof directories / sizeof directories[0]; others && i > 0; i--)
-		if (strcmp(directories[i - 1], beside) != 0)
-			read_drop_ins(d, u, directories[i - 1]);
-	read_drop_ins(d, u, beside);
+	u->has_main = read_file(d, u, (struct config_place){.file = document_file(d, path)}, path);
+	if (u->has_main)
+		systemd_drop_ins(d, p, u->name, read_drop_in, u);
 }
 
 /* The service's name: of x.socket x@.service where it accepts, of x@.socket x@.service in any case. The caller's to
@@ -243,48 +189,92 @@ static char *service_name(struct document *d, const struct unit *u)
 {
 	const struct unit_line *accept = unit_last(u, "Socket", "Accept"), *service = unit_last(u, "Socket", "Service");
 	bool accepts = accept != NULL && systemd_yes(accept->value) == 1;
-	size_t n = strlen(u->name) - strlen(".socket");
+	size_t n = strlen(u->name) - strlen(".socket"), prefix = strcspn(u->name, "@");
 	char *name = NULL;
 	int r;
 
 	if (!accepts && service != NULL && strchr(service->value, '/') == NULL)
 		name = strdup(service->value);
-	else if ((r = asprintf(&name, "%.*s%s.service", (int)n, u->name,
-	                       accepts && memchr(u->name, '@', n) == NULL ? "@" : "")) < 0)
+	else if ((r = asprintf(&name, "%.*s%s.service", (int)(accepts && prefix < n ? prefix : n), u->name,
+	                       accepts ? "@" : "")) < 0)
 		name = NULL;
 	if (name == NULL)
 		d->broken = true;
 	return name;
 }
 
-int import_systemd(struct document *d, const char *socket_file)
+static bool is_known(const struct document *d, const char *file)
 {
-	struct config_place place = {.file = document_file(d, socket_file)};
-	const char *slash = strrchr(socket_file, '/'), *base = slash != NULL ? slash + 1 : socket_file;
-	size_t n = strlen(base);
-	struct unit u = {.user = strstr(socket_file, "/systemd/user/") != NULL}, s = {.user = u.user};
-	char *directory = slash == NULL ? strdup(".")
-	                                : strndup(socket_file, slash > socket_file ? (size_t)(slash - socket_file) : 1);
+	for (size_t i = 0; i < d->n_files; i++)
+		if (strcmp(d->files[i], file) == 0)
+			return true;
+	return false;
+}
 
-	if (n < 8 || strcmp(base + n - 7, ".socket") != 0) {
-		document_error(d, place, "not a socket unit: its name should end in .socket");
-		free(directory);
-		return d->broken ? -ENOMEM : 0;
-	}
-	u.name = strdup(base);
-	if (directory == NULL || u.name == NULL) {
+static bool same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* The socket whose file is path, and its service. */
+static void read_pair(struct document *d, const char *name, const char *path, const struct systemd_path *p)
+{
+	struct config_place place = {.file = document_file(d, path)};
+	struct unit u = {.user = strstr(path, "/systemd/user/") != NULL}, s = {.user = u.user};
+
+	u.name = strdup(name);
+	if (u.name == NULL) {
 		d->broken = true;
-	} else if (read_file(d, &u, place, socket_file)) {
+	} else if (read_file(d, &u, place, path)) {
 		u.has_main = true;
-		read_drop_ins(d, &u, directory);
+		systemd_drop_ins(d, p, u.name, read_drop_in, &u);
 		s.name = service_name(d, &u);
 		if (s.name != NULL)
-			read_unit(d, &s, directory);
+			read_unit(d, &s, p);
 		if (!d->broken)
 			systemd_make(d, &u, s.has_main ? &s : NULL, s.name, place);
 	}
 	unit_done(&u);
 	unit_done(&s);
-	free(directory);
+}
+
+int import_systemd(struct document *d, const char *socket_file)
+{
+	char path[PATH_MAX], name[NAME_MAX + 1], found[PATH_MAX];
+	struct systemd_path p;
+	size_t n;
+
+	if (snprintf(path, sizeof path, "%s", socket_file) >= (int)sizeof path) {
+		document_error(d, (struct config_place){.file = document_file(d, socket_file)}, "%s",
+		               strerror(ENAMETOOLONG));
+		return d->broken ? -ENOMEM : 0;
+	}
+	systemd_resolve(&p, path, name);
+	n = strlen(name);
+	struct config_place place = {.file = socket_file};
+	if (n < 8 || strcmp(name + n - 7, ".socket") != 0) {
+		document_error(d, place, "not a socket unit: its name should end in .socket");
+		return d->broken ? -ENOMEM : 0;
+	}
+	enum systemd_found state = systemd_find(&p, name, found);
+	if (state == SYSTEMD_FOUND && p.names == NULL)
+		(void)strcpy(found, path); /* as it was named */
+	switch (state) {
+	case SYSTEMD_MASKED:
+		if (!is_known(d, found))
+			document_drop(d, NULL, (struct config_place){.file = document_file(d, found)},
+			              "%s: it is masked", name);
+		break;
+	case SYSTEMD_FOUND:
+		if (is_known(d, found)) /* one unit once, whatever its names */
+			break;
+		if (p.names != NULL && !same_file(found, path))
+			document_remark(d, NULL, (struct config_place){0}, "%s takes the place of %s", found, path);
+		read_pair(d, name, found, &p);
+		break;
+	case SYSTEMD_NOT_FOUND: read_pair(d, name, path, &p); break;
+	}
 	return d->broken ? -ENOMEM : 0;
 }

@@ -3,6 +3,8 @@
 #ifndef SYSTEMD_H
 #define SYSTEMD_H
 
+#include <limits.h>
+
 #include "reading.h"
 
 struct unit_line {
@@ -33,11 +35,39 @@ void systemd_make(struct document *d, const struct unit *u, const struct unit *s
 /* Whether systemd takes that for yes (1) or no (0); -1: for neither. */
 int systemd_yes(const char *text);
 
+/* ---- systemd_search.c ---- */
+
+/* The directories that a unit is looked for in. */
+struct systemd_path {
+	const char *const *names; /* systemd's own, below root; NULL: alone */
+	char root[PATH_MAX / 2], alone[PATH_MAX];
+};
+
+enum systemd_found { SYSTEMD_NOT_FOUND = 0, SYSTEMD_FOUND, SYSTEMD_MASKED };
+
+void systemd_search_path(struct systemd_path *p, const char *directory);
+
+/* Follows path where it is a link: path becomes what it is to, p the directories that has, name the unit's own. */
+void systemd_resolve(struct systemd_path *p, char path[PATH_MAX], char name[NAME_MAX + 1]);
+
+/* The file of the unit of that name, or of its template. MASKED: it is /dev/null, or empty. */
+enum systemd_found systemd_find(const struct systemd_path *p, const char *name, char path[PATH_MAX]);
+
+/* Reads the drop-ins of the unit of that name, in their order. */
+void systemd_drop_ins(struct document *d, const struct systemd_path *p, const char *name,
+                      void (*read)(struct document *d, struct unit *u, const char *path), struct unit *u);
+
+/* "x@.socket" of "x@a.socket"; false: it is no instance. */
+bool systemd_template(const char *name, char *buf, size_t cap);
+
+/* What follows the last '/'. */
+const char *systemd_base(const char *path);
+
 /* ---- systemd_words.c ---- */
 
-/* Cuts the next word off *at as systemd.service(5) has it: '..', "..", \n, \x41 … NULL: there is none. The word is the
- * caller's to free; plain (may be NULL): neither a quote nor a backslash was in it. */
-char *systemd_cut(struct document *d, const char **at, bool *plain);
+/* Cuts the next word off *at as systemd.service(5) has it: '..', "..", \n, \x41, \u20ac … NULL: there is none. The word
+ * is the caller's to free; *bad (may be NULL) becomes true at an escape that is none, or a quote that does not end. */
+char *systemd_cut(struct document *d, const char **at, bool *bad);
 
 /* text with its %-specifiers put in, the caller's to free. NULL: it has one that is only known when the unit runs,
  * *which, or no memory. */

@@ -311,31 +311,51 @@ static void pass_env(struct systemd_section *m, const struct unit_line *l, const
 	systemd_gather(m, l, &m->pass_env, &m->pass_at);
 }
 
-static void stderr_to(struct systemd_section *m, const struct unit_line *l, const char *key)
+/* What the value of StandardOutput= and StandardError= is to stderr =; NULL: it is none that hark has. */
+static const char *output(const char *value)
 {
 	static const char *const log[] = {"journal", "journal+console", "syslog", "syslog+console",
 	                                  "kmsg",    "kmsg+console",    "tty"};
-	const char *value = l->value;
 
 	for (size_t i = 0; i < sizeof log / sizeof log[0]; i++)
 		if (strcmp(log[i], value) == 0)
-			value = "log";
-	if (strcmp(value, "inherit") == 0 || strcmp(value, "socket") == 0)
-		value = m->accept ? "connection" : "log";
-	else if (strchr(value, '%') != NULL)
-		return systemd_drop(m, l, "neither the connection, a file, nor a log");
-	else if (strncmp(value, "append:/", 8) == 0)
-		value += 7;
-	else if (strncmp(value, "file:/", 6) == 0)
-		value += 5;
-	else if (strcmp(value, "null") != 0 && strcmp(value, "log") != 0)
-		return systemd_drop(m, l, "neither the connection, a file, nor a log");
-	document_set(m->d, m->s, l->place, key, "%s", value);
+			return "log";
+	if (strcmp(value, "socket") == 0)
+		return "connection";
+	if (strchr(value, '%') != NULL)
+		return NULL;
+	if (strncmp(value, "append:/", 8) == 0)
+		return value + 7;
+	if (strncmp(value, "file:/", 6) == 0)
+		return value + 5;
+	return strcmp(value, "null") == 0 ? value : NULL;
+}
+
+const char *systemd_stderr(const struct systemd_section *m)
+{
+	static const char *const keys[] = {"StandardError", "StandardOutput"};
+
+	/* Each inherits the one before: standard error output's, output input's, which is the socket. */
+	for (size_t i = 0; i < 2; i++) {
+		const struct unit_line *l = unit_last(m->service, "Service", keys[i]);
+		if (l != NULL && strcmp(l->value, "inherit") != 0)
+			return output(l->value);
+	}
+	return "connection";
+}
+
+static void stderr_to(struct systemd_section *m, const struct unit_line *l, const char *key)
+{
+	(void)key;
+	if (m->relay || systemd_stderr(m) != NULL)
+		covered(m, l, NULL);
+	else
+		systemd_drop(m, l, "neither the connection, a file, nor a log");
 }
 
 static void stdout_to(struct systemd_section *m, const struct unit_line *l, const char *key)
 {
-	if (strcmp(l->value, "socket") == 0 || strcmp(l->value, "inherit") == 0)
+	if (m->relay || strcmp(l->value, "socket") == 0 || strcmp(l->value, "inherit") == 0)
 		covered(m, l, key);
 	else
 		systemd_drop(m, l, "standard output is the connection");
@@ -381,7 +401,7 @@ static const struct directive table[] = {
 	{"Unit", "Before", true, order, ORDER},
 	{"Unit", "BindsTo", true, order, ORDER},
 	{"Unit", "Conflicts", true, order, ORDER},
-	{"Unit", "DefaultDependencies", false, systemd_drop, ORDER},
+	{"Unit", "DefaultDependencies", false, covered, NULL},
 	{"Unit", "PartOf", true, order, ORDER},
 	{"Unit", "Requires", true, order, ORDER},
 	{"Unit", "RequiresMountsFor", true, systemd_drop, ORDER},
@@ -461,7 +481,7 @@ static const struct directive table[] = {
 	{"Service", "Environment", true, covered, NULL},
 	{"Service", "StandardInput", false, covered, NULL},
 	{"Service", "StandardOutput", false, stdout_to, NULL},
-	{"Service", "StandardError", false, stderr_to, "stderr"},
+	{"Service", "StandardError", false, stderr_to, NULL},
 	{"Service", "User", false, user, "user"},
 	{"Service", "Group", false, user, "group"},
 	{"Service", "SupplementaryGroups", true, groups, NULL},
@@ -538,13 +558,15 @@ static const struct directive *find(const struct unit_line *l)
 	return NULL;
 }
 
-/* Nothing in the table: of a group, or one that we do not know. */
+/* Nothing in the table: of a group, or one that we do not know. What says no confines nothing. */
 static void other(struct systemd_section *m, const struct unit_line *l)
 {
+	bool no = systemd_yes(l->value) == 0 && strcmp(l->value, "0") != 0;
+
 	for (size_t i = 0; i < sizeof groups_of / sizeof groups_of[0]; i++)
 		if (strcmp(groups_of[i].section, l->section) == 0 &&
 		    strncmp(l->key, groups_of[i].begins, strlen(groups_of[i].begins)) == 0)
-			return systemd_drop(m, l, groups_of[i].why);
+			return no ? covered(m, l, NULL) : systemd_drop(m, l, groups_of[i].why);
 	systemd_drop(m, l, "hark.conf has nothing like it");
 }
 

@@ -12,6 +12,7 @@ struct systemd_section {
 	struct config_place place;
 	bool accept;    /* a program a connection */
 	bool on_stdin;  /* the program has it as its standard input */
+	bool relay;     /* the program is systemd-socket-proxyd(8) */
 	bool unix_path; /* one of the addresses is a path */
 	bool not_known; /* its user is systemd's own (DynamicUser=) */
 	struct config_words listen, argv, groups, env, pass_env;
@@ -39,6 +40,9 @@ char *systemd_specified(struct systemd_section *m, const struct unit_line *l, co
 /* Adds the words of the value, which is the service's; *place becomes the line's. */
 void systemd_gather(struct systemd_section *m, const struct unit_line *l, struct config_words *words,
                     struct config_place *place);
+
+/* What stderr = should be; NULL: what the unit says is nothing that hark has. */
+const char *systemd_stderr(const struct systemd_section *m);
 
 /* Each line of u that holds, through the table of directives. */
 void systemd_lines(struct systemd_section *m, const struct unit *u);

@@ -10,6 +10,8 @@
  * their arguments. */
 #include "systemd_section.h"
 
+#include "number.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,11 +155,11 @@ static void add_argument(struct systemd_section *m, const char *word, bool varia
 		const char *value = variable(m, word + 1, n);
 		if (value == NULL)
 			unset(m, word + 1, n);
-		for (value = value != NULL ? value : ""; *(value += strspn(value, " \t\n")) != '\0';) {
-			size_t len = strcspn(value, " \t\n");
-			if (room(m, len + 1))
-				wordlist_add(m->d, &m->argv, value, len);
-			value += len;
+		char *part;
+		while (value != NULL && (part = systemd_cut(m->d, &value, NULL)) != NULL) {
+			if (room(m, strlen(part) + 1))
+				wordlist_add(m->d, &m->argv, part, strlen(part));
+			free(part);
 		}
 	} else {
 		char *whole = expand(m, word);
@@ -181,17 +183,55 @@ static char *prefixes(struct systemd_section *m, char *program, bool *named, boo
 	return program;
 }
 
+/* The word with its specifiers put in; one that is known to systemd alone stays, and disables the section. */
+static char *specified(struct systemd_section *m, char *word)
+{
+	char which, why[64];
+	char *text = systemd_specify(m->d, m->service, word, &which);
+
+	if (text == NULL && which != '\0') {
+		(void)snprintf(why, sizeof why, "%%%c is known to systemd alone", which);
+		if (m->why[0] == '\0')
+			systemd_refuse(m, m->shown, why);
+		return word;
+	}
+	free(word);
+	return text;
+}
+
+/* The next word of the command; NULL: its end. A ';' by itself ends it, "\;" is one. */
+static char *cut_argument(struct systemd_section *m, const char **at)
+{
+	bool bad = false;
+
+	*at += strspn(*at, " \t");
+	const char *p = *at;
+	if (p[0] == '\\' && p[1] == ';' && strchr(" \t", p[2]) != NULL) { /* its NUL is an end, too */
+		*at = p + 2;
+		char *word = strdup(";");
+		m->d->broken |= word == NULL;
+		return word;
+	}
+	if (p[0] == ';' && strchr(" \t", p[1]) != NULL) {
+		systemd_drop(m, m->shown, "the first of its commands alone is run");
+		return NULL;
+	}
+	char *word = systemd_cut(m->d, at, &bad);
+	if (bad) {
+		systemd_bad(m, m->shown, "a command: an escape that systemd does not know, or a quote without end");
+		systemd_disable(m, "its command cannot be read");
+	}
+	return word != NULL ? specified(m, word) : NULL;
+}
+
 /* ExecStart= taken apart into argv; with @, its second word is *name, the program's argv[0]. */
 static void cut_command(struct systemd_section *m, const char *command, char **name)
 {
-	bool named = false, variables = true, plain, first = true;
+	bool named = false, variables = true, first = true;
 	char *word;
 
-	while ((word = systemd_cut(m->d, &command, &plain)) != NULL) {
-		bool end = plain && strcmp(word, ";") == 0;
-		if (end) {
-			systemd_drop(m, m->shown, "the first of its commands alone is run");
-		} else if (first) {
+	while ((word = cut_argument(m, &command)) != NULL) {
+		if (first) {
 			char *program = prefixes(m, word, &named, &variables);
 			wordlist_add(m->d, &m->argv, program, strlen(program));
 			first = false;
@@ -202,15 +242,57 @@ static void cut_command(struct systemd_section *m, const char *command, char **n
 			add_argument(m, word, variables);
 		}
 		free(word);
-		if (end)
-			return;
 	}
 }
 
-/* exec = or box = exec --argv0. False: there is no program. */
+/* systemd-socket-proxyd(8)'s HOST[:PORT], /PATH or @NAME as relay = has it. False: it is none. */
+static bool relay_target(const char *word, char *buf, size_t cap)
+{
+	const char *colon = strrchr(word, ':'), *bracket = strrchr(word, ']');
+	bool port = colon != NULL && (bracket != NULL ? colon == bracket + 1 : strchr(word, ':') == colon);
+	struct hark_address a;
+
+	if (word[0] == '/' || word[0] == '@')
+		(void)snprintf(buf, cap, "unix:%s", word);
+	else
+		(void)snprintf(buf, cap, "tcp://%s%s", word, port ? "" : ":80");
+	return strlen(buf) + 1 < cap && hark_address_parse(buf, &a, NULL) == 0;
+}
+
+/* A unit that runs systemd-socket-proxyd is a relay: its options are in argv. False: it is none, or one that cannot be
+ * made of it. */
+static bool make_relay(struct systemd_section *m)
+{
+	char target[HARK_ADDRESS_MAX + 8];
+	const char *to = NULL, *most = "256"; /* its own limit */
+	int64_t n;
+
+	if (m->argv.n < 2 || m->accept || strcmp(systemd_base(m->argv.word[0]), "systemd-socket-proxyd") != 0)
+		return false;
+	for (size_t i = 1; i < m->argv.n; i++) {
+		const char *word = m->argv.word[i];
+		if (strncmp(word, "--connections-max=", 18) == 0)
+			most = word + 18;
+		else if (strcmp(word, "-c") == 0 && i + 1 < m->argv.n)
+			most = m->argv.word[++i];
+		else if (strncmp(word, "--exit-idle-time=", 17) == 0)
+			continue; /* a relay that nobody uses costs next to nothing */
+		else if (word[0] != '-' && to == NULL)
+			to = word;
+		else
+			return false;
+	}
+	if (to == NULL || !relay_target(to, target, sizeof target) || number_parse(most, "", &n) < 0 || n < 1)
+		return false;
+	document_set(m->d, m->s, m->shown->place, "relay", "%s", target);
+	document_set(m->d, m->s, m->shown->place, "max_conns", "%lld", (long long)n);
+	return true;
+}
+
+/* exec = or box = exec --argv0, or relay =. False: there is no program. */
 static bool make_exec(struct systemd_section *m)
 {
-	char *name = NULL, *command = NULL, *line = NULL;
+	char *name = NULL, *line = NULL;
 
 	for (size_t i = 0; i < m->service->n; i++) {
 		const struct unit_line *l = &m->service->lines[i];
@@ -223,24 +305,22 @@ static bool make_exec(struct systemd_section *m)
 			systemd_drop(m, l, "the first of the programs alone is run");
 	}
 	if (m->shown != NULL)
-		command = systemd_specified(m, m->shown, m->service);
-	if (m->shown != NULL && command == NULL && !m->d->broken)
-		command = strdup(m->shown->value); /* with what is not known left in it: shown, and disabled */
-	if (command != NULL)
-		cut_command(m, command, &name);
+		cut_command(m, m->shown->value, &name);
 	if (m->argv.n > 0 && m->argv.word[0][0] != '\0')
 		line = wordlist_join(m->d, &m->argv, 0);
 	char *quoted = name != NULL ? malloc(2 * strlen(name) + 3) : NULL;
-	if (line != NULL && quoted != NULL)
+	m->relay = make_relay(m);
+	if (m->relay)
+		;
+	else if (line != NULL && quoted != NULL)
 		document_set(m->d, m->s, m->shown->place, "box", "exec --argv0 %s %s",
 		             document_quote(name, quoted, 2 * strlen(name) + 3), line);
 	else if (line != NULL)
 		document_set(m->d, m->s, m->shown->place, "exec", "%s", line);
 	free(quoted);
-	free(command);
 	free(name);
 	free(line);
-	return document_get(m->s, "exec") != NULL || document_get(m->s, "box") != NULL;
+	return m->relay || document_get(m->s, "exec") != NULL || document_get(m->s, "box") != NULL;
 }
 
 /* Before the rest, because ExecStart= may have its variables. */
@@ -270,11 +350,11 @@ static void make_passing(struct systemd_section *m)
 	const struct unit_line *in = unit_last(m->service, "Service", "StandardInput");
 
 	m->on_stdin = in != NULL && strcmp(in->value, "socket") == 0;
-	if (m->on_stdin && !m->accept) {
-		document_set(m->d, m->s, in->place, "wait", "yes");
-	} else if (m->on_stdin) {
-		if (unit_last(m->service, "Service", "StandardError") == NULL)
-			document_set(m->d, m->s, in->place, "stderr", "connection"); /* what it inherits */
+	if (m->on_stdin) {
+		if (!m->accept)
+			document_set(m->d, m->s, in->place, "wait", "yes");
+		if (systemd_stderr(m) != NULL)
+			document_set(m->d, m->s, in->place, "stderr", "%s", systemd_stderr(m));
 	} else if (m->accept) {
 		document_drop(
 			m->d, m->s, m->place,
@@ -346,7 +426,10 @@ static void make_section(struct systemd_section *m, const char *wanted)
 		no_service(m, why);
 		return;
 	}
-	make_passing(m);
+	if (!m->relay)
+		make_passing(m);
+	if (m->accept && unit_last(m->socket, "Socket", "MaxConnections") == NULL)
+		document_set(m->d, m->s, m->place, "max_conns", "64"); /* systemd's own */
 	systemd_lines(m, m->socket);
 	systemd_lines(m, m->service);
 	make_environment(m);

@@ -12,60 +12,86 @@
 #define BLANKS " \t\n\r\v\f"
 #define US_NS  INT64_C(1000)
 
-/* \n, \s, \x41, \101 …: *at is behind the backslash. Writes the byte and moves on; what is no escape stays as it is. */
-static void cut_escape(const char **at, char **to)
+/* A code point as UTF-8. False: it is none. */
+static bool put_utf8(unsigned long c, char **to)
+{
+	if (c == 0 || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+		return false;
+	int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+	static const unsigned char lead[] = {0, 0xc0, 0xe0, 0xf0};
+	*(*to)++ = (char)(lead[more] | (c >> (6 * more)));
+	while (more-- > 0)
+		*(*to)++ = (char)(0x80 | ((c >> (6 * more)) & 0x3f));
+	return true;
+}
+
+/* \n, \s, \x41, \101, \u20ac …: *at is behind the backslash. Writes what it stands for and moves on. False: it is none,
+ * and stays as it is. */
+static bool cut_escape(const char **at, char **to)
 {
 	static const char plain[] = "a\ab\bf\fn\nr\rt\tv\vs \\\\\"\"''";
+	static const struct {
+		char letter;
+		size_t length;
+	} hex[] = {{'x', 2}, {'u', 4}, {'U', 8}};
 	const char *p = *at;
+	char digits[9] = "";
 
 	for (size_t i = 0; *p != '\0' && plain[i] != '\0'; i += 2) {
 		if (plain[i] != *p)
 			continue;
 		*(*to)++ = plain[i + 1];
 		*at = p + 1;
-		return;
+		return true;
 	}
-	int base = *p == 'x' ? 16 : 8, length = *p == 'x' ? 2 : 3;
-	char digits[4] = "", *end;
-	(void)strncpy(digits, *p == 'x' ? p + 1 : p, (size_t)length);
-	long byte = strspn(digits, "0123456789abcdefABCDEF") == (size_t)length ? strtol(digits, &end, base) : 0;
-	if (byte > 0 && byte < 256 && *end == '\0') {
-		*(*to)++ = (char)byte;
-		*at = p + length + (*p == 'x');
-		return;
+	size_t length = 3, before = 0;
+	for (size_t i = 0; i < sizeof hex / sizeof hex[0]; i++)
+		if (hex[i].letter == *p) {
+			length = hex[i].length;
+			before = 1;
+		}
+	(void)strncat(digits, p + before, length);
+	size_t n = strspn(digits, before > 0 ? "0123456789abcdefABCDEF" : "01234567");
+	unsigned long c = n == length ? strtoul(digits, NULL, before > 0 ? 16 : 8) : 0;
+	if (length > 3 ? put_utf8(c, to) : c > 0 && c < 256) {
+		if (length <= 3)
+			*(*to)++ = (char)c;
+		*at = p + before + length;
+		return true;
 	}
 	*(*to)++ = '\\';
+	return false;
 }
 
-char *systemd_cut(struct document *d, const char **at, bool *plain)
+char *systemd_cut(struct document *d, const char **at, bool *bad)
 {
 	const char *p = *at + strspn(*at, BLANKS);
 	char quote = '\0';
-	bool quoted = false;
 
 	if (*p == '\0')
 		return NULL;
-	char *word = malloc(strlen(p) + 1), *to = word;
+	char *word = malloc(strlen(p) + 1), *to = word; /* what an escape stands for is never longer */
 	if (word == NULL) {
 		d->broken = true;
 		return NULL;
 	}
 	while (*p != '\0' && (quote != '\0' || strchr(BLANKS, *p) == NULL)) {
 		char c = *p++;
-		quoted = quoted || c == '"' || c == '\'' || c == '\\';
-		if (c == '\\' && *p != '\0')
-			cut_escape(&p, &to);
-		else if (c == quote)
+		if (c == '\\') {
+			if (!cut_escape(&p, &to) && bad != NULL)
+				*bad = true;
+		} else if (c == quote) {
 			quote = '\0';
-		else if (quote == '\0' && (c == '"' || c == '\''))
+		} else if (quote == '\0' && (c == '"' || c == '\'')) {
 			quote = c;
-		else
+		} else {
 			*to++ = c;
+		}
 	}
+	if (quote != '\0' && bad != NULL)
+		*bad = true;
 	*to = '\0';
 	*at = p;
-	if (plain != NULL)
-		*plain = !quoted;
 	return word;
 }
 
@@ -75,9 +101,10 @@ static const char *specifier(const struct unit *u, char c, char *buf, size_t cap
 	static const char *const system[] = {"t/run", "S/var/lib", "C/var/cache", "L/var/log", "E/etc",   "h/root",
 	                                     "uroot", "U0",        "groot",       "G0",        "s/bin/sh"};
 	static const char *const all[] = {"%%", "T/tmp", "V/var/tmp"};
-	const char *template = strchr(u->name, '@'), *dot = strrchr(u->name, '.');
+	const char *at = strchr(u->name, '@'), *dot = strrchr(u->name, '.');
 	size_t base = dot != NULL ? (size_t)(dot - u->name) : strlen(u->name);
-	bool whole = template == NULL || template > u->name + base;
+	const char *end = u->name + base;
+	bool plain = at == NULL || at > end, whole = plain || at + 1 < end; /* no template */
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
 		if (all[i][0] == c)
@@ -85,14 +112,18 @@ static const char *specifier(const struct unit *u, char c, char *buf, size_t cap
 	for (size_t i = 0; i < sizeof system / sizeof system[0] && !u->user; i++)
 		if (system[i][0] == c)
 			return system[i] + 1;
-	if (c == 'p' || (c == 'N' && whole))
-		(void)snprintf(buf, cap, "%.*s", (int)(whole ? base : (size_t)(template - u->name)), u->name);
+	if (c == 'p')
+		(void)snprintf(buf, cap, "%.*s", (int)((plain ? end : at) - u->name), u->name);
+	else if (c == 'N' && whole)
+		(void)snprintf(buf, cap, "%.*s", (int)base, u->name);
 	else if (c == 'n' && whole)
 		(void)snprintf(buf, cap, "%s", u->name);
-	else if ((c == 'i' || c == 'I') && whole)
-		buf[0] = '\0';
+	else if (c == 'i' || (c == 'I' && (plain || strpbrk(at, "-\\") == NULL)))
+		(void)snprintf(buf, cap, "%.*s", plain ? 0 : (int)(end - at - 1), plain ? "" : at + 1);
 	else
 		return NULL;
+	if (c == 'i' || c == 'I')
+		return whole ? buf : NULL;
 	return buf;
 }
 

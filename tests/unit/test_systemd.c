@@ -71,7 +71,7 @@ static void a_program_with_the_socket_waits(void **state)
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "udp://*:69");
 	assert_setting(d, "x", "wait", "yes");
-	assert_setting(d, "x", "stderr", NULL);
+	assert_setting(d, "x", "stderr", "connection");
 	assert_setting(d, "x", "disable", NULL);
 	assert_loads(d);
 	document_free(d);

@@ -1,0 +1,306 @@
+/* test_systemd_search.c — which files a unit is read from, as systemd looks for them, in a tree of the test's own; and
+ * what its defaults mean. */
+#include "reader_support.h"
+
+#define CAT "[Service]\nExecStart=/bin/cat\nStandardInput=socket\n"
+
+/* A file of the tree, with the directories above it. */
+static void put(const char *name, const char *text)
+{
+	char path[600];
+
+	(void)snprintf(path, sizeof path, "%s/%s", directory, name);
+	for (char *p = path + strlen(directory) + 1; (p = strchr(p, '/')) != NULL; p++) {
+		*p = '\0';
+		(void)mkdir(path, 0700);
+		*p = '/';
+	}
+	write_file(name, text);
+}
+
+static void link_to(const char *to, const char *name)
+{
+	put(name, "");
+	assert_int_equal(unlink(path_of(name)), 0);
+	assert_int_equal(symlink(to, path_of(name)), 0);
+}
+
+static void clear(void)
+{
+	static const char *const tops[] = {"etc", "run", "usr", "lib", "other"};
+
+	for (size_t i = 0; i < sizeof tops / sizeof tops[0]; i++)
+		(void)nftw(path_of(tops[i]), remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static struct document *read_units(const char *const *names)
+{
+	struct document *d = document_new();
+
+	assert_non_null(d);
+	for (; *names != NULL; names++)
+		assert_int_equal(import_systemd(d, path_of(*names)), 0);
+	return d;
+}
+
+static struct document *read_unit(const char *name)
+{
+	const char *const names[] = {name, NULL};
+
+	return read_units(names);
+}
+
+static void the_first_of_the_search_path_counts(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/x@.service", CAT);
+	put("run/systemd/system/x.socket", "[Socket]\nListenStream=2\nAccept=yes\n");
+	put("etc/systemd/system/x@.service", CAT "User=nobody\n");
+	struct document *d = read_unit("usr/lib/systemd/system/x.socket");
+	assert_clean(d);
+	assert_setting(d, "x", "listen", "tcp://*:2");
+	assert_setting(d, "x", "user", "nobody");
+	assert_remark(d, NULL, "takes the place of");
+	document_free(d);
+	put("usr/local/lib/systemd/system/y.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("lib/systemd/system/y@.service", CAT);
+	d = read_unit("usr/local/lib/systemd/system/y.socket");
+	assert_setting(d, "y", "listen", "tcp://*:1");
+	document_free(d);
+}
+
+static void drop_ins_of_all_directories_are_sorted_by_name(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/a-b.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/a-b@.service", CAT);
+	put("usr/lib/systemd/system/a-b.socket.d/20.conf", "[Socket]\nBacklog=20\nMaxConnections=2\n");
+	put("etc/systemd/system/a-b.socket.d/10.conf", "[Socket]\nBacklog=10\nMaxConnectionsPerSource=3\n");
+	put("usr/lib/systemd/system/a-b.socket.d/30.conf", "[Socket]\nListenStream=\nListenStream=9\n");
+	put("run/systemd/system/a-b.socket.d/30.conf", "[Socket]\nListenStream=3\n"); /* in its place */
+	put("usr/lib/systemd/system/a-b.socket.d/40.conf", "[Socket]\nListenStream=4\n");
+	link_to("/dev/null", "etc/systemd/system/a-b.socket.d/40.conf"); /* a mask */
+	put("etc/systemd/system/a-.socket.d/50.conf", "[Socket]\nListenStream=5\n");
+	put("etc/systemd/system/socket.d/60.conf", "[Socket]\nListenStream=6\n");
+	put("etc/systemd/system/a-b@.service.d/x.conf", "[Service]\nUser=nobody\n");
+	put("etc/systemd/system/a-@.service.d/x.conf", "[Service]\nGroup=tty\n");
+	put("etc/systemd/system/service.d/y.conf", "[Service]\nNice=3\n");
+	struct document *d = read_unit("usr/lib/systemd/system/a-b.socket");
+	assert_clean(d);
+	assert_setting(d, "a-b", "listen", "tcp://*:1 tcp://*:3 tcp://*:5 tcp://*:6");
+	assert_setting(d, "a-b", "backlog", "20");
+	assert_setting(d, "a-b", "max_conns", "2");
+	assert_setting(d, "a-b", "max_per_source", "3");
+	assert_setting(d, "a-b", "user", "nobody");
+	assert_setting(d, "a-b", "group", NULL);
+	assert_setting(d, "a-b", "nice", "3");
+	document_free(d);
+}
+
+static void masks_hide_a_unit(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/x@.service", CAT);
+	put("usr/lib/systemd/system/y.socket", "[Socket]\nListenStream=2\nAccept=yes\n");
+	put("usr/lib/systemd/system/y@.service", CAT);
+	link_to("/dev/null", "etc/systemd/system/x.socket");
+	put("etc/systemd/system/y@.service", "");
+	const char *const names[] = {"usr/lib/systemd/system/x.socket", "etc/systemd/system/x.socket",
+	                             "usr/lib/systemd/system/y.socket", NULL};
+	struct document *d = read_units(names);
+	assert_clean(d);
+	assert_int_equal(d->n, 0);
+	assert_int_equal(d->head.n, 2);
+	assert_remark(d, NULL, "x.socket: it is masked");
+	assert_remark(d, NULL, "y.socket: its service is not there: y@.service");
+	document_free(d);
+}
+
+static void one_unit_is_read_once_whatever_its_names(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/x@.service", CAT);
+	link_to("/usr/lib/systemd/system/x.socket", "etc/systemd/system/alias.socket");
+	link_to("../../../../usr/lib/systemd/system/x.socket", "etc/systemd/system/sockets.target.wants/x.socket");
+	link_to("loop.socket", "other/loop.socket");
+	const char *const names[] = {"etc/systemd/system/alias.socket",
+	                             "etc/systemd/system/sockets.target.wants/x.socket",
+	                             "usr/lib/systemd/system/x.socket", NULL};
+	struct document *d = read_units(names);
+	assert_clean(d);
+	assert_int_equal(d->n, 1);
+	assert_setting(d, "x", "exec", "/bin/cat");
+	document_free(d);
+	d = read_unit("other/loop.socket");
+	assert_int_equal(d->n_errors, 1);
+	document_free(d);
+}
+
+static void an_instance_knows_its_name(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x@.socket", "[Socket]\nListenStream=%i\n");
+	put("usr/lib/systemd/system/x@.service", "[Service]\nExecStart=/bin/cat %i %p\nStandardInput=socket\n");
+	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/sockets.target.wants/x@71.socket");
+	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/x@72.socket");
+	struct document *d = read_unit("etc/systemd/system/x@72.socket");
+	assert_clean(d);
+	assert_setting(d, "x-72", "listen", "tcp://*:72");
+	assert_setting(d, "x-72", "exec", "/bin/cat 72 x");
+	document_free(d);
+	d = read_unit("etc/systemd/system/sockets.target.wants/x@71.socket");
+	assert_setting(d, "x-71", "listen", "tcp://*:71");
+	document_free(d);
+}
+
+/* x.socket and its service in a directory of their own. */
+static struct document *read_pair(const char *socket, const char *service)
+{
+	char text[1024];
+
+	(void)snprintf(text, sizeof text, "[Socket]\n%s", socket);
+	put("other/x.socket", text);
+	(void)snprintf(text, sizeof text, "[Service]\n%s", service);
+	put("other/x.service", text);
+	put("other/x@.service", text);
+	return read_unit("other/x.socket");
+}
+
+#define ACCEPT "ListenStream=7007\nAccept=yes\n"
+#define STDIN  "ExecStart=/bin/cat\nStandardInput=socket\n"
+
+static void escapes_are_systemds_and_wrong_ones_disable(void **state)
+{
+	static const char *const commands[][2] = {
+		{"/bin/cat a \\; b", "/bin/cat a \";\" b"},    {"/bin/cat a\\u20acb", "/bin/cat a€b"},
+		{"/bin/cat \\U0001F600", "/bin/cat 😀"},        {"/bin/cat \"%%\" '%p x'", "/bin/cat % \"x x\""},
+		{"/bin/cat $A", "/bin/cat \"one two\" three"},
+	};
+	static const char *const wrong[] = {"/bin/cat \\q", "/bin/cat a\\xzz", "/bin/cat \"a b", "/bin/cat \\x00",
+	                                    "/bin/cat \\ud800"};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		(void)snprintf(text, sizeof text,
+		               "Environment=\"A='one two' three\"\nStandardInput=socket\nExecStart=%s\n",
+		               commands[i][0]);
+		struct document *d = read_pair(ACCEPT, text);
+		assert_clean(d);
+		assert_setting(d, "x", "exec", commands[i][1]);
+		assert_setting(d, "x", "disable", NULL);
+		document_free(d);
+	}
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+		(void)snprintf(text, sizeof text, "StandardInput=socket\nExecStart=%s\n\n", wrong[i]);
+		struct document *d = read_pair(ACCEPT, text);
+		assert_int_equal(d->n_errors, 1);
+		assert_disabled(d, "x", "its command cannot be read");
+		document_free(d);
+	}
+}
+
+static void outputs_default_to_the_one_before(void **state)
+{
+	static const char *const cases[][2] = {
+		{"", "connection"},
+		{"StandardOutput=journal\n", "log"},
+		{"StandardOutput=null\nStandardError=inherit\n", "null"},
+		{"StandardOutput=journal\nStandardError=socket\n", "connection"},
+		{"StandardOutput=file:/var/log/x\n", "/var/log/x"},
+	};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		for (int accept = 0; accept < 2; accept++) {
+			(void)snprintf(text, sizeof text, STDIN "%s", cases[i][0]);
+			struct document *d = read_pair(accept ? ACCEPT : "ListenStream=7007\n", text);
+			assert_clean(d);
+			assert_setting(d, "x", "stderr", cases[i][1]);
+			assert_loads(d);
+			document_free(d);
+		}
+}
+
+static void a_socket_proxy_is_a_relay(void **state)
+{
+	static const char *const cases[][3] = {
+		{"/usr/lib/systemd/systemd-socket-proxyd 127.0.0.1:8080", "tcp://127.0.0.1:8080", "256"},
+		{"/lib/systemd/systemd-socket-proxyd --exit-idle-time=5min -c 9 /run/x.sock", "unix:/run/x.sock", "9"},
+		{"systemd-socket-proxyd --connections-max=3 @x", "unix:@x", "3"},
+		{"/usr/lib/systemd/systemd-socket-proxyd www.example.org", "tcp://www.example.org:80", "256"},
+		{"/usr/lib/systemd/systemd-socket-proxyd [::1]:25", "tcp://[::1]:25", "256"},
+	};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		(void)snprintf(text, sizeof text, "ExecStart=%s\nUser=nobody\nStandardError=journal\nPrivateTmp=yes\n",
+		               cases[i][0]);
+		struct document *d = read_pair("ListenStream=7007\n", text);
+		assert_clean(d);
+		assert_setting(d, "x", "relay", cases[i][1]);
+		assert_setting(d, "x", "max_conns", cases[i][2]);
+		assert_setting(d, "x", "exec", NULL);
+		assert_setting(d, "x", "disable", NULL);
+		assert_setting(d, "x", "user", "nobody");
+		assert_loads(d);
+		document_free(d);
+	}
+	struct document *d = read_pair("ListenStream=7007\n",
+	                               "ExecStart=/usr/lib/systemd/systemd-socket-proxyd --new-option x:1\n");
+	assert_disabled(d, "x", "sd_listen_fds");
+	document_free(d);
+}
+
+static void a_name_that_harkd_keeps_for_itself_is_another(void **state)
+{
+	(void)state;
+	clear();
+	put("other/harkd.socket", "[Socket]\n" ACCEPT);
+	put("other/harkd@.service", CAT);
+	put("other/defaults.socket", "[Socket]\nListenStream=7008\nAccept=yes\n");
+	put("other/defaults@.service", CAT);
+	const char *const names[] = {"other/harkd.socket", "other/defaults.socket", NULL};
+	struct document *d = read_units(names);
+	assert_setting(d, "harkd-service", "exec", "/bin/cat");
+	assert_setting(d, "defaults-service", "exec", "/bin/cat");
+	assert_loads(d);
+	document_free(d);
+}
+
+static void remarks_tell_of_losses_alone(void **state)
+{
+	struct document *d = read_pair(ACCEPT, STDIN "PrivateTmp=no\nProtectHome=false\nNoNewPrivileges=off\n");
+	(void)state;
+	assert_clean(d);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 0);
+	assert_setting(d, "x", "max_conns", "64"); /* MaxConnections= of systemd */
+	document_free(d);
+	d = read_pair(ACCEPT, STDIN "PrivateTmp=yes\n");
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 1);
+	document_free(d);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_first_of_the_search_path_counts),
+		cmocka_unit_test(drop_ins_of_all_directories_are_sorted_by_name),
+		cmocka_unit_test(masks_hide_a_unit),
+		cmocka_unit_test(one_unit_is_read_once_whatever_its_names),
+		cmocka_unit_test(an_instance_knows_its_name),
+		cmocka_unit_test(escapes_are_systemds_and_wrong_ones_disable),
+		cmocka_unit_test(outputs_default_to_the_one_before),
+		cmocka_unit_test(a_socket_proxy_is_a_relay),
+		cmocka_unit_test(a_name_that_harkd_keeps_for_itself_is_another),
+		cmocka_unit_test(remarks_tell_of_losses_alone),
+	};
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
