@@ -176,6 +176,34 @@ static void check_flags(struct whole *w, const struct service *s, int what)
 	}
 }
 
+/* inetd's wait: the program accepts by itself, so what harkd does with each connection it does not do here. */
+static void check_wait(struct whole *w, struct service *s)
+{
+	const struct {
+		const char *key;
+		bool given;
+	} idle[] = {
+		{"banner", s->s.banner != NULL},
+		{"max_conns", s->s.max_conns > 0},
+		{"max_per_source", s->s.max_per_source > 0},
+		{"rate_per_source", s->s.rate_per_source.events > 0},
+		{"lookup_host", s->lookup_host},
+	};
+
+	if (!s->s.wait)
+		return;
+	if (!s->is_exec) {
+		inside_warning(w, key_at(s->at, "wait"), "wait: no effect on [%s]: it is for programs", s->s.name);
+		s->s.wait = false;
+		return;
+	}
+	for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
+		if (idle[i].given)
+			inside_warning(w, key_at(s->at, idle[i].key),
+			               "%s: no effect on [%s], as wait = yes: the program accepts by itself",
+			               idle[i].key, s->s.name);
+}
+
 /* ---- the box ---- */
 
 static int add(struct whole *w, struct config_words *to, const char *word)
@@ -429,6 +457,8 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	if (!own->wrong)
 		check_listen(w, s, own);
 	check_flags(w, s, what);
+	if (what >= 0)
+		check_wait(w, s);
 	find_groups(w, s);
 	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
 		if (what == WHAT_EXEC && s->s.chroot == NULL)

@@ -447,12 +447,17 @@ static int take_of_source(struct limits *l, struct source *s, int slot, int64_t 
 	return 0;
 }
 
+static void take_token(struct limits *l, int64_t now)
+{
+	if (l->rate.events <= 0)
+		return;
+	refill(&l->m->bucket, &l->rate, now);
+	l->m->bucket.tokens -= 1;
+}
+
 static void take_of_service(struct limits *l, struct slot *s, int64_t now)
 {
-	if (l->rate.events > 0) {
-		refill(&l->m->bucket, &l->rate, now);
-		l->m->bucket.tokens -= 1;
-	}
+	take_token(l, now);
 	s->conns++;
 	between();
 	l->m->conns++;
@@ -495,6 +500,15 @@ int limits_admit(struct hark_conn *c, void *limits_worker)
 	w->refused = why;
 	atomic_fetch_add_explicit(&w->counters->refused[why], 1, memory_order_relaxed);
 	return ticket;
+}
+
+void limits_lend(void *limits_worker)
+{
+	struct limits *l = ((struct limits_worker *)limits_worker)->limits;
+	if (l == NULL || !lock(l))
+		return;
+	take_token(l, limits_world.now());
+	unlock(l);
 }
 
 static void leave(struct limits *l, int slot, int ticket)

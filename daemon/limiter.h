@@ -44,6 +44,9 @@ int64_t limits_pace(void *limits_worker);
  * worker's now what is being served (also with no limits at all). */
 int limits_admit(struct hark_conn *c, void *limits_worker);
 
+/* wait = yes: a program gets the socket after limits_pace() said yes: the service's rate counts it. */
+void limits_lend(void *limits_worker);
+
 /* struct hark_serve_opts' leave: the connection is over; -1: nothing was taken after limits_pace(). */
 void limits_leave(int ticket, void *limits_worker);
 

@@ -226,10 +226,11 @@ static void set_environment(void)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
-/* wait: no connection, so no limit is asked and nothing counted; but a service is not idle while a program has its
- * socket. */
+/* wait: no connection, so no source's limit is asked; rate is that of the programs. A service is not idle while a
+ * program has its socket. */
 static void serve_lent(struct hark_conn *c, void *arg)
 {
+	limits_lend(&self.limits);
 	if (self.limits.now != NULL)
 		atomic_fetch_add_explicit(self.limits.now, 1, memory_order_relaxed);
 	self.conf->box->serve(c, arg);

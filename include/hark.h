@@ -454,7 +454,7 @@ struct hark_serve_opts {
 	bool client_first;
 	/* inetd's wait: once a listener has something, the box gets the listening socket itself as its connection,
 	 * nothing taken from it, and the server looks away until the box returns; at once at first, with back-off up to
-	 * 10 s for a box that returns leaving the socket as it was. */
+	 * 10 s for a box that returns leaving the socket as it was, where nothing has come meanwhile. */
 	bool wait;
 	const char *engine;      /* "epoll", "uring", "poll"; NULL: $HARK_ENGINE, else the best that works here */
 	size_t stack_bytes;      /* of each fiber or thread; 0: 64 KB for fibers, the system's for threads */

@@ -41,6 +41,7 @@ struct hark__acceptor {
 	bool lent;       /* a box has the socket */
 	int64_t backoff; /* since boxes left the socket as it was; 0: the last one did not */
 	uint64_t before; /* a digest of what was waiting there when the box began */
+	int arrivals;    /* an epoll(7) that tells whether anything came; -1: none */
 	struct hark__timer retry;
 };
 

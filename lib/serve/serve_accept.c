@@ -262,6 +262,7 @@ static int acceptor_init(struct hark__acceptor *a, struct hark__server *s, struc
 {
 	a->server = s;
 	a->listener = l;
+	a->arrivals = -1;
 	a->waiter.run = acceptor_run;
 	a->sender.run = sender_run;
 	a->retry.waiter = &a->waiter;
@@ -318,6 +319,7 @@ static void acceptor_leave(struct hark__acceptor *a)
 	hark__timer_clear(a->server->loop, &a->retry);
 	hark__source_detach(&a->src);
 	a->src.in = NULL;
+	hark__acceptor_unprepare(a);
 	if (a->src.fd < 0)
 		return;
 	if (a->copied)

@@ -46,6 +46,7 @@ void hark__pace_unused(struct hark__server *s);
 /* serve_wait.c, opts.wait: lends the socket to a box, and takes it back. */
 void hark__acceptor_lend(struct hark__acceptor *a);
 void hark__acceptor_prepare(struct hark__acceptor *a); /* before anything comes: see arrival() there */
+void hark__acceptor_unprepare(struct hark__acceptor *a);
 void hark__acceptor_returned(struct hark__acceptor *a);
 
 #endif

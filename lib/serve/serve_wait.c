@@ -3,7 +3,11 @@
  *
  * A program that exits without taking anything would be started again at once, for ever. So what waits there is looked
  * at before and after (nothing is taken): a box that left it as it was is tried again with growing delay, up to 10 s,
- * and at once again when one has taken something. The service is never given up. */
+ * and at once again when one has taken something. The service is never given up.
+ *
+ * As many waiting as before may mean that as many came as were taken. So arrivals are watched by an epoll(7) of their
+ * own, edge-triggered: where somebody came meanwhile the box is tried again at once. One that takes nothing is thus
+ * started no more often than clients come, until the backlog is full. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -13,6 +17,7 @@
 #include "base/backoff.h"
 #include "base/sys.h"
 #include "conn/listen.h"
+#include "conn/unix_queue.h"
 #include "serve/serve_accept.h"
 #include "serve/serve_life.h"
 
@@ -38,14 +43,20 @@ static int64_t arrival(int fd)
 	return made_up ? 0 : t.tv_sec * HARK_S + t.tv_nsec;
 }
 
-/* 0: nothing waits. Else of a datagram socket: of its first datagram, sender and time; of others how many wait. */
+/* Datagrams over IP are told apart by their time; of others it is known how many wait. */
+static bool is_stamped(const struct hark__acceptor *a)
+{
+	return a->listener->type == SOCK_DGRAM && a->listener->family != AF_UNIX;
+}
+
+/* 0: nothing waits. Else of a UDP socket: of its first datagram, sender and time; of others how many wait. */
 static uint64_t digest(const struct hark__acceptor *a)
 {
 	char head[DIGEST_BYTES];
 	struct sockaddr_storage from = {0};
 	socklen_t len = sizeof from;
 	int fd = a->src.fd;
-	if (a->listener->type == SOCK_DGRAM) {
+	if (is_stamped(a)) {
 		struct iovec v = {head, sizeof head};
 		struct msghdr m = {.msg_name = &from, .msg_namelen = len, .msg_iov = &v, .msg_iovlen = 1};
 		ssize_t n = hark__sys.recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT);
@@ -56,20 +67,42 @@ static uint64_t digest(const struct hark__acceptor *a)
 		uint64_t h = mix(UINT64_C(0xcbf29ce484222325), &at, sizeof at);
 		return mix(mix(h, &from, m.msg_namelen), head, (size_t)n) | 1;
 	}
-	return hark__acceptor_waiting(a);
+	if (a->listener->family != AF_UNIX)
+		return hark__acceptor_waiting(a);
+	return a->listener->type == SOCK_DGRAM ? hark__unix_waiting_datagrams(fd) : hark__unix_waiting_streams(fd);
 }
 
-static bool took_something(const struct hark__acceptor *a, uint64_t after)
+/* Whether anything has come since the last call. */
+static bool has_come(const struct hark__acceptor *a)
 {
-	if (a->listener->type == SOCK_DGRAM)
-		return after != a->before;
-	return after == 0 || after < a->before;
+	struct epoll_event e;
+	return a->arrivals >= 0 && hark__sys.epoll_wait(a->arrivals, &e, 1, 0) > 0;
+}
+
+static bool should_wait(const struct hark__acceptor *a, uint64_t after)
+{
+	return after == a->before && (is_stamped(a) || !has_come(a));
 }
 
 void hark__acceptor_prepare(struct hark__acceptor *a)
 {
-	if (a->listener->type == SOCK_DGRAM && a->src.fd >= 0)
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET};
+	if (a->src.fd < 0)
+		return;
+	if (is_stamped(a)) {
 		(void)arrival(a->src.fd);
+		return;
+	}
+	a->arrivals = hark__sys.epoll_create1(EPOLL_CLOEXEC);
+	if (a->arrivals >= 0 && hark__sys.epoll_ctl(a->arrivals, EPOLL_CTL_ADD, a->src.fd, &e) < 0)
+		hark__acceptor_unprepare(a); /* then as many as before are taken for the same ones */
+}
+
+void hark__acceptor_unprepare(struct hark__acceptor *a)
+{
+	if (a->arrivals >= 0)
+		(void)hark__sys.close(a->arrivals);
+	a->arrivals = -1;
 }
 
 void hark__acceptor_lend(struct hark__acceptor *a)
@@ -79,6 +112,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	bool delayed = a->retry.node.place != 0; /* another acceptor's pause must not end this one's back-off */
 	if (s->draining || a->src.fd < 0 || !hark__acceptors_may_accept(s) || a->lent || delayed)
 		return;
+	(void)has_come(a); /* first: who comes between the two looks is in both, and costs a try */
 	a->before = digest(a);
 	if (a->before == 0) {
 		hark__acceptor_watch(a);
@@ -107,8 +141,7 @@ void hark__acceptor_returned(struct hark__acceptor *a)
 	a->lent = false;
 	if (s->draining || a->src.fd < 0)
 		return;
-	uint64_t after = digest(a);
-	a->backoff = after == 0 || took_something(a, after) ? 0 : hark__backoff_next(a->backoff);
+	a->backoff = should_wait(a, digest(a)) ? hark__backoff_next(a->backoff) : 0;
 	if (a->backoff == 0) {
 		hark__loop_wake(s->loop, &a->waiter);
 		return;
