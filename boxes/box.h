@@ -15,6 +15,7 @@ struct box {
 	int conn_fds;      /* descriptors it opens for a connection: see struct hark_serve_opts */
 	bool stream;       /* can serve a stream */
 	bool datagram;     /* can serve a datagram */
+	bool sessions;     /* a peer's datagrams are a session that lasts, not an answer each */
 	/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM with these arguments, where that depends on them: stream and
 	 * datagram then say what it can with others. NULL: it does not. */
 	bool (*takes)(const void *arg, int type);

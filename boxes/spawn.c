@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -68,6 +69,7 @@ int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
 
 struct birth {
 	const struct spawn *s;
+	pid_t parent;
 	uint32_t reset;     /* signals whose dispositions the child makes the default */
 	volatile int error; /* the child's, while the parent stands still; volatile: clone() hides the write */
 };
@@ -110,6 +112,10 @@ UNWATCHED static int child(void *arg)
 	b->error = child_descriptors(s);
 	if (b->error == 0) {
 		(void)syscall(SYS_setpgid, 0, 0); /* cannot fail for a new child */
+		/* Whoever started it is killed: the program ends, too, or it would be beside every limit. */
+		(void)syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		if (syscall(SYS_getppid) != b->parent)
+			syscall(SYS_exit_group, 127);
 		child_signals(b->reset);
 		if (s->directory != NULL && syscall(SYS_chdir, s->directory) < 0)
 			b->error = errno;
@@ -199,7 +205,7 @@ static __attribute__((noinline)) pid_t give_birth_by_libc(struct birth *b, int *
 
 int spawn_start(const struct spawn *s, struct spawned *out)
 {
-	struct birth b = {.s = s};
+	struct birth b = {.s = s, .parent = getpid()};
 	int pidfd = -1;
 	errno = 0; /* has its symbol, and below syscall()'s, resolved here and not in the child */
 	pid_t pid = give_birth(&b, &pidfd);

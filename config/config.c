@@ -62,6 +62,31 @@ void config_free(struct config *c)
 	free(w);
 }
 
+static void wipe(char *text)
+{
+	if (text != NULL)
+		explicit_bzero(text, strlen(text));
+}
+
+void config_forget_others(struct config *c, const struct config_service *kept)
+{
+	struct whole *w = c->private;
+
+	for (size_t i = 0; i < c->n_services; i++) {
+		struct config_service *s = c->services[i];
+		for (size_t k = 0; k < s->env.n && s != kept; k++)
+			wipe(s->env.word[k]);
+		if (s != kept && s->env.n > 0) /* one without is left alone: each page that is written to is copied */
+			wipe(s->text);
+	}
+	for (size_t i = 0; i < c->n_errors; i++)
+		wipe(c->errors[i]);
+	for (size_t i = 0; i < c->n_warnings; i++)
+		wipe(c->warnings[i]);
+	for (size_t i = 0; i < w->n_messages; i++)
+		wipe(w->messages[i].text);
+}
+
 static int finish(struct whole *w, struct config **out)
 {
 	if (!w->no_memory)

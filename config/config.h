@@ -71,6 +71,7 @@ struct config_service {
 	/* limits; 0: none */
 	int max_conns; /* of the service, over all its workers */
 	int max_per_source;
+	int max_sessions;                   /* of datagrams, from one source: struct box's sessions */
 	int source_v4_bits, source_v6_bits; /* what counts as one source: 32 and 64 */
 	struct config_rate rate, rate_per_source;
 	double max_load; /* the 1 min load average above which connections wait */
@@ -144,6 +145,9 @@ int config_print(const struct config *c, FILE *to);
 
 /* The service of that name, or NULL. */
 struct config_service *config_find(const struct config *c, const char *name);
+
+/* Wipes what the other services have in their environments, and their texts: in the process of one that is kept. */
+void config_forget_others(struct config *c, const struct config_service *kept);
 
 void config_free(struct config *c);
 

@@ -74,11 +74,6 @@ static void json_key(FILE *to, const char *key, const char *value)
 	json_string(to, value);
 }
 
-static void json_count(FILE *to, const char *key, const _Atomic uint64_t *n)
-{
-	(void)fprintf(to, ",\"%s\":%llu", key, (unsigned long long)atomic_load_explicit(n, memory_order_relaxed));
-}
-
 static void error_answer(FILE *to, const char *text)
 {
 	(void)fputs("{\"ok\":false,\"error\":", to);
@@ -110,25 +105,24 @@ static void listen_json(FILE *to, const struct supervisor *v, const struct servi
 	(void)fputs("]", to);
 }
 
-static void refusals_json(FILE *to, const struct counters *c)
+static void counters_json(FILE *to, const struct counters *c)
 {
-	static const char *const holds[HOLDS] = {[HELD_MAX_CONNS] = "max_conns",
-	                                         [HELD_RATE] = "rate",
-	                                         [HELD_LOAD] = "max_load",
-	                                         [HELD_RESOURCES] = "resources"};
-	(void)fputs(",\"refused\":{", to);
-	for (int i = 0; i < REFUSALS; i++)
-		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", counters_refusal_names[i],
-		              (unsigned long long)c->refused[i]);
-	(void)fputs("},\"held\":{", to);
-	for (int i = 0; i < HOLDS; i++)
-		(void)fprintf(to, "%s\"%s\":%llu", i > 0 ? "," : "", holds[i], (unsigned long long)c->held[i]);
-	(void)fputs("}", to);
+	const char *group = NULL;
+	for (int i = 0; i < COUNTERS; i++) {
+		const struct counter_row *row = &counter_rows[i];
+		bool begins = row->group != NULL && (group == NULL || strcmp(row->group, group) != 0);
+		if (group != NULL && (begins || row->group == NULL))
+			(void)fputc('}', to);
+		if (begins)
+			(void)fprintf(to, ",\"%s\":{", row->group);
+		group = row->group;
+		(void)fprintf(to, "%s\"%s\":%llu", begins ? "" : ",", row->name,
+		              (unsigned long long)counters_read(c, (enum counter)i));
+	}
 }
 
 static void service_json(FILE *to, const struct supervisor *v, const struct service *s)
 {
-	const struct counters *c = s->counters;
 	(void)fputs("{\"name\":", to);
 	json_string(to, s->conf->name);
 	json_key(to, "state", service_state_name(s));
@@ -136,17 +130,7 @@ static void service_json(FILE *to, const struct supervisor *v, const struct serv
 	json_key(to, "box", s->conf->argv.word[0]);
 	json_key(to, "model", hark_model_name(s->conf->model));
 	workers_json(to, s);
-	(void)fprintf(to, ",\"now\":%u", counters_now(c));
-	json_count(to, "accepted", &c->accepted);
-	json_count(to, "closed", &c->closed);
-	json_count(to, "failed", &c->failed);
-	json_count(to, "bytes_in", &c->bytes_in);
-	json_count(to, "bytes_out", &c->bytes_out);
-	refusals_json(to, c);
-	json_count(to, "starts", &c->starts);
-	json_count(to, "restarts", &c->restarts);
-	json_count(to, "crashes", &c->crashes);
-	json_count(to, "log_dropped", &c->log_dropped);
+	counters_json(to, s->counters);
 	json_key(to, "error", s->error[0] != '\0' ? s->error : NULL);
 	(void)fputs("}", to);
 }

@@ -1,8 +1,9 @@
-/* counters.h — what a service has done, in memory that the supervisor, its workers and every generation of harkd share.
+/* counters.h — what a service has done: counts, and a slot for each of its workers, in the memory that they share
+ * (memory.h).
  *
- * One anonymous file (memfd) for all services, one block each, found by name. A block outlives reload and upgrade, so
- * that totals go on. Counts are relaxed atomics: each is right by itself, and nobody derives one's meaning from
- * another's. A worker has a slot for what must be taken back when it is killed: the supervisor clears it. */
+ * One table says what is counted (counter_rows); who prints walks it. Counts are relaxed atomics: each is right by
+ * itself, and nobody derives one's meaning from another's. A worker has a slot for what must be taken back when it is
+ * killed: the supervisor clears it. The service's workers can write anything here: what is read is bounded. */
 #ifndef COUNTERS_H
 #define COUNTERS_H
 
@@ -10,58 +11,60 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define COUNTERS_SERVICES_MAX 1024
-#define COUNTERS_SLOTS        128 /* workers of one service at once, draining ones included */
-#define COUNTERS_NAME_MAX     64
+#define COUNTERS_SLOTS    256 /* workers of one service at once, of all generations, draining ones included */
+#define COUNTERS_NAME_MAX 64  /* bytes of a service's name, with its NUL */
 
-/* Shed: the connection was closed. */
-enum counters_refusal {
-	REFUSED_PER_SOURCE = 0, /* max_per_source */
+enum counter {
+	COUNT_NOW = 0, /* the sum over the slots */
+	COUNT_ACCEPTED,
+	COUNT_CLOSED,
+	COUNT_FAILED,
+	COUNT_BYTES_IN,
+	COUNT_BYTES_OUT,
+	/* Shed: the connection was closed. */
+	REFUSED_PER_SOURCE,
 	REFUSED_RATE_PER_SOURCE,
-	REFUSALS,
-};
-
-/* As its key is called. */
-extern const char *const counters_refusal_names[REFUSALS];
-
-/* Waits in the backlog. */
-enum counters_hold {
-	HELD_MAX_CONNS = 0,
+	REFUSED_SESSIONS,
+	/* Waits in the backlog. */
+	HELD_MAX_CONNS,
 	HELD_RATE,
 	HELD_LOAD,
-	HELD_RESOURCES, /* descriptors, memory, processes */
-	HOLDS,
+	HELD_RESOURCES,
+	COUNT_STARTS,
+	COUNT_RESTARTS,
+	COUNT_CRASHES,
+	COUNT_LOG_DROPPED,
+	COUNTERS,
 };
+
+enum counter_type { COUNTER_TOTAL = 0, COUNTER_GAUGE };
+
+struct counter_row {
+	const char *name;  /* of a refusal or a hold: its key in hark.conf, where it has one */
+	const char *group; /* the object that holds it: "refused", "held"; rows of one stand together. NULL: none */
+	enum counter_type type;
+	const char *help; /* one line */
+};
+
+extern const struct counter_row counter_rows[COUNTERS];
 
 struct counters_slot {
 	_Atomic pid_t pid;    /* 0: free */
 	_Atomic uint32_t now; /* connections being served */
 };
 
+/* All zero to begin with. */
 struct counters {
-	char name[COUNTERS_NAME_MAX]; /* "": the block is free. Written by the supervisor alone */
-	_Atomic uint64_t accepted;    /* connections that a box was started for, datagrams likewise */
-	_Atomic uint64_t closed;
-	_Atomic uint64_t failed; /* closed with an error, or a program's status not 0 */
-	_Atomic uint64_t bytes_in, bytes_out;
-	_Atomic uint64_t refused[REFUSALS];
-	_Atomic uint64_t held[HOLDS]; /* times that accepting stopped for this reason */
-	_Atomic uint64_t starts, restarts,
-		crashes;              /* of workers: all; after a death; deaths by signal or status not 0 */
-	_Atomic uint64_t log_dropped; /* lines that the log could not take */
+	_Atomic uint64_t n[COUNTERS];
+	_Atomic uint32_t high; /* slots ever used */
 	struct counters_slot slots[COUNTERS_SLOTS];
 };
 
-/* Maps the table: fd -1 makes a new one, else the one that a former generation made. Returns its descriptor
- * (close-on-exec; the caller's, for an upgrade) or -errno; -EPROTO: another layout. */
-int counters_open(int fd);
+/* n < 0 is not known, and adds nothing. */
+void counters_add(struct counters *c, enum counter which, int64_t n);
 
-/* The block of that name, a free one taken if there is none. NULL: all are taken. */
-struct counters *counters_of(const char *name);
-
-/* Gives the block back: a service that is no more. Not while another generation's workers still count in it: it stays
- * that service's, for good unless it comes back. */
-void counters_drop(const char *name);
+/* At most INT64_MAX: what JSON's readers take. */
+uint64_t counters_read(const struct counters *c, enum counter which);
 
 /* A slot for a worker about to be forked; -1: none is free. */
 int counters_slot_take(struct counters *c);
@@ -69,7 +72,11 @@ int counters_slot_take(struct counters *c);
 /* The worker is gone: its slot is cleared. */
 void counters_slot_clear(struct counters *c, int slot);
 
-/* Connections being served, over all slots. */
-uint32_t counters_now(const struct counters *c);
+/* Slots that may be in use: those below. */
+int counters_slots(const struct counters *c);
+
+/* Connections that a worker serves; and over all slots. */
+uint32_t counters_slot_now(const struct counters *c, int slot);
+uint64_t counters_now(const struct counters *c);
 
 #endif

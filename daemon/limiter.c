@@ -2,19 +2,20 @@
  *
  * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is
  * killed while it holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the
- * truth: what each slot holds is, and whoever gets the lock next adds it up again. limits_forget() but marks the slot
- * dead, and the next one to have the lock does the rest: the supervisor, which is root, neither waits for a lock nor
- * follows a pointer (a robust lock is full of them) where a worker can write.
+ * truth: what each slot holds is, and whoever gets the lock next adds it up again. Connections are summed over the
+ * counters' slots each time they are asked for. limits_forget() but marks the slot dead, and the next one to have the
+ * lock does the rest: the supervisor, which is root, neither waits for a lock nor follows a pointer (a robust lock is
+ * full of them) where a worker can write.
  *
  * The table of sources is hashed with a secret (SipHash-2-4: who can choose addresses must not choose neighbours). A
  * source is looked for in a few places and no more. Entries of connected sources stay. Others give way: those with a
  * full bucket first, as nothing is lost with them, then those nearest to it, so that newcomers push each other out
- * rather than one who is being held back.
+ * rather than one who is being held back. A newcomer for whom nobody gives way is counted in a shared entry, with all
+ * others of its hash there: it may be shed too early, never too late.
  *
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
- * Thread: each worker's loop; limits_forget() the supervisor's main thread. Owner: the supervisor; its workers inherit
- * the mapping. */
+ * Thread: each worker's loop; limits_init() and limits_forget() the supervisor's main thread. */
 #include "limiter.h"
 
 #include <assert.h>
@@ -33,8 +34,10 @@
 #include <time.h>
 
 #define SOURCES       4096 /* entries; a power of two */
-#define PROBES        16   /* places where a source may be */
-#define SLOTS         LIMITS_SLOTS
+#define SHARED        4096 /* entries behind them, for those who find no place; a power of two */
+#define ENTRIES       (SOURCES + SHARED)
+#define PROBES        16 /* places where a source may be */
+#define SLOTS         COUNTERS_SLOTS
 #define WAIT_MAX_NS   HARK_S
 #define WAIT_MIN_NS   HARK_MS
 #define WAIT_USUAL_NS (10 * HARK_MS) /* at least, where the bucket can gather what comes meanwhile */
@@ -42,7 +45,7 @@
 #define LOAD_NS       HARK_S         /* between looks at the load */
 #define EPSILON       1e-6           /* of a token: what adding up fractions may have lost */
 
-enum kind { FREE = 0, IPV4, IPV6, UID, NAMED };
+enum kind { FREE = 0, IPV4, IPV6, UID, NAMED, SESSIONS = 8 /* beside one of them */ };
 
 struct key {
 	uint64_t kind; /* enum kind; written last, so that a half-written entry is a free one */
@@ -55,24 +58,23 @@ struct bucket {
 };
 
 struct source {
-	struct key key;
+	struct key key; /* unused in a shared entry */
 	struct bucket bucket;
 	uint32_t conns; /* a sum: of held[][this] */
 };
 
 struct slot {
-	uint32_t conns;
 	bool reserved;  /* limits_pace() said yes, and nothing was taken yet */
-	int8_t holding; /* 1 + enum counters_hold, since its last answer; 0: it was not held */
+	int8_t holding; /* the HELD_ counter of its last answer; 0: it was not held */
 };
 
 /* What workers share. Pointers and sizes are not in it: a worker that has been taken over must not lead the supervisor
  * anywhere. */
-struct shared {
+struct limits_state {
 	pthread_mutex_t lock;
+	uint64_t seed[2]; /* constant, and the same in all workers */
 
-	/* Guarded by lock; the first two are sums over the slots. */
-	unsigned conns, reserved;
+	/* Guarded by lock. */
 	struct bucket bucket;
 	struct slot slots[SLOTS];
 	bool used[SLOTS]; /* has ever held something: the others' rows are not looked at */
@@ -86,18 +88,18 @@ struct shared {
 
 /* Constant from limits_new() on, and each process's own. */
 struct limits {
-	struct shared *m;
-	size_t bytes;              /* of the mapping: m and, behind it, the next two */
-	struct source *sources;    /* SOURCES of them; NULL: no limit for a source */
-	uint32_t (*held)[SOURCES]; /* SLOTS of them: a row for each worker, so that rows of none cost no memory */
-	unsigned max_conns, max_per_source;
+	struct limits_state *m;
+	struct source *sources;    /* ENTRIES of them */
+	uint32_t (*held)[ENTRIES]; /* SLOTS of them: a row for each worker, so that rows of none cost no memory */
+	bool by_source;            /* the next two, or rate_per_source */
+	unsigned max_per_source, max_sessions, max_conns;
 	int v4_bits, v6_bits;
 	struct config_rate rate, rate_per_source;
 	double max_load;
-	uint64_t seed[2];
 };
 
-static_assert((SOURCES & (SOURCES - 1)) == 0, "places are cut out of the hash");
+static_assert((SOURCES & (SOURCES - 1)) == 0 && (SHARED & (SHARED - 1)) == 0, "places are cut out of the hash");
+static_assert(COUNTERS <= INT8_MAX, "a slot tells by which it is held");
 
 static double load_average(void)
 {
@@ -167,17 +169,11 @@ static void between(void)
 
 static void add_up(struct limits *l)
 {
-	l->m->conns = l->m->reserved = 0;
-	for (int i = 0; l->sources != NULL && i < SOURCES; i++)
+	for (int i = 0; i < ENTRIES; i++)
 		l->sources[i].conns = 0;
-	for (int s = 0; s < SLOTS; s++) {
-		if (!l->m->used[s])
-			continue;
-		l->m->conns += l->m->slots[s].conns;
-		l->m->reserved += l->m->slots[s].reserved;
-		for (int i = 0; l->sources != NULL && i < SOURCES; i++)
+	for (int s = 0; s < SLOTS; s++)
+		for (int i = 0; l->m->used[s] && i < ENTRIES; i++)
 			l->sources[i].conns += l->held[s][i];
-	}
 }
 
 /* Takes back what dead slots hold. Killed in between, it is done again: the marks go last. */
@@ -187,7 +183,7 @@ static void bury(struct limits *l)
 	for (int s = 0; s < SLOTS; s++) {
 		if (!atomic_load(&l->m->dead[s]))
 			continue;
-		if (l->sources != NULL && l->m->used[s])
+		if (l->m->used[s])
 			memset(l->held[s], 0, sizeof l->held[s]);
 		l->m->slots[s] = (struct slot){0};
 		between();
@@ -275,7 +271,8 @@ static void key_of_inet(const struct limits *l, const struct hark_endpoint *e, s
 static bool key_of_unix(const struct limits *l, struct hark_conn *c, const struct hark_endpoint *e, struct key *k)
 {
 	struct hark_credentials who;
-	uint64_t name[sizeof e->addr / 8 + 1] = {0}, other[2] = {~l->seed[0], ~l->seed[1]};
+	const uint64_t *seed = l->m->seed, other[2] = {~seed[0], ~seed[1]};
+	uint64_t name[sizeof e->addr / 8 + 1] = {0};
 	if (hark_type(c) == SOCK_STREAM) {
 		if (hark_peer_credentials(c, &who) < 0)
 			return false;
@@ -284,12 +281,12 @@ static bool key_of_unix(const struct limits *l, struct hark_conn *c, const struc
 	}
 	memcpy(name, &e->addr, e->len < sizeof e->addr ? e->len : sizeof e->addr);
 	size_t words = sizeof name / 8;
-	*k = (struct key){NAMED, sip(l->seed, name, words), sip(other, name, words)};
+	*k = (struct key){NAMED, sip(seed, name, words), sip(other, name, words)};
 	return true;
 }
 
 /* false: nothing that could be counted: a pipe, say. */
-static bool key_of(const struct limits *l, struct hark_conn *c, struct key *k)
+static bool key_of_peer(const struct limits *l, struct hark_conn *c, struct key *k)
 {
 	struct hark_endpoint e = {.len = 0};
 	int r = hark_peer_endpoint(c, &e);
@@ -301,6 +298,16 @@ static bool key_of(const struct limits *l, struct hark_conn *c, struct key *k)
 		return true;
 	}
 	return key_of_unix(l, c, &e, k);
+}
+
+/* Where sessions alone are limited, streams of the same source do not count. */
+static bool key_of(const struct limits *l, struct hark_conn *c, struct key *k)
+{
+	if (!key_of_peer(l, c, k))
+		return false;
+	if (l->max_sessions > 0 && l->max_per_source == 0 && hark_type(c) == SOCK_DGRAM)
+		k->kind |= SESSIONS;
+	return true;
 }
 
 /* How little would be lost with the entry: 3: it is free, 2: idle with a full bucket, below: as full as it is. */
@@ -326,9 +333,8 @@ static void begin(const struct limits *l, struct source *s, const struct key *k,
 }
 
 /* The entry of that source, made if there is room; NULL: all its places are connected sources'. With the lock. */
-static struct source *source_of(struct limits *l, const struct key *k, int64_t now)
+static struct source *source_of(struct limits *l, const struct key *k, uint64_t at, int64_t now)
 {
-	uint64_t at = sip(l->seed, (const uint64_t[]){k->kind, k->hi, k->lo}, 3);
 	struct source *best = NULL;
 	double best_worth = -DBL_MAX;
 	for (int i = 0; i < PROBES; i++) {
@@ -348,30 +354,13 @@ static struct source *source_of(struct limits *l, const struct key *k, int64_t n
 
 /* ---- what a worker asks ---------------------------------------------------------------------- */
 
-static struct slot *slot_of(struct limits *l, int slot)
+/* Places that others have reserved are as good as taken. */
+static unsigned reserved(const struct limits *l, const struct counters *c)
 {
-	if (!l->m->used[slot])
-		l->m->used[slot] = true;
-	in_order();
-	return &l->m->slots[slot];
-}
-
-static void unreserve(struct limits *l, struct slot *s)
-{
-	if (!s->reserved)
-		return;
-	s->reserved = false;
-	between();
-	l->m->reserved--;
-}
-
-static void reserve(struct limits *l, struct slot *s)
-{
-	if (s->reserved)
-		return;
-	s->reserved = true;
-	between();
-	l->m->reserved++;
+	unsigned n = 0;
+	for (int i = 0; i < counters_slots(c); i++)
+		n += l->m->slots[i].reserved;
+	return n;
 }
 
 static bool load_is_high(struct limits *l, int64_t now)
@@ -384,15 +373,16 @@ static bool load_is_high(struct limits *l, int64_t now)
 	return atomic_load_explicit(&l->m->load_high, memory_order_relaxed);
 }
 
-/* 0: go on; else for how long not, and why. What others have reserved is as good as taken. */
-static int64_t hold(struct limits *l, bool high, int64_t now, enum counters_hold *why)
+/* 0: go on; else for how long not, and why. */
+static int64_t hold(struct limits *l, const struct counters *c, bool high, int64_t now, enum counter *why)
 {
-	double wanted = 1.0 + l->m->reserved;
+	unsigned others = reserved(l, c);
+	double wanted = 1.0 + others;
 	*why = HELD_LOAD;
 	if (high)
 		return LOAD_NS;
 	*why = HELD_MAX_CONNS;
-	if (l->max_conns > 0 && l->m->conns + l->m->reserved >= l->max_conns)
+	if (l->max_conns > 0 && counters_now(c) + others >= l->max_conns)
 		return FULL_NS;
 	*why = HELD_RATE;
 	if (l->rate.events <= 0)
@@ -405,7 +395,7 @@ int64_t limits_pace(void *limits_worker)
 {
 	struct limits_worker *w = limits_worker;
 	struct limits *l = w->limits;
-	enum counters_hold why;
+	enum counter why;
 	bool begins = false;
 	if (l == NULL)
 		return 0;
@@ -413,26 +403,38 @@ int64_t limits_pace(void *limits_worker)
 	bool high = load_is_high(l, now);
 	if (!lock(l))
 		return WAIT_MAX_NS;
-	struct slot *s = slot_of(l, w->slot);
-	int64_t ns = s->reserved ? 0 : hold(l, high, now, &why);
+	struct slot *s = &l->m->slots[w->slot];
+	int64_t ns = s->reserved ? 0 : hold(l, w->counters, high, now, &why);
 	if (ns == 0) {
-		reserve(l, s);
+		s->reserved = true;
+		between();
 		s->holding = 0;
 	} else {
-		begins = s->holding != (int8_t)(1 + why);
-		s->holding = (int8_t)(1 + why);
+		begins = s->holding != (int8_t)why;
+		s->holding = (int8_t)why;
 	}
 	unlock(l);
 	if (begins)
-		atomic_fetch_add_explicit(&w->counters->held[why], 1, memory_order_relaxed);
+		counters_add(w->counters, why, 1);
 	return ns;
 }
 
-/* Takes one for the source. 0, or -1 and why not. */
-static int take_of_source(struct limits *l, struct source *s, int slot, int64_t now, enum counters_refusal *why)
+/* How many the source may have at once; 0: any number. */
+static unsigned most_of(const struct limits *l, const struct key *k, enum counter *why)
 {
-	*why = REFUSED_PER_SOURCE;
-	if (l->max_per_source > 0 && s->conns >= l->max_per_source)
+	*why = k->kind & SESSIONS ? REFUSED_SESSIONS : REFUSED_PER_SOURCE;
+	return k->kind & SESSIONS ? l->max_sessions : l->max_per_source;
+}
+
+/* Takes one for the source. Its entry's number, or -1 and why not. */
+static int take_of_source(struct limits *l, const struct key *k, int slot, int64_t now, enum counter *why)
+{
+	unsigned most = most_of(l, k, why);
+	uint64_t at = sip(l->m->seed, (const uint64_t[]){k->kind, k->hi, k->lo}, 3);
+	struct source *own = source_of(l, k, at, now), *shared = &l->sources[SOURCES + (at >> 32) % SHARED];
+	struct source *s = own != NULL ? own : shared;
+	/* It may have found no place when it came before. */
+	if (most > 0 && (own != NULL ? own->conns : 0) + shared->conns >= most)
 		return -1;
 	*why = REFUSED_RATE_PER_SOURCE;
 	if (l->rate_per_source.events > 0) {
@@ -441,10 +443,12 @@ static int take_of_source(struct limits *l, struct source *s, int slot, int64_t 
 			return -1;
 		s->bucket.tokens -= 1;
 	}
+	l->m->used[slot] = true;
+	in_order();
 	l->held[slot][s - l->sources]++;
 	between();
 	s->conns++;
-	return 0;
+	return (int)(s - l->sources);
 }
 
 static void take_token(struct limits *l, int64_t now)
@@ -455,30 +459,24 @@ static void take_token(struct limits *l, int64_t now)
 	l->m->bucket.tokens -= 1;
 }
 
-static void take_of_service(struct limits *l, struct slot *s, int64_t now)
-{
-	take_token(l, now);
-	s->conns++;
-	between();
-	l->m->conns++;
-}
-
-static int admit(struct limits *l, int slot, const struct key *k, enum counters_refusal *why)
-{
-	int64_t now = limits_world.now();
-	struct slot *s = slot_of(l, slot);
-	unreserve(l, s);
-	struct source *source = k != NULL ? source_of(l, k, now) : NULL;
-	if (source != NULL && take_of_source(l, source, slot, now, why) < 0)
-		return -EACCES;
-	take_of_service(l, s, now);
-	return source != NULL ? 1 + (int)(source - l->sources) : 0;
-}
-
 static void count_now(const struct limits_worker *w, int n)
 {
-	if (w->now != NULL)
-		atomic_fetch_add_explicit(w->now, (uint32_t)n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->counters->slots[w->slot].now, (uint32_t)n, memory_order_relaxed);
+}
+
+/* A ticket, or -EACCES and why. */
+static int admit(const struct limits_worker *w, const struct key *k, enum counter *why)
+{
+	struct limits *l = w->limits;
+	int64_t now = limits_world.now();
+	int source = k != NULL ? take_of_source(l, k, w->slot, now, why) : -1;
+	l->m->slots[w->slot].reserved = false;
+	if (k != NULL && source < 0)
+		return -EACCES;
+	take_token(l, now);
+	between();
+	count_now(w, 1); /* with the lock: the place that was reserved is taken in one step */
+	return 1 + source;
 }
 
 int limits_admit(struct hark_conn *c, void *limits_worker)
@@ -486,19 +484,15 @@ int limits_admit(struct hark_conn *c, void *limits_worker)
 	struct limits_worker *w = limits_worker;
 	struct limits *l = w->limits;
 	struct key k;
-	enum counters_refusal why = REFUSED_PER_SOURCE;
-	int ticket = 0;
-	bool keyed = l != NULL && l->sources != NULL && key_of(l, c, &k);
-	if (l != NULL && lock(l)) {
-		ticket = admit(l, w->slot, keyed ? &k : NULL, &why);
-		unlock(l);
-	}
-	if (ticket >= 0) {
+	bool keyed = l != NULL && l->by_source && key_of(l, c, &k);
+	if (l == NULL || !lock(l)) {
 		count_now(w, 1);
-		return ticket;
+		return 0;
 	}
-	w->refused = why;
-	atomic_fetch_add_explicit(&w->counters->refused[why], 1, memory_order_relaxed);
+	int ticket = admit(w, keyed ? &k : NULL, &w->refused);
+	unlock(l);
+	if (ticket < 0)
+		counters_add(w->counters, w->refused, 1);
 	return ticket;
 }
 
@@ -513,17 +507,11 @@ void limits_lend(void *limits_worker)
 
 static void leave(struct limits *l, int slot, int ticket)
 {
-	struct slot *s = slot_of(l, slot);
 	if (ticket < 0) {
-		unreserve(l, s);
+		l->m->slots[slot].reserved = false;
 		return;
 	}
-	if (s->conns > 0) {
-		s->conns--;
-		between();
-		l->m->conns--;
-	}
-	if (ticket == 0 || l->sources == NULL || ticket > SOURCES || l->held[slot][ticket - 1] == 0)
+	if (ticket == 0 || ticket > ENTRIES || l->held[slot][ticket - 1] == 0)
 		return;
 	l->held[slot][ticket - 1]--;
 	between();
@@ -533,20 +521,21 @@ static void leave(struct limits *l, int slot, int ticket)
 void limits_leave(int ticket, void *limits_worker)
 {
 	struct limits_worker *w = limits_worker;
-	if (w->limits != NULL && lock(w->limits)) {
+	bool locked = w->limits != NULL && ticket != 0 && lock(w->limits);
+	if (locked)
 		leave(w->limits, w->slot, ticket);
-		unlock(w->limits);
-	}
 	if (ticket >= 0)
-		count_now(w, -1);
+		count_now(w, -1); /* last: who gets the place finds the source's free, too */
+	if (locked)
+		unlock(w->limits);
 }
 
-void limits_forget(struct limits *l, int slot)
+void limits_forget(struct limits_state *m, int slot)
 {
-	if (l == NULL || slot < 0 || slot >= SLOTS)
+	if (slot < 0 || slot >= SLOTS)
 		return;
-	atomic_store(&l->m->dead[slot], true);
-	atomic_store(&l->m->any_dead, true);
+	atomic_store(&m->dead[slot], true);
+	atomic_store(&m->any_dead, true);
 }
 
 /* ---- beginning and end ----------------------------------------------------------------------- */
@@ -554,6 +543,21 @@ void limits_forget(struct limits *l, int slot)
 static size_t aligned(size_t n)
 {
 	return (n + 63) / 64 * 64;
+}
+
+static size_t sources_at(void)
+{
+	return aligned(sizeof(struct limits_state));
+}
+
+static size_t held_at(void)
+{
+	return sources_at() + aligned(ENTRIES * sizeof(struct source));
+}
+
+size_t limits_bytes(bool tables)
+{
+	return tables ? held_at() + SLOTS * sizeof(uint32_t[ENTRIES]) : sources_at();
 }
 
 static int init_lock(pthread_mutex_t *m)
@@ -569,56 +573,58 @@ static int init_lock(pthread_mutex_t *m)
 	return -r;
 }
 
-static void configure(struct limits *l, const struct config_service *s)
+/* Empty buckets that were never looked at fill up at the first look. */
+int limits_init(struct limits_state *m)
 {
-	l->max_conns = s->max_conns > 0 ? (unsigned)s->max_conns : 0;
-	l->max_per_source = s->max_per_source > 0 ? (unsigned)s->max_per_source : 0;
-	l->v4_bits = s->source_v4_bits > 0 ? s->source_v4_bits : 32;
-	l->v6_bits = s->source_v6_bits > 0 ? s->source_v6_bits : 64;
-	l->rate = sane(s->rate);
-	l->rate_per_source = sane(s->rate_per_source);
-	l->max_load = s->max_load;
-	l->m->bucket = (struct bucket){l->rate.burst, limits_world.now()};
-	atomic_store(&l->m->load_at, -LOAD_NS);
+	/* Early in a system's life there may be no randomness yet: the clock and the mapping's place then make do. */
+	if (getrandom(m->seed, sizeof m->seed, GRND_NONBLOCK) != (ssize_t)sizeof m->seed)
+		m->seed[0] = (uint64_t)hark_now(), m->seed[1] = (uint64_t)(uintptr_t)m;
+	atomic_store(&m->load_at, -LOAD_NS);
+	return init_lock(&m->lock);
 }
 
-int limits_new(const struct config_service *s, struct counters *c, struct limits **out)
+/* Whether its datagrams are sessions, and their number is limited. */
+static bool limits_sessions(const struct config_service *s)
 {
-	(void)c; /* each worker has it beside: see struct limits_worker */
-	bool by_source = s->max_per_source > 0 || sane(s->rate_per_source).events > 0;
-	if (!by_source && s->max_conns <= 0 && sane(s->rate).events <= 0 && !(s->max_load > 0)) {
-		*out = NULL;
+	bool datagrams = false;
+	for (size_t i = 0; i < s->listen.n; i++) /* of fd:3 it is not known */
+		datagrams = datagrams || strncmp(s->listen.word[i], "udp", 3) == 0 ||
+		            strncmp(s->listen.word[i], "unixgram", 8) == 0 || strncmp(s->listen.word[i], "fd:", 3) == 0;
+	return datagrams && s->max_sessions > 0 && s->box != NULL && s->box->sessions && !s->wait;
+}
+
+static bool is_by_source(const struct config_service *s)
+{
+	return s->max_per_source > 0 || sane(s->rate_per_source).events > 0 || limits_sessions(s);
+}
+
+bool limits_any(const struct config_service *s)
+{
+	return is_by_source(s) || s->max_conns > 0 || sane(s->rate).events > 0 || s->max_load > 0;
+}
+
+int limits_new(const struct config_service *s, struct limits_state *m, struct limits **out)
+{
+	*out = NULL;
+	if (!limits_any(s))
 		return 0;
-	}
-	size_t table = aligned(sizeof(struct shared)), rows = table + aligned(SOURCES * sizeof(struct source));
 	struct limits *l = calloc(1, sizeof *l);
 	if (l == NULL)
 		return -ENOMEM;
-	l->bytes = by_source ? rows + SLOTS * sizeof(uint32_t[SOURCES]) : table;
-	l->m = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (l->m == MAP_FAILED) {
-		free(l);
-		return -ENOMEM;
-	}
-	configure(l, s);
-	if (by_source) {
-		l->sources = (struct source *)((char *)l->m + table);
-		l->held = (uint32_t(*)[SOURCES])((char *)l->m + rows);
-	}
-	/* Early in a system's life there may be no randomness yet: the clock and the mapping's place then make do. */
-	if (getrandom(l->seed, sizeof l->seed, GRND_NONBLOCK) != (ssize_t)sizeof l->seed)
-		l->seed[0] = (uint64_t)hark_now(), l->seed[1] = (uint64_t)(uintptr_t)l->m;
-	if (init_lock(&l->m->lock) < 0) {
-		limits_free(l);
-		return -ENOMEM;
-	}
+	*l = (struct limits){
+		.m = m,
+		.sources = (struct source *)((char *)m + sources_at()),
+		.held = (uint32_t(*)[ENTRIES])((char *)m + held_at()),
+		.by_source = is_by_source(s),
+		.max_conns = s->max_conns > 0 ? (unsigned)s->max_conns : 0,
+		.max_sessions = limits_sessions(s) ? (unsigned)s->max_sessions : 0,
+		.max_per_source = s->max_per_source > 0 ? (unsigned)s->max_per_source : 0,
+		.v4_bits = s->source_v4_bits > 0 ? s->source_v4_bits : 32,
+		.v6_bits = s->source_v6_bits > 0 ? s->source_v6_bits : 64,
+		.rate = sane(s->rate),
+		.rate_per_source = sane(s->rate_per_source),
+		.max_load = s->max_load,
+	};
 	*out = l;
 	return 0;
-}
-
-void limits_free(struct limits *l)
-{
-	if (l != NULL)
-		(void)munmap(l->m, l->bytes);
-	free(l);
 }

@@ -3,36 +3,45 @@
  *
  * Two questions, asked by the worker that accepts (struct hark_serve_opts): limits_pace() before a connection is taken
  * from the backlog (the service's max_conns, rate, max_load: who comes waits), limits_admit() when it is (its source's
- * max_per_source and rate_per_source: it is shed). State lies in memory that the service's workers share, under one
- * robust process-shared lock for the table of sources; a killed worker's connections are taken back by limits_forget().
- * Nothing here ever disables a service.
+ * max_per_source and rate_per_source: it is shed). State lies in the service's memory (memory.h), which its workers of
+ * all configurations and generations share: a reload or upgrade begins no limit anew. One robust process-shared lock
+ * guards it; a killed worker's connections are taken back by limits_forget(). Nothing here ever disables a service.
  *
  * A source is an IPv4 address, an IPv6 prefix, or the uid of a unix peer. The table is bounded; where it is full of
- * sources that are all connected the newcomer is admitted uncounted. */
+ * sources that are all connected, newcomers are counted together, so that none ever exceeds its limit. */
 #ifndef LIMITER_H
 #define LIMITER_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "config.h"
 #include "counters.h"
 #include "hark.h"
 
-#define LIMITS_SLOTS 128 /* workers at once that share limits */
+struct limits_state; /* in shared memory, its tables behind it */
 
-struct limits; /* in shared memory; made before the workers are forked */
+/* What the state takes, alone or with the tables of sources. */
+size_t limits_bytes(bool tables);
 
-/* For a service with that configuration. NULL with no limit at all, too: every call takes it. 0, -ENOMEM. */
-int limits_new(const struct config_service *s, struct counters *c, struct limits **out);
-void limits_free(struct limits *l);
+/* Makes zeroed memory a state. 0 or -errno. */
+int limits_init(struct limits_state *m);
+
+/* Whether that configuration limits anything: then its workers want the tables, too. */
+bool limits_any(const struct config_service *s);
+
+struct limits; /* a worker's own: what is configured, over a state. free(3) it */
+
+/* For a service with that configuration. *out NULL unless limits_any(): every call takes it. 0, -ENOMEM. */
+int limits_new(const struct config_service *s, struct limits_state *m, struct limits **out);
 
 /* A worker's view of the limits: what hark_serve()'s hooks get as their argument. */
 struct limits_worker {
 	struct limits *limits; /* may be NULL */
 	struct counters *counters;
-	int slot;                      /* in the limits */
-	_Atomic uint32_t *now;         /* in the counters: connections being served; NULL: they are not counted there */
-	enum counters_refusal refused; /* why limits_admit() shed the last one that it did */
+	int slot;             /* in the counters and in the limits */
+	enum counter refused; /* why limits_admit() shed the last one that it did */
 };
 
 /* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and
@@ -52,7 +61,7 @@ void limits_leave(int ticket, void *limits_worker);
 
 /* The worker of that slot is dead: what it held is given back, as soon as another one asks. Called by the supervisor;
  * it never waits. */
-void limits_forget(struct limits *l, int slot);
+void limits_forget(struct limits_state *m, int slot);
 
 /* What limiter.c asks of the world; for tests to put their own there, before anything else is called. */
 struct limits_world {

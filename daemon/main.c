@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -194,14 +195,6 @@ static int open_control(struct supervisor *v)
 static int begin(struct supervisor *v)
 {
 	struct reload_result r;
-	int fd = counters_open(v->counters_fd);
-	if (fd == -EPROTO) /* an older generation counted otherwise: totals begin anew */
-		fd = counters_open(-1);
-	if (fd < 0) {
-		(void)fprintf(stderr, "harkd: counters: %s\n", hark_strerror(fd));
-		return STATUS_SYSTEM;
-	}
-	v->counters_fd = fd;
 	int err = supervisor_signals(v);
 	if (err < 0) {
 		(void)fprintf(stderr, "harkd: signals: %s\n", hark_strerror(err));
@@ -247,10 +240,19 @@ static int end(struct supervisor *v, int status)
 	return status;
 }
 
+/* What is freed is overwritten: files that were read hold secrets of services, and workers begin with our memory. */
+static void overwrite_freed(void)
+{
+#ifdef M_PERTURB
+	(void)mallopt(M_PERTURB, 0xa5);
+#endif
+}
+
 int main(int argc, char *argv[])
 {
 	struct arguments a = {0};
 	struct supervisor v = {.parent_fd = -1, .signal_fd = -1, .pid = getpid(), .began = hark_now()};
+	overwrite_freed();
 	if (!fill_standard_descriptors()) {
 		(void)fprintf(stderr, "harkd: /dev/null: %s\n", strerror(errno));
 		return STATUS_SYSTEM;

@@ -22,14 +22,23 @@
 #define IDLE_NS          (10 * HARK_MS) /* between looks whether it is idle, at least */
 #define SETTLE_NS        (10 * HARK_S)  /* a worker that says neither yes nor no is taken for started */
 
+/* What the older generation counted by, if there is one. */
+static int open_memory(struct service *s, const char *name)
+{
+	char key[sizeof UPGRADE_MEMORY + COUNTERS_NAME_MAX];
+	bool managed;
+	(void)snprintf(key, sizeof key, UPGRADE_MEMORY "%s", name);
+	int r = memory_open(name, upgrade_inherited(key, &managed), &s->memory);
+	if (r == 0)
+		s->counters = s->memory->counters;
+	return r;
+}
+
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
 {
 	(void)v;
 	struct service *s = calloc(1, sizeof *s);
-	if (s == NULL)
-		return NULL;
-	s->counters = counters_of(conf->name);
-	if (s->counters == NULL) {
+	if (s == NULL || open_memory(s, conf->name) < 0) {
 		free(s);
 		return NULL;
 	}
@@ -38,41 +47,9 @@ struct service *service_new(struct supervisor *v, struct epoch *e, const struct 
 	return s;
 }
 
-static void cohort_release(struct cohort *c)
-{
-	if (c == NULL || --c->refs > 0)
-		return;
-	limits_free(c->limits);
-	free(c);
-}
-
-static void leave_cohort(struct service *s)
-{
-	cohort_release(s->cohort);
-	s->cohort = NULL;
-}
-
-/* Those who are forked from now on share limits of their own. They outlive workers that end when idle: a rate counts
- * when nobody is there, too. */
-static int new_cohort(struct service *s)
-{
-	struct cohort *c = calloc(1, sizeof *c);
-	if (c == NULL)
-		return -ENOMEM;
-	int r = limits_new(s->conf, s->counters, &c->limits);
-	if (r < 0) {
-		free(c);
-		return r;
-	}
-	c->refs = 1;
-	leave_cohort(s);
-	s->cohort = c;
-	return 0;
-}
-
 void service_forget(struct service *s)
 {
-	cohort_release(s->cohort);
+	memory_release(s->memory);
 	epoch_release(s->epoch);
 	free(s);
 }
@@ -101,34 +78,31 @@ static unsigned serving(const struct service *s)
 	return n;
 }
 
-/* Those who live on after reloads, for what is still connected, may have all slots of the counters, those of the older
- * generation too: one that has none serves all the same. In a cohort there are no more than serve at once. */
-static int take_slots(struct service *s, struct worker *w)
+/* Those who live on after reloads, for what is still connected, may have all slots, those of the older generation too.
+ * Without one a worker would serve beside every limit: the oldest of them drains, and its slot is waited for. */
+static void make_room(struct service *s)
 {
-	w->cohort = s->cohort;
-	w->cohort->refs++;
-	w->counter = counters_slot_take(s->counters);
-	for (w->slot = 0; w->slot < LIMITS_SLOTS; w->slot++)
-		if (!w->cohort->used[w->slot]) {
-			w->cohort->used[w->slot] = true;
-			return 0;
-		}
-	return -EAGAIN;
+	struct worker *oldest = NULL;
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
+		oldest = w->retired && w->kill_at == HARK_FOREVER ? w : oldest;
+	if (oldest == NULL)
+		return;
+	log_event(LOG_LEVEL_WARNING, s->conf->name,
+	          "%d older workers still serve: the oldest, %d, ends within its grace", COUNTERS_SLOTS,
+	          (int)oldest->pid);
+	oldest->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
+	(void)kill(oldest->pid, SIGTERM);
 }
 
-static void leave_slots(struct service *s, struct worker *w)
+static void leave_slot(struct service *s, const struct worker *w)
 {
-	if (w->slot < LIMITS_SLOTS) {
-		limits_forget(w->cohort->limits, w->slot);
-		w->cohort->used[w->slot] = false;
-	}
-	counters_slot_clear(s->counters, w->counter);
-	cohort_release(w->cohort);
+	limits_forget(s->memory->limits, w->slot); /* before the slot can be another's */
+	counters_slot_clear(s->counters, w->slot);
 }
 
 uint32_t worker_now(const struct service *s, const struct worker *w)
 {
-	return w->counter < 0 ? 0 : atomic_load_explicit(&s->counters->slots[w->counter].now, memory_order_relaxed);
+	return counters_slot_now(s->counters, w->slot);
 }
 
 static void forget(struct service *s, struct worker *w)
@@ -139,11 +113,11 @@ static void forget(struct service *s, struct worker *w)
 	*at = w->next;
 	if (w->ready_fd >= 0)
 		(void)close(w->ready_fd);
-	leave_slots(s, w);
+	leave_slot(s, w);
 	free(w);
 }
 
-/* The fork itself. 0 or -errno; w is half filled, its slots taken. */
+/* The fork itself. 0 or -errno; w is half filled, its slot taken. */
 static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 {
 	int ready[2];
@@ -162,8 +136,7 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 	(void)setpgid(pid, 0);
 	w->pid = pid;
 	w->ready_fd = ready[0];
-	if (w->counter >= 0)
-		atomic_store_explicit(&s->counters->slots[w->counter].pid, pid, memory_order_relaxed);
+	atomic_store_explicit(&s->counters->slots[w->slot].pid, pid, memory_order_relaxed);
 	return 0;
 }
 
@@ -175,17 +148,18 @@ static int start_worker(struct supervisor *v, struct service *s)
 	w->started = hark_now();
 	w->kill_at = HARK_FOREVER;
 	w->ready_fd = -1;
-	int r = take_slots(s, w);
-	if (r == 0)
-		r = give_birth(v, s, w);
+	w->slot = counters_slot_take(s->counters);
+	int r = w->slot >= 0 ? give_birth(v, s, w) : -EAGAIN;
+	if (w->slot < 0)
+		make_room(s);
 	if (r < 0) {
-		leave_slots(s, w);
+		leave_slot(s, w);
 		free(w);
 		return r;
 	}
 	w->next = s->workers;
 	s->workers = w;
-	atomic_fetch_add_explicit(&s->counters->starts, 1, memory_order_relaxed);
+	counters_add(s->counters, COUNT_STARTS, 1);
 	return 0;
 }
 
@@ -201,10 +175,10 @@ static void back_off(struct service *s)
 /* As many workers as there should be. */
 static void fill(struct supervisor *v, struct service *s)
 {
-	int r = s->cohort != NULL ? 0 : new_cohort(s);
+	int r = 0;
 	s->state = SERVICE_RUNNING;
 	s->looked = hark_now();
-	s->looked_accepted = atomic_load_explicit(&s->counters->accepted, memory_order_relaxed);
+	s->looked_accepted = counters_read(s->counters, COUNT_ACCEPTED);
 	for (unsigned n = serving(s); r == 0 && n < (unsigned)s->conf->workers; n++)
 		r = start_worker(v, s);
 	if (r == 0)
@@ -247,9 +221,12 @@ static void tell_death(struct service *s, const struct worker *w, const siginfo_
 void service_worker_ended(struct service *s, struct worker *w)
 {
 	siginfo_t info = {0};
-	int r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
+	int r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG | WNOWAIT);
 	if ((r == 0 && info.si_pid == 0) || (r < 0 && errno == EINTR))
 		return;
+	if (info.si_code != CLD_EXITED || info.si_status != 0)
+		(void)kill(-w->pid, SIGKILL); /* children of its own, which nobody counts any more */
+	(void)waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG);
 	if (w->ready_fd >= 0)
 		service_worker_spoke(s, w);
 	bool drained = w->kill_at != HARK_FOREVER || w->retired, ready = w->ready;
@@ -261,7 +238,7 @@ void service_worker_ended(struct service *s, struct worker *w)
 		log_event(LOG_LEVEL_NOTICE, s->conf->name,
 		          "the grace ended: connections that were still busy have been cut");
 	if (!drained) {
-		atomic_fetch_add_explicit(&s->counters->crashes, 1, memory_order_relaxed);
+		counters_add(s->counters, COUNT_CRASHES, 1);
 		if (ready || s->error[0] == '\0')
 			tell_death(s, w, &info);
 	}
@@ -272,7 +249,7 @@ void service_worker_ended(struct service *s, struct worker *w)
 		s->backoff = 0;
 	else if (!ready && s->backoff == 0) /* it never served: what is at once again would fail again */
 		s->backoff = BACKOFF_FIRST_NS;
-	atomic_fetch_add_explicit(&s->counters->restarts, 1, memory_order_relaxed);
+	counters_add(s->counters, COUNT_RESTARTS, 1);
 	back_off(s); /* service_look() is next, in this turn: s->again may be now */
 }
 
@@ -335,7 +312,6 @@ void service_stop(struct supervisor *v, struct service *s)
 		return;
 	s->state = SERVICE_STOPPED;
 	service_drain(s);
-	leave_cohort(s);
 	for (size_t i = 0; i < s->conf->listen.n; i++)
 		sockets_close(&v->sockets, s->conf, i);
 	log_event(LOG_LEVEL_NOTICE, s->conf->name, "stopped");
@@ -363,7 +339,6 @@ void service_replace(struct supervisor *v, struct service *s, struct epoch *e, c
 {
 	bool stopped = s->state == SERVICE_STOPPED;
 	service_retire(s);
-	leave_cohort(s);
 	struct epoch *old = s->epoch;
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
@@ -421,7 +396,7 @@ static bool somebody_waits(const struct supervisor *v, const struct service *s)
  * ones. */
 static void look_idle(const struct supervisor *v, struct service *s, int64_t now)
 {
-	uint64_t accepted = atomic_load_explicit(&s->counters->accepted, memory_order_relaxed);
+	uint64_t accepted = counters_read(s->counters, COUNT_ACCEPTED);
 	if (now < idle_due(s))
 		return;
 	bool idle = accepted == s->looked_accepted && counters_now(s->counters) == 0 && !somebody_waits(v, s);

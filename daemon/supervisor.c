@@ -255,14 +255,6 @@ static void dispatch(struct supervisor *v, const struct watch *w)
 		service_worker_spoke(w->service, w->worker);
 }
 
-static bool has_service(const struct supervisor *v, const char *name)
-{
-	for (const struct service *s = v->services; s != NULL; s = s->next)
-		if (strcmp(s->conf->name, name) == 0)
-			return true;
-	return false;
-}
-
 /* Services that were removed and whose last worker has ended. */
 static void bury(struct supervisor *v)
 {
@@ -273,8 +265,6 @@ static void bury(struct supervisor *v)
 			continue;
 		}
 		*at = s->next;
-		if (!v->draining && !has_service(v, s->conf->name))
-			counters_drop(s->conf->name);
 		service_forget(s);
 	}
 }

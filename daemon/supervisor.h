@@ -23,6 +23,7 @@
 #include "counters.h"
 #include "hark.h"
 #include "limiter.h"
+#include "memory.h"
 
 /* A configuration, kept as long as a service of it is. */
 struct epoch {
@@ -69,19 +70,10 @@ void sockets_close(struct sockets *s, const struct config_service *conf, size_t 
 /* leave_paths: another generation has them now. */
 void sockets_free(struct sockets *s, bool leave_paths);
 
-/* The limits that the workers forked together share. */
-struct cohort {
-	struct limits *limits;
-	bool used[LIMITS_SLOTS]; /* a worker's each */
-	unsigned refs;
-};
-
 struct worker {
 	pid_t pid;
 	int ready_fd; /* it writes "" when it serves, or why it cannot; -1: it has */
-	struct cohort *cohort;
-	int slot;    /* in the cohort's limits */
-	int counter; /* its slot in the service's counters; -1: old workers have them all, so it serves without */
+	int slot;     /* in the service's memory */
 	int64_t started;
 	int64_t kill_at; /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
@@ -104,10 +96,10 @@ struct service {
 	struct epoch *epoch;
 	const struct config_service *conf;
 	enum service_state state;
-	struct cohort *cohort;  /* of the workers that serve now */
 	struct worker *workers; /* draining ones included */
-	struct counters *counters;
-	int64_t again; /* BACKING_OFF: when to start anew */
+	struct memory *memory;
+	struct counters *counters; /* in it */
+	int64_t again;             /* BACKING_OFF: when to start anew */
 	int64_t backoff;
 	int64_t looked; /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
@@ -126,7 +118,6 @@ struct supervisor {
 	struct sockets sockets;
 	struct service *services;
 	struct control *control;
-	int counters_fd;
 	int signal_fd;
 	/* Tells whoever started us that we are ready, or why not. An older generation answers on the control socket
 	 * while it is open: two must not. -1: none. */
@@ -186,6 +177,7 @@ int load_config(const struct supervisor *v,
                 struct config **out); /* config_load() or the inetd form, and config_check_system() */
 
 /* upgrade.c */
+#define UPGRADE_MEMORY "memory " /* then a service's name: what its memory is handed over by */
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
 void upgrade_heard(struct supervisor *v);   /* heir_fd is readable, or heir_deadline is over */
 void upgrade_ended(struct supervisor *v);   /* the heir's process has ended */

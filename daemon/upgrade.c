@@ -3,8 +3,8 @@
  * first, or is not ready in time, the old one goes on as if nothing had been.
  *
  *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control
- * socket's is "control PATH"; "-" before it: its path is a service manager's. By what is configured and not by what is
- * bound (sd_listen_fds(3)): port 0 stays the port it became. HARKD_COUNTERS          the descriptor of the counters
+ * socket's is "control PATH", a service's memory "memory NAME"; "-" before it: its path is a service manager's. By what
+ * is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
  *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
  *   HARKD_GENERATION        its number
  *   HARKD_NOFILE            RLIMIT_NOFILE, the soft one, as the first one found it
@@ -153,14 +153,10 @@ void upgrade_self(struct supervisor *v)
 	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
-	v->counters_fd = number_of("HARKD_COUNTERS", -1);
 	v->parent_fd = number_of("HARKD_HEIR", v->parent_fd);
-	if (v->counters_fd >= 0)
-		(void)fcntl(v->counters_fd, F_SETFD, FD_CLOEXEC);
 	if (v->parent_fd >= 0)
 		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);
 	(void)unsetenv("HARKD_GENERATION");
-	(void)unsetenv("HARKD_COUNTERS");
 	(void)unsetenv("HARKD_HEIR");
 }
 
@@ -197,23 +193,22 @@ static void set_number(const char *name, long value)
 	(void)setenv(name, text, 1);
 }
 
-/* In the child: sockets first, then the counters, then the pipe. Our signals stay blocked, as one that comes before the
+/* In the child: sockets and the like first, then the pipe. Our signals stay blocked, as one that comes before the
  * new binary has blocked them itself would kill it; but for those that are meant to. */
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets,
                                   const char *addresses)
 {
 	sigset_t ends;
-	for (int i = 0; i < n_sockets + 2; i++) { /* out of the way of the numbers they will get */
-		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 2);
+	for (int i = 0; i < n_sockets + 1; i++) { /* out of the way of the numbers they will get */
+		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 1);
 		if (fds[i] < 0)
 			_exit(111);
 	}
-	if (arrange(fds, n_sockets + 2) < 0)
+	if (arrange(fds, n_sockets + 1) < 0)
 		_exit(111);
 	(void)setenv("HARKD_SOCKETS", addresses, 1);
 	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
-	set_number("HARKD_COUNTERS", FIRST_FD + n_sockets);
-	set_number("HARKD_HEIR", FIRST_FD + n_sockets + 1);
+	set_number("HARKD_HEIR", FIRST_FD + n_sockets);
 	set_number("HARKD_GENERATION", v->generation + 1);
 	set_number(
 		"HARKD_NOFILE",
@@ -226,13 +221,15 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	_exit(111);
 }
 
-/* Descriptors and their addresses, in one order. What is not a socket comes after them, in room for two. false: no
- * memory. */
+/* Descriptors and their keys, in one order, with room for one more. false: no memory. */
 static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses)
 {
 	size_t len = 0;
 	FILE *f = open_memstream(addresses, &len);
-	*fds = calloc(v->sockets.n + 3, sizeof **fds);
+	size_t most = v->sockets.n + 2;
+	for (const struct memory *m = memory_first(); m != NULL; m = m->next)
+		most++;
+	*fds = calloc(most, sizeof **fds);
 	*n = 0;
 	if (f == NULL || *fds == NULL) {
 		if (f != NULL)
@@ -247,6 +244,10 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 		(*fds)[(*n)++] = control_listener_fd(v->control);
 		(void)fprintf(f, "%s\n", control_key(v->control));
 	}
+	for (const struct memory *m = memory_first(); m != NULL; m = m->next) {
+		(*fds)[(*n)++] = m->fd;
+		(void)fprintf(f, UPGRADE_MEMORY "%s\n", m->name);
+	}
 	return fclose(f) == 0;
 }
 
@@ -257,8 +258,7 @@ static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 	pid_t pid = -1;
 	errno = ENOMEM;
 	if (all_sockets(v, &fds, &n, &addresses) && pipe2(said, O_CLOEXEC) == 0) {
-		fds[n] = v->counters_fd;
-		fds[n + 1] = said[1];
+		fds[n] = said[1];
 		pid = fork();
 		if (pid == 0)
 			become_heir(v, argv, fds, n, addresses);

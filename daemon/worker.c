@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/tcp.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,11 @@
  * tcp_info's newer half. */
 enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
 
+#define STACK_LEFT (128 * 1024) /* bytes below, where the supervisor's calls may have left something */
+#define KEPT_EACH  8            /* chunks of one size */
+#define KEPT_FIRST 24           /* bytes: what malloc(3) gives chunks of, from the smallest on, and the last one kept */
+#define KEPT_LAST  1032
+#define KEPT_STEP  16
 #define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
 
 /* The one service of this process. */
@@ -197,6 +203,38 @@ static void follow_supervisor(void)
 		(void)raise(SIGTERM);
 }
 
+/* What free(3) keeps at hand it does not overwrite, M_PERTURB or not: glibc's tcache, 7 chunks of each small size. */
+static void overwrite_kept(void)
+{
+	void *chunk[KEPT_EACH];
+	for (size_t size = KEPT_FIRST; size <= KEPT_LAST; size += KEPT_STEP) {
+		for (size_t i = 0; i < KEPT_EACH; i++)
+			if ((chunk[i] = malloc(size)) != NULL)
+				explicit_bzero(chunk[i], size);
+		for (size_t i = 0; i < KEPT_EACH; i++)
+			free(chunk[i]);
+	}
+}
+
+/* What other services have in their environments: this process has the supervisor's memory as it was. What was freed
+ * there is overwritten already (main.c), what lay on the stack is here. */
+static __attribute__((noinline)) void forget_others(const struct supervisor *v, const struct service *own)
+{
+	char below[STACK_LEFT];
+	const struct epoch *done = own->epoch;
+	explicit_bzero(below, sizeof below);
+	overwrite_kept();
+	config_forget_others(own->epoch->config, own->conf);
+	if (v->epoch != NULL && v->epoch != done)
+		config_forget_others(v->epoch->config, own->conf);
+	for (const struct service *s = v->services; s != NULL; done = s->epoch, s = s->next)
+		if (s->epoch != v->epoch && s->epoch != done)
+			config_forget_others(s->epoch->config, own->conf);
+#ifdef M_PERTURB
+	(void)mallopt(M_PERTURB, 0);
+#endif
+}
+
 static bool passes(const char *entry)
 {
 	const struct config_words *names = &self.conf->pass_env;
@@ -215,9 +253,12 @@ static bool passes(const char *entry)
 static void set_environment(void)
 {
 	size_t n = 0;
-	for (char **e = environ; *e != NULL; e++)
+	for (char **e = environ; *e != NULL; e++) {
 		if (passes(*e))
 			environ[n++] = *e;
+		else
+			explicit_bzero(*e, strlen(*e)); /* harkd's own, where /proc/PID/environ shows it, too */
+	}
 	environ[n] = NULL;
 	for (size_t i = 0; i < self.conf->env.n; i++)
 		if (putenv(self.conf->env.word[i]) != 0)
@@ -231,11 +272,10 @@ static void set_environment(void)
 static void serve_lent(struct hark_conn *c, void *arg)
 {
 	limits_lend(&self.limits);
-	if (self.limits.now != NULL)
-		atomic_fetch_add_explicit(self.limits.now, 1, memory_order_relaxed);
+	_Atomic uint32_t *now = &self.counters->slots[self.limits.slot].now;
+	atomic_fetch_add_explicit(now, 1, memory_order_relaxed);
 	self.conf->box->serve(c, arg);
-	if (self.limits.now != NULL)
-		atomic_fetch_sub_explicit(self.limits.now, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(now, 1, memory_order_relaxed);
 }
 
 static void serve(struct hark_conn *c, void *arg)
@@ -286,27 +326,21 @@ static void describe(struct hark_conn *c, struct log_connection *l, char peer[HA
 	l->opened_realtime_ns = now.tv_sec * HARK_S + now.tv_nsec - l->duration_ns;
 }
 
-static void add(_Atomic uint64_t *to, int64_t n)
-{
-	if (n > 0)
-		atomic_fetch_add_explicit(to, (uint64_t)n, memory_order_relaxed);
-}
-
 static void closed(const struct hark_event *e)
 {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
 	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
 	count_bytes(e->conn, &l);
-	add(&self.counters->closed, 1);
-	add(&self.counters->failed, e->error != 0 || e->status != 0);
-	add(&self.counters->bytes_in, l.bytes_in);
-	add(&self.counters->bytes_out, l.bytes_out);
+	counters_add(self.counters, COUNT_CLOSED, 1);
+	counters_add(self.counters, COUNT_FAILED, e->error != 0 || e->status != 0);
+	counters_add(self.counters, COUNT_BYTES_IN, l.bytes_in);
+	counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
 	if (l.pid == 0)
 		l.pid = getpid();
-	log_connection(&l, &self.counters->log_dropped);
+	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
 }
 
 static void refused(const struct hark_event *e)
@@ -316,11 +350,11 @@ static void refused(const struct hark_event *e)
 		.pid = getpid(),
 		.bytes_in = -1,
 		.bytes_out = -1,
-		.refused = counters_refusal_names[self.limits.refused]}; /* this one: admit() was asked just before */
+		.refused = counter_rows[self.limits.refused].name}; /* this one: admit() was asked just before */
 	if (!self.config->log_connections)
 		return;
 	describe(e->conn, &l, peer, local);
-	log_connection(&l, &self.counters->log_dropped);
+	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
 }
 
 static void on_event(const struct hark_event *e, void *arg)
@@ -336,7 +370,7 @@ static void on_event(const struct hark_event *e, void *arg)
 	case HARK_EVENT_REFUSED: refused(e); break;
 	case HARK_EVENT_PAUSED:
 		if (e->error != 0 && e->error != EBUSY) { /* EBUSY: limits_pace() has counted it */
-			add(&self.counters->held[HELD_RESOURCES], 1);
+			counters_add(self.counters, HELD_RESOURCES, 1);
 			log_event(LOG_LEVEL_WARNING, self.conf->name, "accepting pauses: %s", hark_strerror(e->error));
 		}
 		break;
@@ -348,7 +382,7 @@ static int admit(struct hark_conn *c, void *limits)
 {
 	int ticket = limits_admit(c, limits);
 	if (ticket >= 0)
-		add(&self.counters->accepted, 1);
+		counters_add(self.counters, COUNT_ACCEPTED, 1);
 	return ticket;
 }
 
@@ -411,17 +445,24 @@ static const char *program_name(const struct config_words *argv)
 	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
 }
 
+/* The service's own, and no other's: the supervisor's mappings did not come with the fork. */
+static void take_memory(struct service *s, int slot)
+{
+	int r = memory_attach(s->memory, limits_any(s->conf));
+	if (r < 0)
+		give_up("counters", strerror(-r));
+	self.counters = s->memory->counters;
+	self.limits = (struct limits_worker){.counters = self.counters, .slot = slot};
+	if (limits_new(s->conf, s->memory->limits, &self.limits.limits) < 0)
+		give_up("limits", strerror(ENOMEM));
+}
+
 _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd)
 {
 	size_t n = s->conf->listen.n;
 	struct hark_listener **listeners = calloc(n, sizeof(struct hark_listener *));
 	self.conf = s->conf;
 	self.config = s->epoch->config;
-	self.counters = s->counters;
-	self.limits = (struct limits_worker){.limits = w->cohort->limits,
-	                                     .counters = s->counters,
-	                                     .slot = w->slot,
-	                                     .now = w->counter >= 0 ? &s->counters->slots[w->counter].now : NULL};
 	self.ready_fd = ready_fd;
 	self.supervisor = v->pid;
 	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
@@ -437,6 +478,8 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	}
 	(void)setpgid(0, 0);
 	(void)prctl(PR_SET_NAME, s->conf->name);
+	take_memory(s, w->slot);
+	forget_others(v, s);
 	set_signals();
 	keep_own(listeners, (int)n);
 	open_null(0);

@@ -2,7 +2,7 @@
 #ifndef HARK__UNIX_QUEUE_H
 #define HARK__UNIX_QUEUE_H
 
-/* Connections in a listening stream's backlog. Where it cannot be told (no sock_diag(7) here): 1 if any. Never waits. */
+/* Connections in a listening stream's backlog; where it cannot be told (no sock_diag(7) here) 1 if any. Never waits. */
 unsigned hark__unix_waiting_streams(int fd);
 
 /* Datagrams in a socket's queue, at least 1 if it is readable. Never waits; nothing is taken. */

@@ -207,7 +207,7 @@ def test_over_the_services_rate_all_wait_and_none_is_refused(harkd):
     assert took[-1] > 0.5  # 30 of them at 50 a second
     assert took[-1] < 5
     now = wait_until(lambda: (s := d.service("echo"))["closed"] == 40 and s)
-    assert now["accepted"] == 40 and now["refused"] == {"max_per_source": 0, "rate_per_source": 0}
+    assert now["accepted"] == 40 and set(now["refused"].values()) == {0}
     assert now["held"]["rate"] >= 1
     assert ask(d.port("echo")) == b"ping"
 
