@@ -48,5 +48,5 @@ void chargen_serve(struct hark_conn *c, void *arg)
 	char lines[(DATAGRAM_MAX / LINE_BYTES + 1) * LINE_BYTES];
 	(void)lay_out(lines, DATAGRAM_MAX / LINE_BYTES + 1);
 	size_t n = arc4random_uniform(DATAGRAM_MAX + 1);
-	(void)hark_write(c, lines, limit < (ssize_t)n ? (size_t)limit : n);
+	(void)reply_write(c, lines, limit < (ssize_t)n ? (size_t)limit : n);
 }

@@ -72,12 +72,13 @@ void daytime_serve(struct hark_conn *c, void *arg)
 	if (n == 0)
 		return;
 	if (reply_limit(c, d != NULL ? &d->rules : NULL) >= n)
-		(void)hark_write(c, line, (size_t)n);
+		(void)reply_write(c, line, (size_t)n);
 }
 
 int daytime_open(int argc, char *const argv[], void **arg, struct hark_why *why)
 {
 	struct daytime *d = calloc(1, sizeof *d);
+	reply_begin();
 	if (d == NULL)
 		return box_why(why, -ENOMEM, "out of memory");
 	const struct box_option options[] = {{"nist", &d->nist, NULL}, REPLY_OPTIONS(&d->rules), {NULL}};

@@ -24,7 +24,7 @@ static void echo_datagram(struct hark_conn *c)
 		return;
 	ssize_t n = hark_read(c, buf, size + 1);
 	if (n >= 0)
-		(void)hark_write(c, buf, (size_t)n);
+		(void)reply_write(c, buf, (size_t)n);
 	free(buf);
 }
 

@@ -64,7 +64,7 @@ static void loggedin_datagram(struct hark_conn *c, const struct logins *u)
 	if (len > limit)
 		len -= 2;
 	if (len <= limit)
-		(void)hark_write(c, text, (size_t)len);
+		(void)reply_write(c, text, (size_t)len);
 }
 
 void loggedin_serve(struct hark_conn *c, void *arg)

@@ -58,6 +58,7 @@ int logins_walk(const char *path, bool (*each)(const char *name, void *arg), voi
 int logins_open(int argc, char *const argv[], void **arg, struct hark_why *why)
 {
 	struct logins *u = calloc(1, sizeof *u);
+	reply_begin();
 	if (u == NULL)
 		return box_why(why, -ENOMEM, "out of memory");
 	const char *path = "";

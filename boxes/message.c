@@ -118,5 +118,5 @@ void message_serve(struct hark_conn *c, void *arg)
 	if (n < 0 || (n == 0 && hark_type(c) == SOCK_STREAM) || !show(c, message, (size_t)n) || limit < 0)
 		return;
 	int len = snprintf(answer, sizeof answer, "+ got %zd bytes\r\n", n);
-	(void)hark_write(c, answer, limit < len ? (size_t)limit : (size_t)len);
+	(void)reply_write(c, answer, limit < len ? (size_t)limit : (size_t)len);
 }

@@ -66,7 +66,7 @@ void qotd_serve(struct hark_conn *c, void *arg)
 	const struct quote *quote = quotes[at].len <= (size_t)limit ? &quotes[at]
 	                                                            : choose(quotes, count, (size_t)limit);
 	if (quote != NULL)
-		(void)hark_write(c, quote->text, quote->len);
+		(void)reply_write(c, quote->text, quote->len);
 }
 
 /* Reads what fd holds into buf, at most cap bytes. Returns how many, or -errno. */
@@ -172,6 +172,7 @@ static int load(struct qotd *q, const char *path, struct hark_why *why)
 int qotd_open(int argc, char *const argv[], void **arg, struct hark_why *why)
 {
 	struct qotd *q = calloc(1, sizeof *q);
+	reply_begin();
 	if (q == NULL)
 		return box_why(why, -ENOMEM, "out of memory");
 	const char *file = NULL;

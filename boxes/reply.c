@@ -1,13 +1,95 @@
-/* reply.c — see reply.h. Any fiber or thread: it only looks. */
+/* reply.c — see reply.h. Any fiber, thread or process: it only looks, and remembers by relaxed atomics, each of which is
+ * right by itself. Sources of one hash share what is remembered: then an answer may be forgotten, and a loop goes on
+ * for one turn more. */
 #include "reply.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define LOW_PORTS \
 	IPPORT_RESERVED /* ports below 1024: echo 7, daytime 13, qotd 17, chargen 19, time 37 and their like */
+
+#define SOURCES    4096 /* remembered; a power of two */
+#define BYTES_MOST 256  /* of an answer are looked at, beside its length */
+
+struct answered {
+	_Atomic uint64_t digest; /* of source and answer */
+	_Atomic int64_t second;  /* in which echoes are counted */
+	_Atomic uint32_t echoes;
+};
+
+static struct answered *answered; /* SOURCES of them, shared with its children; NULL: nothing is remembered */
+
+static uint64_t mix(uint64_t h, const void *data, size_t n)
+{
+	uint64_t word = 0;
+	for (size_t i = 0; i < n; i += sizeof word) {
+		word = 0;
+		memcpy(&word, (const char *)data + i, n - i < sizeof word ? n - i : sizeof word);
+		h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+		h ^= h >> 29;
+	}
+	return h;
+}
+
+static uint64_t digest_of(uint64_t source, const void *answer, size_t n)
+{
+	return mix(mix(source, &n, sizeof n), answer, n < BYTES_MOST ? n : BYTES_MOST);
+}
+
+static uint64_t source_of(const struct hark_endpoint *peer)
+{
+	return mix(UINT64_C(0xcbf29ce484222325), &peer->addr, peer->len);
+}
+
+/* In a forked process anew: one service's memory is none of another's. */
+void reply_begin(void)
+{
+	static pid_t owner;
+	if (answered != NULL && owner == getpid())
+		return;
+	if (answered != NULL)
+		(void)munmap(answered, SOURCES * sizeof *answered);
+	owner = getpid();
+	void *at = mmap(NULL, SOURCES * sizeof *answered, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	answered = at != MAP_FAILED ? at : NULL;
+}
+
+/* Whether the datagram is what its source was answered last, once too often. */
+static bool is_loop(struct hark_conn *c, const struct hark_endpoint *peer)
+{
+	char head[BYTES_MOST];
+	uint64_t source = source_of(peer);
+	struct answered *a = answered != NULL ? &answered[source % SOURCES] : NULL;
+	ssize_t n = a != NULL && hark_buffered(c) > 0 ? hark_peek(c, head, sizeof head) : -1;
+	if (n < 0)
+		return false;
+	/* The rest counts by its length alone, as digest_of() has it. */
+	uint64_t digest = mix(mix(source, &(size_t){hark_buffered(c)}, sizeof(size_t)), head, (size_t)n);
+	if (atomic_load_explicit(&a->digest, memory_order_relaxed) != digest)
+		return false;
+	int64_t second = hark_now() / HARK_S;
+	if (atomic_exchange_explicit(&a->second, second, memory_order_relaxed) != second)
+		atomic_store_explicit(&a->echoes, 0, memory_order_relaxed);
+	return atomic_fetch_add_explicit(&a->echoes, 1, memory_order_relaxed) >= REPLY_ECHOES_MAX;
+}
+
+ssize_t reply_write(struct hark_conn *c, const void *buf, size_t n)
+{
+	struct hark_endpoint peer;
+	if (answered != NULL && hark_type(c) == SOCK_DGRAM && hark_peer_endpoint(c, &peer) == 0) {
+		uint64_t source = source_of(&peer);
+		atomic_store_explicit(&answered[source % SOURCES].digest, digest_of(source, buf, n),
+		                      memory_order_relaxed);
+	}
+	return hark_write(c, buf, n);
+}
 
 static bool from_low_port(const struct hark_endpoint *peer)
 {
@@ -28,7 +110,7 @@ ssize_t reply_limit(struct hark_conn *c, const struct reply_rules *rules)
 		return -1; /* nobody to answer */
 	if (peer.addr.ss_family != AF_INET && peer.addr.ss_family != AF_INET6)
 		return SSIZE_MAX; /* the kernel vouches for a local peer */
-	if (!rules->any_port && from_low_port(&peer))
+	if ((!rules->any_port && from_low_port(&peer)) || hark_is_listener(&peer) || is_loop(c, &peer))
 		return -1;
 	return rules->longer ? SSIZE_MAX : (ssize_t)hark_buffered(c);
 }
@@ -36,6 +118,7 @@ ssize_t reply_limit(struct hark_conn *c, const struct reply_rules *rules)
 int reply_open(int argc, char *const argv[], void **arg, struct hark_why *why)
 {
 	struct reply_rules *rules = calloc(1, sizeof *rules);
+	reply_begin();
 	if (rules == NULL)
 		return box_why(why, -ENOMEM, "out of memory");
 	const struct box_option options[] = {REPLY_OPTIONS(rules), {NULL}};

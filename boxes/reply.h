@@ -6,6 +6,10 @@
  *   - do not answer a source port below 1024, where other small services live (--any-port: do);
  *   - never answer with more bytes than the request had (--longer: do, up to what the service's RFC allows). An
  *     answer of a fixed size thus wants a request of that size: 4 bytes for time, 22 for daytime.
+ * And whatever they are told, they
+ *   - do not answer a source that is one of this server's own listeners (hark_is_listener());
+ *   - answer no more than REPLY_ECHOES_MAX times a second to a source that sends back what it was answered last: so a
+ *     loop looks, and an impatient client that always says the same.
  * Streams and unix sockets, whose peers are known, have no such rules. */
 #ifndef BOX_REPLY_H
 #define BOX_REPLY_H
@@ -13,6 +17,8 @@
 #include <stdint.h>
 
 #include "options.h"
+
+#define REPLY_ECHOES_MAX 50 /* a second, to one source */
 
 /* Static storage or calloc makes the careful rules, which a box's arg of NULL also means. */
 struct reply_rules {
@@ -30,6 +36,12 @@ struct reply_rules {
 /* The most bytes that the answer on c may have; SSIZE_MAX: any number; -1: give none. Of a datagram, which must not
  * have been read yet, the size of the request decides. rules may be NULL. Never suspends. */
 ssize_t reply_limit(struct hark_conn *c, const struct reply_rules *rules);
+
+/* When a box is opened: what is remembered of answers is shared with the children that this process forks. */
+void reply_begin(void);
+
+/* Writes an answer, and remembers it. As hark_write(). */
+ssize_t reply_write(struct hark_conn *c, const void *buf, size_t n);
 
 /* The open and close of a box whose arg is a struct reply_rules and nothing else. */
 int reply_open(int argc, char *const argv[], void **arg, struct hark_why *why);

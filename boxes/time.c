@@ -16,5 +16,5 @@ void time_serve(struct hark_conn *c, void *arg)
 	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail */
 	uint32_t answer = htonl((uint32_t)now.tv_sec + SECONDS_1900_TO_1970);
 	if (reply_limit(c, arg) >= (ssize_t)sizeof answer)
-		(void)hark_write(c, &answer, sizeof answer);
+		(void)reply_write(c, &answer, sizeof answer);
 }

@@ -52,5 +52,5 @@ void users_serve(struct hark_conn *c, void *arg)
 	l.len = 0;
 	l.limit = (size_t)limit < most ? (size_t)limit : most;
 	if (logins_walk(u != NULL ? u->path : NULL, add, &l) == 0)
-		(void)hark_write(c, l.text, l.len); /* a datagram also when it is empty: nobody is an answer */
+		(void)reply_write(c, l.text, l.len); /* a datagram also when it is empty: nobody is an answer */
 }

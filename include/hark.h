@@ -218,6 +218,11 @@ int hark_listener_fd(const struct hark_listener *l);
 /* SOCK_STREAM or SOCK_DGRAM. */
 int hark_listener_type(const struct hark_listener *l);
 
+/* Whether a datagram listener of this process, or of those that it was forked from, is bound to e: to that address of
+ * this host, or to its port at every address. A datagram that comes from there is no client's: it is forged, or the
+ * other one's answer, and answering it may begin a loop. Any thread. Never suspends. */
+bool hark_is_listener(const struct hark_endpoint *e);
+
 /* Takes one connection, or one datagram as a connection (see hark_serve). May suspend. The caller owns *out. Any number
  * of threads and fibers may accept from one listener. Returns 0; -ETIMEDOUT; -EBADF: it was closed, by a drain or
  * meanwhile;

@@ -9,6 +9,7 @@
  *
  * Any thread. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,64 @@ bool hark__listener_has(int fd)
 		has = fd_of(hark__container(at, struct hark_listener, link)) == fd;
 	pthread_mutex_unlock(&all_lock);
 	return has;
+}
+
+static in_port_t port_of(const struct hark_endpoint *e)
+{
+	return e->addr.ss_family == AF_INET ? ((const struct sockaddr_in *)&e->addr)->sin_port
+	                                    : ((const struct sockaddr_in6 *)&e->addr)->sin6_port;
+}
+
+static bool is_any(const struct hark_endpoint *e)
+{
+	return e->addr.ss_family == AF_INET
+	               ? ((const struct sockaddr_in *)&e->addr)->sin_addr.s_addr == htonl(INADDR_ANY)
+	               : IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&e->addr)->sin6_addr);
+}
+
+static bool is_same_host(const struct hark_endpoint *a, const struct hark_endpoint *b)
+{
+	if (a->addr.ss_family != b->addr.ss_family)
+		return false;
+	return a->addr.ss_family == AF_INET ? ((const struct sockaddr_in *)&a->addr)->sin_addr.s_addr ==
+	                                              ((const struct sockaddr_in *)&b->addr)->sin_addr.s_addr
+	                                    : IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)&a->addr)->sin6_addr,
+	                                                         &((const struct sockaddr_in6 *)&b->addr)->sin6_addr);
+}
+
+/* Whether one of our sockets could be bound there. Where that cannot be tried it is taken for so. */
+static bool is_this_host(const struct hark_endpoint *e)
+{
+	struct hark_endpoint at = *e;
+	if (at.addr.ss_family == AF_INET)
+		((struct sockaddr_in *)&at.addr)->sin_port = 0;
+	else
+		((struct sockaddr_in6 *)&at.addr)->sin6_port = 0;
+	int fd = hark__fd_socket(at.addr.ss_family, SOCK_DGRAM, 0);
+	if (fd < 0)
+		return true;
+	bool is = hark__sys.bind(fd, (const struct sockaddr *)&at.addr, at.len) == 0 || errno != EADDRNOTAVAIL;
+	(void)hark__sys.close(fd);
+	return is;
+}
+
+bool hark_is_listener(const struct hark_endpoint *e)
+{
+	bool bound = false, everywhere = false;
+	if (e->addr.ss_family != AF_INET && e->addr.ss_family != AF_INET6)
+		return false;
+	pthread_mutex_lock(&all_lock);
+	for (struct hark__list *at = all.next; at != &all && !bound; at = at->next) {
+		const struct hark_listener *l = hark__container(at, struct hark_listener, link);
+		if (l->type != SOCK_DGRAM || l->family == AF_UNIX || port_of(&l->at) != port_of(e))
+			continue;
+		if (is_any(&l->at))
+			everywhere = everywhere || l->at.addr.ss_family == e->addr.ss_family || l->dual_stack;
+		else
+			bound = is_same_host(&l->at, e);
+	}
+	pthread_mutex_unlock(&all_lock);
+	return bound || (everywhere && is_this_host(e));
 }
 
 static void free_listener(struct hark_listener *l)
