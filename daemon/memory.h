@@ -2,8 +2,9 @@
  * state of its limits.
  *
  * It outlives reload and upgrade, so that totals and limits go on: found again by the service's name, handed to the
- * next generation with the sockets. Nobody but the supervisor and the service's own workers has it mapped: a worker that was
- * taken over reaches no other service. The supervisor maps what it reads, counters and marks, and bounds that. */
+ * next generation with the sockets. Nobody but the supervisor and the service's own workers has it mapped: a worker
+ * that was taken over reaches no other service. The supervisor maps what it reads, counters and marks, and bounds that.
+ */
 #ifndef MEMORY_H
 #define MEMORY_H
 
