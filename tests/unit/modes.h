@@ -130,6 +130,26 @@ static inline void everywhere_at_once(void (*body)(void))
 	assert_int_equal(bad, 0);
 }
 
+static inline void run_row_on_engines(void **state)
+{
+	on_engines((void (*)(void)) * state);
+}
+
+static inline void run_row_everywhere(void **state)
+{
+	everywhere((void (*)(void)) * state);
+}
+
+static inline void run_row_everywhere_at_once(void **state)
+{
+	everywhere_at_once((void (*)(void)) * state);
+}
+
+/* Rows of a table of tests. */
+#define ON_ENGINES(body)         ROW_OF(body, run_row_on_engines)
+#define EVERYWHERE(body)         ROW_OF(body, run_row_everywhere)
+#define EVERYWHERE_AT_ONCE(body) ROW_OF(body, run_row_everywhere_at_once)
+
 /* ---- something that runs beside: a thread in the plain mode, else a fiber ---------------------- */
 
 struct beside {

@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hark.h"
@@ -77,6 +78,18 @@ static inline void run_in_child(void (*body)(void))
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
+
+static inline void run_row_in_child(void **state)
+{
+	run_in_child((void (*)(void)) * state);
+}
+
+/* A row of a table of tests: the body in a child. */
+#define IN_CHILD(body) ROW_OF(body, run_row_in_child)
+#define ROW_OF(body, runner) \
+	{ \
+		.name = #body, .test_func = (runner), .initial_state = (void *)(body) \
+	}
 
 /* In a child: what cannot be tested here, and why. */
 static inline void skip_child(const char *why)
@@ -158,6 +171,22 @@ static inline int plain_listener(const char *host, int backlog, struct hark_endp
 static inline int port_of(const struct hark_endpoint *e)
 {
 	return ntohs(((const struct sockaddr_in *)&e->addr)->sin_port); /* at the same place in sockaddr_in6 */
+}
+
+static inline int listener_port(const struct hark_listener *l)
+{
+	struct sockaddr_storage at;
+	socklen_t len = sizeof at;
+	CHECK_INT(getsockname(hark_listener_fd(l), (struct sockaddr *)&at, &len), 0);
+	return ntohs(((struct sockaddr_in *)&at)->sin_port);
+}
+
+/* Processor time of this process. */
+static inline int64_t cpu_ns(void)
+{
+	struct timespec t;
+	CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+	return t.tv_sec * HARK_S + t.tv_nsec;
 }
 
 #endif

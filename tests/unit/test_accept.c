@@ -95,20 +95,14 @@ static void threads_take_each_caller_once(const char *address, int type, const c
 	CHECK_INT(atomic_load(&s.refused), TAKERS);
 }
 
-static void threads_body(void)
+static void threads_may_accept_from_one_listener(void)
 {
 	const char *engine = mode_engine; /* the threads' */
 	threads_take_each_caller_once("tcp://127.0.0.1:0", SOCK_STREAM, engine);
 	threads_take_each_caller_once("udp://127.0.0.1:0", SOCK_DGRAM, engine);
 }
 
-static void threads_may_accept_from_one_listener(void **state)
-{
-	(void)state;
-	everywhere(threads_body);
-}
-
-static void fibers_body(void)
+static void fibers_may_accept_from_one_listener(void)
 {
 	static const struct {
 		const char *address;
@@ -135,16 +129,10 @@ static void fibers_body(void)
 	}
 }
 
-static void fibers_may_accept_from_one_listener(void **state)
-{
-	(void)state;
-	on_engines(fibers_body);
-}
-
 /* ---- closed under it ------------------------------------------------------------------------------ */
 
 /* At any moment of the call: a round each. */
-static void closing_body(void)
+static void closing_a_listener_ends_who_accepts_there(void)
 {
 	for (int round = 0; round < 40; round++) {
 		struct shared s = {.engine = mode_engine};
@@ -173,12 +161,6 @@ static void closing_body(void)
 		CHECK_INT(atomic_load(&s.refused), round & 2 ? 2 : 1);
 		CHECK_INT(fcntl(fd, F_GETFD), -1);
 	}
-}
-
-static void closing_a_listener_ends_who_accepts_there(void **state)
-{
-	(void)state;
-	everywhere(closing_body);
 }
 
 static void *sleep_and_take(void *arg)
@@ -336,7 +318,7 @@ static void is_ready(const struct hark_event *e, void *arg)
 
 /* io_uring's operations under way hold the socket, and end some milliseconds after their process: no supervisor that
  * starts it again at once may fail for that. */
-static void killed_body(void)
+static void the_port_of_a_killed_process_can_be_listened_on(void)
 {
 	for (int round = 0; round < 24; round++) {
 		struct hark_listener *l;
@@ -374,15 +356,9 @@ static void killed_body(void)
 	}
 }
 
-static void the_port_of_a_killed_process_can_be_listened_on(void **state)
-{
-	(void)state;
-	run_in_child(killed_body);
-}
-
 /* ---- time ----------------------------------------------------------------------------------------- */
 
-static void past_body(void)
+static void a_deadline_before_all_time_is_past(void)
 {
 	static const int64_t pasts[] = {INT64_MIN, INT64_MIN + 1, -1, 0, 1};
 	struct shared s;
@@ -397,24 +373,18 @@ static void past_body(void)
 	hark_listener_close(s.l);
 }
 
-static void a_deadline_before_all_time_is_past(void **state)
-{
-	(void)state;
-	everywhere(past_body);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(threads_may_accept_from_one_listener),
-		cmocka_unit_test(fibers_may_accept_from_one_listener),
-		cmocka_unit_test(closing_a_listener_ends_who_accepts_there),
+		EVERYWHERE(threads_may_accept_from_one_listener),
+		ON_ENGINES(fibers_may_accept_from_one_listener),
+		EVERYWHERE(closing_a_listener_ends_who_accepts_there),
 		cmocka_unit_test(a_forked_child_closes_a_listener_on_which_the_parent_accepts),
 		cmocka_unit_test(a_drained_listener_is_told_to_be_closed),
 		cmocka_unit_test(a_serve_that_cannot_start_leaves_its_listeners_open),
 		cmocka_unit_test(closing_a_listener_ends_who_serves_there),
-		cmocka_unit_test(the_port_of_a_killed_process_can_be_listened_on),
-		cmocka_unit_test(a_deadline_before_all_time_is_past),
+		IN_CHILD(the_port_of_a_killed_process_can_be_listened_on),
+		EVERYWHERE(a_deadline_before_all_time_is_past),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);

@@ -29,7 +29,7 @@ static void *writes_later(void *arg)
 }
 
 /* What comes 100 ms after 300 ms of computing is there within an idle time-out of 200 ms. */
-static void idle_body(void)
+static void an_idle_time_out_begins_after_what_a_box_has_computed(void)
 {
 	struct pair p = tcp_pair();
 	struct later l = {.after_ns = 400 * HARK_MS, .fd = hark_fd(p.b)};
@@ -44,13 +44,7 @@ static void idle_body(void)
 	pair_drop(&p);
 }
 
-static void an_idle_time_out_begins_after_what_a_box_has_computed(void **state)
-{
-	(void)state;
-	everywhere_at_once(idle_body);
-}
-
-static void deadline_body(void)
+static void a_deadline_that_has_passed_while_a_box_computed_has_passed(void)
 {
 	struct pair p = tcp_pair();
 	char byte;
@@ -64,13 +58,8 @@ static void deadline_body(void)
 	pair_drop(&p);
 }
 
-static void a_deadline_that_has_passed_while_a_box_computed_has_passed(void **state)
-{
-	(void)state;
-	everywhere_at_once(deadline_body);
-}
-
-static void opened_body(void)
+/* Else its first idle time-out would have begun before it. */
+static void a_connection_is_opened_when_it_is_accepted(void)
 {
 	struct hark_listener *l;
 	struct hark_conn *c, *peer;
@@ -87,13 +76,6 @@ static void opened_body(void)
 	hark_abort(c);
 	hark_abort(peer);
 	hark_listener_close(l);
-}
-
-/* Else its first idle time-out would have begun before it. */
-static void a_connection_is_opened_when_it_is_accepted(void **state)
-{
-	(void)state;
-	everywhere_at_once(opened_body);
 }
 
 /* More than an engine tells at once. */
@@ -147,9 +129,9 @@ static void what_has_come_in_time_is_read_however_much_came_beside_it(void **sta
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(an_idle_time_out_begins_after_what_a_box_has_computed),
-		cmocka_unit_test(a_deadline_that_has_passed_while_a_box_computed_has_passed),
-		cmocka_unit_test(a_connection_is_opened_when_it_is_accepted),
+		EVERYWHERE_AT_ONCE(an_idle_time_out_begins_after_what_a_box_has_computed),
+		EVERYWHERE_AT_ONCE(a_deadline_that_has_passed_while_a_box_computed_has_passed),
+		EVERYWHERE_AT_ONCE(a_connection_is_opened_when_it_is_accepted),
 		cmocka_unit_test(what_has_come_in_time_is_read_however_much_came_beside_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,7 +27,7 @@ static void waits(void *arg)
 	tell(arg);
 }
 
-static void order_body(void)
+static void who_has_waited_longest_is_woken_first(void)
 {
 	struct hark_scope s;
 	cond = (struct hark_cond){0};
@@ -48,12 +48,6 @@ static void order_body(void)
 	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
 	CHECK_STORY("bc");
 	hark_scope_close(&s);
-}
-
-static void who_has_waited_longest_is_woken_first(void **state)
-{
-	(void)state;
-	everywhere(order_body);
 }
 
 static void times_out(void *arg)
@@ -77,7 +71,7 @@ static void gets_it_all_the_same(void *arg)
 	tell(arg);
 }
 
-static void ends_body(void)
+static void a_wait_that_ends_otherwise_takes_no_wake_up(void)
 {
 	struct hark_scope s, t;
 	cond = (struct hark_cond){0};
@@ -102,12 +96,6 @@ static void ends_body(void)
 	CHECK_INT(hark_join(&t, HARK_FOREVER), 0);
 	hark_scope_close(&t);
 	CHECK_STORY("w");
-}
-
-static void a_wait_that_ends_otherwise_takes_no_wake_up(void **state)
-{
-	(void)state;
-	everywhere(ends_body);
 }
 
 /* ---- a queue, between whomever ---------------------------------------------------------------- */
@@ -159,7 +147,7 @@ static void queue_reset(void)
 	CHECK_INT(pthread_mutex_init(&queue.lock, NULL), 0);
 }
 
-static void fibers_body(void)
+static void fibers_share_a_queue(void)
 {
 	struct hark_scope s;
 	queue_reset();
@@ -171,12 +159,6 @@ static void fibers_body(void)
 	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
 	hark_scope_close(&s);
 	CHECK_INT(queue.sum, 2L * ITEMS * (ITEMS + 1) / 2);
-}
-
-static void fibers_share_a_queue(void **state)
-{
-	(void)state;
-	everywhere(fibers_body);
 }
 
 struct role {
@@ -196,7 +178,7 @@ static void *role_main(void *arg)
 }
 
 /* Threads without a loop, and fibers of several loops. */
-static void threads_body(void)
+static void threads_and_fibers_of_other_loops_share_a_queue(void)
 {
 	for (unsigned which = 0; which < 16; which++) {
 		pthread_t t[4];
@@ -211,12 +193,6 @@ static void threads_body(void)
 			CHECK_INT(pthread_join(t[i], NULL), 0);
 		CHECK_INT(queue.sum, 2L * ITEMS * (ITEMS + 1) / 2);
 	}
-}
-
-static void threads_and_fibers_of_other_loops_share_a_queue(void **state)
-{
-	(void)state;
-	on_engines(threads_body);
 }
 
 /* Wakers and deadlines at about the same time: each wake-up ends one wait, or nobody waited. */
@@ -249,7 +225,7 @@ static void waits_shortly(void *arg)
 	}
 }
 
-static void races_body(void)
+static void a_wake_up_and_a_deadline_may_meet(void)
 {
 	pthread_t t;
 	struct beside b;
@@ -264,15 +240,9 @@ static void races_body(void)
 	CHECK(atomic_load(&woken) > 0);
 }
 
-static void a_wake_up_and_a_deadline_may_meet(void **state)
-{
-	(void)state;
-	everywhere(races_body);
-}
-
 /* ---- forks ------------------------------------------------------------------------------------ */
 
-static void fork_body(void)
+static void a_forked_child_has_none_of_the_waiters(void)
 {
 	struct hark_scope s;
 	cond = (struct hark_cond){0};
@@ -298,21 +268,15 @@ static void fork_body(void)
 	hark_scope_close(&s);
 }
 
-static void a_forked_child_has_none_of_the_waiters(void **state)
-{
-	(void)state;
-	everywhere(fork_body);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(who_has_waited_longest_is_woken_first),
-		cmocka_unit_test(a_wait_that_ends_otherwise_takes_no_wake_up),
-		cmocka_unit_test(fibers_share_a_queue),
-		cmocka_unit_test(threads_and_fibers_of_other_loops_share_a_queue),
-		cmocka_unit_test(a_wake_up_and_a_deadline_may_meet),
-		cmocka_unit_test(a_forked_child_has_none_of_the_waiters),
+		EVERYWHERE(who_has_waited_longest_is_woken_first),
+		EVERYWHERE(a_wait_that_ends_otherwise_takes_no_wake_up),
+		EVERYWHERE(fibers_share_a_queue),
+		ON_ENGINES(threads_and_fibers_of_other_loops_share_a_queue),
+		EVERYWHERE(a_wake_up_and_a_deadline_may_meet),
+		EVERYWHERE(a_forked_child_has_none_of_the_waiters),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

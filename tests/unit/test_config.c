@@ -973,7 +973,7 @@ static void a_users_own_rights_are_tried(void **state)
 	assert_int_equal(chmod(dir, 0755), 0);
 }
 
-static void an_ordinary_user(void)
+static void another_user_needs_root(void)
 {
 	struct config *c = NULL;
 	if (geteuid() == 0)
@@ -992,12 +992,6 @@ static void an_ordinary_user(void)
 	CHECK(strstr(c->errors[2], "t.conf:12: chroot: cannot enter /: Operation not permitted (this needs root)") !=
 	      NULL);
 	config_free(c);
-}
-
-static void another_user_needs_root(void **state)
-{
-	(void)state;
-	run_in_child(an_ordinary_user);
 }
 
 /* ---- out of memory ---- */
@@ -1110,7 +1104,7 @@ int main(void)
 		cmocka_unit_test(a_programs_path_is_meant_from_its_file),
 		cmocka_unit_test(a_program_is_looked_for_where_the_worker_will),
 		cmocka_unit_test(a_users_own_rights_are_tried),
-		cmocka_unit_test(another_user_needs_root),
+		IN_CHILD(another_user_needs_root),
 		cmocka_unit_test(out_of_memory_at_any_call_is_told_and_nothing_leaks),
 	};
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

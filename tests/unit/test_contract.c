@@ -101,7 +101,7 @@ static void check_all(struct kinds *k, int wanted)
 	(void)close(file);
 }
 
-static void late_body(void)
+static void every_call_past_its_deadline_times_out(void)
 {
 	struct kinds k = kinds_open();
 	int64_t past = hark_now();
@@ -114,14 +114,8 @@ static void late_body(void)
 	kinds_close(&k);
 }
 
-static void every_call_past_its_deadline_times_out(void **state)
-{
-	(void)state;
-	everywhere(late_body);
-}
-
 /* A deadline that is moved on gives the reader back what is there. */
-static void moved_body(void)
+static void a_deadline_that_moves_on_loses_nothing(void)
 {
 	char buf[8];
 	struct pair p = tcp_pair();
@@ -134,19 +128,13 @@ static void moved_body(void)
 	pair_drop(&p);
 }
 
-static void a_deadline_that_moves_on_loses_nothing(void **state)
-{
-	(void)state;
-	everywhere(moved_body);
-}
-
 static void when_cancelled(void *arg)
 {
 	CHECK_INT(hark_sleep(10 * HARK_S), -ECANCELED);
 	check_all(arg, -ECANCELED);
 }
 
-static void cancelled_body(void)
+static void every_call_of_a_cancelled_fiber_is_cancelled(void)
 {
 	struct kinds k = kinds_open();
 	struct hark_scope s;
@@ -155,12 +143,6 @@ static void cancelled_body(void)
 	CHECK_INT(hark_yield(), 0);
 	hark_scope_close(&s);
 	kinds_close(&k);
-}
-
-static void every_call_of_a_cancelled_fiber_is_cancelled(void **state)
-{
-	(void)state;
-	on_engines(cancelled_body);
 }
 
 /* ---- roles ------------------------------------------------------------------------------------- */
@@ -190,7 +172,7 @@ static void await_role(const atomic_bool *role)
 		CHECK_INT(hark_sleep(HARK_MS), 0);
 }
 
-static void second_reader_body(void)
+static void a_second_reader_is_refused_and_so_is_a_close_beside_one(void)
 {
 	char buf[8];
 	struct beside b;
@@ -212,12 +194,6 @@ static void second_reader_body(void)
 	beside_end(&b);
 	CHECK_INT(u.got, 5);
 	pair_drop(&p);
-}
-
-static void a_second_reader_is_refused_and_so_is_a_close_beside_one(void **state)
-{
-	(void)state;
-	everywhere(second_reader_body);
 }
 
 static void second_writer_body(void)
@@ -256,7 +232,7 @@ static void a_second_writer_is_refused_and_an_abort_beside_one_ends_it(void **st
 	on_engines(second_writer_body);
 }
 
-static void shut_in_body(void)
+static void the_end_of_reading_wakes_its_reader(void)
 {
 	char buf[8];
 	struct beside b;
@@ -274,12 +250,6 @@ static void shut_in_body(void)
 	pair_drop(&p);
 }
 
-static void the_end_of_reading_wakes_its_reader(void **state)
-{
-	(void)state;
-	everywhere(shut_in_body);
-}
-
 /* ---- writing nothing, and much ----------------------------------------------------------------- */
 
 static void reads_all(void *arg)
@@ -291,7 +261,7 @@ static void reads_all(void *arg)
 		u->got += n;
 }
 
-static void pieces_body(void)
+static void any_number_of_pieces_is_written_whole(void)
 {
 	static char bytes[100];
 	static struct iovec v[3 * IOV_MAX];
@@ -322,13 +292,7 @@ static void pieces_body(void)
 	pair_drop(&p);
 }
 
-static void any_number_of_pieces_is_written_whole(void **state)
-{
-	(void)state;
-	everywhere(pieces_body);
-}
-
-static void datagram_pieces_body(void)
+static void any_number_of_pieces_is_one_datagram(void)
 {
 	static char bytes[4 * IOV_MAX], got[sizeof bytes];
 	static struct iovec v[2 * IOV_MAX];
@@ -347,12 +311,6 @@ static void datagram_pieces_body(void)
 	pair_drop(&p);
 }
 
-static void any_number_of_pieces_is_one_datagram(void **state)
-{
-	(void)state;
-	everywhere(datagram_pieces_body);
-}
-
 /* ---- what a service needs ---------------------------------------------------------------------- */
 
 static void echo(void *arg)
@@ -365,7 +323,7 @@ static void echo(void *arg)
 	CHECK_INT(hark_close(c), 0);
 }
 
-static void pair_body(void)
+static void a_pair_serves_to_try_a_box_and_tells_who_made_it(void)
 {
 	char line[64];
 	struct beside b;
@@ -387,12 +345,6 @@ static void pair_body(void)
 	CHECK_INT(hark_close(c[0]), 0);
 }
 
-static void a_pair_serves_to_try_a_box_and_tells_who_made_it(void **state)
-{
-	(void)state;
-	everywhere(pair_body);
-}
-
 static void pair_fails_body(void)
 {
 	struct hark_conn *c[2] = {NULL, NULL};
@@ -412,7 +364,7 @@ static void a_pair_that_cannot_be_made_leaves_nothing(void **state)
 	on_plain_thread(pair_fails_body);
 }
 
-static void facts_body(void)
+static void a_connection_keeps_its_users_data_and_tells_no_credentials_it_has_not(void)
 {
 	struct hark_credentials who = {.pid = 4711};
 	struct pair p = tcp_pair();
@@ -433,14 +385,8 @@ static void facts_body(void)
 	CHECK_INT(sizeof errors / sizeof errors[0], 3);
 }
 
-static void a_connection_keeps_its_users_data_and_tells_no_credentials_it_has_not(void **state)
-{
-	(void)state;
-	everywhere(facts_body);
-}
-
 /* A datagram being answered, and the flow that it becomes, keep theirs. */
-static void datagram_data_body(void)
+static void a_datagram_keeps_its_users_data(void)
 {
 	struct hark_listener *l;
 	struct hark_conn *c, *to;
@@ -469,27 +415,21 @@ static void datagram_data_body(void)
 	hark_listener_close(l);
 }
 
-static void a_datagram_keeps_its_users_data(void **state)
-{
-	(void)state;
-	everywhere(datagram_data_body);
-}
-
 int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_call_past_its_deadline_times_out),
-		cmocka_unit_test(a_deadline_that_moves_on_loses_nothing),
-		cmocka_unit_test(every_call_of_a_cancelled_fiber_is_cancelled),
-		cmocka_unit_test(a_second_reader_is_refused_and_so_is_a_close_beside_one),
+		EVERYWHERE(every_call_past_its_deadline_times_out),
+		EVERYWHERE(a_deadline_that_moves_on_loses_nothing),
+		ON_ENGINES(every_call_of_a_cancelled_fiber_is_cancelled),
+		EVERYWHERE(a_second_reader_is_refused_and_so_is_a_close_beside_one),
 		cmocka_unit_test(a_second_writer_is_refused_and_an_abort_beside_one_ends_it),
-		cmocka_unit_test(the_end_of_reading_wakes_its_reader),
-		cmocka_unit_test(any_number_of_pieces_is_written_whole),
-		cmocka_unit_test(any_number_of_pieces_is_one_datagram),
-		cmocka_unit_test(a_pair_serves_to_try_a_box_and_tells_who_made_it),
+		EVERYWHERE(the_end_of_reading_wakes_its_reader),
+		EVERYWHERE(any_number_of_pieces_is_written_whole),
+		EVERYWHERE(any_number_of_pieces_is_one_datagram),
+		EVERYWHERE(a_pair_serves_to_try_a_box_and_tells_who_made_it),
 		cmocka_unit_test(a_pair_that_cannot_be_made_leaves_nothing),
-		cmocka_unit_test(a_connection_keeps_its_users_data_and_tells_no_credentials_it_has_not),
-		cmocka_unit_test(a_datagram_keeps_its_users_data),
+		EVERYWHERE(a_connection_keeps_its_users_data_and_tells_no_credentials_it_has_not),
+		EVERYWHERE(a_datagram_keeps_its_users_data),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);

@@ -62,7 +62,7 @@ static char *much(void)
 
 /* ---- cut in the middle of a write ------------------------------------------------------------- */
 
-static void deadline_body(void)
+static void a_write_that_time_cut_ends_in_a_reset(void)
 {
 	struct ends e = tcp_ends();
 	hark_deadline(e.c, hark_after(50 * HARK_MS));
@@ -76,12 +76,6 @@ static void deadline_body(void)
 	check_end(&e, -ECONNRESET, 0, MUCH - 1);
 }
 
-static void a_write_that_time_cut_ends_in_a_reset(void **state)
-{
-	(void)state;
-	everywhere(deadline_body);
-}
-
 static void write_much(void *arg)
 {
 	struct ends *e = arg;
@@ -89,7 +83,7 @@ static void write_much(void *arg)
 	CHECK_INT(hark_close(e->c), -ECANCELED);
 }
 
-static void cancelled_body(void)
+static void a_write_that_was_cancelled_ends_in_a_reset(void)
 {
 	struct ends e = tcp_ends();
 	struct hark_scope s;
@@ -100,14 +94,8 @@ static void cancelled_body(void)
 	check_end(&e, -ECONNRESET, 0, MUCH - 1);
 }
 
-static void a_write_that_was_cancelled_ends_in_a_reset(void **state)
-{
-	(void)state;
-	on_engines(cancelled_body);
-}
-
 /* The first part has left; the second was refused: the peer must not take the first for all. */
-static void refused_body(void)
+static void a_write_that_was_refused_ends_in_a_reset(void)
 {
 	struct ends e = tcp_ends();
 	CHECK_INT(hark_write(e.c, "first", 5), 5);
@@ -122,26 +110,14 @@ static void refused_body(void)
 	check_end(&e, -ECONNRESET, 0, 9);
 }
 
-static void a_write_that_was_refused_ends_in_a_reset(void **state)
-{
-	(void)state;
-	everywhere(refused_body);
-}
-
 /* What was accepted while there was time, and fits, leaves with the close: nothing is cut. */
-static void late_body(void)
+static void what_was_written_in_time_leaves_with_a_late_close(void)
 {
 	struct ends e = tcp_ends();
 	CHECK_INT(hark_write(e.c, "whole", 5), 5);
 	hark_deadline(e.c, hark_now());
 	CHECK_INT(hark_close(e.c), 0);
 	check_end(&e, 0, 5, 5);
-}
-
-static void what_was_written_in_time_leaves_with_a_late_close(void **state)
-{
-	(void)state;
-	everywhere(late_body);
 }
 
 static void close_late(void *arg)
@@ -153,7 +129,7 @@ static void close_late(void *arg)
 	CHECK_INT(hark_close(e->c), 0);
 }
 
-static void cancelled_close_body(void)
+static void a_close_in_a_cancelled_fiber_sends_what_needs_no_waiting(void)
 {
 	struct ends e = tcp_ends();
 	struct hark_scope s;
@@ -164,12 +140,6 @@ static void cancelled_close_body(void)
 	hark_scope_close(&s);
 	CHECK(hark_now() - begun < 500 * HARK_MS); /* it does not wait for the peer's end */
 	check_end(&e, 0, 5, 5);
-}
-
-static void a_close_in_a_cancelled_fiber_sends_what_needs_no_waiting(void **state)
-{
-	(void)state;
-	on_engines(cancelled_close_body);
 }
 
 /* ---- a server that ends ----------------------------------------------------------------------- */
@@ -301,7 +271,7 @@ static int file_of(size_t n)
 	return fd;
 }
 
-static void sendfile_body(void)
+static void a_sendfile_that_failed_midway_is_a_reset_in_the_end(void)
 {
 	int file = file_of(3 * SMALL);
 	struct ends e = tcp_ends();
@@ -324,14 +294,8 @@ static void sendfile_body(void)
 	(void)close(file);
 }
 
-static void a_sendfile_that_failed_midway_is_a_reset_in_the_end(void **state)
-{
-	(void)state;
-	everywhere(sendfile_body);
-}
-
 /* The same by a buffer, where the kernel does not send: to a pipe. */
-static void sendfile_buffered_body(void)
+static void a_sendfile_by_buffer_that_failed_midway_sticks_too(void)
 {
 	int fds[2], file = file_of(MB);
 	CHECK_INT(pipe2(fds, O_CLOEXEC), 0);
@@ -347,14 +311,8 @@ static void sendfile_buffered_body(void)
 	(void)close(file);
 }
 
-static void a_sendfile_by_buffer_that_failed_midway_sticks_too(void **state)
-{
-	(void)state;
-	everywhere(sendfile_buffered_body);
-}
-
 /* Nothing has left: what failed is the file. */
-static void no_file_body(void)
+static void a_file_that_cannot_be_read_leaves_the_connection_whole(void)
 {
 	struct ends e = tcp_ends();
 	CHECK_INT(hark_write(e.c, "before ", 7), 7);
@@ -366,12 +324,6 @@ static void no_file_body(void)
 	CHECK_INT(shutdown(e.peer, SHUT_WR), 0); /* or it lingers */
 	CHECK_INT(hark_close(e.c), 0);
 	check_end(&e, 0, 12, 12);
-}
-
-static void a_file_that_cannot_be_read_leaves_the_connection_whole(void **state)
-{
-	(void)state;
-	everywhere(no_file_body);
 }
 
 /* ---- a forked child holds the socket ---------------------------------------------------------- */
@@ -394,7 +346,7 @@ static void end_child(pid_t pid)
 	CHECK_INT(waitpid(pid, NULL, 0), pid);
 }
 
-static void held_abort_body(void)
+static void an_abort_does_not_wait_for_a_child_that_holds_the_socket(void)
 {
 	int fds[2];
 	struct ends e = tcp_ends();
@@ -417,12 +369,6 @@ static void held_abort_body(void)
 	end_child(pid);
 }
 
-static void an_abort_does_not_wait_for_a_child_that_holds_the_socket(void **state)
-{
-	(void)state;
-	everywhere(held_abort_body);
-}
-
 static void held_close_with(struct ends e)
 {
 	char byte;
@@ -435,7 +381,7 @@ static void held_close_with(struct ends e)
 	end_child(pid);
 }
 
-static void held_close_body(void)
+static void a_close_does_not_wait_for_a_child_that_holds_the_socket(void)
 {
 	int fds[2];
 	held_close_with(tcp_ends());
@@ -443,13 +389,7 @@ static void held_close_body(void)
 	held_close_with(ends_of(fds));
 }
 
-static void a_close_does_not_wait_for_a_child_that_holds_the_socket(void **state)
-{
-	(void)state;
-	everywhere(held_close_body);
-}
-
-static void listening_body(void)
+static void a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted(void)
 {
 	struct hark_endpoint at;
 	int l = plain_listener("127.0.0.1", 8, &at);
@@ -461,12 +401,6 @@ static void listening_body(void)
 	CHECK_INT(connect(fd, (struct sockaddr *)&at.addr, at.len), 0);
 	(void)close(fd);
 	(void)close(l);
-}
-
-static void a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted(void **state)
-{
-	(void)state;
-	everywhere(listening_body);
 }
 
 /* ---- pipes and terminals ---------------------------------------------------------------------- */
@@ -493,7 +427,7 @@ static void raw_pty(int fds[2])
 	CHECK_INT(tcsetattr(fds[1], TCSANOW, &t), 0);
 }
 
-static void pipe_body(void)
+static void the_shutdown_of_a_pipe_is_its_other_sides_end(void)
 {
 	char buf[16];
 	struct ends e = pipe_ends(true);
@@ -522,12 +456,6 @@ static void pipe_body(void)
 	(void)close(e.peer);
 }
 
-static void the_shutdown_of_a_pipe_is_its_other_sides_end(void **state)
-{
-	(void)state;
-	everywhere(pipe_body);
-}
-
 static void read_exactly(int fd, char *buf, size_t n)
 {
 	for (ssize_t got; n > 0; buf += got, n -= (size_t)got) {
@@ -536,7 +464,7 @@ static void read_exactly(int fd, char *buf, size_t n)
 	}
 }
 
-static void terminal_body(void)
+static void a_terminal_says_that_it_cannot_end_one_direction(void)
 {
 	int fds[2];
 	char buf[16];
@@ -552,13 +480,7 @@ static void terminal_body(void)
 	(void)close(e.peer);
 }
 
-static void a_terminal_says_that_it_cannot_end_one_direction(void **state)
-{
-	(void)state;
-	everywhere(terminal_body);
-}
-
-static void hang_up_body(void)
+static void a_terminals_hang_up_is_its_end(void)
 {
 	int fds[2];
 	char buf[16];
@@ -577,12 +499,6 @@ static void hang_up_body(void)
 	CHECK_INT(hark_close(e.c), 0);
 }
 
-static void a_terminals_hang_up_is_its_end(void **state)
-{
-	(void)state;
-	everywhere(hang_up_body);
-}
-
 /* ---- what must not stall a loop ---------------------------------------------------------------- */
 
 static void full_terminal_with(struct ends e)
@@ -597,19 +513,13 @@ static void full_terminal_with(struct ends e)
 	(void)close(e.peer);
 }
 
-static void full_terminal_body(void)
+static void a_terminal_that_nobody_reads_stalls_no_loop(void)
 {
 	int fds[2];
 	raw_pty(fds);
 	full_terminal_with(ends_of(fds));
 	raw_pty(fds);
 	full_terminal_with(ends_of((int[]){fds[1], fds[0]}));
-}
-
-static void a_terminal_that_nobody_reads_stalls_no_loop(void **state)
-{
-	(void)state;
-	on_engines(full_terminal_body);
 }
 
 /* Another process reads the same pipe, and is faster: between poll(2) and the read. */
@@ -635,7 +545,7 @@ static ssize_t late_preadv2(int fd, const struct iovec *iov, int n, off_t at, in
 	return preadv2(fd, iov, n, at, flags);
 }
 
-static void shared_pipe_body(void)
+static void a_pipe_that_others_read_stalls_no_loop(void)
 {
 	char buf[16];
 	struct ticker t;
@@ -652,13 +562,7 @@ static void shared_pipe_body(void)
 	(void)close(e.peer);
 }
 
-static void a_pipe_that_others_read_stalls_no_loop(void **state)
-{
-	(void)state;
-	on_engines(shared_pipe_body);
-}
-
-static void linger_body(void)
+static void a_close_with_so_linger_stalls_no_loop(void)
 {
 	static char bytes[160000]; /* more than the peer's buffer takes, less than both */
 	struct linger on = {.l_onoff = 1, .l_linger = 5};
@@ -675,34 +579,28 @@ static void linger_body(void)
 	check_end(&e, 0, sizeof bytes, sizeof bytes);
 }
 
-static void a_close_with_so_linger_stalls_no_loop(void **state)
-{
-	(void)state;
-	on_engines(linger_body);
-}
-
 int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_write_that_time_cut_ends_in_a_reset),
-		cmocka_unit_test(a_write_that_was_cancelled_ends_in_a_reset),
-		cmocka_unit_test(a_write_that_was_refused_ends_in_a_reset),
-		cmocka_unit_test(what_was_written_in_time_leaves_with_a_late_close),
-		cmocka_unit_test(a_close_in_a_cancelled_fiber_sends_what_needs_no_waiting),
+		EVERYWHERE(a_write_that_time_cut_ends_in_a_reset),
+		ON_ENGINES(a_write_that_was_cancelled_ends_in_a_reset),
+		EVERYWHERE(a_write_that_was_refused_ends_in_a_reset),
+		EVERYWHERE(what_was_written_in_time_leaves_with_a_late_close),
+		ON_ENGINES(a_close_in_a_cancelled_fiber_sends_what_needs_no_waiting),
 		cmocka_unit_test(a_write_that_the_grace_cut_ends_in_a_reset),
 		cmocka_unit_test(a_box_that_never_waits_is_cut_by_the_grace_too),
-		cmocka_unit_test(a_sendfile_that_failed_midway_is_a_reset_in_the_end),
-		cmocka_unit_test(a_sendfile_by_buffer_that_failed_midway_sticks_too),
-		cmocka_unit_test(a_file_that_cannot_be_read_leaves_the_connection_whole),
-		cmocka_unit_test(an_abort_does_not_wait_for_a_child_that_holds_the_socket),
-		cmocka_unit_test(a_close_does_not_wait_for_a_child_that_holds_the_socket),
-		cmocka_unit_test(a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted),
-		cmocka_unit_test(the_shutdown_of_a_pipe_is_its_other_sides_end),
-		cmocka_unit_test(a_terminal_says_that_it_cannot_end_one_direction),
-		cmocka_unit_test(a_terminals_hang_up_is_its_end),
-		cmocka_unit_test(a_terminal_that_nobody_reads_stalls_no_loop),
-		cmocka_unit_test(a_pipe_that_others_read_stalls_no_loop),
-		cmocka_unit_test(a_close_with_so_linger_stalls_no_loop),
+		EVERYWHERE(a_sendfile_that_failed_midway_is_a_reset_in_the_end),
+		EVERYWHERE(a_sendfile_by_buffer_that_failed_midway_sticks_too),
+		EVERYWHERE(a_file_that_cannot_be_read_leaves_the_connection_whole),
+		EVERYWHERE(an_abort_does_not_wait_for_a_child_that_holds_the_socket),
+		EVERYWHERE(a_close_does_not_wait_for_a_child_that_holds_the_socket),
+		EVERYWHERE(a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted),
+		EVERYWHERE(the_shutdown_of_a_pipe_is_its_other_sides_end),
+		EVERYWHERE(a_terminal_says_that_it_cannot_end_one_direction),
+		EVERYWHERE(a_terminals_hang_up_is_its_end),
+		ON_ENGINES(a_terminal_that_nobody_reads_stalls_no_loop),
+		ON_ENGINES(a_pipe_that_others_read_stalls_no_loop),
+		ON_ENGINES(a_close_with_so_linger_stalls_no_loop),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);

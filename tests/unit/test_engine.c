@@ -17,13 +17,6 @@
 #define TRIES   20
 #define BUSY_NS (100 * HARK_MS * SLOWER) /* of processor time in a wait: it spins */
 
-static int64_t cpu_ns(void)
-{
-	struct timespec t;
-	CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
-	return t.tv_sec * HARK_S + t.tv_nsec;
-}
-
 static void echo_one(void *arg)
 {
 	char byte;
@@ -71,7 +64,7 @@ static void forget_all(struct hark__waiter *w)
 	}
 }
 
-static void detach_body(void)
+static void what_is_forgotten_wakes_nobody(void)
 {
 	struct hark__engine *e = hark__loop_engine(hark__loop_current);
 	for (unsigned i = 0; i < MANY; i++) {
@@ -94,13 +87,7 @@ static void detach_body(void)
 	}
 }
 
-static void what_is_forgotten_wakes_nobody(void **state)
-{
-	(void)state;
-	on_engines(detach_body);
-}
-
-static void limit_body(void)
+static void a_descriptor_limit_below_what_is_open_stops_nothing(void)
 {
 	for (rlim_t limit = 0; limit < 2; limit++) {
 		struct rlimit old, low;
@@ -112,12 +99,6 @@ static void limit_body(void)
 		CHECK_INT(setrlimit(RLIMIT_NOFILE, &old), 0);
 		pair_drop(&p);
 	}
-}
-
-static void a_descriptor_limit_below_what_is_open_stops_nothing(void **state)
-{
-	(void)state;
-	on_engines(limit_body);
 }
 
 static void forbid(unsigned call)
@@ -134,7 +115,7 @@ static void forbid(unsigned call)
 }
 
 /* While one waits that had begun before. */
-static void filter_body(void)
+static void io_uring_taken_away_later_is_replaced(void)
 {
 	char byte;
 	struct pair p = tcp_pair(), q = tcp_pair();
@@ -150,12 +131,6 @@ static void filter_body(void)
 	hark_scope_close(&s);
 	pair_drop(&p);
 	pair_drop(&q);
-}
-
-static void io_uring_taken_away_later_is_replaced(void **state)
-{
-	(void)state;
-	on_engines(filter_body);
 }
 
 static void from_the_start_body(void)
@@ -236,9 +211,9 @@ static void the_port_of_a_killed_process_is_free(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_is_forgotten_wakes_nobody),
-		cmocka_unit_test(a_descriptor_limit_below_what_is_open_stops_nothing),
-		cmocka_unit_test(io_uring_taken_away_later_is_replaced),
+		ON_ENGINES(what_is_forgotten_wakes_nobody),
+		ON_ENGINES(a_descriptor_limit_below_what_is_open_stops_nothing),
+		ON_ENGINES(io_uring_taken_away_later_is_replaced),
 		cmocka_unit_test(io_uring_that_cannot_be_entered_is_not_there),
 		cmocka_unit_test(the_port_of_a_killed_process_is_free),
 	};

@@ -286,14 +286,14 @@ static const struct {
 };
 
 /* Of this thread: the machine may be busy with others. */
-static int64_t cpu_ns(void)
+static int64_t thread_cpu_ns(void)
 {
 	struct timespec t;
 	CHECK_INT(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t), 0);
 	return t.tv_sec * HARK_S + t.tv_nsec;
 }
 
-static void each_family_body(void)
+static void no_call_keeps_the_loop_from_others(void)
 {
 	for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
 		struct hark_scope s;
@@ -302,8 +302,8 @@ static void each_family_body(void)
 		hark_scope_open(&s);
 		CHECK_INT(hark_go(&s, "ticker", ticker, NULL), 0);
 		CHECK_INT(hark_yield(), 0);
-		int64_t end = cpu_ns() + LASTS_NS;
-		while (cpu_ns() < end)
+		int64_t end = thread_cpu_ns() + LASTS_NS;
+		while (thread_cpu_ns() < end)
 			families[i].once();
 		hark_scope_close(&s);
 		families[i].close();
@@ -315,16 +315,10 @@ static void each_family_body(void)
 	}
 }
 
-static void no_call_keeps_the_loop_from_others(void **state)
-{
-	(void)state;
-	on_engines(each_family_body);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(no_call_keeps_the_loop_from_others),
+		ON_ENGINES(no_call_keeps_the_loop_from_others),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

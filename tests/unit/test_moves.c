@@ -81,7 +81,7 @@ static void answer_three(void *arg)
 	CHECK_INT(hark_flush(c), 0);
 }
 
-static void offload_body(void)
+static void an_offloaded_function_reads_and_writes_where_the_fiber_did(void)
 {
 	struct peer p;
 	struct hark_conn *c = peer_start(&p, LINES);
@@ -91,12 +91,6 @@ static void offload_body(void)
 	}
 	peer_end(&p);
 	hark_abort(c);
-}
-
-static void an_offloaded_function_reads_and_writes_where_the_fiber_did(void **state)
-{
-	(void)state;
-	everywhere(offload_body);
 }
 
 /* ---- another thread, for good ------------------------------------------------------------------- */
@@ -125,7 +119,7 @@ static void move_one(struct moved *m, bool blocks)
 		CHECK_INT(pthread_join(m->thread, NULL), 0);
 }
 
-static void thread_body(void)
+static void another_thread_goes_on_with_a_connection_and_closes_it(void)
 {
 	struct moved m[8];
 	for (int round = 0; round < 20; round++) {
@@ -137,12 +131,6 @@ static void thread_body(void)
 				CHECK_INT(pthread_join(m[i].thread, NULL), 0);
 		}
 	}
-}
-
-static void another_thread_goes_on_with_a_connection_and_closes_it(void **state)
-{
-	(void)state;
-	everywhere(thread_body);
 }
 
 /* Not while a fiber waits: its loop goes on with it. */
@@ -160,7 +148,7 @@ static void *write_beside(void *arg)
 	return NULL;
 }
 
-static void waited_for_body(void)
+static void another_thread_gets_ebusy_while_a_fiber_waits(void)
 {
 	struct pair p = tcp_pair();
 	struct hark_scope s;
@@ -175,12 +163,6 @@ static void waited_for_body(void)
 	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
 	hark_scope_close(&s);
 	pair_drop(&p);
-}
-
-static void another_thread_gets_ebusy_while_a_fiber_waits(void **state)
-{
-	(void)state;
-	on_engines(waited_for_body);
 }
 
 /* The scope's loop ends before the thread is through with it. */
@@ -219,7 +201,7 @@ static void a_connection_outlives_the_loop_on_another_thread(void **state)
 
 /* ---- a forked child ----------------------------------------------------------------------------- */
 
-static void fork_body(void)
+static void a_forked_child_reads_on(void)
 {
 	for (int round = 0; round < 40; round++) {
 		struct peer p;
@@ -240,20 +222,14 @@ static void fork_body(void)
 	}
 }
 
-static void a_forked_child_reads_on(void **state)
-{
-	(void)state;
-	everywhere(fork_body);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(an_offloaded_function_reads_and_writes_where_the_fiber_did),
-		cmocka_unit_test(another_thread_goes_on_with_a_connection_and_closes_it),
+		EVERYWHERE(an_offloaded_function_reads_and_writes_where_the_fiber_did),
+		EVERYWHERE(another_thread_goes_on_with_a_connection_and_closes_it),
 		cmocka_unit_test(a_connection_outlives_the_loop_on_another_thread),
-		cmocka_unit_test(another_thread_gets_ebusy_while_a_fiber_waits),
-		cmocka_unit_test(a_forked_child_reads_on),
+		ON_ENGINES(another_thread_gets_ebusy_while_a_fiber_waits),
+		EVERYWHERE(a_forked_child_reads_on),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

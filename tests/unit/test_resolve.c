@@ -162,7 +162,7 @@ static int look_up(const char *address, char *all, int n, int64_t deadline)
 	return got;
 }
 
-static void ask_the_files(void)
+static void names_are_looked_up_and_families_kept_apart(void)
 {
 	char all[8 * HARK_ADDRESS_MAX];
 	enter_own_network();
@@ -191,7 +191,7 @@ static void ask_the_files(void)
 	}
 }
 
-static void look_up_a_name_of_many(void)
+static void many_addresses_of_one_family_leave_room_for_the_other(void)
 {
 	static char hosts[4096];
 	struct hark_endpoint e[32];
@@ -215,13 +215,7 @@ static void look_up_a_name_of_many(void)
 	CHECK_INT(hark_resolve("tcp4://many:80", e, 32, HARK_FOREVER), 32);
 }
 
-static void many_addresses_of_one_family_leave_room_for_the_other(void **state)
-{
-	(void)state;
-	run_in_child(look_up_a_name_of_many);
-}
-
-static void ask_without_descriptors(void)
+static void who_is_out_of_descriptors_is_not_told_that_there_is_no_such_host(void)
 {
 	struct hark_endpoint e;
 	struct rlimit r;
@@ -235,18 +229,6 @@ static void ask_without_descriptors(void)
 		CHECK_INT(setrlimit(RLIMIT_NOFILE, &r), 0);
 		CHECK_INT(hark_resolve("tcp://localhost:80", &e, 1, deadline), 1);
 	}
-}
-
-static void who_is_out_of_descriptors_is_not_told_that_there_is_no_such_host(void **state)
-{
-	(void)state;
-	run_in_child(ask_without_descriptors);
-}
-
-static void names_are_looked_up_and_families_kept_apart(void **state)
-{
-	(void)state;
-	run_in_child(ask_the_files);
 }
 
 /* A socket where the name server should be; it never answers. */
@@ -263,7 +245,7 @@ static int silent_name_server(void)
 	return fd;
 }
 
-static void ask_a_dead_server(void)
+static void dead_name_servers_are_told_apart(void)
 {
 	char all[8 * HARK_ADDRESS_MAX];
 	(void)close(silent_name_server());
@@ -271,13 +253,7 @@ static void ask_a_dead_server(void)
 	CHECK_INT(look_up("tcp://host.example:80", all, 8, hark_after(20 * HARK_S)), -HARK_EDNS);
 }
 
-static void dead_name_servers_are_told_apart(void **state)
-{
-	(void)state;
-	run_in_child(ask_a_dead_server);
-}
-
-static void ask_a_silent_server(void)
+static void a_look_up_ends_with_its_deadline(void)
 {
 	char all[8 * HARK_ADDRESS_MAX];
 	int fd = silent_name_server();
@@ -288,12 +264,6 @@ static void ask_a_silent_server(void)
 	char query[512];
 	CHECK(recv(fd, query, sizeof query, 0) > 12);                        /* it was asked */
 	CHECK_INT(look_up("tcp://127.0.0.1:80", all, 8, hark_now() - 1), 1); /* nothing to wait for */
-}
-
-static void a_look_up_ends_with_its_deadline(void **state)
-{
-	(void)state;
-	run_in_child(ask_a_silent_server);
 }
 
 static void ask_on_a_loop(void)
@@ -309,16 +279,10 @@ static void ask_on_a_loop(void)
 	CHECK_INT(look_up("tcp://*:no-such-service", all, 8, HARK_FOREVER), -HARK_ENOSERVICE);
 }
 
-static void ask_a_silent_server_on_each_engine(void)
+static void a_look_up_does_not_stall_the_loop(void)
 {
 	(void)silent_name_server();
 	CHECK(on_each_engine(ask_on_a_loop) > 0);
-}
-
-static void a_look_up_does_not_stall_the_loop(void **state)
-{
-	(void)state;
-	run_in_child(ask_a_silent_server_on_each_engine);
 }
 
 static atomic_int timed_out;
@@ -363,7 +327,7 @@ static void ask_beside_abandoned(void)
 	CHECK(hark_now() - began < HARK_S);
 }
 
-static void ask_beside_abandoned_on_each_engine(void)
+static void abandoned_look_ups_hold_up_neither_local_names_nor_offloads(void)
 {
 	(void)silent_name_server();
 	replace_file("/etc/nsswitch.conf", "passwd: files\nhosts: files dns\nservices: files\n");
@@ -371,13 +335,7 @@ static void ask_beside_abandoned_on_each_engine(void)
 	CHECK(on_each_engine(ask_beside_abandoned) > 0);
 }
 
-static void abandoned_look_ups_hold_up_neither_local_names_nor_offloads(void **state)
-{
-	(void)state;
-	run_in_child(ask_beside_abandoned_on_each_engine);
-}
-
-static void ask_for_localhost(void)
+static void localhost_is_loopback_whoever_would_be_asked(void)
 {
 	char all[8 * HARK_ADDRESS_MAX];
 	(void)silent_name_server(); /* which alone nsswitch.conf names */
@@ -393,13 +351,7 @@ static void ask_for_localhost(void)
 	CHECK_HAS(all, "tcp://127.0.0.1:80");
 }
 
-static void localhost_is_loopback_whoever_would_be_asked(void **state)
-{
-	(void)state;
-	run_in_child(ask_for_localhost);
-}
-
-static void read_hosts(void)
+static void the_hosts_file_is_read_as_it_is_written(void)
 {
 	static char hosts[40000];
 	size_t n = 0;
@@ -434,12 +386,6 @@ static void read_hosts(void)
 	}
 }
 
-static void the_hosts_file_is_read_as_it_is_written(void **state)
-{
-	(void)state;
-	run_in_child(read_hosts);
-}
-
 static void ask_cancelled(void *arg)
 {
 	struct hark_endpoint e;
@@ -459,15 +405,9 @@ static void ask_in_a_cancelled_fiber(void)
 	hark_scope_close(&s);
 }
 
-static void each_engine_asks_cancelled(void)
+static void a_cancelled_fiber_looks_nothing_up(void)
 {
 	CHECK(on_each_engine(ask_in_a_cancelled_fiber) > 0);
-}
-
-static void a_cancelled_fiber_looks_nothing_up(void **state)
-{
-	(void)state;
-	run_in_child(each_engine_asks_cancelled);
 }
 
 int main(void)
@@ -481,16 +421,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_question_without_memory_is_enomem, forbid_questions, allow_questions),
 		cmocka_unit_test(service_names_are_looked_up_by_protocol),
 		cmocka_unit_test(an_unknown_service_is_told_apart),
-		cmocka_unit_test(many_addresses_of_one_family_leave_room_for_the_other),
-		cmocka_unit_test(who_is_out_of_descriptors_is_not_told_that_there_is_no_such_host),
-		cmocka_unit_test(names_are_looked_up_and_families_kept_apart),
-		cmocka_unit_test(dead_name_servers_are_told_apart),
-		cmocka_unit_test(a_look_up_ends_with_its_deadline),
-		cmocka_unit_test(a_look_up_does_not_stall_the_loop),
-		cmocka_unit_test(abandoned_look_ups_hold_up_neither_local_names_nor_offloads),
-		cmocka_unit_test(localhost_is_loopback_whoever_would_be_asked),
-		cmocka_unit_test(the_hosts_file_is_read_as_it_is_written),
-		cmocka_unit_test(a_cancelled_fiber_looks_nothing_up),
+		IN_CHILD(many_addresses_of_one_family_leave_room_for_the_other),
+		IN_CHILD(who_is_out_of_descriptors_is_not_told_that_there_is_no_such_host),
+		IN_CHILD(names_are_looked_up_and_families_kept_apart),
+		IN_CHILD(dead_name_servers_are_told_apart),
+		IN_CHILD(a_look_up_ends_with_its_deadline),
+		IN_CHILD(a_look_up_does_not_stall_the_loop),
+		IN_CHILD(abandoned_look_ups_hold_up_neither_local_names_nor_offloads),
+		IN_CHILD(localhost_is_loopback_whoever_would_be_asked),
+		IN_CHILD(the_hosts_file_is_read_as_it_is_written),
+		IN_CHILD(a_cancelled_fiber_looks_nothing_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

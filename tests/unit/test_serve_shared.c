@@ -64,7 +64,7 @@ static void listen_at(struct hark_listener **l, char *address)
 }
 
 /* One listener, two servers: both are ready, one or the other serves, and ending one leaves the other. */
-static void shared_body(void)
+static void two_servers_share_a_loop_and_a_listener(void)
 {
 	struct hark_listener *l;
 	char address[HARK_ADDRESS_MAX];
@@ -89,14 +89,8 @@ static void shared_body(void)
 	hark_listener_close(l);
 }
 
-static void two_servers_share_a_loop_and_a_listener(void **state)
-{
-	(void)state;
-	on_engines(shared_body);
-}
-
 /* Each with its own: the connections of the one that is cancelled are cut, the other's are not. */
-static void apart_body(void)
+static void cancelling_a_server_ends_it_alone(void)
 {
 	struct hark_listener *la, *lb;
 	char at_a[HARK_ADDRESS_MAX], at_b[HARK_ADDRESS_MAX], buf[8];
@@ -132,13 +126,7 @@ static void apart_body(void)
 	hark_listener_close(lb);
 }
 
-static void cancelling_a_server_ends_it_alone(void **state)
-{
-	(void)state;
-	on_engines(apart_body);
-}
-
-static void supervised_body(void)
+static void cancelling_a_supervisor_ends_its_workers_alone(void)
 {
 	struct hark_listener *la, *lb;
 	char at_a[HARK_ADDRESS_MAX], at_b[HARK_ADDRESS_MAX];
@@ -167,12 +155,6 @@ static void supervised_body(void)
 	hark_listener_close(lb);
 }
 
-static void cancelling_a_supervisor_ends_its_workers_alone(void **state)
-{
-	(void)state;
-	on_engines(supervised_body);
-}
-
 /* ---- inside a box ----------------------------------------------------------------------------- */
 
 static char inner_address[HARK_ADDRESS_MAX];
@@ -188,7 +170,7 @@ static void serves_inside(struct hark_conn *c, void *arg)
 	CHECK_INT(hark_printf(c, "over\n"), 5);
 }
 
-static void inside_body(void)
+static void a_box_may_serve(void)
 {
 	struct hark_listener *l;
 	char address[HARK_ADDRESS_MAX], line[HARK_ADDRESS_MAX];
@@ -209,12 +191,6 @@ static void inside_body(void)
 	hark_abort(c);
 	hark_listener_close(l);
 	hark_listener_close(inner);
-}
-
-static void a_box_may_serve(void **state)
-{
-	(void)state;
-	on_engines(inside_body);
 }
 
 /* ---- several threads -------------------------------------------------------------------------- */
@@ -341,10 +317,10 @@ static void a_box_that_outlives_its_server_ends_in_peace(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(two_servers_share_a_loop_and_a_listener),
-		cmocka_unit_test(cancelling_a_server_ends_it_alone),
-		cmocka_unit_test(cancelling_a_supervisor_ends_its_workers_alone),
-		cmocka_unit_test(a_box_may_serve),
+		ON_ENGINES(two_servers_share_a_loop_and_a_listener),
+		ON_ENGINES(cancelling_a_server_ends_it_alone),
+		ON_ENGINES(cancelling_a_supervisor_ends_its_workers_alone),
+		ON_ENGINES(a_box_may_serve),
 		cmocka_unit_test(several_threads_serve_one_listener),
 		cmocka_unit_test(a_box_that_outlives_its_server_ends_in_peace),
 	};

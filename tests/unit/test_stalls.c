@@ -74,20 +74,14 @@ static void write_to_master(void)
 	(void)close(other_end);
 }
 
-static void terminals_body(void)
+static void a_terminal_that_nobody_reads_does_not_stall_the_loop(void)
 {
 	beside_ticker(write_to_slave);
 	beside_ticker(write_to_master);
 }
 
-static void a_terminal_that_nobody_reads_does_not_stall_the_loop(void **state)
-{
-	(void)state;
-	on_engines(terminals_body);
-}
-
 /* All that is written to a terminal arrives. */
-static void talk_over_terminal(void)
+static void what_is_written_to_a_terminal_arrives(void)
 {
 	static char sent[30000], got[30000];
 	int master, slave;
@@ -115,12 +109,6 @@ static void talk_over_terminal(void)
 		CHECK(pattern_is(got, 0, sizeof got));
 	}
 	pair_drop(&p);
-}
-
-static void what_is_written_to_a_terminal_arrives(void **state)
-{
-	(void)state;
-	on_engines(talk_over_terminal);
 }
 
 /* ---- pipes ------------------------------------------------------------------------------------ */
@@ -172,18 +160,12 @@ static void read_shared(void)
 	(void)close(p[1]);
 }
 
-static void shared_pipe_body(void)
+static void a_pipe_that_another_process_reads_too_does_not_stall_the_loop(void)
 {
 	real_poll = hark__sys.poll;
 	hark__sys.poll = poll_and_lose;
 	beside_ticker(read_shared);
 	hark__sys.poll = real_poll;
-}
-
-static void a_pipe_that_another_process_reads_too_does_not_stall_the_loop(void **state)
-{
-	(void)state;
-	on_engines(shared_pipe_body);
 }
 
 /* ---- lingering -------------------------------------------------------------------------------- */
@@ -222,25 +204,19 @@ static void close_that_set_it(void)
 	close_lingering(false);
 }
 
-static void lingering_body(void)
+static void a_socket_that_lingers_does_not_stall_the_loop(void)
 {
 	beside_ticker(close_that_dialed_so);
 	beside_ticker(close_that_set_it);
 }
 
-static void a_socket_that_lingers_does_not_stall_the_loop(void **state)
-{
-	(void)state;
-	on_engines(lingering_body);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_terminal_that_nobody_reads_does_not_stall_the_loop),
-		cmocka_unit_test(what_is_written_to_a_terminal_arrives),
-		cmocka_unit_test(a_pipe_that_another_process_reads_too_does_not_stall_the_loop),
-		cmocka_unit_test(a_socket_that_lingers_does_not_stall_the_loop),
+		ON_ENGINES(a_terminal_that_nobody_reads_does_not_stall_the_loop),
+		ON_ENGINES(what_is_written_to_a_terminal_arrives),
+		ON_ENGINES(a_pipe_that_another_process_reads_too_does_not_stall_the_loop),
+		ON_ENGINES(a_socket_that_lingers_does_not_stall_the_loop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,7 @@ static void sleeps(void *arg)
 	(void)hark_sleep(HARK_S);
 }
 
-static void long_past_body(void)
+static void a_deadline_long_past_ends_every_wait(void)
 {
 	static const int64_t past[] = {INT64_MIN, INT64_MIN + 1, -1, 0, 1};
 	struct hark_endpoint e;
@@ -46,12 +46,6 @@ static void long_past_body(void)
 	hark_listener_close(l);
 	pair_drop(&p);
 	(void)close(fd);
-}
-
-static void a_deadline_long_past_ends_every_wait(void **state)
-{
-	(void)state;
-	everywhere_at_once(long_past_body);
 }
 
 /* ---- cancelled ------------------------------------------------------------------------------- */
@@ -89,7 +83,7 @@ static void calls_everything(void *arg)
 	(void)close(fd);
 }
 
-static void cancelled_body(void)
+static void every_call_of_a_cancelled_fiber_says_so(void)
 {
 	struct hark_scope s;
 	CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &listener), 0);
@@ -102,22 +96,9 @@ static void cancelled_body(void)
 	hark_listener_close(listener);
 }
 
-static void every_call_of_a_cancelled_fiber_says_so(void **state)
-{
-	(void)state;
-	everywhere(cancelled_body);
-}
-
 /* ---- descriptors ------------------------------------------------------------------------------ */
 
-static int64_t cpu_ns(void)
-{
-	struct timespec t;
-	CHECK_INT(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
-	return t.tv_sec * HARK_S + t.tv_nsec;
-}
-
-static void hung_up_body(void)
+static void waiting_for_a_drain_does_not_spin_on_a_pipe_that_is_hung_up(void)
 {
 	int p[2];
 	CHECK_INT(pipe2(p, O_CLOEXEC), 0);
@@ -130,18 +111,12 @@ static void hung_up_body(void)
 	CHECK_INT(hark_wait_fd(p[0], HARK_DRAIN, hark_after(HARK_S)), -EBADF);
 }
 
-static void waiting_for_a_drain_does_not_spin_on_a_pipe_that_is_hung_up(void **state)
-{
-	(void)state;
-	everywhere(hung_up_body);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_deadline_long_past_ends_every_wait),
-		cmocka_unit_test(every_call_of_a_cancelled_fiber_says_so),
-		cmocka_unit_test(waiting_for_a_drain_does_not_spin_on_a_pipe_that_is_hung_up),
+		EVERYWHERE_AT_ONCE(a_deadline_long_past_ends_every_wait),
+		EVERYWHERE(every_call_of_a_cancelled_fiber_says_so),
+		EVERYWHERE(waiting_for_a_drain_does_not_spin_on_a_pipe_that_is_hung_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
