@@ -3,6 +3,7 @@
 The build directory is $HARK_BUILD, by default ./build. Ports are the kernel's choice; a service is ready once it has
 printed its addresses. Every process is ended by its own id.
 """
+import ctypes
 import os
 import re
 import resource
@@ -17,6 +18,22 @@ import pytest
 MODELS = ["inline", "process", "thread", "fiber"]
 PATIENCE = 20  # seconds: for what should take none at all, on a busy machine
 ADDRESS = re.compile(r"(tcp|udp)[46]?://|unix(gram)?:|fd:|[^/]*:\d+$")
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "alone: bounds what a moment takes, or floods the machine: nothing runs beside it"
+    )
+    if hasattr(config, "workerinput"):
+        have_own_network()
+
+
+def have_own_network():
+    """For one of several workers of pytest-xdist: nobody else gets the ports that its tests have, or have just left.
+    Who may not have a network of its own shares everybody's."""
+    clone_newnet = 0x40000000
+    if ctypes.CDLL(None).unshare(clone_newnet) == 0:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 @pytest.fixture(scope="session")

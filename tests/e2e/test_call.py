@@ -406,6 +406,7 @@ def in_namespace(hark, hosts, script, tmp_path):
     return json.loads(r.stdout)
 
 
+@pytest.mark.alone
 def test_a_dead_first_address_costs_less_than_300_ms(hark, tmp_path):
     """The first address neither answers nor refuses; the second one is tried 250 ms later, beside it."""
     r = in_namespace(
@@ -442,6 +443,7 @@ def test_a_dead_first_address_costs_less_than_300_ms(hark, tmp_path):
     assert re.search(rf"^hark: call: tcp://127\.0\.0\.3:{port}: connected after ", err, re.M), err
 
 
+@pytest.mark.alone
 def test_refused_then_live_does_not_wait(hark, tmp_path):
     r = in_namespace(
         hark,

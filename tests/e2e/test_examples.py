@@ -94,6 +94,7 @@ def test_echo_gives_back_a_megabyte_and_the_end(examples):
         assert exchange(address, data) == data
 
 
+@pytest.mark.alone
 def test_an_answer_in_several_writes_does_not_wait_for_an_acknowledgement(examples):
     size = 40000  # more than echo's buffer: Nagle's algorithm held the last part back for 40 ms
     with serving(examples / 'echo') as address:

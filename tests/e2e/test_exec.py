@@ -444,6 +444,7 @@ def test_the_longest_times_that_can_be_asked_for_end_nothing_early(serve, model)
     assert closes(server)[0]["status"] == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "rungs, number, within",
     [

@@ -312,6 +312,7 @@ def test_an_upgrade_that_fails_leaves_the_old_one_serving(harkd):
 # ---- deaths -----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_killed_worker_takes_only_its_own_connections_with_it(harkd):
     d = harkd(service("echo", "box = echo", "workers = 2") + DAYTIME)
     clients = [d.connect("echo") for _ in range(16)]

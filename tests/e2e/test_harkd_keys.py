@@ -480,6 +480,7 @@ def test_the_stop_ladder_ends_a_program_that_does_not_listen(harkd):
     d.expect(r"mild .* exit status 3$")
 
 
+@pytest.mark.alone
 def test_services_on_demand_do_not_keep_harkd_from_being_ready(harkd):
     began = time.monotonic()
     d = harkd("".join(service(f"echo-{i}", "box = echo", "start = demand") for i in range(20)))

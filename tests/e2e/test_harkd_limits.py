@@ -114,6 +114,7 @@ def latencies(port, n=60):
     return statistics.median(took)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "key, limit", [("max_per_source", "max_per_source = 5"), ("rate_per_source", "rate_per_source = 200/s")]
 )
@@ -152,6 +153,7 @@ def test_a_flood_from_one_source_is_shed_and_others_hardly_notice(harkd, key, li
     assert ask(port, "127.0.0.3") == b"ping"
 
 
+@pytest.mark.alone
 def test_a_worker_killed_during_a_flood_leaves_counts_right(harkd):
     d = harkd(service("echo", "box = echo", "max_per_source = 5", "workers = 2"))
     port = d.port("echo")
@@ -325,6 +327,7 @@ def test_a_worker_killed_again_and_again_is_back_at_once_each_time(harkd):
     assert d.service("echo")["crashes"] == d.service("echo")["restarts"] == 10
 
 
+@pytest.mark.alone
 def test_a_worker_killed_in_a_tight_loop_backs_off_and_recovers(harkd):
     d = harkd(ECHO + service("other", "box = echo"))
     other, began = d.workers("other"), time.monotonic()
