@@ -1,7 +1,7 @@
 # Thin over Meson: each target is one command that could be typed by hand. Binaries are in build/: the tool is
 # build/hark, the library build/lib/libhark.so and .a.
 #
-#   make            build                      make run        start a few services to try (ends with Ctrl-C)
+#   make            what is run                make run        start a few services to try (ends with Ctrl-C)
 #   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
 #   make format     the one dialect, applied   make soak       hostile clients everywhere, SOAK_SECONDS=600
@@ -18,7 +18,7 @@ all: build
 
 build:
 	@scripts/install-packages build
-	@scripts/build $(BUILD)
+	@scripts/build $(BUILD) programs
 
 run: build
 	@HARK_BUILD=$(BUILD) exec scripts/run
@@ -49,7 +49,8 @@ soak:
 # Where the dynamic linker keeps a cache, a library in a new place is found only after ldconfig.
 install: build
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)
-	meson install -C $(BUILD)
+	@scripts/build $(BUILD) programs
+	meson install -C $(BUILD) --no-rebuild
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
 
 uninstall:
