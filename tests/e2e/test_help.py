@@ -1,11 +1,9 @@
-"""--help, the manual and the completion agree with each other, because each is compared with the first."""
+"""--help and the manual agree with each other; test_completion.py compares the shells' completion with the first."""
 import os
 import pathlib
-import pty
 import re
 import shutil
 import subprocess
-import threading
 
 import pytest
 
@@ -72,115 +70,14 @@ def test_the_manual_is_well_formed(page):
     assert [line for line in r.stdout.splitlines() if "referenced manual not found" not in line] == []
 
 
-def complete(*words):
-    """What bash offers for the last word."""
-    script = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _hark; printf "%s\\n" "${COMPREPLY[@]}"'
-    r = subprocess.run(
-        ["bash", "-c", script, str(ROOT / "tool/completion/hark.bash"), *words], capture_output=True, text=True
-    )
-    assert (r.returncode, r.stderr) == (0, "")
-    return set(r.stdout.split())
-
-
-def test_completion_knows_the_verbs():
-    assert complete("hark", "") == {*VERBS, "help", "--help", "--version"}
-    assert complete("hark", "da") == {"daytime"}
-    assert complete("hark", "help", "") == set(VERBS)
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_completion_knows_every_option(run, verb):
-    assert complete("hark", verb, "--") == options_of(help_of(run, verb))
-
-
-def type_tab(line, cwd):
-    """What stands on the line of an interactive bash once Tab has been pressed after it, as an argument list."""
-    master, slave = pty.openpty()
-    env = {**os.environ, "PS1": "", "TERM": "dumb", "INPUTRC": "/dev/null"}
-    shell = subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=env,
-        cwd=cwd,
-        start_new_session=True,
-    )
-    os.close(slave)
-    try:
-        # What was completed is run as the arguments of a function of the program's name.
-        os.write(
-            master, f"source {ROOT}/tool/completion/hark.bash; hark() {{ printf '<%s>' \"$@\" >got; exit; }}\n".encode()
-        )
-        os.write(master, line.encode() + b"\t\n")
-        shown = threading.Thread(target=drain, args=(master,), daemon=True)
-        shown.start()
-        shell.wait(20)
-        return (pathlib.Path(cwd) / "got").read_text()
-    finally:
-        shell.kill()
-        shell.wait()
-        os.close(master)
-
-
-def drain(fd):
-    try:
-        while os.read(fd, 1000):
-            pass
-    except OSError:
-        pass
-
-
-@pytest.mark.parametrize(
-    "line, result",
-    [
-        ("hark serv", "<serve>"),
-        ("hark serve --mod", "<serve><--model>"),
-        ("hark serve --model fib", "<serve><--model><fiber>"),
-        ("hark serve --model=fib", "<serve><--model=fiber>"),
-        ("hark serve --engine=ep", "<serve><--engine=epoll>"),
-        ("hark serve unix:./sock", "<serve><unix:./socket>"),
-        ("hark call unix:./sock", "<call><unix:./socket>"),
-        ("hark serve tcp://127.0.0.1:0 day", "<serve><tcp://127.0.0.1:0><daytime>"),
-        ("hark serve tcp://127.0.0.1:0 daytime --ni", "<serve><tcp://127.0.0.1:0><daytime><--nist>"),
-        ("hark serve tcp://127.0.0.1:0 qotd --file sock", "<serve><tcp://127.0.0.1:0><qotd><--file><socket>"),
-        ("hark serve tcp://127.0.0.1:0 -- printe", "<serve><tcp://127.0.0.1:0><--><printenv>"),
-        ("hark serve tcp://127.0.0.1:0 -- cat sock", "<serve><tcp://127.0.0.1:0><--><cat><socket>"),
-        ("hark serve tcp://127.0.0.1:0 exec printe", "<serve><tcp://127.0.0.1:0><exec><printenv>"),
-        ("hark loggedin roo", "<loggedin><root>"),
-    ],
-)
-def test_completion_in_a_real_shell(tmp_path, line, result):
-    (tmp_path / "socket").touch()
-    assert type_tab(line, tmp_path) == result
-
-
-def test_completion_knows_the_options_of_each_box(run):
-    """A box's own options follow it; those of serve do not."""
-    lines = help_of(run, "serve").split("Boxes:\n")[1].splitlines()
-    found = {}
-    for text in lines:
-        if m := re.match(r"  ([a-z]+) ", text):
-            found[box := m[1]] = set()
-        else:
-            found[box] |= set(re.findall(r"\[(--[\w-]+)", text))
-    assert len(found) >= 10
-    for box, names in found.items():
-        assert complete("hark", "serve", "tcp://*:7", box, "--") == names, box
-
-
-def test_completion_leaves_a_programs_options_alone():
-    assert complete("hark", "serve", "tcp://*:7", "--", "ls", "--") == set()
-    assert complete("hark", "serve", "tcp://*:7", "exec", "--host", "ls", "--") == set()
-
-
-def test_completion_knows_models_engines_and_boxes(run):
-    text = help_of(run, "serve")
-    assert complete("hark", "serve", "--model", "") == {"inline", "process", "thread", "fiber"}
-    assert complete("hark", "serve", "--engine", "") == {"epoll", "uring", "poll"}
-    boxes = set(re.findall(r"^  ([a-z]+) ", text.split("Boxes:\n")[1], re.M))
-    assert len(boxes) >= 10
-    assert complete("hark", "serve", "tcp://*:7", "") == boxes
+def test_the_manual_of_hark_refers_to_every_page():
+    """And that of what its verbs command to theirs: each is found from hark(1)."""
+    page = (ROOT / "man/hark.1").read_text()
+    referred = set(re.findall(r"^\.Xr (\S+ \d)", page.split(".Sh SEE ALSO")[1], re.M))
+    assert referred == {
+        p.name.replace(".", " ") if p.name != "hark.conf.5" else "hark.conf 5"
+        for p in (ROOT / "man").glob("hark*.[1-8]")
+    } - {"hark 1"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-# bash completion for hark: verbs, their options, models, engines, boxes and theirs, programs; beyond them, files.
-# Installed as .../bash-completion/completions/hark; the end-to-end tests compare it with every --help.
+# bash completion for hark: verbs, their options, models, engines, boxes and theirs, programs; beyond them, files. And
+# for harkd. Installed as .../bash-completion/completions/hark and harkd; the end-to-end tests compare it with every
+# --help.
 #
 # Readline takes ':' and '=' for words of their own: tcp://*:7 is "tcp" ":" "//*" ":" "7", and --model=fiber three
 # words.
@@ -125,4 +126,13 @@ _hark() {
 	fi
 }
 
+_harkd() {
+	COMPREPLY=()
+	if [[ ${COMP_WORDS[COMP_CWORD]} == -* ]]; then
+		local options="--config --inetd --test --foreground --daemon --pid-file --control --help --version"
+		COMPREPLY=($(compgen -W "$options" -- "${COMP_WORDS[COMP_CWORD]}"))
+	fi
+}
+
 complete -o default -F _hark hark
+complete -o default -F _harkd harkd
