@@ -147,6 +147,32 @@ def test_the_installed_tree_has_the_header_both_libraries_and_the_pages(installe
         assert list(installed.rglob(pattern)), pattern
 
 
+def test_each_verb_has_a_page_by_its_name_and_each_shell_its_completion(installed):
+    listed = subprocess.run([BUILD / 'hark', '--help'], check=True, capture_output=True, text=True).stdout
+    verbs = re.findall(r'^  ((?!hark )\w+) +[A-Z]', listed, re.M)
+    assert len(verbs) >= 15
+    wanted = [f'man1/hark-{verb}.1' for verb in verbs] + ['man1/hark.1', 'man8/harkd.8']
+    wanted += ['bash-completion/completions/hark', 'bash-completion/completions/harkd', 'zsh/site-functions/_hark']
+    wanted += ['fish/vendor_completions.d/hark.fish', 'fish/vendor_completions.d/harkd.fish']
+    for path in wanted:
+        found = list(installed.rglob(path))
+        assert found and found[0].stat().st_size > 0, path
+
+
+def test_make_builds_what_is_run_and_nothing_of_the_tests():
+    makes = re.search(r'^build:.*?^$', (ROOT / 'Makefile').read_text(), re.S | re.M)[0]
+    assert makes.endswith('scripts/build $(BUILD) programs\n')
+
+    def told(what):
+        words = ['ninja', '-C', BUILD, '-t', what, 'programs']
+        done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=PATIENCE)
+        return set(done.stdout.split())
+
+    assert {'hark', 'harkd', 'lib/libhark.a', 'examples/echo'} <= told('query')
+    assert '../tool/main.c' in told('inputs')
+    assert not [path for path in told('inputs') if path.startswith('../tests/')]
+
+
 def test_the_manual_page_is_sound():
     done = subprocess.run(
         ['mandoc', '-T', 'lint', '-W', 'warning', ROOT / 'man' / 'hark.3'],
