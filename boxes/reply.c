@@ -1,5 +1,5 @@
-/* reply.c — see reply.h. Any fiber, thread or process: it only looks, and remembers by relaxed atomics, each of which is
- * right by itself. Sources of one hash share what is remembered: then an answer may be forgotten, and a loop goes on
+/* reply.c — see reply.h. Any fiber, thread or process: it only looks, and remembers by relaxed atomics, each of which
+ * is right by itself. Sources of one hash share what is remembered: then an answer may be forgotten, and a loop goes on
  * for one turn more. */
 #include "reply.h"
 

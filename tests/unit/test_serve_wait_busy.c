@@ -1,5 +1,5 @@
-/* test_serve_wait_busy.c — opts.wait under clients that come while a box has the socket: a box that takes one and ends is
- * started again at once, one that takes none is not. */
+/* test_serve_wait_busy.c — opts.wait under clients that come while a box has the socket: a box that takes one and
+ * ends is started again at once, one that takes none is not. */
 #include "serve_support.h"
 
 #include <sys/un.h>
