@@ -1,6 +1,7 @@
 /* box.h — what a box is to whoever offers it by name (hark serve, harkd): one row of a table.
  *
- * One file a box; a new box is a new file and one row in table.c, nothing else. Boxes see hark.h and common/ alone. */
+ * One file a box; a new box is a new file and one row in table.c, nothing else. Boxes see hark.h, common/ and program/
+ * alone. */
 #ifndef BOX_H
 #define BOX_H
 

@@ -1,6 +1,6 @@
 /* spawn.h — starting a program fast, and learning how it ended. Any thread or fiber; nothing here suspends it. */
-#ifndef BOX_SPAWN_H
-#define BOX_SPAWN_H
+#ifndef SPAWN_H
+#define SPAWN_H
 
 #include <stdbool.h>
 #include <stddef.h>
