@@ -164,6 +164,10 @@ struct hark_dial_opts {
 	int receive_buffer_bytes;        /* SO_RCVBUF; 0: the system's */
 	struct hark_dial_report *report; /* filled in success and failure alike; may be NULL */
 	struct hark_why *why;            /* filled on failure; may be NULL */
+	/* Called as each attempt begins, its error EINPROGRESS and its end_ns 0, and again as it ends, by the dialing
+	 * fiber or thread. Must not suspend. May be NULL. */
+	void (*attempt)(const struct hark_attempt *a, void *attempt_arg);
+	void *attempt_arg;
 };
 
 /* Connects, by RFC 8305 (Happy Eyeballs): families interleaved, a new socket for each address, the next one tried

@@ -62,6 +62,18 @@ static void note_end(struct race *r, int i, int rc)
 	r->report->attempts[i].end_ns = hark_now();
 }
 
+/* Has the caller told that attempt i has begun, or how it has ended. */
+static void tell(const struct race *r, int i, bool begins)
+{
+	const struct hark_dial_opts *o = r->plan->opts;
+	if (o->attempt == NULL)
+		return;
+	struct hark_attempt a = r->report->attempts[i];
+	if (begins)
+		a.error = EINPROGRESS;
+	o->attempt(&a, o->attempt_arg);
+}
+
 /* Ends attempt i without a connection. */
 static void lose(struct race *r, int i, int rc)
 {
@@ -69,6 +81,7 @@ static void lose(struct race *r, int i, int rc)
 	r->conns[i] = NULL;
 	r->running--;
 	note_end(r, i, rc);
+	tell(r, i, false);
 	r->next = 0; /* a failure makes the next attempt due at once */
 }
 
@@ -86,6 +99,7 @@ static int win(struct race *r, int i, struct hark_conn **out)
 	r->conns[i] = NULL;
 	r->running--;
 	note_end(r, i, 0);
+	tell(r, i, false);
 	lose_all(r, -ECANCELED);
 	return 0;
 }
@@ -110,6 +124,7 @@ static int begin_next(struct race *r, struct hark_conn **out)
 	if (r->report->n < r->begun) {
 		r->report->n = r->begun;
 		*a = (struct hark_attempt){.to = r->to[i], .error = ECANCELED, .start_ns = hark_now()};
+		tell(r, i, true);
 	}
 	int rc = hark__attempt_begin(r->plan, &r->to[i], &r->conns[i], &r->steps[i]);
 	if (rc == -EAGAIN && hark__endpoint_family(&r->to[i]) == AF_UNIX) {
@@ -119,6 +134,7 @@ static int begin_next(struct race *r, struct hark_conn **out)
 	r->next = 0;
 	if (rc < 0 && rc != -EINPROGRESS) {
 		note_end(r, i, rc);
+		tell(r, i, false);
 		return -EINPROGRESS;
 	}
 	r->running++;
@@ -190,6 +206,8 @@ static int run(struct race *r, struct hark_conn **out)
 		int64_t now = hark_now();
 		if (now >= r->deadline) {
 			lose_all(r, -ETIMEDOUT);
+			if (r->begun < r->report->n)
+				tell(r, r->begun, false); /* a unix server's that waited for room */
 			break;
 		}
 		if (r->begun < r->n && (r->running == 0 || now >= r->next)) {

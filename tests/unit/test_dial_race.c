@@ -173,6 +173,42 @@ static void a_slow_first_address_may_still_win(void **state)
 	blackhole_close(&dead);
 }
 
+#define TOLD_MAX 8
+
+struct told {
+	struct hark_attempt attempts[TOLD_MAX];
+	int n;
+};
+
+static void note_attempt(const struct hark_attempt *a, void *arg)
+{
+	struct told *t = arg;
+	if (t->n < TOLD_MAX)
+		t->attempts[t->n++] = *a;
+}
+
+static void attempts_are_told_as_they_begin_and_end(void **state)
+{
+	(void)state;
+	struct hark_endpoint to[2] = {nobody()};
+	struct dialed d;
+	struct told t = {.n = 0};
+	int live = plain_listener("127.0.0.1", 4, &to[1]);
+	assert_true(live >= 0);
+	assert_int_equal(race(to, 2, &(struct hark_dial_opts){.attempt = note_attempt, .attempt_arg = &t},
+	                      hark_after(10 * HARK_S), &d),
+	                 0);
+	hang_up(&d);
+	(void)close(live);
+	static const int errors[] = {EINPROGRESS, ECONNREFUSED, EINPROGRESS, 0};
+	assert_int_equal(t.n, 4);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(t.attempts[i].error, errors[i]);
+		assert_memory_equal(&t.attempts[i].to, &to[i / 2], sizeof to[0]);
+		assert_int_equal(t.attempts[i].end_ns != 0, i % 2 == 1);
+	}
+}
+
 static void the_most_telling_error_is_returned(void **state)
 {
 	(void)state;
@@ -349,6 +385,7 @@ int main(void)
 		cmocka_unit_test(a_refused_address_is_followed_at_once),
 		cmocka_unit_test(a_refusal_beside_a_dead_address_is_followed_at_once),
 		cmocka_unit_test(a_slow_first_address_may_still_win),
+		cmocka_unit_test(attempts_are_told_as_they_begin_and_end),
 		cmocka_unit_test(the_most_telling_error_is_returned),
 		cmocka_unit_test(a_deadline_holds_for_all_attempts_together),
 		cmocka_unit_test(attempts_are_bounded),
