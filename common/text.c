@@ -53,6 +53,18 @@ static bool is_control(const unsigned char *s)
 	return s[0] < ' ' || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0);
 }
 
+/* Whether the UTF-8 sequence at s turns the direction of what is beside it (U+061C, U+200E, U+200F, U+202A to U+202E,
+ * U+2066 to U+2069) or ends a line (U+2028, U+2029): text that is read as something else than it says. */
+static bool is_turning(const unsigned char *s)
+{
+	if (s[0] == 0xd8)
+		return s[1] == 0x9c;
+	if (s[0] != 0xe2 || (s[1] != 0x80 && s[1] != 0x81))
+		return false;
+	return s[1] == 0x81 ? s[2] >= 0xa6 && s[2] <= 0xa9
+	                    : s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae);
+}
+
 void text_scrub(struct text *t)
 {
 	unsigned char *s = (unsigned char *)t->buf;
@@ -96,6 +108,22 @@ void text_add_printable(struct text *t, const char *s, size_t n, const char *kee
 			text_add(t, "%c", c);
 		else
 			text_add(t, "\\x%02x", c);
+	}
+}
+
+void text_add_visible(struct text *t, const char *s, size_t n, const char *keep)
+{
+	for (size_t i = 0; i < n;) {
+		const unsigned char *at = (const unsigned char *)s + i;
+		size_t len = utf8_length(at, n - i);
+		bool kept = s[i] != '\0' && strchr(keep, s[i]) != NULL;
+		if (kept || (len > 0 && !is_control(at) && !is_turning(at))) {
+			text_add(t, "%.*s", kept ? 1 : (int)len, s + i);
+			i += kept ? 1 : len;
+		} else {
+			text_add(t, "\\x%02x", *at);
+			i++;
+		}
 	}
 }
 

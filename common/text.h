@@ -28,6 +28,10 @@ void text_add_json(struct text *t, const char *s, size_t n);
  * stay. */
 void text_add_printable(struct text *t, const char *s, size_t n, const char *keep);
 
+/* Foreign bytes for a person to read: text in UTF-8 stays, without control characters and without those that turn the
+ * direction of what is beside them; the others as \xNN. keep: bytes that stay. */
+void text_add_visible(struct text *t, const char *s, size_t n, const char *keep);
+
 /* Makes what is in t fit to be shown on a terminal: control characters, and bytes that are not UTF-8, become '?'. */
 void text_scrub(struct text *t);
 

@@ -99,11 +99,33 @@ static int option_take(const struct verb *v, const struct option_row *o, const c
 	return STATUS_USAGE;
 }
 
+/* What to use in place of --name, or, where name is NULL, of -letter; NULL: nothing is known of it. */
+static const char *hint_for(const struct verb *v, char letter, const char *name)
+{
+	for (const struct option_hint *h = v->hints; h != NULL && h->text != NULL; h++)
+		if (name == NULL ? h->letter == letter : h->name != NULL && strcmp(h->name, name) == 0)
+			return h->text;
+	return NULL;
+}
+
+static int no_such_letter(const struct verb *v, char letter)
+{
+	const char *text = hint_for(v, letter, NULL);
+
+	say(v, "no such option: -%c%s%s", letter, text != NULL ? "; " : "", text != NULL ? text : "");
+	return STATUS_USAGE;
+}
+
 static int no_such_option(const struct verb *v, const char *name)
 {
+	const char *text = hint_for(v, '\0', name);
 	struct nearest n = {.word = name};
 	char hint[64];
 
+	if (text != NULL) {
+		say(v, "no such option: --%s; %s", name, text);
+		return STATUS_USAGE;
+	}
 	for (const struct option_row *o = v->options; o->name != NULL; o++)
 		nearest_offer(&n, o->name);
 	nearest_offer(&n, "help");
@@ -170,10 +192,8 @@ static int parse_short(struct cursor *c)
 		const struct option_row *o = c->verb->options;
 		while (o->name != NULL && o->letter != *word)
 			o++;
-		if (o->name == NULL) {
-			say(c->verb, "no such option: -%c", *word);
-			return STATUS_USAGE;
-		}
+		if (o->name == NULL)
+			return no_such_letter(c->verb, *word);
 		int err;
 		if (o->kind != OPTION_FLAG) {
 			if (word[1] != '\0')

@@ -35,6 +35,13 @@ struct option_row {
 	const char *const *choices; /* ends with NULL */
 };
 
+/* What to say of an option that a verb has not, but people will try. The list ends with a row without a text. */
+struct option_hint {
+	char letter;      /* 0: none */
+	const char *name; /* NULL: none */
+	const char *text; /* what to use instead */
+};
+
 /* Takes argv apart and fills *to. The operands are moved to the front of argv in their order; where the verb says
  * options_first, everything from the first operand on is one, "--" included. Returns how many operands there are; or
  * -1: nothing is left to do, *status is the exit code (help was shown, or an error told). */

@@ -20,6 +20,7 @@ enum {
 };
 
 struct option_row;
+struct option_hint;
 
 struct verb {
 	const char *name;
@@ -27,6 +28,7 @@ struct verb {
 	const char *usage;                /* what follows "hark NAME [OPTION]..." */
 	const char *notes;                /* paragraphs after the options in --help; may be NULL */
 	const struct option_row *options; /* ends with a row whose name is NULL */
+	const struct option_hint *hints;  /* for options of others that it has not; may be NULL */
 	bool options_first;               /* options end at the first operand: what follows may be another program's */
 	void (*more)(FILE *to);           /* prints what is known only at run time at the end of --help; may be NULL */
 	/* argv: what follows the name. Returns the exit code. */

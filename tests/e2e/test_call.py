@@ -355,7 +355,7 @@ def test_idle_does_not_end_a_busy_call(run, serve):
         (["--timeout", "soon", "tcp://127.0.0.1:1"], "soon"),
         (["--send-only", "--recv-only", "tcp://127.0.0.1:1"], "exclude"),
         (["--verbos", "tcp://127.0.0.1:1"], "did you mean --verbose?"),
-        (["-z", "tcp://127.0.0.1:1"], "-z"),
+        (["-Q", "tcp://127.0.0.1:1"], "-Q"),
     ],
 )
 def test_a_wrong_command_line_is_refused_in_one_line(run, args, words):

@@ -9,8 +9,9 @@ _hark_options() {
 	case $1 in
 	serve) echo "--model --workers --engine --max-conns --timeout --lifetime --grace --backlog --reuseport" \
 		"--v6only --unix-mode --unix-owner --stack --files --wait --verbose --json --help" ;;
-	call) echo "--verbose --timeout --idle --wait --local --reserved-port --crlf --lines" \
-		"--send-only --recv-only --help" ;;
+	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --timeout --idle --quit --wait --local" \
+		"--source-port --reserved-port --crlf --lines --count --half-close --no-half-close --send-only" \
+		"--recv-only --raw --listen --keep-open --scan --help" ;;
 	ping) echo "--udp --count --interval --size --timeout --port --quiet --json --help" ;;
 	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
 	loggedin) echo "--port --timeout --tries --json --help" ;;
@@ -106,7 +107,7 @@ _hark() {
 	--engine) COMPREPLY=($(compgen -W "epoll uring poll" -- "$cur")) ; return ;;
 	--format) COMPREPLY=($(compgen -W "inetd xinetd systemd" -- "$cur")) ; return ;;
 	--unix-owner) COMPREPLY=($(compgen -u -- "$cur")) ; return ;;
-	--port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
+	--port | --source-port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
 	--control) COMPREPLY=($(compgen -f -- "$cur")) ; return ;;
 	esac
 	if [[ $cur == -* ]]; then
