@@ -311,8 +311,8 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
 /* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte,
  * without a buffer of the caller's and mostly without copying. May suspend. Returns the count; 0 at the end of from;
- * -EOPNOTSUPP for datagrams. After a failure of to what was read is lost. Much at a time, between sockets, is spliced;
- * for that, as for hark_sendfile(), their O_NONBLOCK is set. */
+ * -EOPNOTSUPP for datagrams. After a failure of to what was read is lost. Much at a time, between sockets and
+ * pipes, and from files, is moved by the kernel; for that, as for hark_sendfile(), O_NONBLOCK of sockets is set. */
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to);
 
 /* Copies from one connection to another until from's end, flushing as it goes.

@@ -122,11 +122,11 @@ ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n)
 	return quiet_end(&q, hark__sys.sendfile(out, in, at, n), n);
 }
 
-ssize_t hark__fd_splice(int pipe, int out, size_t n)
+ssize_t hark__fd_splice(int in, int out, size_t n)
 {
 	struct quiet q;
 	quiet_begin(&q);
-	return quiet_end(&q, hark__sys.splice(pipe, NULL, out, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK), n);
+	return quiet_end(&q, hark__sys.splice(in, NULL, out, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK), n);
 }
 
 int hark__fd_unlinger(int fd)

@@ -32,7 +32,7 @@ bool hark__fd_dual_stack(int fd);
 ssize_t hark__fd_write(int fd, const void *buf, size_t n);
 ssize_t hark__fd_write_nowait(int fd, const void *buf, size_t n); /* RWF_NOWAIT; what has no support: EOPNOTSUPP */
 ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n);
-ssize_t hark__fd_splice(int pipe, int out, size_t n); /* out is O_NONBLOCK */
+ssize_t hark__fd_splice(int in, int out, size_t n); /* one is a pipe, a socket among them O_NONBLOCK */
 
 /* The seconds that close(2) of fd would wait for the peer, SO_LINGER, and sees to it that it will not: on a loop it
  * would stand still. A reset at once (0 seconds) is left. 0: it would not wait. */

@@ -115,6 +115,7 @@ int hark_conn_from_fd(int fd, struct hark_conn **out)
 	if (r < 0)
 		return hark__fd_fail(fd, r); /* -EBADF: in vain */
 	c->way = (uint8_t)way & 3;
+	c->is_pipe = type == 0 && way != HARK__FILE_BYTE && hark__sys.fcntl(fd, F_GETPIPE_SZ, 0) > 0;
 	c->nonblock = flags & O_NONBLOCK;
 	*out = c;
 	return 0;

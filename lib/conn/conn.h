@@ -36,12 +36,13 @@ struct hark_conn {
 	bool replies : 1;        /* has a struct hark__reply: it was a single datagram once */
 	bool datagrams : 1;      /* messages keep apart; else a stream */
 	bool single : 1;         /* one received datagram; writes go to its sender through the listener's socket */
+	bool is_pipe : 1;        /* an end of one */
 	uint8_t : 0;             /* the next are the reader's: another byte, as the writer may be another thread */
 	bool served : 1;         /* a server gave it: its waits end with a drain */
 	bool eof : 1;            /* the end of the stream was read */
 	bool have_datagram : 1;  /* in holds one datagram, perhaps an empty one */
 	bool hurried : 1;        /* it waits no longer than read_until */
-	bool bulk : 1;           /* splice.c, as the three below: it has a pipe */
+	bool bulk : 1;           /* splice.c, as the three below: the kernel moves its bytes */
 	bool no_splice : 1;
 	bool syn_due : 1;        /* fast open: the connection begins with the first send */
 	bool has_path : 1;       /* dialed from a unix path: it is in path */
@@ -86,7 +87,7 @@ struct hark_conn {
 	struct hark__list link; /* in the server's list */
 	union {
 		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
-		int pipe[2];               /* once that is past; if bulk */
+		int pipe[2];               /* once that is past; if bulk; -1: none */
 	};
 	struct hark__timer until;
 };

@@ -633,7 +633,8 @@ static ssize_t idle_wait(struct hark_conn *c)
 	if (on_loop)
 		hark__fiber_idles(true);
 	for (;;) {
-		n = c->bulk ? look(c) : hark__conn_fill(c, datagram ? events : 0, "idle");
+		n = c->bulk && c->transport == HARK__SOCKET ? look(c)
+		                                            : hark__conn_fill(c, datagram ? events : 0, "idle");
 		if (n != -EAGAIN || datagram)
 			break;
 		n = hark__conn_wait_in(c, events, "idle");
