@@ -10,6 +10,8 @@
 #include "target.h"
 #include "text.h"
 
+#define MORE_NS (200 * HARK_MS) /* for bytes after an answer that is whole */
+
 int ask_failed(struct ask *a, int err, const char *format, ...)
 {
 	va_list args;
@@ -61,13 +63,28 @@ static void answered(struct ask *a, size_t len)
 	a->error = 0;
 }
 
+/* An answer of a fixed length is whole. If more follows it is something else: the end tells. A server may wait for our
+ * end first, and one that never ends is not waited for long. */
+static void await_more(const struct ask *a, struct hark_conn *c)
+{
+	int64_t until = hark_after(MORE_NS), deadline = a->sent_ns + a->args->timeout;
+
+	(void)hark_shutdown(c, HARK_OUT);
+	hark_deadline(c, until < deadline ? until : deadline);
+}
+
 /* Reads to the end; the moment of the answer is that of its first bytes. */
 static void read_stream(struct ask *a, struct hark_conn *c)
 {
-	size_t len = 0, most = a->stream_answer_len > 0 ? a->stream_answer_len : ASK_ANSWER_MAX;
+	size_t len = 0, whole = a->stream_answer_len, most = whole > 0 ? whole + 1 : ASK_ANSWER_MAX;
 
 	while (len < most) {
+		bool complete = whole > 0 && len == whole;
+		if (complete)
+			await_more(a, c);
 		ssize_t n = hark_read(c, a->answer + len, most - len);
+		if (n < 0 && complete)
+			break;
 		if (n < 0) {
 			failed(a, (int)n, "read");
 			return;

@@ -59,7 +59,8 @@ struct ask {
 	const void *question;
 	size_t question_len;
 	size_t stream_question_len; /* what of it is sent on a stream; 0: nothing is asked there */
-	size_t stream_answer_len;   /* that much is the whole answer on a stream; 0: it goes to the end */
+	size_t stream_answer_len;   /* that much is the whole answer on a stream; 0: it goes to the end. len is one
+	                             * more where more followed */
 	bool may_be_empty;          /* an end without a byte is an answer */
 	/* what came of it */
 	int error; /* 0, or -errno: then why says it in words */

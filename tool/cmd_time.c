@@ -35,8 +35,9 @@ static int show(struct ask *a, bool many)
 {
 	uint32_t raw;
 
-	if (a->len != sizeof raw)
-		return ask_failed(a, -EBADMSG, "read %s: %zu bytes where RFC 868 has 4", a->address, a->len);
+	if (a->len != sizeof raw) /* of a stream no more than 5 are read */
+		return ask_failed(a, -EBADMSG, "read %s: %s%zu bytes where RFC 868 has 4", a->address,
+		                  a->len == sizeof raw + 1 ? "at least " : "", a->len);
 	memcpy(&raw, a->answer, sizeof raw);
 	int64_t theirs = unwrap(ntohl(raw), a->answered.tv_sec);
 	double round_trip = (double)(a->answered_ns - a->sent_ns) / 1e9;
@@ -54,8 +55,11 @@ static int show(struct ask *a, bool many)
 		       uncertain);
 		return 0;
 	}
-	printf("%s%s%s UTC, %.3f s %s ours (+-%.3f s)\n", many ? a->host : "", many ? ": " : "", stamp, fabs(offset),
-	       offset < 0 ? "behind" : "ahead of", uncertain);
+	printf("%s%s%s UTC, ", many ? a->host : "", many ? ": " : "", stamp);
+	if (fabs(offset) <= uncertain)
+		printf("the same as ours within the error (+-%.3f s)\n", uncertain);
+	else
+		printf("%.3f s %s ours (+-%.3f s)\n", fabs(offset), offset < 0 ? "behind" : "ahead of", uncertain);
 	return 0;
 }
 

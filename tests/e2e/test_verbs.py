@@ -238,13 +238,13 @@ def test_the_difference_is_told(udp_peer, run, offset):
     told = json.loads(run("time", "--json", address).stdout)
     assert abs(told["offset_s"] - offset) <= told["uncertainty_s"] + 0.001
     words = run("time", address).stdout.decode()
-    m = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC, ([\d.]+) s (ahead of|behind) ours \(\+-([\d.]+) s\)\n", words
-    )
+    m = re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC, (.+) \(\+-([\d.]+) s\)\n", words)
     assert m, words
     assert abs(calendar.timegm(time.strptime(m[1], "%Y-%m-%d %H:%M:%S")) - time.time() - offset) < 3
     if offset:
-        assert (m[3] == "behind") == (offset < 0)
+        assert re.fullmatch(r"[\d.]+ s %s ours" % ("behind" if offset < 0 else "ahead of"), m[2])
+    else:
+        assert m[2] == "the same as ours within the error"
 
 
 def test_half_the_round_trip_is_in_the_uncertainty(udp_peer, run):
@@ -265,6 +265,15 @@ def test_the_client_may_be_the_one_who_closes(tcp_peer, run):
     r = run("time", "--json", tcp_peer(lambda s, k: s.sendall(seconds_since_1900())))
     assert r.returncode == 0, r.stderr
     assert abs(json.loads(r.stdout)["offset_s"]) < 5
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [lambda s: s.sendall(seconds_since_1900() + b"x"), lambda s: (s.sendall(seconds_since_1900()), s.sendall(b"x"))],
+)
+def test_a_stream_that_is_longer_than_a_time_is_none(tcp_peer, run, extra):
+    r = run("time", tcp_peer(lambda s, k: extra(s)))
+    assert r.returncode == 1 and r.stdout == b"" and b"at least 5 bytes where RFC 868 has 4" in r.stderr
 
 
 def test_a_datagram_that_is_longer_than_a_time_is_none(udp_peer, run):
