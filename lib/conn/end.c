@@ -154,9 +154,10 @@ void hark_abort(struct hark_conn *c)
 {
 	if (c == NULL)
 		return;
+	bool mine = take_both(c); /* else its memory is in use, by a call that may end any moment after the reset */
 	if (!c->datagrams)
 		hark__conn_transport(c)->reset(c);
-	if (take_both(c)) /* or its memory is still in use */
+	if (mine)
 		hark__conn_free(c);
 	hark__spend(2); /* the reset, close */
 }
