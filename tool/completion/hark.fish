@@ -16,7 +16,7 @@ function __hark_help # of the verb on the line
 end
 
 function __hark_options
-    __hark_help | sed -nE 's/^ +(-[[:alpha:]], )?(--[a-z0-9-]+)[^ ]*( [^ ]+)?  +(.*)$/\2\t\4/p'
+    __hark_help | sed -nE 's/^ +(-[[:alnum:]], )?(--[a-z0-9-]+)[^ ]*( [^ ]+)?  +(.*)$/\2\t\4/p'
 end
 
 function __hark_boxes

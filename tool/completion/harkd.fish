@@ -2,7 +2,7 @@
 
 function __harkd_options
     set -l words (commandline -opc)
-    $words[1] --help | sed -nE 's/^ +(-[[:alpha:]], )?(--[a-z0-9-]+)[^ ]*( [^ ]+)?  +(.*)$/\2\t\4/p'
+    $words[1] --help | sed -nE 's/^ +(-[[:alnum:]], )?(--[a-z0-9-]+)[^ ]*( [^ ]+)?  +(.*)$/\2\t\4/p'
 end
 
 complete -c harkd -n 'string match -q -- "-*" (commandline -ct)' -a '(__harkd_options)'
