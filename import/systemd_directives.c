@@ -365,6 +365,8 @@ static void service_type(struct systemd_section *m, const struct unit_line *l, c
 {
 	static const char *const fine[] = {"simple", "exec", "idle", "oneshot"};
 
+	if (m->relay) /* systemd-socket-proxyd's is notify */
+		return covered(m, l, key);
 	for (size_t i = 0; i < sizeof fine / sizeof fine[0]; i++)
 		if (strcmp(fine[i], l->value) == 0)
 			return covered(m, l, key);

@@ -110,9 +110,6 @@ static void make_rate(struct xinetd_section *m)
 	if (w->n != 2 || !xinetd_number(w->word[0], XINETD_COUNT_MAX, &n) ||
 	    !xinetd_number(w->word[1], INT32_MAX, &seconds)) {
 		xinetd_bad(m, X_CPS, "a number a second, and seconds");
-	} else if (m->wait && !m->internal) {
-		xinetd_drop(m, X_CPS,
-		            "the program that waits takes its connections itself; hark backs off if it ends too often");
 	} else if (n == 0) {
 		xinetd_covered(m);
 	} else {

@@ -282,9 +282,7 @@ static void make_exec(struct xinetd_section *m)
 		xinetd_covered(m);
 	if (m->wait)
 		document_set(m->d, m->s, xinetd_at(m, X_WAIT), "wait", "yes");
-	else
-		document_set(m->d, m->s, xinetd_at(m, X_SERVER), "stderr",
-		             "connection"); /* xinetd puts it on 0, 1 and 2 */
+	document_set(m->d, m->s, xinetd_at(m, X_SERVER), "stderr", "connection"); /* xinetd puts it on 0, 1 and 2 */
 }
 
 /* redirect = HOST PORT */
@@ -732,7 +730,11 @@ void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t
 	read_disable(&m, defaults, id);
 	bool good = read_bind(&m);
 	xinetd_narrow(&m);
-	if (!good || !read_kind(&m) || !make_listen(&m) || !make_what(&m)) {
+	if (!good) {
+		refuse(&m, id, "bind cannot be read, and no other address is meant");
+		return;
+	}
+	if (!read_kind(&m) || !make_listen(&m) || !make_what(&m)) {
 		refuse(&m, id, "nothing that can be served");
 		return;
 	}

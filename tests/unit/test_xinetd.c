@@ -59,10 +59,10 @@ static void a_datagram_service_that_waits_gets_the_socket(void **state)
 	assert_clean(d);
 	assert_setting(d, "tftp", "listen", "udp://*:tftp");
 	assert_setting(d, "tftp", "wait", "yes");
-	assert_setting(d, "tftp", "stderr", NULL);
+	assert_setting(d, "tftp", "stderr", "connection");
 	assert_setting(d, "tftp", "max_conns", NULL);
 	assert_setting(d, "tftp", "max_per_source", NULL);
-	assert_setting(d, "tftp", "rate", NULL);
+	assert_setting(d, "tftp", "rate", "3/s");
 	assert_remark(d, "tftp", "not carried over: per_source = 3: ");
 	assert_loads(d);
 	document_free(d);
