@@ -15,6 +15,7 @@
 
 #include "log.h"
 #include "supervisor.h"
+#include "terminal.h"
 
 #define CONFIG_DEFAULT "/etc/hark/hark.conf"
 
@@ -275,6 +276,11 @@ int main(int argc, char *argv[])
 	v.in_background = a.daemon;
 	if (a.daemon && v.generation == 1 && into_background(&v) < 0) {
 		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", strerror(errno));
+		return STATUS_SYSTEM;
+	}
+	int left = a.daemon ? 0 : terminal_detach();
+	if (left < 0) {
+		(void)fprintf(stderr, "harkd: terminal: %s\n", hark_strerror(left));
 		return STATUS_SYSTEM;
 	}
 	v.pid = getpid(); /* another one, in the background */

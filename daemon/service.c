@@ -133,7 +133,6 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 		return r;
 	}
 	(void)fcntl(ready[0], F_SETFL, O_NONBLOCK);
-	(void)setpgid(pid, 0);
 	w->pid = pid;
 	w->ready_fd = ready[0];
 	atomic_store_explicit(&s->counters->slots[w->slot].pid, pid, memory_order_relaxed);

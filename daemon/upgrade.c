@@ -19,10 +19,10 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "log.h"
 #include "supervisor.h"
 
@@ -183,7 +183,8 @@ static int arrange(const int *fds, int n)
 	for (int i = 0; i < n; i++)
 		if (dup2(fds[i], FIRST_FD + i) < 0)
 			return -errno;
-	return syscall(SYS_close_range, (unsigned)(FIRST_FD + n), ~0u, 0) < 0 ? -errno : 0;
+	descriptors_close((unsigned)(FIRST_FD + n), UINT_MAX);
+	return 0;
 }
 
 static void set_number(const char *name, long value)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/tcp.h>
 #include <malloc.h>
 #include <netinet/in.h>
@@ -15,11 +16,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "log.h"
 #include "supervisor.h"
 
@@ -108,10 +109,10 @@ static void close_others(const int *keep, int n)
 		if (keep[i] < 3 || (i > 0 && keep[i] == keep[i - 1]))
 			continue;
 		if ((unsigned)keep[i] > from)
-			(void)syscall(SYS_close_range, from, (unsigned)keep[i] - 1, 0);
+			descriptors_close(from, (unsigned)keep[i] - 1);
 		from = (unsigned)keep[i] + 1;
 	}
-	(void)syscall(SYS_close_range, from, ~0u, 0);
+	descriptors_close(from, UINT_MAX);
 }
 
 static void keep_own(struct hark_listener *const *listeners, int n)
@@ -476,7 +477,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 			give_up(s->conf->listen.word[i], "is not open");
 		listeners[i] = e->listener;
 	}
-	(void)setpgid(0, 0);
+	(void)setsid(); /* no terminal reaches it, and signals from one neither: harkd hears of Ctrl-C and drains it */
 	(void)prctl(PR_SET_NAME, s->conf->name);
 	take_memory(s, w->slot);
 	forget_others(v, s);

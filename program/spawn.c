@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -33,7 +32,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHILD_STACK   8192        /* bytes; the child uses a few hundred, the kernel none of it */
+#include "descriptors.h"
+
+#define CHILD_STACK   8192        /* bytes; the child uses 2 KB at most, the kernel none of it */
 #define LAST_SIGNAL   31          /* the standard ones; nobody starts a service with real-time signals ignored */
 #define KERNEL_SIGSET (_NSIG / 8) /* bytes of the kernel's sigset_t: 8, on MIPS 16 */
 
@@ -88,8 +89,8 @@ UNWATCHED static int child_descriptors(const struct spawn *s)
 	if (s->stderr_too && syscall(SYS_dup3, fd, 2, 0) < 0)
 		return errno;
 	/* All of ours are close-on-exec already; this is for what somebody else's code in this process, or whoever
-	 * started it, left open. ENOSYS before Linux 5.11: then that stays. */
-	(void)syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
+	 * started it, left open. */
+	descriptors_close(3, UINT_MAX);
 	return 0;
 }
 
@@ -111,7 +112,7 @@ UNWATCHED static int child(void *arg)
 	const struct spawn *s = b->s;
 	b->error = child_descriptors(s);
 	if (b->error == 0) {
-		(void)syscall(SYS_setpgid, 0, 0); /* cannot fail for a new child */
+		(void)syscall(SYS_setsid); /* cannot fail for a new child */
 		/* Whoever started it is killed: the program ends, too, or it would be beside every limit. */
 		(void)syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 		if (syscall(SYS_getppid) != b->parent)

@@ -13,6 +13,7 @@
 #include "hark.h"
 #include "options.h"
 #include "serve_events.h"
+#include "terminal.h"
 #include "tool.h"
 
 #define GRACE_DEFAULT (10 * HARK_S)
@@ -230,6 +231,17 @@ static void catch_signals(int64_t grace)
 	grace_ns = grace;
 	(void)sigaction(SIGTERM, &action, NULL);
 	(void)sigaction(SIGINT, &action, NULL);
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how programs ended */
+}
+
+static int leave_terminal(const struct serve *s)
+{
+	int err = terminal_detach();
+
+	if (err == 0)
+		return STATUS_DONE;
+	say(s->verb, "terminal: %s", hark_strerror(err));
+	return STATUS_SYSTEM;
 }
 
 static int serve_all(struct serve *s)
@@ -285,6 +297,8 @@ static int run(const struct verb *self, int argc, char *argv[])
 		status = raise_files(&s);
 	if (status == STATUS_DONE)
 		status = listen_all(&s);
+	if (status == STATUS_DONE)
+		status = leave_terminal(&s);
 	if (status == STATUS_DONE)
 		status = serve_all(&s);
 	close_all(&s);
