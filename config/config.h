@@ -90,7 +90,7 @@ struct config_service {
 	unsigned rlimit_set;
 	struct config_words env;      /* "NAME=value" */
 	struct config_words pass_env; /* what programs get of harkd's; "*": all. Default: PATH TZ LANG LC_* */
-	char *stderr_to; /* "log" (harkd's own standard error), "connection", "null", or an absolute path */
+	char *stderr_to; /* "log" (harkd's), "connection", "null", or an absolute path */
 	bool stdin_null; /* stdin = null: programs only answer */
 	char *socket_user, *socket_group; /* of unix paths; NULL: harkd's */
 	int socket_mode;                  /* -1: what the umask leaves */

@@ -670,6 +670,11 @@ int log_open(const struct config *c, struct hark_why *why)
 	return 0;
 }
 
+bool log_is_plain_stderr(void)
+{
+	return out.sink == &sinks[0] && out.format == CONFIG_LOG_TEXT;
+}
+
 int log_leave_stderr(void)
 {
 	if (out.fd != STDERR_FILENO)

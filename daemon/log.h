@@ -44,6 +44,9 @@ struct log_connection {
 /* dropped: counted up if the line was lost; may be NULL. */
 void log_connection(const struct log_connection *l, _Atomic uint64_t *dropped);
 
+/* Whether the log is lines of text on standard error, where others may write, too. */
+bool log_is_plain_stderr(void);
+
 /* Descriptor 2 is about to become another file, that of a service's programs: lines that go to standard error go on to
  * what it is now, by another descriptor. 0 or -errno. */
 int log_leave_stderr(void);

@@ -22,6 +22,7 @@
 
 #include "descriptors.h"
 #include "log.h"
+#include "program_stderr.h"
 #include "supervisor.h"
 
 /* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct
@@ -138,23 +139,12 @@ static void open_null(int at)
 		(void)close(fd);
 }
 
-/* Programs' standard error. "log" is harkd's own; "connection" the exec box sees to. */
+/* Another box's, and a worker's own, stays where it is. */
 static void set_stderr(void)
 {
-	const char *to = self.conf->stderr_to;
-	if (to == NULL || (to[0] != '/' && strcmp(to, "null") != 0))
-		return;
-	int r = log_leave_stderr();
-	if (r < 0)
-		give_up("log", strerror(-r));
-	if (to[0] != '/') {
-		open_null(2);
-		return;
-	}
-	int fd = open(to, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
-	if (fd < 0 || dup2(fd, 2) < 0)
-		give_up(to, strerror(errno));
-	(void)close(fd);
+	struct hark_why why = {""};
+	if (self.is_exec && program_stderr_open(self.conf, &why) < 0)
+		give_up("stderr", why.text);
 }
 
 static void set_limits(void)
@@ -415,6 +405,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_arg, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", why.text[0] != '\0' ? why.text : hark_strerror(r));
+	program_stderr_end();
 	_exit(r == 0 ? 0 : STATUS_CUT);
 }
 
@@ -494,6 +485,8 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	set_environment();
 	set_place_and_user();
 	follow_supervisor();
+	if (program_stderr_begin(s->conf->name) < 0)
+		give_up("stderr", "no thread to read what programs say");
 	open_box();
 	serve_all(listeners, (int)n);
 }

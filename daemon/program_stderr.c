@@ -1,0 +1,168 @@
+/* program_stderr.c — see program_stderr.h.
+ *
+ * To the log it goes through a pipe, which a thread of the worker reads: under inline the worker's loop stands still
+ * while a program runs. Where the log is plain lines on standard error, programs write there themselves. */
+#include "program_stderr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "log.h"
+
+#define SAID_MAX 1000 /* bytes of a line; a longer one is several */
+#define REST_MS  100  /* for what lies in the pipe when the worker ends */
+
+static struct {
+	int pipe; /* its reading end; -1: none */
+	pthread_t reader;
+	const char *service;
+} self = {.pipe = -1};
+
+static int tell(struct hark_why *why, int err, const char *what, const char *reason)
+{
+	(void)snprintf(why->text, sizeof why->text, "%.150s: %s", what, reason);
+	return err;
+}
+
+/* ---- to a file ------------------------------------------------------------------------------- */
+
+/* Neither waits for a fifo's reader nor makes a terminal ours. */
+static int open_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0640);
+	if (fd < 0)
+		return -errno;
+	int flags = fcntl(fd, F_GETFL);
+	if (flags >= 0)
+		(void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK); /* programs find it as they expect */
+	return fd;
+}
+
+/* Only as the effective user, since chroot(2) comes later. */
+static int open_as_user(const struct config_service *c, const char *path)
+{
+	gid_t group = getegid();
+	if (geteuid() != 0 || (c->uid == (uid_t)-1 && c->gid == (gid_t)-1))
+		return open_file(path);
+	if (setgroups(c->n_groups, c->groups) < 0 || (c->gid != (gid_t)-1 && setegid(c->gid) < 0) ||
+	    (c->uid != (uid_t)-1 && seteuid(c->uid) < 0))
+		return -errno;
+	int fd = open_file(path);
+	if (seteuid(0) < 0 || setegid(group) < 0)
+		return -errno;
+	return fd;
+}
+
+static int open_path(const struct config_service *c, struct hark_why *why)
+{
+	const char *path = c->stderr_to[0] == '/' ? c->stderr_to : "/dev/null";
+	int fd = c->stderr_to[0] == '/' ? open_as_user(c, path) : open(path, O_WRONLY | O_CLOEXEC);
+	if (fd == -1)
+		fd = -errno;
+	if (fd == -ELOOP)
+		return tell(why, fd, path, "a symbolic link is not followed");
+	if (fd < 0 || dup2(fd, 2) < 0)
+		return tell(why, fd < 0 ? fd : -errno, path, strerror(fd < 0 ? -fd : errno));
+	(void)close(fd);
+	return 0;
+}
+
+/* ---- to the log ------------------------------------------------------------------------------ */
+
+static int open_pipe(struct hark_why *why)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return tell(why, -errno, "pipe", hark_strerror(errno));
+	int r = dup2(ends[1], 2) < 0 ? -errno : 0;
+	(void)close(ends[1]);
+	self.pipe = ends[0];
+	return r < 0 ? tell(why, r, "pipe", hark_strerror(r)) : 0;
+}
+
+/* Takes whole lines off the front of said. Returns how many bytes of the last, unfinished one are left. */
+static size_t take_lines(char *said, size_t n)
+{
+	size_t begin = 0;
+	for (size_t at = 0; at < n; at++) {
+		bool full = at + 1 - begin == SAID_MAX;
+		if (said[at] != '\n' && !full)
+			continue;
+		int len = (int)(at - begin + (said[at] != '\n'));
+		if (len > 0)
+			log_event(LOG_LEVEL_NOTICE, self.service, "%.*s", len, said + begin);
+		begin = at + 1;
+	}
+	memmove(said, said + begin, n - begin);
+	return n - begin;
+}
+
+static void *read_all(void *arg)
+{
+	char said[2 * SAID_MAX];
+	size_t have = 0;
+	ssize_t n;
+	while ((n = read(self.pipe, said + have, sizeof said - have)) > 0 || (n < 0 && errno == EINTR))
+		have = take_lines(said, have + (n > 0 ? (size_t)n : 0));
+	if (have > 0)
+		log_event(LOG_LEVEL_NOTICE, self.service, "%.*s", (int)have, said);
+	return arg;
+}
+
+int program_stderr_open(const struct config_service *c, struct hark_why *why)
+{
+	bool to_log = c->stderr_to == NULL || strcmp(c->stderr_to, "log") == 0;
+	if ((to_log && log_is_plain_stderr()) || (!to_log && strcmp(c->stderr_to, "connection") == 0))
+		return 0;
+	int r = log_leave_stderr();
+	if (r < 0)
+		return tell(why, r, "log", hark_strerror(r));
+	return to_log ? open_pipe(why) : open_path(c, why);
+}
+
+int program_stderr_begin(const char *service)
+{
+	sigset_t all, before;
+	if (self.pipe < 0)
+		return 0;
+	self.service = service;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the serving thread's */
+	int r = pthread_create(&self.reader, NULL, read_all, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -r;
+}
+
+void program_stderr_end(void)
+{
+	struct timespec until;
+	if (self.pipe < 0)
+		return;
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (null < 0 || dup2(null, 2) < 0) /* the pipe's last writer is a program now, or nobody */
+		(void)close(2);
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += REST_MS * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	if (pthread_timedjoin_np(self.reader, NULL, &until) == 0 || fork() != 0)
+		return;
+	int keep[2] = {self.pipe < log_fd() ? self.pipe : log_fd(), self.pipe < log_fd() ? log_fd() : self.pipe};
+	if (keep[0] > 3)
+		descriptors_close(3, (unsigned)keep[0] - 1);
+	if (keep[1] > keep[0] + 1)
+		descriptors_close((unsigned)keep[0] + 1, (unsigned)keep[1] - 1);
+	descriptors_close((unsigned)keep[1] + 1, UINT_MAX);
+	(void)signal(SIGTERM, SIG_DFL);
+	(void)read_all(NULL);
+	_exit(0);
+}

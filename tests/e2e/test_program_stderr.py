@@ -1,0 +1,107 @@
+"""Where the standard error of harkd's programs goes."""
+import json
+import os
+import pwd
+import signal
+
+import pytest
+
+from conftest import MODELS, read_all, wait_until
+from harkd_support import harkd, service  # noqa: F401 harkd is a fixture
+
+NOBODY = pwd.getpwnam("nobody")
+SAYS = "exec = /bin/sh -c 'echo one >&2; printf \"two\\\\033[1m\" >&2; echo out'"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+
+
+@pytest.fixture
+def logged(harkd, tmp_path):
+    """logged(text, log_format): a harkd whose log is a file, and that file."""
+
+    def start(text, log_format="text"):
+        head = "[harkd]\ncontrol = {dir}/control\nlog = {dir}/log\nlog_format = " + log_format + "\n\n"
+        log = tmp_path / "log"
+        d = harkd(text, head=head, ready=False)
+        wait_until(lambda: (log.exists() and "ready: " in log.read_text()) or d.process.poll() is not None)
+        return d, log
+
+    return start
+
+
+def ask(d, name):
+    with d.connect(name) as s:
+        return read_all(s)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_program_says_goes_to_the_log_line_by_line(logged, model):
+    d, log = logged(service("says", SAYS, f"model = {model}"))
+    assert ask(d, "says") == b"out\n"
+    wait_until(lambda: "harkd: says: one\n" in log.read_text())
+    d.stop()
+    assert "harkd: says: two\\x1b[1m\n" in log.read_text()
+    assert d.stderr == ""
+
+
+def test_in_a_log_of_json_what_a_program_says_is_an_object(logged):
+    d, log = logged(service("says", SAYS), "json")
+    assert ask(d, "says") == b"out\n"
+
+    def said():
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        return [e for e in events if e.get("message") == "one"]
+
+    assert wait_until(said)[0]["service"] == "says"
+
+
+def test_a_program_may_say_more_than_a_pipe_holds(logged):
+    d, log = logged(service("says", "exec = /bin/sh -c 'seq 100000 >&2; echo out'", "model = inline"))
+    assert ask(d, "says") == b"out\n"
+    wait_until(lambda: "harkd: says: 100000\n" in log.read_text())
+
+
+def test_what_outlives_its_worker_is_logged_on(logged, tmp_path):
+    os.mkfifo(tmp_path / "go")
+    source = f"(read go <{tmp_path}/go; echo late >&2) </dev/null >/dev/null & echo out"
+    d, log = logged(service("says", f"exec = /bin/sh -c '{source}'"))
+    assert ask(d, "says") == b"out\n"
+    (worker,) = d.workers("says")
+    d.configure(service("says", f"exec = /bin/sh -c '{source}'", "grace = 1s"))
+    d.send(signal.SIGHUP)
+    wait_until(lambda: d.workers("says") and d.workers("says") != [worker] and not os.path.exists(f"/proc/{worker}"))
+    (tmp_path / "go").write_text("now\n")
+    wait_until(lambda: "harkd: says: late\n" in log.read_text())
+
+
+@needs_root
+def test_a_file_is_opened_as_the_services_user(harkd, tmp_path):
+    tmp_path.chmod(0o711)
+    own, others = tmp_path / "own", tmp_path / "others"
+    own.mkdir()
+    others.mkdir()
+    os.chown(own, NOBODY.pw_uid, NOBODY.pw_gid)
+    for parent in tmp_path.parents:
+        if not parent.stat().st_mode & 1:
+            pytest.skip(f"{parent} is closed to others")
+    says = "exec = /bin/sh -c 'echo one >&2; echo out'"
+    d = harkd(
+        service("may", says, "user = nobody", f"stderr = {own}/err")
+        + service("may_not", says, "user = nobody", f"stderr = {others}/err")
+    )
+    assert ask(d, "may") == b"out\n"
+    assert (own / "err").read_text() == "one\n" and (own / "err").stat().st_uid == NOBODY.pw_uid
+    d.expect(rf"may_not: a worker cannot start: stderr: {others}/err: Permission denied")
+    assert not (others / "err").exists()
+
+
+def test_a_link_is_not_followed(harkd, tmp_path):
+    (tmp_path / "err").symlink_to(tmp_path / "target")
+    d = harkd(service("says", SAYS, f"stderr = {tmp_path}/err"))
+    d.expect(rf"says: a worker cannot start: stderr: {tmp_path}/err: a symbolic link is not followed")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_fifo_without_a_reader_is_told_and_waited_for_by_nobody(harkd, tmp_path):
+    os.mkfifo(tmp_path / "err")
+    d = harkd(service("says", SAYS, f"stderr = {tmp_path}/err"))
+    d.expect(r"says: a worker cannot start: stderr: \S+: No such device or address")
