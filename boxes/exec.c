@@ -1,27 +1,29 @@
 /* exec.c — a program with the connection as its standard input and output, in the manner of inetd(8) and the ucspi
  * tools.
  *
- *   exec [--stderr] [--stdin-null] [--host] [--argv0 NAME] [--directory DIR] [--term-after T] [--kill-after T]
- *        PROGRAM [ARGUMENT...]
+ *   exec [--stderr] [--stdin-null] [--host] [--until-eof] [--argv0 NAME] [--directory DIR] [--term-after T]
+ *        [--kill-after T] PROGRAM [ARGUMENT...]
  *
  * PROGRAM is looked for in $PATH, once, when the service starts, and gets its arguments exactly as they are given: no
  * shell; --argv0 gives it another name than the one it was found by. Its standard error is the server's own, or with
  * --stderr the connection too; its standard input with --stdin-null is /dev/null, for a program that only answers. Its
- * environment is environ.h's; --host has the peer's name looked up for it. It leads a process group of its own.
+ * environment is environ.h's; --host has the peer's name looked up for it. It leads a session of its own.
  *
  * Streams: a program a connection. Datagrams: a program a peer, its socket connected to that peer and the first
  * datagram still in it (hark_udp_connect()); or, where the server gives the listening socket itself (struct
  * hark_serve_opts' wait), one program that reads them all.
  *
  * When the program has ended the box returns, and the server ends the connection so that the peer gets all that was
- * written. What it leaves running in its group goes on, as under inetd. But when the connection's time is over, or
- * the server drains, the whole group is asked to end, ever more firmly: end of input at once, SIGTERM --term-after
- * later, and SIGKILL --kill-after (see climb()).
+ * written; what it leaves running goes on, and keeps the connection where it has it, as under inetd. But when the
+ * connection's time is over, its peer is gone (--until-eof: has ended its side), or the server drains, the whole group
+ * is asked to end, ever more firmly: end of input at once, SIGTERM --term-after later, and SIGKILL --kill-after
+ * (attend.h).
  *
  * Where there is no room for a process (RLIMIT_NPROC, memory, descriptors) it is tried again for ten seconds.
  *
  * The outcome is the program's pid and status; 127 or 126 in a shell's manner if it could not be started (not found;
  * anything else). */
+#include "attend.h"
 #include "environ.h"
 #include "options.h"
 #include "spawn.h"
@@ -30,8 +32,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,13 +41,9 @@
 #include "number.h"
 
 /* A time-out's ladder, unless told otherwise: end of input at once, SIGTERM and SIGKILL so long after. */
-#define TERM_AFTER_NS (1 * HARK_S)
-#define KILL_AFTER_NS (3 * HARK_S)
-/* A drain's: end of input at once, and so long before the grace ends, or a quarter of the grace where that is less:
- * SIGKILL, and as long again before it SIGTERM. So a program has half the grace or more to finish in peace. */
-#define DRAIN_STEP_NS (2 * HARK_S)
-/* How long one that was killed may take to be gone, when there is no more time. */
-#define DYING_MS 1000
+#define TERM_AFTER_NS    (1 * HARK_S)
+#define KILL_AFTER_NS    (3 * HARK_S)
+#define DATAGRAM_IDLE_NS (60 * HARK_S) /* of a conversation by datagrams, which has no end of its own */
 /* How long a connection waits for a process that cannot be had, and between tries. */
 #define ROOM_NS      (10 * HARK_S)
 #define ROOM_STEP_NS (100 * HARK_MS)
@@ -56,7 +52,7 @@ struct exec {
 	bool stderr_too;
 	bool want_host;
 	int input; /* /dev/null, or -1: the connection. Opened once: a chroot that is entered later may have none */
-	int64_t term_after_ns, kill_after_ns;
+	struct attend ladder;
 	char *directory; /* absolute; NULL: the server's */
 	char **argv;
 	char **environ; /* what every program gets */
@@ -67,95 +63,6 @@ struct exec {
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
-}
-
-static int64_t later_by(int64_t at, int64_t ns)
-{
-	return at >= HARK_FOREVER - ns ? HARK_FOREVER : at + ns;
-}
-
-/* When SIGTERM and SIGKILL are due, as things stand: deadline is the connection's, begun when the ladder was entered.
- */
-static void timetable(const struct exec *x, int64_t begun, int64_t deadline, int64_t *term, int64_t *kill)
-{
-	int64_t from = deadline > begun ? deadline : begun;
-	int64_t end = hark_drain_deadline();
-	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, x->term_after_ns);
-	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, x->kill_after_ns);
-	if (end == HARK_FOREVER)
-		return;
-	int64_t step = end > begun ? earlier((end - begun) / 4, DRAIN_STEP_NS) : 0;
-	*kill = earlier(*kill, end - step);
-	*term = earlier(*term, end - 2 * step);
-}
-
-static void await_death(void *arg)
-{
-	struct pollfd p = {.fd = *(const int *)arg, .events = POLLIN};
-	while (poll(&p, 1, DYING_MS) < 0 && errno == EINTR)
-		;
-}
-
-/* No time is left: SIGKILL. A fiber that is cancelled can wait no more, and the loop must not: a helper thread does. */
-static void end_now(const struct spawned *p)
-{
-	int pidfd = p->pidfd;
-	spawn_signal(p, SIGKILL);
-	(void)hark_offload(await_death, &pidfd);
-}
-
-/* The ladder. Ends when the program has, or as end_now(). has_peer: c is its own, not the listening socket, whose
- * reading must not be shut down under other processes that have it. */
-static void climb(const struct exec *x, struct hark_conn *c, const struct spawned *p, int64_t deadline, bool has_peer,
-                  bool draining)
-{
-	int64_t begun = hark_now(), term, kill;
-	bool termed = false, killed = false;
-	if (has_peer)
-		(void)shutdown(hark_fd(c), SHUT_RD);
-	for (;;) {
-		timetable(x, begun, deadline, &term, &kill);
-		int64_t now = hark_now();
-		if (!killed && now >= kill) {
-			spawn_signal(p, SIGKILL);
-			termed = killed = true;
-		} else if (!termed && now >= term) {
-			spawn_signal(p, SIGTERM);
-			termed = true;
-		}
-		/* A drain that begins meanwhile changes the timetable; one that is under way is in it. */
-		int r = hark_wait_fd(p->pidfd, draining ? HARK_IN : HARK_IN | HARK_DRAIN,
-		                     killed   ? HARK_FOREVER
-		                     : termed ? kill
-		                              : term);
-		if (r < 0 && r != -ETIMEDOUT) {
-			end_now(p);
-			return;
-		}
-		if (r > 0 && (r & HARK_IN))
-			break;
-		draining = draining || (r > 0 && (r & HARK_DRAIN));
-	}
-	/* The leader is gone but not yet waited for, so the group's number is still its own: nobody of it stays behind.
-	 */
-	spawn_signal(p, termed ? SIGKILL : SIGTERM);
-}
-
-/* Stays with the program to its end. Returns its status. */
-static int attend(const struct exec *x, struct hark_conn *c, const struct spawned *p, bool has_peer)
-{
-	struct hark_conn_stats stats;
-	int status = 0;
-	hark_conn_stats(c, &stats);
-	int r = hark_wait_fd(p->pidfd, HARK_IN | HARK_DRAIN, stats.deadline_ns);
-	if (r == -ETIMEDOUT || (r > 0 && !(r & HARK_IN)))
-		climb(x, c, p, stats.deadline_ns, has_peer, r > 0);
-	else if (r < 0)
-		end_now(p);
-	/* -EAGAIN: killed, and stuck in the kernel; -ECHILD: SIGCHLD is ignored here, the status is lost. */
-	if (spawn_reap(p, &status) == -EAGAIN)
-		status = SIGKILL;
-	return status;
 }
 
 /* Makes c's descriptor what a program can have. -EALREADY: the datagram has gone to the program that its peer has
@@ -214,6 +121,7 @@ static int start_patiently(const struct exec *x, struct hark_conn *c, struct spa
 void exec_serve(struct hark_conn *c, void *arg)
 {
 	const struct exec *x = arg;
+	struct hark_conn_stats stats;
 	struct hark_endpoint peer;
 	struct spawned p;
 	int r = make_ready(c);
@@ -225,7 +133,11 @@ void exec_serve(struct hark_conn *c, void *arg)
 		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
 		return;
 	}
-	hark_outcome(c, p.pid, attend(x, c, &p, hark_peer_endpoint(c, &peer) == 0));
+	bool has_peer = hark_peer_endpoint(c, &peer) == 0;
+	hark_conn_stats(c, &stats);
+	if (has_peer && hark_type(c) == SOCK_DGRAM && stats.idle_ns == 0)
+		hark_idle_timeout(c, DATAGRAM_IDLE_NS);
+	hark_outcome(c, p.pid, attend(&x->ladder, c, &p, has_peer));
 	(void)close(p.pidfd);
 }
 
@@ -268,19 +180,24 @@ static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *w
 {
 	const char *directory = NULL, *argv0 = NULL, *term_after = NULL, *kill_after = NULL;
 	bool stdin_null = false;
-	const struct box_option options[] = {{"stderr", &x->stderr_too, NULL},  {"stdin-null", &stdin_null, NULL},
-	                                     {"host", &x->want_host, NULL},     {"argv0", NULL, &argv0},
-	                                     {"directory", NULL, &directory},   {"term-after", NULL, &term_after},
-	                                     {"kill-after", NULL, &kill_after}, {NULL}};
+	const struct box_option options[] = {{"stderr", &x->stderr_too, NULL},
+	                                     {"stdin-null", &stdin_null, NULL},
+	                                     {"host", &x->want_host, NULL},
+	                                     {"until-eof", &x->ladder.until_eof, NULL},
+	                                     {"argv0", NULL, &argv0},
+	                                     {"directory", NULL, &directory},
+	                                     {"term-after", NULL, &term_after},
+	                                     {"kill-after", NULL, &kill_after},
+	                                     {NULL}};
 	int took = box_options_front(argc, argv, options, why);
 	if (took < 0)
 		return took;
 	if (took == argc)
 		return box_why(why, -EINVAL, "no program to run");
-	int r = box_duration("term-after", term_after, &x->term_after_ns, why);
+	int r = box_duration("term-after", term_after, &x->ladder.term_after_ns, why);
 	if (r == 0)
-		r = box_duration("kill-after", kill_after, &x->kill_after_ns, why);
-	if (r == 0 && x->kill_after_ns < x->term_after_ns)
+		r = box_duration("kill-after", kill_after, &x->ladder.kill_after_ns, why);
+	if (r == 0 && x->ladder.kill_after_ns < x->ladder.term_after_ns)
 		r = box_why(why, -EINVAL, "--kill-after is sooner than --term-after");
 	if (r < 0)
 		return r;
@@ -301,7 +218,7 @@ int exec_open(int argc, char *const argv[], void **arg, struct hark_why *why)
 	struct exec *x = calloc(1, sizeof *x);
 	if (x == NULL)
 		return box_why(why, -ENOMEM, "out of memory");
-	*x = (struct exec){.input = -1, .term_after_ns = TERM_AFTER_NS, .kill_after_ns = KILL_AFTER_NS};
+	*x = (struct exec){.input = -1, .ladder = {.term_after_ns = TERM_AFTER_NS, .kill_after_ns = KILL_AFTER_NS}};
 	int r = fill(x, argc, argv, why);
 	if (r < 0) {
 		exec_close(x);

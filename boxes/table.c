@@ -81,11 +81,11 @@ const struct box boxes[] = {
          .open = reply_open,
          .close = reply_close},
 	{.name = "exec",
-         .arguments = "[--stderr] [--stdin-null] [--host] [--argv0 NAME] [--directory DIR] [--term-after T] "
-                      "[--kill-after T] PROGRAM [ARGUMENT...]",
+         .arguments = "[--stderr] [--stdin-null] [--host] [--until-eof] [--argv0 NAME] [--directory DIR] "
+                      "[--term-after T] [--kill-after T] PROGRAM [ARGUMENT...]",
          .summary = "a program with the connection as its standard input and output",
          .serve = exec_serve,
-         .conn_fds = 1, /* the program's end */
+         .conn_fds = 2, /* the program's end, and what tells of an idle connection */
          .stream = true,
          .datagram = true,
          .sessions = true,

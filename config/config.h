@@ -63,6 +63,7 @@ struct config_service {
 	enum config_start start;
 	int64_t stop_idle_ns; /* start = demand: the workers end when nobody was connected so long; 0: never */
 	int64_t idle_timeout_ns, lifetime_ns; /* 0: none */
+	int64_t keepalive_ns, user_timeout_ns; /* of TCP; 0: the system's */
 	int64_t grace_ns; /* what is busy may take so long to finish when it is reloaded or stopped */
 	int backlog;      /* 0: the default */
 	bool reuseport, v6only;

@@ -75,7 +75,7 @@ struct service {
 	unsigned order, end;             /* of its head's place, and of its last setting's */
 	bool program_bad;                /* the box refused its arguments, or lacks its program: that was said */
 	bool is_exec;                    /* a program is served: exec = ..., or box = exec ... */
-	bool lookup_host;
+	bool lookup_host, until_eof;
 	int64_t term_after_ns, kill_after_ns; /* stop_ladder */
 	struct config_words group_names;
 };

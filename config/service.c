@@ -232,6 +232,8 @@ static void add_exec_options(struct whole *w, struct service *s)
 		(void)add(w, argv, "--host");
 	if (s->s.stdin_null)
 		(void)add(w, argv, "--stdin-null");
+	if (s->until_eof)
+		(void)add(w, argv, "--until-eof");
 	if (s->term_after_ns != standard.term_after_ns || s->kill_after_ns != standard.kill_after_ns) {
 		add_duration(w, argv, "--term-after", s->term_after_ns);
 		add_duration(w, argv, "--kill-after", s->kill_after_ns);
@@ -268,7 +270,7 @@ static const struct box *find_box(struct whole *w, const struct service *s, int 
 
 const char *service_program(const struct service *s)
 {
-	static const char *const flags[] = {"--stderr", "--stdin-null", "--host"};
+	static const char *const flags[] = {"--stderr", "--stdin-null", "--host", "--until-eof"};
 	const struct config_words *argv = &s->s.argv;
 	size_t i = 1;
 

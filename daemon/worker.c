@@ -29,12 +29,13 @@
  * tcp_info's newer half. */
 enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
 
-#define STACK_LEFT (128 * 1024) /* bytes below, where the supervisor's calls may have left something */
-#define KEPT_EACH  8            /* chunks of one size */
-#define KEPT_FIRST 24           /* bytes: what malloc(3) gives chunks of, from the smallest on, and the last one kept */
-#define KEPT_LAST  1032
-#define KEPT_STEP  16
-#define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
+#define STACK_LEFT      (128 * 1024) /* bytes below, where the supervisor's calls may have left something */
+#define KEPT_EACH       8            /* chunks of one size */
+#define KEPT_FIRST      24 /* bytes: what malloc(3) gives chunks of, from the smallest on, and the last one kept */
+#define KEPT_LAST       1032
+#define KEPT_STEP       16
+#define KEEPALIVE_MAX_S 32767 /* tcp(7) takes no more */
+#define STATUS_CUT      2     /* the grace ended and connections were cut: service.c tells it from a failure */
 
 /* The one service of this process. */
 static struct {
@@ -269,8 +270,29 @@ static void serve_lent(struct hark_conn *c, void *arg)
 	atomic_fetch_sub_explicit(now, 1, memory_order_relaxed);
 }
 
+/* How soon a peer that has vanished is noticed, where that is configured. tcp(7); anything but TCP refuses. */
+static void set_keepalive(int fd)
+{
+	const struct config_service *conf = self.conf;
+	int probes = 8;
+	if (conf->user_timeout_ns > 0) {
+		int64_t ms = conf->user_timeout_ns / HARK_MS;
+		unsigned limit = ms > INT_MAX ? INT_MAX : (unsigned)ms;
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof limit);
+	}
+	if (conf->keepalive_ns > 0) {
+		int64_t s = (conf->keepalive_ns + HARK_S - 1) / HARK_S;
+		int idle = s > KEEPALIVE_MAX_S ? KEEPALIVE_MAX_S : (int)s, each = (idle + probes - 1) / probes;
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+	}
+}
+
 static void serve(struct hark_conn *c, void *arg)
 {
+	if (self.conf->keepalive_ns > 0 || self.conf->user_timeout_ns > 0)
+		set_keepalive(hark_fd(c));
 	if (self.banner_len > 0 && hark_type(c) == SOCK_STREAM)
 		if (hark_write(c, self.conf->banner, self.banner_len) < 0 || hark_flush(c) < 0)
 			return;
@@ -467,6 +489,8 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		if (e == NULL)
 			give_up(s->conf->listen.word[i], "is not open");
 		listeners[i] = e->listener;
+		/* Inherited by what is accepted. */
+		(void)setsockopt(hark_listener_fd(e->listener), SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
 	}
 	(void)setsid(); /* no terminal reaches it, and signals from one neither: harkd hears of Ctrl-C and drains it */
 	(void)prctl(PR_SET_NAME, s->conf->name);

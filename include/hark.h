@@ -265,6 +265,10 @@ int hark_fd(const struct hark_conn *c);
  * datagram. -EBUSY; or as hark_flush(). */
 int hark_handover(struct hark_conn *c);
 
+/* Tells that other processes, too, have the descriptor and go on with it: hark_close(), or the server when the box has
+ * returned, closes it here and ends nothing. The connection ends when the last of them closes it. */
+void hark_shared(struct hark_conn *c);
+
 /* Bytes that were received and not yet read. */
 size_t hark_buffered(const struct hark_conn *c);
 

@@ -177,6 +177,8 @@ static int listen_all(struct serve *s)
 		int status = check_type(s, i);
 		if (status != STATUS_DONE)
 			return status;
+		/* Inherited by what is accepted: peers that have vanished end. */
+		(void)setsockopt(hark_listener_fd(s->listeners[i]), SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
 		(void)hark_listener_address(s->listeners[i], s->bound[i], sizeof s->bound[i]);
 		s->bound_list[i] = s->bound[i];
 	}

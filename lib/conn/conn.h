@@ -57,7 +57,8 @@ struct hark_conn {
 	/* The description has O_NONBLOCK, as splice(2) wants it. Either role may come to set it: which of the two is
 	 * seen first decides nothing. */
 	atomic_bool nonblock;
-	uint8_t ending;      /* enum hark__ending. The writer's */
+	uint8_t ending : 2;  /* enum hark__ending. The writer's */
+	bool shared : 1;     /* hark_shared() */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
 	_Atomic int64_t deadline, idle_ns;

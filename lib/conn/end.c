@@ -62,7 +62,7 @@ int hark_shutdown(struct hark_conn *c, int directions)
 int hark__linger_begin(struct hark_conn *c)
 {
 	const struct hark__transport *t = hark__conn_transport(c);
-	if (c->datagrams)
+	if (c->datagrams || c->shared)
 		return -ENOTCONN;
 	if (c->write_error < 0 || hark__buffer_len(&c->out) > 0) {
 		t->reset(c);
@@ -169,6 +169,11 @@ void hark_release(struct hark_conn *c)
 	c->has_path = false; /* the other process's */
 	hark__conn_free(c);
 	hark__spend(1); /* close */
+}
+
+void hark_shared(struct hark_conn *c)
+{
+	c->shared = true;
 }
 
 int hark_handover(struct hark_conn *c)

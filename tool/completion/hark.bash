@@ -29,7 +29,7 @@ _hark_box_options() {
 	daytime) echo "--nist --any-port --longer" ;;
 	qotd) echo "--file --any-port --longer" ;;
 	users | loggedin) echo "--utmp --any-port --longer" ;;
-	exec) echo "--stderr --stdin-null --host --argv0 --directory --term-after --kill-after" ;;
+	exec) echo "--stderr --stdin-null --host --until-eof --argv0 --directory --term-after --kill-after" ;;
 	relay) echo "--timeout --local" ;;
 	esac
 }

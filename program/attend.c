@@ -1,0 +1,248 @@
+/* attend.c — see attend.h.
+ *
+ * A program's end is told by its pidfd. What happens on its connection meanwhile is between the program and the kernel:
+ * it is looked at from time to time, rarely where the program runs for long. One that ends soon is never looked at. */
+#include "attend.h"
+
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "holders.h"
+
+/* A drain's: end of input at once, and so long before the grace ends, or a quarter of the grace where that is less:
+ * SIGKILL, and as long again before it SIGTERM. So a program has half the grace or more to finish in peace. */
+#define DRAIN_STEP_NS (2 * HARK_S)
+/* How long one that was killed may take to be gone, when there is no more time. */
+#define DYING_MS 1000
+/* Between two looks at a connection: an eighth of the time since its program started, within these. */
+#define LOOK_MIN_NS (20 * HARK_MS)
+#define LOOK_MAX_NS (500 * HARK_MS)
+/* Where nobody has the connection any more, what its peer still sends is dropped until it ends, or so long. */
+#define LINGER_QUIET_NS (2 * HARK_S)
+#define LINGER_TOTAL_NS (10 * HARK_S)
+
+enum { TCP_CLOSE_ = 7 }; /* of include/net/tcp_states.h, which <linux/tcp.h> leaves out */
+
+/* What a program's connection was seen to do. */
+struct seen {
+	int64_t begun,
+		moved;    /* hark_now() when the program started, and when a byte was seen to have gone either way */
+	uint64_t in, out; /* TCP: bytes received, and confirmed by the peer, then */
+	int edges;        /* anything but TCP: an epoll that tells whether anything happened since; -1: none */
+	bool ended;       /* nobody had it any more: the peer was sent the end */
+};
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int64_t later_by(int64_t at, int64_t ns)
+{
+	return at >= HARK_FOREVER - ns ? HARK_FOREVER : at + ns;
+}
+
+/* When SIGTERM and SIGKILL are due, as things stand: deadline is the connection's, begun when the ladder was entered.
+ */
+static void timetable(const struct attend *how, int64_t begun, int64_t deadline, int64_t *term, int64_t *kill)
+{
+	int64_t from = deadline > begun ? deadline : begun;
+	int64_t end = hark_drain_deadline();
+	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, how->term_after_ns);
+	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, how->kill_after_ns);
+	if (end == HARK_FOREVER)
+		return;
+	int64_t step = end > begun ? earlier((end - begun) / 4, DRAIN_STEP_NS) : 0;
+	*kill = earlier(*kill, end - step);
+	*term = earlier(*term, end - 2 * step);
+}
+
+static void await_death(void *arg)
+{
+	struct pollfd p = {.fd = *(const int *)arg, .events = POLLIN};
+	while (poll(&p, 1, DYING_MS) < 0 && errno == EINTR)
+		;
+}
+
+/* No time is left: SIGKILL. A fiber that is cancelled can wait no more, and the loop must not: a helper thread does. */
+static void end_now(const struct spawned *p)
+{
+	int pidfd = p->pidfd;
+	spawn_signal(p, SIGKILL);
+	(void)hark_offload(await_death, &pidfd);
+}
+
+/* The ladder. Ends when the program has, or as end_now(). has_peer: c is its own, not the listening socket, whose
+ * reading must not be shut down under other processes that have it. */
+static void climb(const struct attend *how, struct hark_conn *c, const struct spawned *p, int64_t deadline,
+                  bool has_peer, bool draining)
+{
+	int64_t begun = hark_now(), term, kill;
+	bool termed = false, killed = false;
+	if (has_peer)
+		(void)shutdown(hark_fd(c), SHUT_RD);
+	for (;;) {
+		timetable(how, begun, deadline, &term, &kill);
+		int64_t now = hark_now();
+		if (!killed && now >= kill) {
+			spawn_signal(p, SIGKILL);
+			termed = killed = true;
+		} else if (!termed && now >= term) {
+			spawn_signal(p, SIGTERM);
+			termed = true;
+		}
+		/* A drain that begins meanwhile changes the timetable; one that is under way is in it. */
+		int r = hark_wait_fd(p->pidfd, draining ? HARK_IN : HARK_IN | HARK_DRAIN,
+		                     killed   ? HARK_FOREVER
+		                     : termed ? kill
+		                              : term);
+		if (r < 0 && r != -ETIMEDOUT) {
+			end_now(p);
+			return;
+		}
+		if (r > 0 && (r & HARK_IN))
+			break;
+		draining = draining || (r > 0 && (r & HARK_DRAIN));
+	}
+	/* The leader is gone but not yet waited for, so the group's number is still its own: nobody of it stays behind.
+	 */
+	spawn_signal(p, termed ? SIGKILL : SIGTERM);
+}
+
+/* ---- what happens on the connection -------------------------------------------------------------- */
+
+/* The kernel counts TCP's bytes. Elsewhere every arrival, and every datagram or part of a stream that the peer has
+ * taken, makes an edge. unix(7), epoll(7) */
+static bool has_moved(struct seen *s, const struct tcp_info *info)
+{
+	struct epoll_event e;
+	if (info == NULL)
+		return s->edges >= 0 && epoll_wait(s->edges, &e, 1, 0) > 0;
+	bool moved = s->in != info->tcpi_bytes_received || s->out != info->tcpi_bytes_acked;
+	s->in = info->tcpi_bytes_received;
+	s->out = info->tcpi_bytes_acked;
+	return moved;
+}
+
+/* An end in order, of both sides, makes the same state; but then our FIN is confirmed, which counts as a byte. */
+static bool is_reset(const struct tcp_info *info)
+{
+	return info->tcpi_state == TCP_CLOSE_ &&
+	       info->tcpi_bytes_acked <= info->tcpi_bytes_sent - info->tcpi_bytes_retrans;
+}
+
+static bool has_ended_input(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	return poll(&p, 1, 0) > 0;
+}
+
+/* Nobody has the connection any more, but the program goes on: its peer gets all that was written, and the end. */
+static void end_connection(struct hark_conn *c)
+{
+	struct hark_conn_stats stats;
+	char dropped[4096];
+	hark_conn_stats(c, &stats);
+	hark_deadline(c, earlier(stats.deadline_ns, hark_after(LINGER_TOTAL_NS)));
+	hark_idle_timeout(c, LINGER_QUIET_NS);
+	if (hark_shutdown(c, HARK_OUT) == 0)
+		while (hark_idle(c) > 0 && hark_read(c, dropped, sizeof dropped) > 0)
+			;
+	hark_deadline(c, stats.deadline_ns);
+	hark_idle_timeout(c, stats.idle_ns);
+}
+
+/* Whether the connection's time is over. */
+static bool look(const struct attend *how, struct hark_conn *c, const struct spawned *p, struct seen *s,
+                 int64_t idle_ns)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof info;
+	int fd = hark_fd(c);
+	int64_t now = hark_now();
+	bool stream = hark_type(c) == SOCK_STREAM;
+	bool tcp = stream && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0;
+	if (has_moved(s, tcp ? &info : NULL))
+		s->moved = now;
+	if ((tcp && is_reset(&info)) || (how->until_eof && stream && has_ended_input(fd)))
+		return true;
+	if (idle_ns > 0 && (tcp || s->edges >= 0) && now - s->moved >= idle_ns)
+		return true;
+	if (stream && !holders_any(p, fd)) {
+		s->ended = true;
+		end_connection(c);
+	}
+	return false;
+}
+
+static int64_t next_look(const struct seen *s, int64_t idle_ns)
+{
+	int64_t now = hark_now(), step = (now - s->begun) / 8;
+	step = step < LOOK_MIN_NS ? LOOK_MIN_NS : earlier(step, LOOK_MAX_NS);
+	if (idle_ns > 0 && s->moved + idle_ns > now)
+		step = earlier(step, s->moved + idle_ns - now);
+	return now + step;
+}
+
+/* Without one, for want of descriptors, the connection is not seen to be idle. */
+static int open_edges(int fd)
+{
+	struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLET};
+	struct tcp_info info;
+	socklen_t len = sizeof info;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+		return -1;
+	int edges = epoll_create1(EPOLL_CLOEXEC);
+	if (edges >= 0 && epoll_ctl(edges, EPOLL_CTL_ADD, fd, &e) < 0) {
+		(void)close(edges);
+		return -1;
+	}
+	return edges;
+}
+
+/* As hark_wait_fd(): until the program has ended, a drain begins, or the connection's time is over. */
+static int await_end(const struct attend *how, struct hark_conn *c, const struct spawned *p, struct seen *s,
+                     const struct hark_conn_stats *stats)
+{
+	for (;;) {
+		int64_t until = s->ended ? stats->deadline_ns
+		                         : earlier(stats->deadline_ns, next_look(s, stats->idle_ns));
+		int r = hark_wait_fd(p->pidfd, HARK_IN | HARK_DRAIN, until);
+		if (r != -ETIMEDOUT || hark_now() >= stats->deadline_ns)
+			return r;
+		if (!s->ended && look(how, c, p, s, stats->idle_ns))
+			return -ETIMEDOUT;
+	}
+}
+
+int attend(const struct attend *how, struct hark_conn *c, const struct spawned *p, bool has_peer)
+{
+	struct hark_conn_stats stats;
+	struct seen s = {.begun = hark_now(), .moved = hark_now(), .edges = -1, .ended = !has_peer};
+	int status = 0;
+	hark_conn_stats(c, &stats);
+	if (has_peer && stats.idle_ns > 0)
+		s.edges = open_edges(hark_fd(c));
+	int r = await_end(how, c, p, &s, &stats);
+	bool by_itself = r > 0 && (r & HARK_IN);
+	if (r == -ETIMEDOUT)
+		climb(how, c, p, earlier(stats.deadline_ns, hark_now()), has_peer, false);
+	else if (r > 0 && !by_itself)
+		climb(how, c, p, stats.deadline_ns, has_peer, true);
+	else if (r < 0)
+		end_now(p);
+	if (s.edges >= 0)
+		(void)close(s.edges);
+	/* -EAGAIN: killed, and stuck in the kernel; -ECHILD: SIGCHLD is ignored here, the status is lost. */
+	if (spawn_reap(p, &status) == -EAGAIN)
+		status = SIGKILL;
+	if (by_itself && !s.ended && hark_type(c) == SOCK_STREAM && holders_any(p, hark_fd(c)))
+		hark_shared(c);
+	return status;
+}

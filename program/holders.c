@@ -1,0 +1,131 @@
+/* holders.c — see holders.h.
+ *
+ * While the program runs and has the file, which is nearly always so, this is one call. Otherwise everything is looked
+ * at that may descend from it: what the kernel has numbered since, in a session that began with the program, which
+ * leads one, or later. Of a server's short-lived programs most have no such process: a getsid(2) for each number since
+ * is all it costs.
+ *
+ * Not found: who has got the descriptor by SCM_RIGHTS and is older. */
+#include "holders.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define NUMBERS_MAX 1000 /* that are tried one by one; where there are more, /proc is listed */
+
+static bool same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* At most cap-1 bytes, and a NUL. Returns how many; 0: none. */
+static size_t read_text(const char *path, char *text, size_t cap)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, text, cap - 1) : -1;
+	if (fd >= 0)
+		(void)close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n > 0 ? (size_t)n : 0;
+}
+
+/* Whether a process has the file at this descriptor: the short way. */
+static bool has_at(pid_t pid, int fd, const struct stat *file)
+{
+	char path[48];
+	struct stat st;
+	(void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
+	return stat(path, &st) == 0 && same(&st, file);
+}
+
+/* A zombie has no descriptors, but only root may look. proc(5), /proc/pid/stat */
+static bool is_zombie(pid_t pid)
+{
+	char path[32], text[256];
+	(void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	const char *state = read_text(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
+	return state == NULL || (state[1] == ' ' && (state[2] == 'Z' || state[2] == 'X'));
+}
+
+static bool has(pid_t pid, const struct stat *file)
+{
+	char path[32];
+	struct stat st;
+	const struct dirent *e;
+	bool found = false;
+	(void)snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+	DIR *d = opendir(path);
+	if (d == NULL) /* it has ended; or we may not look */
+		return errno != ENOENT && errno != ESRCH && !is_zombie(pid);
+	while (!found && (e = readdir(d)) != NULL)
+		found = fstatat(dirfd(d), e->d_name, &st, 0) < 0 ? errno == EACCES : same(&st, file);
+	(void)closedir(d);
+	return found;
+}
+
+/* Numbers are given in turn, and begin anew at the end. */
+static bool since(pid_t pid, pid_t first, pid_t last)
+{
+	return first <= last ? pid >= first && pid <= last : pid >= first || pid <= last;
+}
+
+/* Whether a process that came after the program may descend from it, and has the file. */
+static bool descendant_has(pid_t pid, const struct spawned *p, pid_t last, const struct stat *file)
+{
+	siginfo_t info;
+	pid_t session = getsid(pid);
+	if (session <= 0 || pid == p->pid || !since(session, p->pid, last))
+		return false;
+	/* Another program of ours. */
+	if (session == pid && waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+		return false;
+	return has(pid, file);
+}
+
+/* The number that was given last; 0: not known. proc(5), /proc/loadavg. */
+static pid_t last_number(void)
+{
+	char text[128];
+	const char *space = read_text("/proc/loadavg", text, sizeof text) > 0 ? strrchr(text, ' ') : NULL;
+	return space != NULL ? (pid_t)atoi(space) : 0;
+}
+
+static bool listed_has(const struct spawned *p, pid_t last, const struct stat *file)
+{
+	const struct dirent *e;
+	bool found = false;
+	DIR *d = opendir("/proc");
+	while (d != NULL && !found && (e = readdir(d)) != NULL) {
+		pid_t pid = (pid_t)atoi(e->d_name); /* 0: no process */
+		found = pid > 0 && since(pid, p->pid, last) && descendant_has(pid, p, last, file);
+	}
+	if (d != NULL)
+		(void)closedir(d);
+	return found;
+}
+
+bool holders_any(const struct spawned *p, int fd)
+{
+	struct stat file;
+	if (fstat(fd, &file) < 0)
+		return false;
+	if (has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file))
+		return true;
+	pid_t last = last_number();
+	if (last == 0) /* no /proc here: who is still in its group may have it */
+		return kill(-p->pid, 0) == 0 || errno == EPERM;
+	if (last < p->pid || last - p->pid > NUMBERS_MAX)
+		return listed_has(p, last, &file);
+	for (pid_t pid = p->pid + 1; pid <= last; pid++)
+		if (descendant_has(pid, p, last, &file))
+			return true;
+	return false;
+}

@@ -1,0 +1,13 @@
+/* holders.h — who else has a descriptor. */
+#ifndef HOLDERS_H
+#define HOLDERS_H
+
+#include <stdbool.h>
+
+#include "spawn.h"
+
+/* Whether the program, or what it has started, has the file that fd is of: what the kernel counts and tells nobody.
+ * Looks through /proc: what may not be looked at, such as a program that became another user, has it. Any thread. */
+bool holders_any(const struct spawned *p, int fd);
+
+#endif
