@@ -57,7 +57,7 @@ static void look_up(void *arg)
 		*p = (char)tolower((unsigned char)*p);
 }
 
-/* prefix is "TCP", "TCP6", …; side LOCAL or REMOTE. */
+/* Address and port of one end, under names that begin with prefix and side: "TCP6" and "LOCAL". */
 static void put_inet(struct conn_environ *e, const char *prefix, const char *side, const struct hark_endpoint *end)
 {
 	char ip[INET6_ADDRSTRLEN];
@@ -67,8 +67,19 @@ static void put_inet(struct conn_environ *e, const char *prefix, const char *sid
 	const void *raw = is4 ? (const void *)&v4->sin_addr : (const void *)&v6->sin6_addr;
 	if (inet_ntop(end->addr.ss_family, raw, ip, sizeof ip) == NULL)
 		return;
-	put(e, "%s%sIP=%s", prefix, side, ip);
+	put(e, "%s%s%s=%s", prefix, side, prefix[0] != '\0' ? "IP" : "ADDR", ip);
 	put(e, "%s%sPORT=%u", prefix, side, ntohs(is4 ? v4->sin_port : v6->sin6_port));
+}
+
+/* Those of systemd and xinetd: REMOTE_ADDR, REMOTE_PORT, REMOTE_HOST. */
+static void put_remote(struct conn_environ *e, const struct hark_endpoint *peer, const char *host)
+{
+	size_t at = e->count;
+	put_inet(e, "", "REMOTE_", peer);
+	if (host[0] != '\0')
+		put(e, "REMOTE_HOST=%s", host);
+	else if (e->count > at)
+		put(e, "REMOTE_HOST=%s", e->entries[at] + strlen("REMOTE_ADDR="));
 }
 
 static void describe_inet(struct conn_environ *e, const struct hark_endpoint *local, const struct hark_endpoint *peer,
@@ -89,6 +100,8 @@ static void describe_inet(struct conn_environ *e, const struct hark_endpoint *lo
 		if (l.host[0] != '\0')
 			put(e, "%sREMOTEHOST=%s", prefix, l.host);
 	}
+	if (peer != NULL)
+		put_remote(e, peer, l.host);
 	char name[IF_NAMESIZE];
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&(peer != NULL ? peer : local)->addr;
 	if (six && v6->sin6_scope_id != 0 && if_indextoname(v6->sin6_scope_id, name) != NULL)
@@ -115,6 +128,9 @@ static void describe_unix(struct conn_environ *e, struct hark_conn *c, const str
 	struct hark_credentials who;
 	put(e, "PROTO=UNIX");
 	put_unix(e, "LOCAL", local);
+	put(e, "UNIXLOCALPID=%ld", (long)getpid());
+	put(e, "UNIXLOCALUID=%lu", (unsigned long)geteuid());
+	put(e, "UNIXLOCALGID=%lu", (unsigned long)getegid());
 	if (peer == NULL)
 		return;
 	put_unix(e, "REMOTE", peer);
@@ -158,9 +174,10 @@ char **strings_copy(char *const from[], size_t n)
 static bool is_about_other_sockets(const char *entry)
 {
 	static const char *const starts[] = {
-		"PROTO=",     "TCPLOCAL",    "TCPREMOTE",   "TCP6LOCAL",       "TCP6REMOTE",     "TCP6INTERFACE=",
-		"UDPLOCAL",   "UDPREMOTE",   "UDP6LOCAL",   "UDP6REMOTE",      "UDP6INTERFACE=", "UNIXLOCAL",
-		"UNIXREMOTE", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+		"PROTO=",          "TCPLOCAL",     "TCPREMOTE",    "TCP6LOCAL",    "TCP6REMOTE",
+		"TCP6INTERFACE=",  "UDPLOCAL",     "UDPREMOTE",    "UDP6LOCAL",    "UDP6REMOTE",
+		"UDP6INTERFACE=",  "UNIXLOCAL",    "UNIXREMOTE",   "LISTEN_PID=",  "LISTEN_FDS=",
+		"LISTEN_FDNAMES=", "REMOTE_ADDR=", "REMOTE_PORT=", "REMOTE_HOST=",
 	};
 	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
 		if (strncmp(entry, starts[i], strlen(starts[i])) == 0)

@@ -1,12 +1,15 @@
-/* environ.h — the environment that programs of inetd and of the ucspi tools expect of whoever starts them.
+/* environ.h — the environment that programs of inetd, xinetd, systemd and the ucspi tools expect of whoever starts
+ * them; hark-serve(1) has the table.
  *
  *   PROTO           TCP, TCP6, UDP, UDP6 or UNIX
  *   TCPLOCALIP TCPLOCALPORT TCPREMOTEIP TCPREMOTEPORT  tcp-environ(5) of ucspi-tcp, and where it was asked for,
  *   TCPREMOTEHOST                                        if the peer's address has a name
  *   TCP6…           all of these once more over IPv6, and TCP6INTERFACE for a link-local peer, as ucspi-tcp6 has it
  *   UDP…, UDP6…     the same of a datagram's conversation
- *   UNIXLOCALPATH UNIXREMOTEPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID    of ucspi-unix; paths where they are
- * bound
+ *   UNIXLOCALPATH UNIXLOCALPID UNIXLOCALUID UNIXLOCALGID      of ucspi-unix, and hark's own process's;
+ *   UNIXREMOTEPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID  paths where they are bound
+ *   REMOTE_ADDR REMOTE_PORT   systemd's, of TCP and UDP
+ *   REMOTE_HOST     xinetd's: the address, or the name where it was asked for and there is one
  *
  * Where there is no peer (inetd's wait form) the REMOTE ones are missing. What the server itself inherited under
  * these names, and under sd_listen_fds(3)'s, is not passed on: it is about other sockets. */
@@ -15,12 +18,12 @@
 
 #include "hark.h"
 
-#define ENVIRON_OWN_MAX 16 /* variables about the connection */
+#define ENVIRON_OWN_MAX 20 /* variables about the connection */
 
 struct conn_environ {
 	size_t count, used;
 	char *entries[ENVIRON_OWN_MAX]; /* into text: not to be copied or moved */
-	char text[1536];                /* two host names and eight addresses fit; what does not is left out */
+	char text[2048];                /* three host names and eight addresses fit; what does not is left out */
 };
 
 /* Describes c. Asks for the peer's name if want_host, off the loop: may suspend. */

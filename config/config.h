@@ -62,7 +62,7 @@ struct config_service {
 	int client_first;   /* 1: first = client, 0: first = server, -1: as the box says */
 	enum config_start start;
 	int64_t stop_idle_ns; /* start = demand: the workers end when nobody was connected so long; 0: never */
-	int64_t idle_timeout_ns, lifetime_ns; /* 0: none */
+	int64_t idle_timeout_ns, lifetime_ns;  /* 0: none */
 	int64_t keepalive_ns, user_timeout_ns; /* of TCP; 0: the system's */
 	int64_t grace_ns; /* what is busy may take so long to finish when it is reloaded or stopped */
 	int backlog;      /* 0: the default */
@@ -89,10 +89,11 @@ struct config_service {
 	int nice;                             /* added to harkd's */
 	struct rlimit rlimit[CONFIG_RLIMITS]; /* where rlimit_set has the bit */
 	unsigned rlimit_set;
-	struct config_words env;      /* "NAME=value" */
-	struct config_words pass_env; /* what programs get of harkd's; "*": all. Default: PATH TZ LANG LC_* */
-	char *stderr_to; /* "log" (harkd's), "connection", "null", or an absolute path */
-	bool stdin_null; /* stdin = null: programs only answer */
+	struct config_words env;          /* "NAME=value" */
+	struct config_words user_env;     /* the same of user: USER, LOGNAME, HOME, SHELL */
+	struct config_words pass_env;     /* what programs get of harkd's; "*": all. Default: PATH TZ LANG LC_* */
+	char *stderr_to;                  /* "log" (harkd's), "connection", "null", or an absolute path */
+	bool stdin_null;                  /* stdin = null: programs only answer */
 	char *socket_user, *socket_group; /* of unix paths; NULL: harkd's */
 	int socket_mode;                  /* -1: what the umask leaves */
 };

@@ -205,6 +205,9 @@ extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kin
 
 int users_find(const char *name, uid_t *uid, gid_t *gid);
 int users_find_group(const char *name, gid_t *gid);
+/* Writes the ith of the variables that login(1) sets for a user, "HOME=/root", into text. NULL: there is no such
+ * variable or user; "": it does not fit. */
+const char *users_variable(uid_t uid, size_t i, char *text, size_t cap);
 /* The supplementary groups of a user. The array is the caller's to free. */
 int users_groups(uid_t uid, gid_t gid, gid_t **groups, size_t *n);
 

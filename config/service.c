@@ -5,6 +5,7 @@
 #include "inside.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,7 +18,8 @@ void service_free(struct service *s)
 		return;
 	char *texts[] = {s->s.name,   s->s.text,      s->s.banner,    s->s.engine,      s->s.user,        s->s.group,
 	                 s->s.chroot, s->s.directory, s->s.stderr_to, s->s.socket_user, s->s.socket_group};
-	struct config_words *words[] = {&s->s.listen, &s->s.argv, &s->s.env, &s->s.pass_env, &s->group_names};
+	struct config_words *words[] = {&s->s.listen,   &s->s.argv,     &s->s.env,
+	                                &s->s.user_env, &s->s.pass_env, &s->group_names};
 
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		free(texts[i]);
@@ -401,6 +403,16 @@ static void check_box(struct whole *w, struct service *s, int what)
 
 /* ---- as whom ---- */
 
+static void find_variables(struct whole *w, struct service *s)
+{
+	char text[PATH_MAX + 16];
+	const char *found;
+
+	for (size_t i = 0; s->s.user != NULL && (found = users_variable(s->s.uid, i, text, sizeof text)) != NULL; i++)
+		if (found[0] != '\0')
+			(void)add(w, &s->s.user_env, found);
+}
+
 static void find_groups(struct whole *w, struct service *s)
 {
 	const struct config_words *names = &s->group_names;
@@ -461,6 +473,7 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	check_flags(w, s, what);
 	if (what >= 0)
 		check_wait(w, s);
+	find_variables(w, s);
 	find_groups(w, s);
 	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
 		if (what == WHAT_EXEC && s->s.chroot == NULL)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,19 @@ int users_find_group(const char *name, gid_t *gid)
 		return err;
 	*gid = (gid_t)number;
 	return 0;
+}
+
+const char *users_variable(uid_t uid, size_t i, char *text, size_t cap)
+{
+	static const char *const names[] = {"USER", "LOGNAME", "HOME", "SHELL"};
+	const struct passwd *p = getpwuid(uid);
+
+	if (p == NULL || i >= sizeof names / sizeof names[0])
+		return NULL;
+	const char *const values[] = {p->pw_name, p->pw_name, p->pw_dir,
+	                              p->pw_shell[0] != '\0' ? p->pw_shell : "/bin/sh"};
+	int n = snprintf(text, cap, "%s=%s", names[i], values[i]);
+	return n > 0 && (size_t)n < cap ? text : "";
 }
 
 int users_groups(uid_t uid, gid_t gid, gid_t **groups, size_t *n)

@@ -252,9 +252,11 @@ static void set_environment(void)
 			explicit_bzero(*e, strlen(*e)); /* harkd's own, where /proc/PID/environ shows it, too */
 	}
 	environ[n] = NULL;
-	for (size_t i = 0; i < self.conf->env.n; i++)
-		if (putenv(self.conf->env.word[i]) != 0)
-			give_up("env", strerror(errno));
+	const struct config_words *more[] = {&self.conf->user_env, &self.conf->env};
+	for (size_t k = 0; k < sizeof more / sizeof more[0]; k++)
+		for (size_t i = 0; i < more[k]->n; i++)
+			if (putenv(more[k]->word[i]) != 0)
+				give_up("env", strerror(errno));
 }
 
 /* ---- serving --------------------------------------------------------------------------------- */

@@ -177,7 +177,7 @@ def test_the_peers_name_is_looked_up_by_choice(serve):
 @pytest.mark.parametrize("abstract", [False, True])
 def test_environment_over_a_unix_socket(serve, tmp_path, abstract):
     path = f"@hark-test-{os.getpid()}" if abstract else str(tmp_path / "service")
-    serve(f"unix:{path}", "--", "env")
+    server = serve(f"unix:{path}", "--", "env")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
         s.settimeout(PATIENCE)
         s.connect(path.replace("@", "\0"))
@@ -185,6 +185,9 @@ def test_environment_over_a_unix_socket(serve, tmp_path, abstract):
     assert env == {
         "PROTO": "UNIX",
         "UNIXLOCALPATH": path,
+        "UNIXLOCALPID": str(server.pid),
+        "UNIXLOCALUID": str(os.geteuid()),
+        "UNIXLOCALGID": str(os.getegid()),
         "UNIXREMOTEPID": str(os.getpid()),
         "UNIXREMOTEEUID": str(os.geteuid()),
         "UNIXREMOTEEGID": str(os.getegid()),

@@ -120,6 +120,9 @@ def test_a_program_finds_its_connection_and_nothing_else(harkd, model):
         "TCPLOCALPORT": str(d.port("probe")),
         "TCPREMOTEIP": "127.0.0.1",
         "TCPREMOTEPORT": str(me[1]),
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": str(me[1]),
+        "REMOTE_HOST": "127.0.0.1",
     }
     pid, group = got.status("Pid")[0], got.stat_fields[2]
     assert pid == group  # a group of its own, which can be ended as a whole
@@ -227,11 +230,11 @@ def test_directory_umask_nice_and_environment(harkd, tmp_path):
     assert got["cwd"].strip() == str(tmp_path)
     assert got.status("Umask") == ["0027"]
     assert int(got.stat_fields[16]) == os.nice(0) + 5
-    own = {k: v for k, v in got.environ.items() if k != "PROTO" and not k.startswith("TCP")}
+    own = {k: v for k, v in got.environ.items() if k != "PROTO" and not k.startswith(("TCP", "REMOTE_"))}
     assert own == {"A": "1", "B": "two words", "C": "", "PATH": "/bin:/usr/bin", "KEEP": "kept", "LC_ALL": "C"}
     everything = report(d, "all").environ
     assert (everything["KEEP"], everything["DROP"], everything["LCX"]) == ("mine", "dropped", "x")
-    assert {k for k in report(d, "none").environ if not k.startswith("TCP")} == {"PROTO"}
+    assert {k for k in report(d, "none").environ if not k.startswith(("TCP", "REMOTE_"))} == {"PROTO"}
 
 
 def test_rlimits(harkd):
