@@ -389,6 +389,26 @@ static void a_close_does_not_wait_for_a_child_that_holds_the_socket(void)
 	held_close_with(ends_of(fds));
 }
 
+static void shared_close_with(struct ends e)
+{
+	int copy = dup(hark_fd(e.c));
+	CHECK(copy >= 0);
+	CHECK_INT(hark_write(e.c, "one ", 4), 4);
+	hark_shared(e.c);
+	CHECK_INT(hark_close(e.c), 0);
+	CHECK_INT(write(copy, "two", 3), 3);
+	CHECK_INT(close(copy), 0);
+	check_end(&e, 0, 7, 7);
+}
+
+static void a_shared_connection_ends_with_the_last_who_has_it(void)
+{
+	int fds[2];
+	shared_close_with(tcp_ends());
+	raw_unix(fds);
+	shared_close_with(ends_of(fds));
+}
+
 static void a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted(void)
 {
 	struct hark_endpoint at;
@@ -594,6 +614,7 @@ int main(int argc, char *argv[])
 		EVERYWHERE(a_file_that_cannot_be_read_leaves_the_connection_whole),
 		EVERYWHERE(an_abort_does_not_wait_for_a_child_that_holds_the_socket),
 		EVERYWHERE(a_close_does_not_wait_for_a_child_that_holds_the_socket),
+		EVERYWHERE(a_shared_connection_ends_with_the_last_who_has_it),
 		EVERYWHERE(a_listening_socket_goes_on_where_a_copy_is_closed_or_aborted),
 		EVERYWHERE(the_shutdown_of_a_pipe_is_its_other_sides_end),
 		EVERYWHERE(a_terminal_says_that_it_cannot_end_one_direction),
