@@ -94,6 +94,16 @@ int hark__retire_upstream_fd(void)
 	return upstream_retire_fd;
 }
 
+int hark__retire_poll(struct pollfd p[HARK__RETIRE_FDS])
+{
+	const int fds[HARK__RETIRE_FDS] = {hark__retire_fd(), upstream_retire_fd};
+	int n = 0;
+	for (int i = 0; i < HARK__RETIRE_FDS; i++)
+		if (fds[i] >= 0)
+			p[n++] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+	return n;
+}
+
 static int64_t earlier(int64_t until, struct state *s)
 {
 	int64_t other = s != NULL ? atomic_load(&s->until) : HARK_FOREVER;

@@ -33,6 +33,10 @@ bool hark__retired(void);
 int hark__retire_fd(void);
 int hark__retire_upstream_fd(void);
 
+/* What hark__drain_poll() is, for retiring. */
+#define HARK__RETIRE_FDS 2
+int hark__retire_poll(struct pollfd p[HARK__RETIRE_FDS]);
+
 /* A serve begins in this process: makes the shared state if there is none. 0 or -errno. And ends: the last one forgets
  * the drain, so that a later serve starts afresh. */
 int hark__drain_enter(void);

@@ -28,9 +28,9 @@ static int arm(struct hark__loop *l)
 {
 	struct hark__engine *e = hark__loop_engine(l);
 	int r = 0;
-	for (int i = 0; i < HARK__DRAIN_FDS && r == 0; i++) {
+	for (int i = 0; i < HARK__DRAIN_FDS + HARK__RETIRE_FDS && r == 0; i++) {
 		struct hark__source *s = &l->drain[i];
-		if (s->fd < 0)
+		if (s->fd < 0 || (i >= HARK__DRAIN_FDS && hark__retired())) /* that one would be readable for ever */
 			continue;
 		hark__ready_clear(s, HARK__IN | HARK__OUT);
 		s->in = &l->drain_waiter;
@@ -43,6 +43,7 @@ static void drain_told(struct hark__waiter *w)
 {
 	struct hark__loop *l = hark__container(w, struct hark__loop, drain_waiter);
 	int64_t now = hark_now(), end = hark__drain_until();
+	hark__wait_interrupt();
 	if (end == HARK_FOREVER) { /* a drain that was over before we looked */
 		(void)arm(l);
 		return;
@@ -56,12 +57,16 @@ static void drain_told(struct hark__waiter *w)
 
 int hark__loop_watch_drain(struct hark__loop *l)
 {
-	int fds[HARK__DRAIN_FDS];
+	int fds[HARK__DRAIN_FDS + HARK__RETIRE_FDS] = {[HARK__DRAIN_FDS] = -1, -1};
 	l->drain_waiter.run = drain_told;
 	l->drain_timer = (struct hark__timer){.waiter = &l->drain_waiter, .kept = true};
 	l->watches_drain = true;
 	hark__drain_fds(fds);
-	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+	if (hark__wait_is_interruptible()) {
+		fds[HARK__DRAIN_FDS] = hark__retire_fd();
+		fds[HARK__DRAIN_FDS + 1] = hark__retire_upstream_fd();
+	}
+	for (int i = 0; i < HARK__DRAIN_FDS + HARK__RETIRE_FDS; i++)
 		hark__source_init(&l->drain[i], fds[i]);
 	int r = hark__timer_set(l, &l->drain_timer, HARK_FOREVER);
 	if (r == 0)
@@ -78,6 +83,6 @@ void hark__loop_unwatch_drain(struct hark__loop *l)
 	l->watches_drain = false;
 	hark__loop_unwake(l, &l->drain_waiter);
 	hark__timer_clear(l, &l->drain_timer);
-	for (int i = 0; i < HARK__DRAIN_FDS; i++)
+	for (int i = 0; i < HARK__DRAIN_FDS + HARK__RETIRE_FDS; i++)
 		hark__source_detach(&l->drain[i]);
 }

@@ -75,6 +75,19 @@ int hark__wait_one(struct hark__source *s, unsigned events, int64_t deadline, co
 void hark__wait_served(bool served);
 bool hark__wait_is_served(void);
 
+/* Runs once, in the middle of a wait, when a drain begins or the process retires: for a server whose loop stands still
+ * while the box runs in its place. */
+struct hark__interrupt {
+	void (*run)(struct hark__interrupt *i);
+};
+
+/* Sets the thread's, NULL: none. Returns the one before. */
+struct hark__interrupt *hark__wait_interrupt_by(struct hark__interrupt *i);
+
+/* Whether there is one that has not run; and runs it, if there is reason to. */
+bool hark__wait_is_interruptible(void);
+void hark__wait_interrupt(void);
+
 /* Whether that has come: the box is as a cancelled fiber. Without a loop. */
 bool hark__wait_is_cut(void);
 

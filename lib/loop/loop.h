@@ -164,7 +164,8 @@ struct hark__loop {
 	struct hark__queue posted;         /* guarded by posted_lock: waiters other threads woke */
 	struct hark__source posted_source; /* an eventfd */
 	struct hark__waiter posted_waiter;
-	struct hark__source drain[HARK__DRAIN_FDS]; /* drain_watch.c: this process's and those it comes from, drain.h */
+	/* drain_watch.c: this process's and those it comes from, drain.h */
+	struct hark__source drain[HARK__DRAIN_FDS + HARK__RETIRE_FDS];
 	struct hark__waiter drain_waiter;
 	struct hark__timer drain_timer;
 	bool watches_drain;

@@ -27,6 +27,29 @@ bool hark__wait_is_served(void)
 	return served;
 }
 
+static __thread struct hark__interrupt *interrupt;
+
+struct hark__interrupt *hark__wait_interrupt_by(struct hark__interrupt *i)
+{
+	struct hark__interrupt *before = interrupt;
+	interrupt = i;
+	return before;
+}
+
+bool hark__wait_is_interruptible(void)
+{
+	return interrupt != NULL;
+}
+
+void hark__wait_interrupt(void)
+{
+	struct hark__interrupt *i = interrupt;
+	if (i == NULL || (!hark__retired() && hark__drain_until() == HARK_FOREVER))
+		return;
+	interrupt = NULL;
+	i->run(i);
+}
+
 bool hark__wait_is_cut(void)
 {
 	int64_t end = served ? hark__drain_until() : HARK_FOREVER;
@@ -133,18 +156,21 @@ static int poll_once(struct pollfd p[], struct hark__source *const s[], int n, i
 
 static int wait_polled(struct hark__source *const s[], int n, unsigned events, int64_t deadline)
 {
-	struct pollfd p[SOURCES_MAX + HARK__DRAIN_FDS];
+	struct pollfd p[SOURCES_MAX + HARK__DRAIN_FDS + HARK__RETIRE_FDS];
 	short want = (short)((events & HARK__IN ? POLLIN : 0) | (events & HARK__OUT ? POLLOUT : 0));
 	for (int i = 0; i < n; i++)
 		p[i] = (struct pollfd){.fd = s[i]->fd, .events = want};
 	for (;;) {
 		int64_t end = served ? hark__drain_until() : HARK_FOREVER;
 		bool draining = end != HARK_FOREVER;
+		hark__wait_interrupt();
 		if ((events & HARK__DRAIN) && draining)
 			return 0;
 		int watch = 0; /* until a drain begins, its descriptors wake us up to learn of its deadline */
 		if (served && !draining)
 			watch = hark__drain_poll(p + n);
+		if (interrupt != NULL)
+			watch += hark__retire_poll(p + n + watch);
 		int64_t until = deadline < end ? deadline : end;
 		if (draining && until > hark_after(SHORTENED_NS))
 			until = hark_after(SHORTENED_NS);

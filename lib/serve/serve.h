@@ -88,9 +88,10 @@ struct hark__server {
 	int n_copies;
 	struct hark__source life; /* a worker's: its supervisor holds the other end; -1: none */
 	struct hark__waiter life_waiter;
-	struct hark__fiber *waiting; /* in hark_serve(): woken when all is over */
-	struct hark_scope scope;     /* serve_fiber.c: the boxes' fibers */
-	struct hark__timer late;     /* serve_fiber.c: closes what has not spoken when a drain began */
+	struct hark__interrupt interrupt; /* serve_inline.c */
+	struct hark__fiber *waiting;      /* in hark_serve(): woken when all is over */
+	struct hark_scope scope;          /* serve_fiber.c: the boxes' fibers */
+	struct hark__timer late;          /* serve_fiber.c: closes what has not spoken when a drain began */
 	struct hark__waiter late_waiter;
 };
 

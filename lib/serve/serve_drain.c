@@ -135,6 +135,16 @@ void hark__server_retire(struct hark__server *s)
 	finish_if_empty(s);
 }
 
+void hark__server_close_sockets(struct hark__server *s)
+{
+	bool leaves = hark__retired() && hark__server_until(s) == HARK_FOREVER;
+	for (int i = 0; i < s->n_acceptors && !s->opts.wait; i++) {
+		struct hark__acceptor *a = &s->acceptors[i];
+		if (a->listener->type == SOCK_STREAM && (leaves || empty_backlog(a)))
+			hark__acceptor_close(a);
+	}
+}
+
 void hark__server_lost_listener(struct hark__server *s)
 {
 	if (!listens(s))

@@ -21,6 +21,10 @@ void hark__server_drain_step(struct hark__server *s);
 /* hark_retire(): leaves the backlogs to others, and ends with the last connection. */
 void hark__server_retire(struct hark__server *s);
 
+/* While a box runs in the loop's place: a drain or retirement has begun. Closes the sockets of streams, a drain's after
+ * a last look at their backlog; the loop does the rest when the box has returned. */
+void hark__server_close_sockets(struct hark__server *s);
+
 /* An acceptor's listener was closed by somebody else: without any left, the same. */
 void hark__server_lost_listener(struct hark__server *s);
 
