@@ -12,9 +12,11 @@
  *
  * The outcome of a failure is its -errno. Any model: where there is no loop the first fiber makes one. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "carry.h"
 #include "options.h"
@@ -39,16 +41,45 @@ static bool is_ourselves(struct hark_conn *client, struct hark_conn *target)
 	       strcmp(asked, got) == 0;
 }
 
+/* Dialed from this machine: both ends are one host, or of 127.0.0.0/8. */
+static bool is_near(struct hark_conn *client)
+{
+	char at[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX];
+	if (hark_local(client, at, sizeof at) < 0 || hark_peer(client, from, sizeof from) < 0)
+		return false;
+	size_t n = (size_t)(strrchr(at, ':') - at);
+	return strncmp(from, "tcp://127.", 10) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');
+}
+
+/* Relays that lead to each other: each lowers the hop limit by one, as a router does (RFC 791), and at its end the
+ * connection goes nowhere. What the client's packets had is told where a multicast socket has its own
+ * (tcp_v4_syn_recv_sock() of the kernel). Remote clients have come a long way by right: theirs begin anew.
+ * 0: the system's; -ELOOP. */
+static int hops_left(struct hark_conn *client)
+{
+	int fd = hark_fd(client), left = 0;
+	socklen_t len = sizeof left;
+	if (hark_type(client) != SOCK_STREAM || fd < 0 || !is_near(client))
+		return 0;
+	if (getsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &left, &len) < 0 &&
+	    getsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &left, &len) < 0)
+		return 0;
+	return left <= 0 ? 0 : left == 1 ? -ELOOP : left - 1;
+}
+
 static int dial(const struct relay *x, struct hark_conn *client, struct hark_conn **target)
 {
 	struct hark_conn_stats stats;
 	hark_conn_stats(client, &stats);
 	int64_t deadline = hark_after(x->dial_ns);
+	int r = hops_left(client);
+	if (r < 0)
+		return r;
 	struct hark_dial_opts opts = {
 		.deadline = deadline < stats.deadline_ns ? deadline : stats.deadline_ns,
 		.local = x->local,
+		.hop_limit = r,
 	};
-	int r;
 	while ((r = hark_dial(x->address, &opts, target)) == -EMFILE || r == -ENFILE) /* others give some back */
 		if (hark_now() >= opts.deadline || hark_sleep(ROOM_STEP_NS) < 0)
 			break;

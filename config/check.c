@@ -241,6 +241,8 @@ int config_check_system(struct config *c)
 
 	for (size_t i = 0; i < c->n_services && !w->system_checked; i++)
 		try_service(w, (const struct service *)c->services[i], deadline);
+	if (!w->system_checked)
+		inside_collide_names(w);
 	w->system_checked = true;
 	inside_publish(w);
 	return w->no_memory ? -ENOMEM : (int)c->n_errors;

@@ -1,17 +1,23 @@
 /* collide.c — two services, or one twice, on what the kernel takes for the same address: told here with both places,
- * and not by the second one's EADDRINUSE.
+ * and not by the second one's EADDRINUSE. And relays that lead to each other, or to themselves: a connection to one of
+ * them would go round until descriptors run out.
  *
  * What overlaps: the same protocol and port, and hosts of which one is every address or both are the same, in a
- * family that both have. "*" is both families, unless v6only; so is [::]. Names are compared as names: nothing is
- * looked up but the ports'. A path is one whatever the kind of socket; an abstract name is one for each kind. Port 0
- * is another one each time. Main thread. */
+ * family that both have. "*" is both families, unless v6only; so is [::]. Names are compared as names, and nothing is
+ * looked up but the ports', until config_check_system(). A path is one whatever the kind of socket; an abstract name is
+ * one for each kind. Port 0 is another one each time. Main thread. */
 #include "inside.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#define NAME_ADDRESSES_MAX 16
+#define LOOK_UP_NS         (2 * HARK_S)
 
 enum { FAMILY_4 = 1, FAMILY_6 = 2 };
 
@@ -32,7 +38,8 @@ static bool is_datagram(enum hark_scheme scheme)
 	return scheme == HARK_UDP || scheme == HARK_UDP4 || scheme == HARK_UDP6 || scheme == HARK_UNIXGRAM;
 }
 
-static void find_port(struct whole *w, struct spot *p, const struct hark_address *a)
+/* quiet: of a target, whose port is the box's to complain of. */
+static void find_port(struct whole *w, struct spot *p, const struct hark_address *a, bool quiet)
 {
 	char *end;
 	long number = strtol(a->port, &end, 10);
@@ -44,7 +51,7 @@ static void find_port(struct whole *w, struct spot *p, const struct hark_address
 	const char *protocol = p->protocol == 'u' ? "udp" : "tcp";
 	const struct servent *found = getservbyname(a->port, protocol);
 	p->port = found != NULL ? ntohs((uint16_t)found->s_port) : -1;
-	if (found == NULL)
+	if (found == NULL && !quiet)
 		inside_message(w, p->s->s.disabled ? MESSAGE_WARNING : MESSAGE_ERROR, p->at,
 		               "listen: %.200s: no such %s service: %s", p->text, protocol, a->port);
 }
@@ -65,7 +72,7 @@ static void find_host(struct spot *p, const struct hark_address *a)
 		p->families = FAMILY_6;
 }
 
-static bool make_spot(struct whole *w, struct spot *p)
+static bool make_spot(struct whole *w, struct spot *p, bool quiet)
 {
 	struct hark_address a;
 
@@ -80,7 +87,7 @@ static bool make_spot(struct whole *w, struct spot *p)
 		name = a.path;
 	} else {
 		p->protocol = is_datagram(a.scheme) ? 'u' : 't';
-		find_port(w, p, &a);
+		find_port(w, p, &a, quiet);
 		find_host(p, &a);
 	}
 	p->name = inside_copy(w, name, strlen(name));
@@ -98,52 +105,172 @@ static bool overlap(const struct spot *a, const struct spot *b)
 	return a->any || b->any || strcasecmp(a->name, b->name) == 0;
 }
 
-static void compare(struct whole *w, const struct spot *spots, size_t n)
+static void tell_conflict(struct whole *w, const struct spot *a, const struct spot *b)
 {
-	for (size_t i = 1; i < n; i++) {
-		const struct spot *b = &spots[i];
-		for (size_t k = 0; k < i; k++) {
-			const struct spot *a = &spots[k];
-			if (!overlap(a, b))
-				continue;
-			if (a->s == b->s)
-				inside_error(w, b->at, "listen: %.200s: the service itself listens on %.200s", b->text,
-				             a->text);
-			else
-				inside_error(w, b->at, "listen: %.200s: [%s] (%s:%d) listens on %.200s", b->text,
-				             a->s->s.name, a->at.file, a->at.line, a->text);
-			break;
+	if (a->s == b->s)
+		inside_error(w, b->at, "listen: %.200s: the service itself listens on %.200s", b->text, a->text);
+	else
+		inside_error(w, b->at, "listen: %.200s: [%s] (%s:%d) listens on %.200s", b->text, a->s->s.name,
+		             a->at.file, a->at.line, a->text);
+}
+
+static void compare(struct whole *w, const struct spot *spots, size_t n,
+                    bool (*same)(const struct spot *, const struct spot *))
+{
+	for (size_t i = 1; i < n; i++)
+		for (size_t k = 0; k < i; k++)
+			if (same(&spots[k], &spots[i])) {
+				tell_conflict(w, &spots[k], &spots[i]);
+				break;
+			}
+}
+
+/* ---- names that have the same address --------------------------------------------------------- */
+
+static bool is_name(const struct spot *p)
+{
+	struct in_addr four;
+	return !p->any && strchr(p->name, ':') == NULL && inet_pton(AF_INET, p->name, &four) != 1;
+}
+
+static bool same_address(const struct hark_endpoint *a, const struct hark_endpoint *b)
+{
+	const struct sockaddr_in *a4 = (const void *)&a->addr, *b4 = (const void *)&b->addr;
+	const struct sockaddr_in6 *a6 = (const void *)&a->addr, *b6 = (const void *)&b->addr;
+
+	if (a->addr.ss_family != b->addr.ss_family)
+		return false;
+	return a->addr.ss_family == AF_INET ? a4->sin_addr.s_addr == b4->sin_addr.s_addr
+	                                    : memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof a6->sin6_addr) == 0;
+}
+
+/* Looked up where names have the same port alone; what cannot be is left to hark_listen(). */
+static bool overlap_looked_up(const struct spot *a, const struct spot *b)
+{
+	struct hark_endpoint x[NAME_ADDRESSES_MAX], y[NAME_ADDRESSES_MAX];
+
+	if (a->protocol != b->protocol || (a->protocol != 't' && a->protocol != 'u') || a->port != b->port ||
+	    a->port <= 0 || overlap(a, b) || a->any || b->any || (!is_name(a) && !is_name(b)))
+		return false;
+	int n = hark_resolve(a->text, x, NAME_ADDRESSES_MAX, hark_after(LOOK_UP_NS));
+	int m = n > 0 ? hark_resolve(b->text, y, NAME_ADDRESSES_MAX, hark_after(LOOK_UP_NS)) : 0;
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < m; k++)
+			if (same_address(&x[i], &y[k]))
+				return true;
+	return false;
+}
+
+/* ---- loops of relays ------------------------------------------------------------------------- */
+
+static bool is_loopback(const char *host)
+{
+	return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcasecmp(host, "localhost") == 0;
+}
+
+/* Does who dials `to` surely get `at`? A host that is neither written the same nor loopback may be another machine. */
+static bool leads_to(const struct spot *to, const struct spot *at)
+{
+	if (to->protocol != at->protocol)
+		return false;
+	if (to->protocol != 't' && to->protocol != 'u')
+		return to->protocol != 'f' && strcmp(to->name, at->name) == 0;
+	if (to->port != at->port || to->port <= 0 || !(to->families & at->families))
+		return false;
+	if (at->any)
+		return to->any || is_loopback(to->name);
+	return strcasecmp(to->name, at->name) == 0 || (is_loopback(to->name) && is_loopback(at->name));
+}
+
+/* The service that a relay's target is; NULL: none of these, or it is no relay. */
+static const struct service *relays_to(struct whole *w, const struct service *s, const struct spot *spots, size_t n)
+{
+	const struct config_words *argv = &s->s.argv;
+	struct spot to = {.s = s, .text = argv->n > 1 ? argv->word[argv->n - 1] : ""};
+	const struct service *found = NULL;
+
+	if (s->s.box == NULL || strcmp(s->s.box->name, "relay") != 0 || s->program_bad || !make_spot(w, &to, true))
+		return NULL;
+	for (size_t i = 0; i < n && found == NULL; i++)
+		if (leads_to(&to, &spots[i]))
+			found = spots[i].s;
+	free(to.name);
+	return found;
+}
+
+/* Told at the first service of a loop. */
+static void find_loop(struct whole *w, const struct service *first, const struct spot *spots, size_t n)
+{
+	char way[400];
+	size_t len = (size_t)snprintf(way, sizeof way, "[%s]", first->s.name);
+	const struct service *s = first;
+
+	for (size_t steps = 0; steps < w->c.n_services; steps++) {
+		s = relays_to(w, s, spots, n);
+		if (s == NULL || s->order < first->order)
+			return;
+		if (len < sizeof way)
+			len += (size_t)snprintf(way + len, sizeof way - len, " -> [%s]", s->s.name);
+		if (s == first) {
+			struct at head = {.file = first->s.place.file,
+			                  .line = first->s.place.line,
+			                  .order = first->order};
+			inside_error(w, head, "relays that lead back to themselves: %s", way);
+			return;
 		}
 	}
 }
 
-void inside_collide(struct whole *w)
+/* Every address of all services, n of them; quiet: what is wrong with them was said. NULL: no memory. */
+static struct spot *gather(struct whole *w, size_t *n, bool quiet)
 {
 	struct spot *spots = calloc(ADDRESSES_MAX, sizeof *spots);
-	size_t n = 0;
 
-	if (spots == NULL) {
+	*n = 0;
+	if (spots == NULL)
 		w->no_memory = true;
-		return;
-	}
-	for (size_t i = 0; i < w->c.n_services; i++) {
+	for (size_t i = 0; spots != NULL && i < w->c.n_services; i++) {
 		const struct service *s = (const struct service *)w->c.services[i];
 		for (size_t k = 0; k < s->s.listen.n && !s->s.disabled; k++) {
-			if (n == ADDRESSES_MAX) {
-				inside_error(w, s->listen_at[k], "listen: more than %d addresses in all",
-				             ADDRESSES_MAX);
-				goto full;
+			if (*n == ADDRESSES_MAX) {
+				if (!quiet)
+					inside_error(w, s->listen_at[k], "listen: more than %d addresses in all",
+					             ADDRESSES_MAX);
+				return spots;
 			}
-			spots[n].s = s;
-			spots[n].at = s->listen_at[k];
-			spots[n].text = s->s.listen.word[k];
-			n += make_spot(w, &spots[n]);
+			spots[*n] = (struct spot){.s = s, .at = s->listen_at[k], .text = s->s.listen.word[k]};
+			*n += make_spot(w, &spots[*n], quiet);
 		}
 	}
-full:
-	if (!w->no_memory)
-		compare(w, spots, n);
+	return spots;
+}
+
+static void free_spots(struct spot *spots, size_t n)
+{
 	for (size_t i = 0; i < n; i++)
 		free(spots[i].name);
 	free(spots);
+}
+
+void inside_collide(struct whole *w)
+{
+	size_t n;
+	struct spot *spots = gather(w, &n, false);
+
+	if (!w->no_memory)
+		compare(w, spots, n, overlap);
+	for (size_t i = 0; i < w->c.n_services && !w->no_memory; i++)
+		if (!w->c.services[i]->disabled)
+			find_loop(w, (const struct service *)w->c.services[i], spots, n);
+	free_spots(spots, n);
+}
+
+void inside_collide_names(struct whole *w)
+{
+	size_t n;
+	struct spot *spots = gather(w, &n, true);
+
+	if (!w->no_memory)
+		compare(w, spots, n, overlap_looked_up);
+	free_spots(spots, n);
 }

@@ -66,7 +66,7 @@ struct config_service {
 	int64_t keepalive_ns, user_timeout_ns; /* of TCP; 0: the system's */
 	int64_t grace_ns; /* what is busy may take so long to finish when it is reloaded or stopped */
 	int backlog;      /* 0: the default */
-	bool reuseport, v6only;
+	bool reuseport, v6only, freebind;
 	int defer_accept_s;
 
 	/* limits; 0: none */

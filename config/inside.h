@@ -139,6 +139,8 @@ void inside_build(struct whole *w);
 
 /* Two services, or one, on the same address. */
 void inside_collide(struct whole *w);
+/* Those whose names have the same address here and now. */
+void inside_collide_names(struct whole *w);
 
 /* ---- keys and values ---- */
 

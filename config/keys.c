@@ -99,6 +99,8 @@ const struct config_key config_keys[] = {
          HOW(&kind_bool, OF_SERVICE(s.reuseport), .choices = yes_no)},
 	{"v6only", false, "yes|no", "no", "* and [::] take no IPv4",
          HOW(&kind_bool, OF_SERVICE(s.v6only), .choices = yes_no)},
+	{"freebind", false, "yes|no", "no", "listens at addresses that no interface has yet",
+         HOW(&kind_bool, OF_SERVICE(s.freebind), .choices = yes_no)},
 	{"defer_accept", false, "DURATION", "0",
          "TCP connections are taken when they have sent something, for at most so long",
          HOW(&kind_seconds, OF_SERVICE(s.defer_accept_s), .max = 3600)},

@@ -160,6 +160,7 @@ struct hark_dial_opts {
 	bool keepalive;                  /* SO_KEEPALIVE */
 	bool fast_open;                  /* TCP_FASTOPEN_CONNECT: the first write travels in the SYN, RFC 7413 */
 	int linger_s;                    /* SO_LINGER seconds; 0: off */
+	int hop_limit;                   /* IP_TTL, IPV6_UNICAST_HOPS; 0: the system's */
 	int send_buffer_bytes;           /* SO_SNDBUF; 0: the system's */
 	int receive_buffer_bytes;        /* SO_RCVBUF; 0: the system's */
 	struct hark_dial_report *report; /* filled in success and failure alike; may be NULL */
@@ -185,6 +186,7 @@ struct hark_listen_opts {
 	int backlog;              /* connections; 0: SOMAXCONN; $LISTENQ overrides it. listen(2) */
 	bool reuseport;           /* SO_REUSEPORT */
 	bool v6only;              /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
+	bool freebind;            /* IP_FREEBIND: an address that no interface has yet. ip(7) */
 	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */
 	int fast_open_queue;      /* TCP_FASTOPEN requests; 0: off */
 	mode_t unix_mode;         /* permissions of a unix path; 0: what the umask leaves */

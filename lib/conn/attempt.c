@@ -90,6 +90,10 @@ static int set_options(int fd, const struct hark_endpoint *to, const struct hark
 {
 	bool ip = hark__endpoint_family(to) != AF_UNIX;
 	int rc = hark__fd_buffers(fd, o->send_buffer_bytes, o->receive_buffer_bytes);
+	if (rc == 0 && ip && o->hop_limit > 0)
+		rc = hark__endpoint_family(to) == AF_INET6
+		             ? hark__fd_option(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, o->hop_limit)
+		             : hark__fd_option(fd, IPPROTO_IP, IP_TTL, o->hop_limit);
 	if (rc < 0 || to->type != SOCK_STREAM)
 		return rc;
 	if (ip && !o->nagle)

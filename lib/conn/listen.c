@@ -95,6 +95,11 @@ static int set_ip_options(int fd, const struct hark_endpoint *at, struct making 
 		rc = hark__fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY,
 		                     six_alone(m)); /* whatever net.ipv6.bindv6only says */
 	}
+	if (rc == 0 && m->opts->freebind) {
+		m->step = "IP_FREEBIND";
+		rc = family == AF_INET6 ? hark__fd_option(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1)
+		                        : hark__fd_option(fd, IPPROTO_IP, IP_FREEBIND, 1);
+	}
 	if (rc == 0 && m->opts->reuseport) {
 		m->step = "SO_REUSEPORT";
 		rc = hark__fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
