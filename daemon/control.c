@@ -23,6 +23,10 @@
 #define UNREAD_MAX  (4 << 20)       /* bytes of answers that a client may leave unread */
 #define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
 
+/* What a client waits for before its next request is looked at. TURN: the end of a reload, to ask for something that
+ * changes services as well. */
+enum outcome { OUTCOME_NONE = 0, OUTCOME_TURN, OUTCOME_RELOAD, OUTCOME_UPGRADE };
+
 struct client {
 	int fd; /* -1: free */
 	size_t len;
@@ -30,6 +34,7 @@ struct client {
 	char *out;
 	size_t out_len, out_sent;
 	bool ended; /* it asks no more: closed when it has its answers */
+	enum outcome awaits;
 };
 
 struct control {
@@ -39,6 +44,7 @@ struct control {
 	dev_t dev;
 	ino_t ino;
 	int64_t again; /* when to look for clients; 0: now */
+	bool paused;   /* the next generation takes them */
 	struct client clients[CLIENTS_MAX];
 };
 
@@ -58,7 +64,7 @@ const char *control_key(const struct control *c)
 
 #define JSON_BYTE_MAX 6 /* \u00ff */
 
-static void json_string(FILE *to, const char *s)
+void control_json(FILE *to, const char *s)
 {
 	size_t n = s != NULL ? strlen(s) : 0, cap = n * JSON_BYTE_MAX + sizeof "\"null\"";
 	struct text t = {.buf = malloc(cap), .cap = cap};
@@ -71,13 +77,13 @@ static void json_string(FILE *to, const char *s)
 static void json_key(FILE *to, const char *key, const char *value)
 {
 	(void)fprintf(to, ",\"%s\":", key);
-	json_string(to, value);
+	control_json(to, value);
 }
 
 static void error_answer(FILE *to, const char *text)
 {
 	(void)fputs("{\"ok\":false,\"error\":", to);
-	json_string(to, text);
+	control_json(to, text);
 	(void)fputs("}", to);
 }
 
@@ -97,10 +103,15 @@ static void listen_json(FILE *to, const struct supervisor *v, const struct servi
 	(void)fputs(",\"listen\":[", to);
 	for (size_t i = 0; i < s->conf->listen.n; i++) {
 		char bound[HARK_ADDRESS_MAX];
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
-		bool open = e != NULL && hark_listener_address(e->listener, bound, sizeof bound) > 0;
+		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i, 0);
 		(void)fputs(i > 0 ? "," : "", to);
-		json_string(to, open ? bound : s->conf->listen.word[i]);
+		if (e == NULL)
+			control_json(to, s->conf->listen.word[i]);
+		for (size_t nth = 1; e != NULL; e = sockets_find(&v->sockets, s->conf, i, nth++)) {
+			bool told = hark_listener_address(e->listener, bound, sizeof bound) > 0;
+			(void)fputs(nth > 1 ? "," : "", to);
+			control_json(to, told ? bound : s->conf->listen.word[i]);
+		}
 	}
 	(void)fputs("]", to);
 }
@@ -124,7 +135,7 @@ static void counters_json(FILE *to, const struct counters *c)
 static void service_json(FILE *to, const struct supervisor *v, const struct service *s)
 {
 	(void)fputs("{\"name\":", to);
-	json_string(to, s->conf->name);
+	control_json(to, s->conf->name);
 	json_key(to, "state", service_state_name(s));
 	listen_json(to, v, s);
 	json_key(to, "box", s->conf->argv.word[0]);
@@ -219,28 +230,55 @@ static bool under_way(const struct supervisor *v, FILE *to)
 	return v->heir > 0;
 }
 
-static void do_reload(struct supervisor *v, FILE *to)
+static void errors_json(FILE *to, char *const *errors, size_t n)
+{
+	(void)fputs(",\"errors\":[", to);
+	for (size_t i = 0; i < n; i++) {
+		(void)fputs(i > 0 ? "," : "", to);
+		control_json(to, errors[i]);
+	}
+	(void)fputs("]", to);
+}
+
+static void mistakes_answer(FILE *to, const struct reload_result *r)
+{
+	(void)fputs("{\"ok\":false,\"error\":", to);
+	control_json(to, r->text);
+	errors_json(to, r->mistakes != NULL ? r->mistakes->errors : NULL,
+	            r->mistakes != NULL ? r->mistakes->n_errors : 0);
+	(void)fputs("}", to);
+	config_free(r->mistakes);
+}
+
+static void reload_answer(FILE *to, const struct reload_result *r)
+{
+	char text[100];
+	(void)fprintf(to, "{\"ok\":%s", r->failed == 0 ? "true" : "false");
+	if (r->failed > 0) {
+		(void)snprintf(text, sizeof text, "reloaded, but %u %s not start with %s new settings", r->failed,
+		               r->failed == 1 ? "service does" : "services do", r->failed == 1 ? "its" : "their");
+		json_key(to, "error", text);
+		errors_json(to, r->errors, r->errors != NULL ? r->failed : 0);
+	}
+	(void)fprintf(to, ",\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", r->added, r->changed,
+	              r->removed, r->unchanged);
+}
+
+static enum outcome do_reload(struct supervisor *v, const char *how, FILE *to)
 {
 	struct reload_result r;
+	if (how != NULL && strcmp(how, "dry-run") == 0) {
+		if (reload_compare(v, to, &r) != 0)
+			mistakes_answer(to, &r);
+		return OUTCOME_NONE;
+	}
 	if (under_way(v, to))
-		return;
-	if (reload(v, &r) == 0) {
-		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged",
-		          v->config_file, r.added, r.changed, r.removed, r.unchanged);
-		(void)fprintf(to, "{\"ok\":true,\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", r.added,
-		              r.changed, r.removed, r.unchanged);
-		return;
-	}
+		return OUTCOME_NONE;
+	if (reload(v, how != NULL && strcmp(how, "force") == 0, &r) == 0)
+		return OUTCOME_RELOAD;
 	log_event(LOG_LEVEL_ERROR, NULL, "reload: nothing was changed: %s", r.text);
-	(void)fputs("{\"ok\":false,\"error\":", to);
-	json_string(to, r.text);
-	(void)fputs(",\"errors\":[", to);
-	for (size_t i = 0; r.failed != NULL && i < r.failed->n_errors; i++) {
-		(void)fputs(i > 0 ? "," : "", to);
-		json_string(to, r.failed->errors[i]);
-	}
-	(void)fputs("]}", to);
-	config_free(r.failed);
+	mistakes_answer(to, &r);
+	return OUTCOME_NONE;
 }
 
 static void do_stop(struct supervisor *v, const char *name, FILE *to)
@@ -264,17 +302,22 @@ static void do_start(struct supervisor *v, const char *name, FILE *to)
 		(void)fputs("{\"ok\":true}", to);
 }
 
-static void do_upgrade(struct supervisor *v, FILE *to)
+static enum outcome do_upgrade(struct supervisor *v, bool wait, FILE *to)
 {
 	struct hark_why why;
 	if (supervisor_upgrade(v, &why) < 0)
 		error_answer(to, why.text);
+	else if (wait)
+		return OUTCOME_UPGRADE;
 	else
 		(void)fputs("{\"ok\":true}", to);
+	return OUTCOME_NONE;
 }
 
-static void obey(struct supervisor *v, char *line, FILE *to)
+/* Answers; or returns what the answer waits for. */
+static enum outcome obey(struct supervisor *v, char *line, FILE *to)
 {
+	enum outcome later = OUTCOME_NONE;
 	char *rest = NULL;
 	const char *command = strtok_r(line, " \t\r", &rest), *name = strtok_r(NULL, " \t\r", &rest);
 	if (command == NULL)
@@ -283,20 +326,25 @@ static void obey(struct supervisor *v, char *line, FILE *to)
 		do_status(v, name, to);
 	else if (v->draining)
 		error_answer(to, "harkd is draining");
+	else if (v->reloading &&
+	         (strcmp(command, "reload") == 0 || strcmp(command, "stop") == 0 || strcmp(command, "start") == 0))
+		later = OUTCOME_TURN;
 	else if (strcmp(command, "reload") == 0)
-		do_reload(v, to);
+		later = do_reload(v, name, to);
 	else if (strcmp(command, "stop") == 0 && name != NULL)
 		do_stop(v, name, to);
 	else if (strcmp(command, "start") == 0 && name != NULL)
 		do_start(v, name, to);
 	else if (strcmp(command, "upgrade") == 0)
-		do_upgrade(v, to);
+		later = do_upgrade(v, name != NULL && strcmp(name, "wait") == 0, to);
 	else if (strcmp(command, "drain") == 0) {
 		(void)fputs("{\"ok\":true}", to);
 		supervisor_drain(v);
 	} else
 		error_answer(to,
-		             "no such request (status [SERVICE], reload, stop SERVICE, start SERVICE, upgrade, drain)");
+		             "no such request (status [SERVICE], reload [dry-run|force], stop SERVICE, start SERVICE, "
+		             "upgrade [wait], drain)");
+	return later;
 }
 
 /* ---- clients --------------------------------------------------------------------------------- */
@@ -324,8 +372,24 @@ static void send_out(struct client *c)
 	free(c->out);
 	c->out = NULL;
 	c->out_len = c->out_sent = 0;
-	if (c->ended)
+	if (c->ended && c->awaits == OUTCOME_NONE)
 		drop(c);
+}
+
+/* Consumes text, to which the newline is added; NULL: there was no memory for it. */
+static void queue(struct client *c, char *text, size_t len)
+{
+	char *grown = text != NULL && c->out_len + len + 1 <= UNREAD_MAX ? realloc(c->out, c->out_len + len + 1) : NULL;
+	if (grown == NULL) {
+		free(text);
+		drop(c);
+		return;
+	}
+	memcpy(grown + c->out_len, text, len);
+	grown[c->out_len + len] = '\n';
+	c->out = grown;
+	c->out_len += len + 1;
+	free(text);
 }
 
 static void answer(struct supervisor *v, struct client *c, char *line)
@@ -337,36 +401,101 @@ static void answer(struct supervisor *v, struct client *c, char *line)
 		drop(c);
 		return;
 	}
-	obey(v, line, f);
-	(void)fputc('\n', f);
-	bool whole = fclose(f) == 0;
-	char *grown = whole && c->out_len + len <= UNREAD_MAX ? realloc(c->out, c->out_len + len) : NULL;
-	if (grown == NULL) {
+	c->awaits = obey(v, line, f);
+	if (fclose(f) != 0) {
 		free(text);
-		drop(c);
-		return;
+		text = NULL;
 	}
-	memcpy(grown + c->out_len, text, len);
-	c->out = grown;
-	c->out_len += len;
-	free(text);
+	if (c->awaits == OUTCOME_NONE)
+		queue(c, text, len);
+	else
+		free(text);
 }
 
 /* Answers each whole line that has come. c may be dropped, and the control socket closed by what was asked. */
 static void take_lines(struct supervisor *v, struct client *c)
 {
 	char *end;
-	while (c->fd >= 0 && (end = memchr(c->request, '\n', c->len)) != NULL) {
+	while (c->fd >= 0 && c->awaits == OUTCOME_NONE && (end = memchr(c->request, '\n', c->len)) != NULL) {
 		char line[REQUEST_MAX];
 		size_t n = (size_t)(end - c->request);
 		memcpy(line, c->request, n);
 		line[n] = '\0';
+		answer(v, c, line);
+		if (c->fd < 0 || c->awaits == OUTCOME_TURN)
+			return; /* the line is looked at again */
 		c->len -= n + 1;
 		memmove(c->request, end + 1, c->len);
-		answer(v, c, line);
 	}
-	if (c->fd >= 0 && c->len == sizeof c->request)
+	if (c->fd >= 0 && c->awaits == OUTCOME_NONE && c->len == sizeof c->request)
 		drop(c); /* no request is so long */
+}
+
+/* Answers those who await it, and looks at what else they have asked. */
+static void tell_outcome(struct supervisor *v, enum outcome o, const char *text, size_t len)
+{
+	struct control *c = v->control;
+	for (int i = 0; c != NULL && i < CLIENTS_MAX; i++) {
+		struct client *k = &c->clients[i];
+		if (k->fd < 0 || (k->awaits != o && !(o == OUTCOME_RELOAD && k->awaits == OUTCOME_TURN)))
+			continue;
+		if (k->awaits == o)
+			queue(k, text != NULL ? strndup(text, len) : NULL, len);
+		k->awaits = OUTCOME_NONE;
+		if (c->paused)
+			k->ended = true;
+		else if (k->fd >= 0)
+			take_lines(v, k);
+		if (v->control != c)
+			return;
+		if (k->fd >= 0)
+			send_out(k);
+	}
+}
+
+void control_reloaded(struct supervisor *v, const struct reload_result *r)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	if (f != NULL)
+		reload_answer(f, r);
+	bool whole = f != NULL && fclose(f) == 0;
+	tell_outcome(v, OUTCOME_RELOAD, whole ? text : NULL, len);
+	free(text);
+}
+
+void control_upgraded(struct supervisor *v, const char *error)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	if (f != NULL && error != NULL)
+		error_answer(f, error);
+	else if (f != NULL)
+		(void)fprintf(f, "{\"ok\":true,\"generation\":%d,\"pid\":%d}", v->generation + 1, (int)v->heir);
+	bool whole = f != NULL && fclose(f) == 0;
+	tell_outcome(v, OUTCOME_UPGRADE, whole ? text : NULL, len);
+	free(text);
+}
+
+void control_pause(struct control *c, bool pause)
+{
+	for (int i = 0; c != NULL && pause && i < CLIENTS_MAX; i++) {
+		struct client *k = &c->clients[i];
+		if (k->fd < 0 || k->awaits != OUTCOME_NONE)
+			continue;
+		k->ended = true; /* dropped when it has its answers */
+		send_out(k);
+	}
+	if (c != NULL)
+		c->paused = pause;
+}
+
+void control_path(const struct control *c, dev_t *dev, ino_t *ino)
+{
+	*dev = c->dev;
+	*ino = c->ino;
 }
 
 static void hear(struct supervisor *v, struct client *c)
@@ -406,6 +535,11 @@ int64_t control_due(const struct control *c)
 	return c != NULL && c->again != 0 ? c->again : HARK_FOREVER;
 }
 
+static bool listens_to(const struct client *c)
+{
+	return !c->ended && c->awaits == OUTCOME_NONE;
+}
+
 int control_poll(struct control *c, struct pollfd *p, int room)
 {
 	int n = 0;
@@ -413,12 +547,12 @@ int control_poll(struct control *c, struct pollfd *p, int room)
 		return 0;
 	if (c->again != 0 && hark_now() >= c->again)
 		c->again = 0;
-	if (c->again == 0 && room > 0)
+	if (c->again == 0 && !c->paused && room > 0)
 		p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
 	for (int i = 0; i < CLIENTS_MAX && n < room; i++)
 		if (c->clients[i].fd >= 0)
 			p[n++] = (struct pollfd){.fd = c->clients[i].fd,
-			                         .events = (short)((c->clients[i].ended ? 0 : POLLIN) |
+			                         .events = (short)((listens_to(&c->clients[i]) ? POLLIN : 0) |
 			                                           (c->clients[i].out != NULL ? POLLOUT : 0))};
 	return n;
 }
@@ -437,7 +571,7 @@ void control_run(struct supervisor *v, const struct pollfd *p, int n)
 				continue;
 			if (k->out != NULL)
 				send_out(k);
-			if (k->fd >= 0 && !k->ended && (p[i].revents & (POLLIN | POLLHUP | POLLERR)))
+			if (k->fd >= 0 && listens_to(k) && (p[i].revents & (POLLIN | POLLHUP | POLLERR)))
 				hear(v, k);
 			else if (k->fd >= 0 && (p[i].revents & (POLLHUP | POLLERR)))
 				drop(k);
@@ -452,13 +586,13 @@ int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 	char handed[24];
 	struct stat st;
 	struct control *c = calloc(1, sizeof *c);
-	bool managed;
+	struct inherited_socket from = {.fd = -1};
 	int r = c == NULL || asprintf(&c->key, KEY_HEAD "unix:%s", path) < 0 ? -ENOMEM : 0;
 	(void)snprintf(why->text, sizeof why->text, "control %.200s: %s", path, hark_strerror(r));
 	if (r == 0) {
-		int fd = upgrade_inherited(c->key, &managed);
-		(void)snprintf(handed, sizeof handed, "fd:%d", fd);
-		r = hark_listen(fd >= 0 ? handed : c->key + strlen(KEY_HEAD),
+		(void)upgrade_inherited(c->key, &from);
+		(void)snprintf(handed, sizeof handed, "fd:%d", from.fd);
+		r = hark_listen(from.fd >= 0 ? handed : c->key + strlen(KEY_HEAD),
 		                &(struct hark_listen_opts){.unix_mode = 0600, .why = why}, &c->listener);
 	}
 	if (r < 0) {
@@ -468,7 +602,9 @@ int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 		return r;
 	}
 	c->fd = hark_listener_fd(c->listener);
-	if (lstat(path, &st) == 0) {
+	c->dev = from.dev;
+	c->ino = from.ino;
+	if (from.fd < 0 && lstat(path, &st) == 0) {
 		c->dev = st.st_dev;
 		c->ino = st.st_ino;
 	}

@@ -2,13 +2,20 @@
  *
  * One request a line, one answer a line; a connection may ask many times. The request is words separated by blanks:
  *
- *   status [SERVICE]      reload      stop SERVICE      start SERVICE      drain      upgrade
+ *   status [SERVICE]   reload [dry-run|force]   stop SERVICE   start SERVICE   drain   upgrade [wait]
+ *
+ * reload is answered when it is known how it came out, and so is upgrade wait; what changes services waits meanwhile.
  *
  * The answer is a JSON object, "ok" first:
  *
  *   {"ok":false,"error":"no such service: dayttime (did you mean daytime?)"}
  *   {"ok":true}                                    stop, start, drain, upgrade: it has begun
- *   {"ok":true,"added":1,"changed":0,"removed":0,"unchanged":4}      reload; on failure "errors":["hark.conf:3: …"]
+ *   {"ok":true,"added":1,"changed":0,"removed":0,"unchanged":4}      reload
+ *   {"ok":false,"error":"…","errors":["hark.conf:3: …"]}             reload: nothing was changed
+ *   {"ok":false,"error":"…","errors":["[web] goes on as it was …"],"added":…}      reload: the rest was
+ *   {"ok":true,"services":[{"name":"web","change":"changed","lines":["- box = echo","+ box = discard"]}],"added":…}
+ *                                                                    reload dry-run
+ *   {"ok":true,"generation":2,"pid":4711}                            upgrade wait
  *   {"ok":true,"version":"0.2.0","pid":71,"generation":1,"config":"/etc/hark/hark.conf","uptime_s":12.345,
  *    "time":"2026-11-21T15:00:00.000Z",
  *    "services":[{"name":"daytime","state":"running","listen":["tcp://127.0.0.1:13","udp://127.0.0.1:13"],

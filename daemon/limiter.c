@@ -413,7 +413,10 @@ int64_t limits_pace(void *limits_worker)
 		begins = s->holding != (int8_t)why;
 		s->holding = (int8_t)why;
 	}
+	bool nobody = ns > 0 && why != HELD_MAX_CONNS && counters_slot_now(w->counters, w->slot) == 0;
 	unlock(l);
+	if (nobody && hark_drain_deadline() != HARK_FOREVER)
+		hark_drain(0); /* a drain waits for who is connected, not for a rate's next token */
 	if (begins)
 		counters_add(w->counters, why, 1);
 	return ns;

@@ -189,6 +189,7 @@ static int open_control(struct supervisor *v)
 	if (path == NULL || path[0] == '\0' || strcmp(path, "none") == 0 || control_open(v, path, &why) == 0)
 		return 0;
 	log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+	upgrade_tell_failed(v, why.text);
 	return STATUS_SYSTEM;
 }
 
@@ -201,17 +202,19 @@ static int begin(struct supervisor *v)
 		(void)fprintf(stderr, "harkd: signals: %s\n", hark_strerror(err));
 		return STATUS_SYSTEM;
 	}
-	if (reload(v, &r) == 0) {
+	if (reload(v, false, &r) == 0) {
 		err = open_control(v);
-		upgrade_close_rest();
+		upgrade_close_rest(v);
+		sockets_tell_unclaimed(&v->sockets, control_listener_fd(v->control));
 		return err;
 	}
-	for (size_t i = 0; r.failed != NULL && i < r.failed->n_errors; i++)
-		log_event(LOG_LEVEL_ERROR, NULL, "%s", r.failed->errors[i]);
-	if (r.failed == NULL || r.failed->n_errors == 0)
+	for (size_t i = 0; r.mistakes != NULL && i < r.mistakes->n_errors; i++)
+		log_event(LOG_LEVEL_ERROR, NULL, "%s", r.mistakes->errors[i]);
+	if (r.mistakes == NULL || r.mistakes->n_errors == 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", r.text);
-	err = r.failed != NULL ? STATUS_USAGE : STATUS_SYSTEM;
-	config_free(r.failed);
+	upgrade_tell_failed(v, r.text);
+	err = r.mistakes != NULL ? STATUS_USAGE : STATUS_SYSTEM;
+	config_free(r.mistakes);
 	return err;
 }
 

@@ -1,6 +1,7 @@
 /* reload.c — a new configuration, by difference. A service whose effective text is the same is not touched at all; one
- * that differs gets new workers at once and its old ones drain; sockets that are still wanted are never closed.
- * Whatever can fail is done first: a file with a mistake, or an address that cannot be bound, changes nothing.
+ * that differs gets new workers, and its old ones retire once those are ready, or go on if they fail; sockets that are
+ * still wanted are never closed. Whatever can fail is done first: a file with a mistake, or an address that cannot be
+ * bound, changes nothing.
  *
  * The supervisor's thread. */
 #include <errno.h>
@@ -85,7 +86,7 @@ static bool is_stopped(const struct supervisor *v, const char *name)
 static int open_sockets(struct supervisor *v, const struct config *c, struct reload_result *out)
 {
 	struct hark_why why;
-	sockets_mark(&v->sockets);
+	sockets_mark(&v->sockets, c);
 	for (size_t i = 0; i < c->n_services; i++) {
 		struct config_service *conf = c->services[i];
 		for (size_t j = 0; !conf->disabled && !is_stopped(v, conf->name) && j < conf->listen.n; j++) {
@@ -95,13 +96,13 @@ static int open_sockets(struct supervisor *v, const struct config *c, struct rel
 			if (v->inetd && r != -ENOMEM) {
 				log_event(LOG_LEVEL_ERROR, conf->name, "%s:%d: %s; skipped", conf->place.file,
 				          conf->place.line, why.text);
-				sockets_give_up(&v->sockets, conf);
-				conf->disabled = true; /* until the next reload tries again */
+				conf->disabled = true; /* until the next reload tries again; what it opened is swept */
 				continue;
 			}
 			(void)snprintf(out->text, sizeof out->text, "%s:%d: %.200s", conf->place.file, conf->place.line,
 			               why.text);
-			sockets_undo(&v->sockets);
+			if (v->epoch != NULL)
+				sockets_sweep(v);
 			return r;
 		}
 	}
@@ -122,18 +123,34 @@ static bool same_log(const struct config *a, const struct config *b)
 	       a->log_format == b->log_format && a->log_connections == b->log_connections;
 }
 
+/* Workers log by themselves, as it was said when they were forked. */
+static bool is_same(const struct service *s, const struct config *c, const struct config_service *conf)
+{
+	return strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, c);
+}
+
+/* An address of s is another service's now: s cannot go on as it was. */
+static bool loses_address(const struct service *s, const struct config *c)
+{
+	for (size_t k = 0; k < c->n_services; k++)
+		for (size_t i = 0; i < s->conf->listen.n; i++)
+			if (!c->services[k]->disabled && strcmp(c->services[k]->name, s->conf->name) != 0 &&
+			    sockets_shared(s->conf, i, c->services[k]))
+				return true;
+	return false;
+}
+
 static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf,
                          struct reload_result *out)
 {
 	struct service *s = find_service(v, conf->name);
-	/* Workers log by themselves, as it was said when they were forked. */
-	if (s != NULL && strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, e->config)) {
+	if (s != NULL && is_same(s, e->config, conf)) {
 		out->unchanged++;
 		return;
 	}
 	if (s != NULL) {
 		out->changed++;
-		service_replace(v, s, e, conf);
+		service_replace(v, s, e, conf, !loses_address(s, e->config));
 		return;
 	}
 	s = service_new(v, e, conf);
@@ -142,20 +159,25 @@ static void take_service(struct supervisor *v, struct epoch *e, const struct con
 		return;
 	}
 	out->added++;
+	s->settling = true;
 	append(v, s);
 	service_begin(v, s);
+}
+
+static bool is_removed(const struct service *s, const struct config *c)
+{
+	const struct config_service *conf = s->state != SERVICE_GONE ? config_find(c, s->conf->name) : NULL;
+	return s->state != SERVICE_GONE && (conf == NULL || conf->disabled);
 }
 
 /* Those that are no longer there, or disabled now. */
 static void remove_others(struct supervisor *v, const struct config *c, struct reload_result *out)
 {
-	for (struct service *s = v->services; s != NULL; s = s->next) {
-		const struct config_service *conf = s->state != SERVICE_GONE ? config_find(c, s->conf->name) : NULL;
-		if (s->state == SERVICE_GONE || (conf != NULL && !conf->disabled))
-			continue;
-		out->removed++;
-		service_remove(v, s);
-	}
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		if (is_removed(s, c)) {
+			out->removed++;
+			service_remove(v, s);
+		}
 }
 
 static bool same_text(const char *a, const char *b)
@@ -167,55 +189,225 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 {
 	struct hark_why why = {""};
 	int r = open_sockets(v, c, out);
-	if (v->in_background && strcmp(c->log, "stderr") == 0) {
-		char *to = strdup("syslog");
-		if (to != NULL) {
-			free(c->log);
-			c->log = to;
-		}
-	}
 	if (r == 0 && log_open(c, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
 	for (size_t i = 0; r == 0 && i < c->n_errors; i++)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s; skipped", c->errors[i]);
 	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
 		log_event(LOG_LEVEL_WARNING, NULL, "%s", c->warnings[i]);
+	if (r < 0)
+		config_free(c);
 	struct epoch *e = r == 0 ? epoch_new(c) : NULL;
 	if (e == NULL) {
-		if (r < 0)
-			config_free(c);
-		else
-			sockets_undo(&v->sockets);
+		if (r == 0 && v->epoch != NULL)
+			sockets_sweep(v);
 		return 1;
 	}
 	remove_others(v, c, out);
 	for (size_t i = 0; i < c->n_services; i++)
 		if (!c->services[i]->disabled)
 			take_service(v, e, c->services[i], out);
-	sockets_sweep(&v->sockets);
+	sockets_sweep(v);
 	if (v->epoch != NULL && v->control_path == NULL && !same_text(v->epoch->config->control, c->control))
 		log_event(LOG_LEVEL_WARNING, NULL, "the control socket moves with an upgrade, not with a reload");
 	epoch_release(v->epoch);
 	v->epoch = e;
 	if (v->told_ready)
 		supervisor_pid_file(v);
+	v->reloading = v->told_ready;
+	v->reload = *out;
 	return 0;
 }
 
-int reload(struct supervisor *v, struct reload_result *out)
+/* A file that was truncated by accident, most likely. */
+static bool ends_all(const struct supervisor *v, const struct config *c)
 {
-	struct reload_result own;
-	struct config *c = NULL;
-	if (out == NULL)
-		out = &own;
-	*out = (struct reload_result){0};
-	int r = load_config(v, &c);
-	if (r == 0)
-		return apply(v, c, out);
-	out->failed = c;
-	(void)snprintf(out->text, sizeof out->text, "%s",
-	               c != NULL && c->n_errors > 0 ? c->errors[0] : hark_strerror(r));
-	if (out == &own)
-		config_free(c);
+	bool some = false;
+	for (size_t i = 0; i < c->n_services; i++)
+		some = some || !c->services[i]->disabled;
+	return !some && v->services != NULL;
+}
+
+/* In the background nobody sees our standard error. */
+static void redirect_log(const struct supervisor *v, struct config *c)
+{
+	char *to = v->in_background && strcmp(c->log, "stderr") == 0 ? strdup("syslog") : NULL;
+	if (to == NULL)
+		return;
+	free(c->log);
+	c->log = to;
+}
+
+static int load(const struct supervisor *v, bool force, struct config **out, struct reload_result *result)
+{
+	*out = NULL;
+	*result = (struct reload_result){0};
+	int r = load_config(v, out);
+	if (r == 0 && !force && ends_all(v, *out)) {
+		(void)snprintf(result->text, sizeof result->text,
+		               "%.150s has no services: that would end all (hark reload --force does)", v->config_file);
+		config_free(*out);
+		*out = NULL;
+		return 1;
+	}
+	if (r == 0) {
+		redirect_log(v, *out);
+		return 0;
+	}
+	result->mistakes = *out;
+	(void)snprintf(result->text, sizeof result->text, "%s",
+	               *out != NULL && (*out)->n_errors > 0 ? (*out)->errors[0] : hark_strerror(r));
 	return r < 0 ? 1 : r;
+}
+
+int reload(struct supervisor *v, bool force, struct reload_result *out)
+{
+	struct config *c;
+	int r = load(v, force, &c, out);
+	return r != 0 ? r : apply(v, c, out);
+}
+
+/* ---- what would be --------------------------------------------------------------------------- */
+
+/* The lines of one text that the other does not have. */
+static void tell_lines(FILE *to, const char *text, const char *other, char sign, bool *first)
+{
+	for (const char *at = text; *at != '\0';) {
+		size_t len = strcspn(at, "\n");
+		bool in_other = false;
+		for (const char *o = other; *o != '\0' && !in_other;) {
+			size_t n = strcspn(o, "\n");
+			in_other = n == len && memcmp(o, at, n) == 0;
+			o += n + (o[n] == '\n');
+		}
+		char *line = in_other || len == 0 ? NULL : malloc(len + 3);
+		if (line != NULL) {
+			(void)snprintf(line, len + 3, "%c %.*s", sign, (int)len, at);
+			(void)fputs(*first ? "" : ",", to);
+			control_json(to, line);
+			*first = false;
+			free(line);
+		}
+		at += len + (at[len] == '\n');
+	}
+}
+
+static void tell_change(FILE *to, const char *name, const char *change, const char *before, const char *after,
+                        bool *first)
+{
+	bool first_line = true;
+	(void)fprintf(to, "%s{\"name\":", *first ? "" : ",");
+	control_json(to, name);
+	(void)fprintf(to, ",\"change\":\"%s\",\"lines\":[", change);
+	tell_lines(to, before, after, '-', &first_line);
+	tell_lines(to, after, before, '+', &first_line);
+	(void)fputs("]}", to);
+	*first = false;
+}
+
+int reload_compare(struct supervisor *v, FILE *to, struct reload_result *out)
+{
+	struct config *c;
+	bool first = true;
+	int r = load(v, false, &c, out);
+	if (r != 0)
+		return r;
+	(void)fputs("{\"ok\":true,\"services\":[", to);
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		if (is_removed(s, c)) {
+			out->removed++;
+			tell_change(to, s->conf->name, "removed", s->conf->text, "", &first);
+		}
+	for (size_t i = 0; i < c->n_services; i++) {
+		const struct config_service *conf = c->services[i];
+		const struct service *s = conf->disabled ? NULL : find_service(v, conf->name);
+		if (conf->disabled)
+			continue;
+		if (s != NULL && is_same(s, c, conf)) {
+			out->unchanged++;
+			continue;
+		}
+		*(s != NULL ? &out->changed : &out->added) += 1;
+		tell_change(to, conf->name, s != NULL ? "changed" : "added", s != NULL ? s->conf->text : "", conf->text,
+		            &first);
+	}
+	(void)fprintf(to, "],\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", out->added, out->changed,
+	              out->removed, out->unchanged);
+	config_free(c);
+	return 0;
+}
+
+/* ---- how it ends ----------------------------------------------------------------------------- */
+
+static void add_error(struct reload_result *r, const struct service *s, const char *what)
+{
+	char *text = NULL;
+	r->failed++;
+	log_event(LOG_LEVEL_ERROR, s->conf->name, "reload: %s", what);
+	char **grown = realloc(r->errors, r->failed * sizeof(char *));
+	if (grown == NULL || asprintf(&text, "[%s] %s", s->conf->name, what) < 0)
+		text = NULL;
+	if (grown != NULL)
+		r->errors = grown;
+	if (r->errors != NULL && grown != NULL)
+		r->errors[r->failed - 1] = text; /* NULL: there was no memory to say it */
+}
+
+/* False: it is not known yet how the reload came out for s. */
+static bool settle(struct supervisor *v, struct service *s)
+{
+	char text[sizeof s->error + 40];
+	int r = service_outcome(v, s);
+	if (r < 0) {
+		v->reload.changed--;
+		add_error(&v->reload, s, s->error);
+	}
+	if (r <= 0)
+		return r < 0;
+	if (!s->settling)
+		return true;
+	if (!service_settled(s))
+		return false;
+	s->settling = false;
+	if (s->state == SERVICE_BACKING_OFF) {
+		(void)snprintf(text, sizeof text, "does not start, and is tried again: %s", s->error);
+		add_error(&v->reload, s, text);
+	}
+	return true;
+}
+
+static void finish(struct supervisor *v)
+{
+	struct reload_result result = v->reload, *r = &result;
+	v->reload = (struct reload_result){0};
+	v->reloading = false; /* from here on there may be another one */
+	if (!v->draining)
+		sockets_sweep(v);
+	log_event(r->failed > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, NULL,
+	          "reloaded %s: %u added, %u changed, %u removed, %u unchanged%s", v->config_file, r->added, r->changed,
+	          r->removed, r->unchanged, r->failed > 0 ? ", and some do not work" : "");
+	notify("READY=1");
+	control_reloaded(v, r);
+	for (unsigned i = 0; i < r->failed && r->errors != NULL; i++)
+		free(r->errors[i]);
+	free(r->errors);
+}
+
+static bool settle_all(struct supervisor *v)
+{
+	bool all = true;
+	for (struct service *s = v->services; s != NULL && !v->draining; s = s->next)
+		all = settle(v, s) && all;
+	return all;
+}
+
+void reload_look(struct supervisor *v)
+{
+	while (v->reloading && settle_all(v)) {
+		finish(v);
+		if (v->reload_due && v->heir == 0 && !v->draining && !v->reloading) {
+			v->reload_due = false;
+			supervisor_hang_up(v);
+		}
+	}
 }

@@ -26,9 +26,10 @@
 static int open_memory(struct service *s, const char *name)
 {
 	char key[sizeof UPGRADE_MEMORY + COUNTERS_NAME_MAX];
-	bool managed;
+	struct inherited_socket from = {.fd = -1};
 	(void)snprintf(key, sizeof key, UPGRADE_MEMORY "%s", name);
-	int r = memory_open(name, upgrade_inherited(key, &managed), &s->memory);
+	(void)upgrade_inherited(key, &from);
+	int r = memory_open(name, from.fd, &s->memory);
 	if (r == 0)
 		s->counters = s->memory->counters;
 	return r;
@@ -47,8 +48,16 @@ struct service *service_new(struct supervisor *v, struct epoch *e, const struct 
 	return s;
 }
 
+static void end_trial(struct service *s)
+{
+	epoch_release(s->trial_epoch);
+	s->trial_epoch = NULL;
+	s->trial = NULL;
+}
+
 void service_forget(struct service *s)
 {
+	end_trial(s);
 	memory_release(s->memory);
 	epoch_release(s->epoch);
 	free(s);
@@ -70,11 +79,23 @@ unsigned service_workers(const struct service *s)
 	return n;
 }
 
-static unsigned serving(const struct service *s)
+static bool accepts(const struct worker *w)
+{
+	return w->kill_at == HARK_FOREVER && !w->retired && w->last_backlog == NULL;
+}
+
+/* One that said why it cannot start is about to end; then the service backs off, or its trial is over. */
+static bool is_settled(const struct worker *w)
+{
+	return w->ready || !accepts(w) || hark_now() - w->started >= SETTLE_NS;
+}
+
+/* Those that accept, for these settings. */
+static unsigned serving(const struct service *s, const struct config_service *conf)
 {
 	unsigned n = 0;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		n += w->kill_at == HARK_FOREVER && !w->retired;
+		n += accepts(w) && w->conf == conf;
 	return n;
 }
 
@@ -90,7 +111,7 @@ static void make_room(struct service *s)
 	log_event(LOG_LEVEL_WARNING, s->conf->name,
 	          "%d older workers still serve: the oldest, %d, ends within its grace", COUNTERS_SLOTS,
 	          (int)oldest->pid);
-	oldest->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
+	oldest->kill_at = hark_after(oldest->conf->grace_ns + KILL_NS);
 	(void)kill(oldest->pid, SIGTERM);
 }
 
@@ -98,6 +119,7 @@ static void leave_slot(struct service *s, const struct worker *w)
 {
 	limits_forget(s->memory->limits, w->slot); /* before the slot can be another's */
 	counters_slot_clear(s->counters, w->slot);
+	epoch_release(w->epoch);
 }
 
 uint32_t worker_now(const struct service *s, const struct worker *w)
@@ -139,11 +161,14 @@ static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 	return 0;
 }
 
-static int start_worker(struct supervisor *v, struct service *s)
+/* As what says: settings, limits, and perhaps the one socket. Its pid or -errno. */
+static pid_t start_worker(struct supervisor *v, struct service *s, struct worker what)
 {
-	struct worker *w = calloc(1, sizeof *w);
+	struct worker *w = malloc(sizeof *w);
 	if (w == NULL)
 		return -ENOMEM;
+	*w = what;
+	w->epoch = epoch_hold(what.epoch);
 	w->started = hark_now();
 	w->kill_at = HARK_FOREVER;
 	w->ready_fd = -1;
@@ -159,7 +184,16 @@ static int start_worker(struct supervisor *v, struct service *s)
 	w->next = s->workers;
 	s->workers = w;
 	counters_add(s->counters, COUNT_STARTS, 1);
-	return 0;
+	return w->pid;
+}
+
+/* As many workers as these settings want. 0 or -errno. */
+static int start_workers(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf)
+{
+	int r = 0;
+	for (unsigned n = serving(s, conf); r >= 0 && n < (unsigned)conf->workers; n++)
+		r = start_worker(v, s, (struct worker){.epoch = e, .conf = conf});
+	return r < 0 ? r : 0;
 }
 
 static void back_off(struct service *s)
@@ -174,12 +208,10 @@ static void back_off(struct service *s)
 /* As many workers as there should be. */
 static void fill(struct supervisor *v, struct service *s)
 {
-	int r = 0;
+	int r = start_workers(v, s, s->epoch, s->conf);
 	s->state = SERVICE_RUNNING;
 	s->looked = hark_now();
 	s->looked_accepted = counters_read(s->counters, COUNT_ACCEPTED);
-	for (unsigned n = serving(s); r == 0 && n < (unsigned)s->conf->workers; n++)
-		r = start_worker(v, s);
 	if (r == 0)
 		return;
 	fail(s, "cannot start a worker", hark_strerror(r));
@@ -194,26 +226,37 @@ void service_worker_spoke(struct service *s, struct worker *w)
 	ssize_t n = read(w->ready_fd, text, sizeof text - 1);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	bool tried = s->trial != NULL && w->conf == s->trial, current = w->conf == s->conf;
+	text[n > 0 ? n : 0] = '\0';
 	if (n == 1 && text[0] == '\0') {
 		w->ready = true;
-		s->error[0] = '\0';
-	} else if (n > 0) {
-		text[n] = '\0';
+		if (current)
+			s->error[0] = '\0';
+	} else if (n > 0 && tried) {
+		(void)snprintf(s->trial_error, sizeof s->trial_error, "a worker cannot start: %.200s", text);
+	} else if (n > 0 && current) {
 		fail(s, "a worker cannot start", text);
+	} else if (n > 0 && !w->retired) {
+		log_event(LOG_LEVEL_ERROR, s->conf->name, "a worker cannot start: %s", text);
 	}
 	(void)close(w->ready_fd);
 	w->ready_fd = -1;
 }
 
-static void tell_death(struct service *s, const struct worker *w, const siginfo_t *i)
+static void describe_death(char text[256], const struct worker *w, const siginfo_t *i)
 {
 	if (i->si_code == CLD_EXITED && i->si_status != 0)
-		(void)snprintf(s->error, sizeof s->error, "worker %d ended with status %d", (int)w->pid, i->si_status);
+		(void)snprintf(text, 256, "worker %d ended with status %d", (int)w->pid, i->si_status);
 	else if (i->si_code == CLD_EXITED)
-		(void)snprintf(s->error, sizeof s->error, "worker %d ended by itself", (int)w->pid);
+		(void)snprintf(text, 256, "worker %d ended by itself", (int)w->pid);
 	else
-		(void)snprintf(s->error, sizeof s->error, "worker %d was killed by signal %d (%s)", (int)w->pid,
-		               i->si_status, strsignal(i->si_status));
+		(void)snprintf(text, 256, "worker %d was killed by signal %d (%s)", (int)w->pid, i->si_status,
+		               strsignal(i->si_status));
+}
+
+static void tell_death(struct service *s, const struct worker *w, const siginfo_t *i)
+{
+	describe_death(s->error, w, i);
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 
@@ -229,20 +272,23 @@ void service_worker_ended(struct service *s, struct worker *w)
 	if (w->ready_fd >= 0)
 		service_worker_spoke(s, w);
 	bool drained = w->kill_at != HARK_FOREVER || w->retired, ready = w->ready;
+	bool tried = s->trial != NULL && w->conf == s->trial, current = w->conf == s->conf && w->last_backlog == NULL;
 	bool well = r == 0 && info.si_code == CLD_EXITED && info.si_status == 0;
 	bool lived = hark_now() - w->started > LIVED_NS;
-	if (drained && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
+	if (drained && ready && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
 		tell_death(s, w, &info);
 	if (drained && r == 0 && info.si_code == CLD_EXITED && info.si_status == 2)
 		log_event(LOG_LEVEL_NOTICE, s->conf->name,
 		          "the grace ended: connections that were still busy have been cut");
 	if (!drained) {
 		counters_add(s->counters, COUNT_CRASHES, 1);
-		if (ready || s->error[0] == '\0')
+		if (tried && s->trial_error[0] == '\0')
+			describe_death(s->trial_error, w, &info);
+		else if (!tried && (ready || s->error[0] == '\0'))
 			tell_death(s, w, &info);
 	}
 	forget(s, w);
-	if (drained || s->state == SERVICE_STOPPED || s->state == SERVICE_GONE)
+	if (drained || !current || s->state == SERVICE_STOPPED || s->state == SERVICE_GONE)
 		return;
 	if (lived)
 		s->backoff = 0;
@@ -260,6 +306,7 @@ void service_begin(struct supervisor *v, struct service *s)
 		s->state = SERVICE_WAITING;
 	else
 		fill(v, s);
+	sockets_assign(&v->sockets, s);
 }
 
 void service_demand(struct supervisor *v, struct service *s)
@@ -268,14 +315,19 @@ void service_demand(struct supervisor *v, struct service *s)
 		fill(v, s);
 }
 
+static void drain_worker(struct worker *w)
+{
+	if (w->kill_at != HARK_FOREVER)
+		return; /* has been told */
+	w->kill_at = hark_after(w->conf->grace_ns + KILL_NS);
+	(void)kill(w->pid, SIGTERM);
+}
+
 void service_drain(struct service *s)
 {
-	for (struct worker *w = s->workers; w != NULL; w = w->next) {
-		if (w->kill_at != HARK_FOREVER)
-			continue; /* has been told */
-		w->kill_at = hark_after(s->conf->grace_ns + KILL_NS);
-		(void)kill(w->pid, SIGTERM);
-	}
+	end_trial(s);
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
+		drain_worker(w);
 }
 
 void service_hurry(struct service *s)
@@ -291,18 +343,53 @@ void service_hurry(struct service *s)
 
 /* SIGUSR1, and not SIGTERM: it closes its sockets and ends with its last connection, which may go on as long as it
  * likes, idle or not. Wait services have no connections: those drain. */
-void service_retire(struct service *s)
+static void retire_worker(struct worker *w)
 {
-	if (s->conf->wait) {
-		service_drain(s);
+	if (w->kill_at != HARK_FOREVER || w->retired)
+		return;
+	if (w->conf->wait) {
+		drain_worker(w);
 		return;
 	}
-	for (struct worker *w = s->workers; w != NULL; w = w->next) {
-		if (w->kill_at != HARK_FOREVER || w->retired)
-			continue;
-		w->retired = true;
-		(void)kill(w->pid, SIGUSR1);
-	}
+	w->retired = true;
+	(void)kill(w->pid, SIGUSR1);
+}
+
+void service_retire(struct service *s)
+{
+	end_trial(s);
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
+		if (w->last_backlog == NULL)
+			retire_worker(w);
+}
+
+static struct worker *find_worker(const struct service *s, pid_t pid)
+{
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
+		if (w->pid == pid)
+			return w;
+	return NULL;
+}
+
+bool service_has_worker(const struct service *s, pid_t pid)
+{
+	return find_worker(s, pid) != NULL;
+}
+
+void service_retire_worker(struct service *s, pid_t pid)
+{
+	struct worker *w = find_worker(s, pid);
+	if (w != NULL)
+		retire_worker(w);
+}
+
+pid_t service_last_worker(struct supervisor *v, struct service *s, const struct socket_entry *e)
+{
+	pid_t r = start_worker(v, s, (struct worker){.epoch = e->epoch, .conf = e->conf, .last_backlog = e->listener});
+	if (r < 0)
+		log_event(LOG_LEVEL_ERROR, s->conf->name, "cannot start a worker for who waits at %s: %s", e->key,
+		          hark_strerror(r));
+	return r;
 }
 
 void service_stop(struct supervisor *v, struct service *s)
@@ -323,8 +410,8 @@ int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
 	for (size_t i = 0; i < s->conf->listen.n; i++) {
 		int r = sockets_open(&v->sockets, s->conf, i, why);
 		if (r < 0) {
-			while (i-- > 0)
-				sockets_close(&v->sockets, s->conf, i);
+			for (size_t k = 0; k <= i; k++)
+				sockets_close(&v->sockets, s->conf, k);
 			return r;
 		}
 	}
@@ -334,18 +421,77 @@ int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
 	return 0;
 }
 
-void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf)
+static void set_conf(struct service *s, struct epoch *e, const struct config_service *conf)
 {
-	bool stopped = s->state == SERVICE_STOPPED;
-	service_retire(s);
 	struct epoch *old = s->epoch;
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
 	epoch_release(old);
 	s->backoff = 0;
 	s->error[0] = '\0';
+}
+
+static bool is_served(const struct service *s)
+{
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		if (w->ready && accepts(w) && w->conf == s->conf)
+			return true;
+	return false;
+}
+
+void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf,
+                     bool keep)
+{
+	bool stopped = s->state == SERVICE_STOPPED;
+	end_trial(s);
+	s->trial_error[0] = '\0';
+	if (keep && !stopped && conf->start == CONFIG_START_BOOT && is_served(s)) {
+		s->trial_epoch = epoch_hold(e);
+		s->trial = conf;
+		int r = start_workers(v, s, e, conf);
+		if (r < 0)
+			(void)snprintf(s->trial_error, sizeof s->trial_error, "cannot start a worker: %s",
+			               hark_strerror(r));
+		return;
+	}
+	service_retire(s);
+	set_conf(s, e, conf);
+	s->settling = !stopped;
 	if (!stopped)
 		service_begin(v, s);
+}
+
+static void retire_all_of(struct service *s, const struct config_service *conf)
+{
+	for (struct worker *w = s->workers; w != NULL; w = w->next)
+		if (w->conf == conf && w->last_backlog == NULL)
+			retire_worker(w);
+}
+
+/* The old workers go on. */
+static int give_up_trial(struct service *s)
+{
+	retire_all_of(s, s->trial);
+	end_trial(s);
+	(void)snprintf(s->error, sizeof s->error, "goes on as it was, its new settings do not work: %.180s",
+	               s->trial_error);
+	return -1;
+}
+
+int service_outcome(struct supervisor *v, struct service *s)
+{
+	if (s->trial == NULL || s->trial_error[0] != '\0')
+		return s->trial == NULL ? 1 : give_up_trial(s);
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		if (w->conf == s->trial && !is_settled(w))
+			return 0;
+	retire_all_of(s, s->conf);
+	set_conf(s, s->trial_epoch, s->trial);
+	end_trial(s);
+	s->state = SERVICE_RUNNING;
+	s->looked = hark_now();
+	sockets_assign(&v->sockets, s);
+	return 1;
 }
 
 void service_remove(struct supervisor *v, struct service *s)
@@ -382,12 +528,13 @@ int64_t service_due(const struct service *s)
 /* Somebody whom no worker has taken: the first one is only starting, or a limit holds him. */
 static bool somebody_waits(const struct supervisor *v, const struct service *s)
 {
-	for (size_t i = 0; i < s->conf->listen.n; i++) {
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
-		struct pollfd p = {.fd = e != NULL ? hark_listener_fd(e->listener) : -1, .events = POLLIN};
-		if (poll(&p, 1, 0) > 0)
-			return true;
-	}
+	const struct socket_entry *e;
+	for (size_t i = 0; i < s->conf->listen.n; i++)
+		for (size_t nth = 0; (e = sockets_find(&v->sockets, s->conf, i, nth)) != NULL; nth++) {
+			struct pollfd p = {.fd = hark_listener_fd(e->listener), .events = POLLIN};
+			if (poll(&p, 1, 0) > 0)
+				return true;
+		}
 	return false;
 }
 
@@ -429,9 +576,8 @@ bool service_settled(const struct service *s)
 {
 	if (s->state == SERVICE_BACKING_OFF)
 		return true;
-	/* A worker that said why it cannot start is about to end; then the service backs off. */
 	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		if (!w->ready && w->kill_at == HARK_FOREVER && !w->retired && hark_now() - w->started < SETTLE_NS)
+		if (!is_settled(w))
 			return false;
 	return true;
 }
@@ -439,8 +585,9 @@ bool service_settled(const struct service *s)
 const char *service_state_name(const struct service *s)
 {
 	static const char *const names[] = {
-		[SERVICE_WAITING] = "waiting", [SERVICE_RUNNING] = "running", [SERVICE_BACKING_OFF] = "backing-off",
-		[SERVICE_STOPPED] = "stopped", [SERVICE_GONE] = "draining",   [SERVICE_DISABLED] = "disabled",
+		[SERVICE_WAITING] = "waiting",   [SERVICE_RUNNING] = "running",  [SERVICE_BACKING_OFF] = "backing-off",
+		[SERVICE_STOPPED] = "stopped",   [SERVICE_STANDBY] = "draining", [SERVICE_GONE] = "draining",
+		[SERVICE_DISABLED] = "disabled",
 	};
 	return s->state == SERVICE_STOPPED && s->workers != NULL ? "draining" : names[s->state];
 }

@@ -1,10 +1,13 @@
 /* sockets.c — listening sockets by address. A socket is opened once and kept as long as a configuration wants its
  * address: a reload closes none that it keeps, so nothing that waits in a backlog is lost, and a failed reload closes
- * only what it opened.
+ * only what it opened. An address and its wildcard are held at once while a reload goes from one to the other.
  *
  * hark_listen() itself adopts what a service manager handed over (LISTEN_FDS). The supervisor's thread. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +21,8 @@
 #define KEY_MAX      (HARK_ADDRESS_MAX + 80)
 #define LINGER_NS    (500 * HARK_MS) /* after it was closed here a worker that was told to may still have it */
 #define LOOK_NS      (5 * HARK_MS)
-#define FIRST_HANDED 3 /* SD_LISTEN_FDS_START */
+#define NAMES_MAX    16 /* addresses of one name */
+#define FIRST_HANDED 3  /* SD_LISTEN_FDS_START */
 
 /* Port 0 is another socket for each service, and each time that it says so. */
 static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
@@ -30,18 +34,33 @@ static const char *key_of(const struct config_service *conf, size_t i, char key[
 	return key;
 }
 
-static struct socket_entry *find(const struct sockets *s, const char *key)
+static struct socket_entry *find(const struct sockets *s, const char *key, size_t nth)
 {
 	for (size_t i = 0; i < s->n; i++)
-		if (strcmp(s->entry[i]->key, key) == 0)
+		if (strcmp(s->entry[i]->key, key) == 0 && nth-- == 0)
 			return s->entry[i];
 	return NULL;
 }
 
-struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i)
+struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i, size_t nth)
 {
 	char key[KEY_MAX];
-	return find(s, key_of(conf, i, key));
+	return find(s, key_of(conf, i, key), nth);
+}
+
+static bool lists(const struct config_service *conf, const char *key)
+{
+	char own[KEY_MAX];
+	for (size_t i = 0; i < conf->listen.n; i++)
+		if (strcmp(key_of(conf, i, own), key) == 0)
+			return true;
+	return false;
+}
+
+bool sockets_shared(const struct config_service *s, size_t i, const struct config_service *conf)
+{
+	char key[KEY_MAX];
+	return lists(conf, key_of(s, i, key));
 }
 
 const char *unix_path(const char *key)
@@ -115,84 +134,356 @@ static int add(struct sockets *s, const char *key, struct hark_listener *l, bool
 	}
 	e->listener = l;
 	e->managed = managed;
-	struct stat st;
-	if (unix_path(key) != NULL && lstat(unix_path(key), &st) == 0) {
-		e->dev = st.st_dev;
-		e->ino = st.st_ino;
-	}
-	e->wanted = e->fresh = true;
+	e->wanted = true;
 	s->entry[s->n++] = e;
 	return 0;
 }
 
-/* An address that was given up just now and is wanted again: `hark stop`, `hark start`. */
-static int listen_patiently(const struct sockets *s, const char *address, const struct hark_listen_opts *o,
-                            struct hark_listener **out)
+/* The path as it is now, right after it was bound. */
+static void note_path(struct socket_entry *e)
 {
-	for (;;) {
-		o->why->text[0] = '\0';
-		int r = hark_listen(address, o, out);
-		if (r != -EADDRINUSE || s->dropped == 0 || hark_now() >= s->dropped + LINGER_NS)
-			return r;
-		(void)hark_sleep(LOOK_NS);
+	struct stat st;
+	if (unix_path(e->key) == NULL || lstat(unix_path(e->key), &st) < 0)
+		return;
+	e->dev = st.st_dev;
+	e->ino = st.st_ino;
+}
+
+/* ---- what is in the way ---------------------------------------------------------------------- */
+
+unsigned socket_port(int fd, int *type)
+{
+	struct sockaddr_storage at;
+	const struct sockaddr_in *four = (const void *)&at;
+	const struct sockaddr_in6 *six = (const void *)&at;
+	socklen_t len = sizeof at, type_len = sizeof *type;
+	if (getsockname(fd, (struct sockaddr *)&at, &len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, type, &type_len) < 0)
+		return 0;
+	return at.ss_family == AF_INET ? ntohs(four->sin_port) : at.ss_family == AF_INET6 ? ntohs(six->sin6_port) : 0;
+}
+
+/* What an address asks for. */
+struct claim {
+	struct hark_address at;
+	int type;
+	unsigned port;
+};
+
+/* False: not of IP, or the kernel chooses the port. */
+static bool claim_of(const char *address, struct claim *c)
+{
+	char *end;
+	if (hark_address_parse(address, &c->at, NULL) < 0)
+		return false;
+	switch (c->at.scheme) {
+	case HARK_TCP:
+	case HARK_TCP4:
+	case HARK_TCP6: c->type = SOCK_STREAM; break;
+	case HARK_UDP:
+	case HARK_UDP4:
+	case HARK_UDP6: c->type = SOCK_DGRAM; break;
+	default: return false;
+	}
+	c->port = (unsigned)strtoul(c->at.port, &end, 10);
+	if (*end != '\0') {
+		const struct servent *e = getservbyname(c->at.port, c->type == SOCK_STREAM ? "tcp" : "udp");
+		c->port = e != NULL ? ntohs((uint16_t)e->s_port) : 0;
+	}
+	return c->port != 0;
+}
+
+static bool claimed(int fd, const struct claim *c)
+{
+	int type;
+	return socket_port(fd, &type) == c->port && type == c->type;
+}
+
+static void set_shared(int fd, bool on)
+{
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &(int){on}, sizeof(int));
+}
+
+/* Sockets of ours at that port that are on their way out, shared or not with what comes: SO_REUSEPORT is looked at when
+ * a socket is bound, and again when it listens. Returns how many there are. */
+static int share_port(const struct sockets *s, const struct claim *c, bool on)
+{
+	int n = upgrade_share_port(c->type, c->port, on);
+	for (size_t i = 0; i < s->n; i++) {
+		const struct socket_entry *e = s->entry[i];
+		int fd = hark_listener_fd(e->listener);
+		if (e->wanted || !claimed(fd, c))
+			continue;
+		set_shared(fd, on || (e->conf != NULL && e->conf->reuseport));
+		n++;
+	}
+	for (const struct leaving_socket *l = s->leaving; l != NULL; l = l->next) {
+		int fd = hark_listener_fd(l->entry->listener);
+		if (!claimed(fd, c))
+			continue;
+		set_shared(fd, on);
+		n++;
+	}
+	return n;
+}
+
+/* Another socket that we have, and mean to keep, is there. */
+static void tell_holder(const struct sockets *s, const char *address, const struct claim *c, struct hark_why *why)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		const struct socket_entry *e = s->entry[i];
+		if (!e->wanted || !claimed(hark_listener_fd(e->listener), c))
+			continue;
+		(void)snprintf(why->text, sizeof why->text, "listen %.120s: harkd itself listens there: %.120s",
+		               address, e->key);
+		return;
 	}
 }
 
-int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why)
+/* An address that was given up just now and is wanted again (`hark stop`, `hark start`) is waited for. */
+static int listen_patiently(const struct sockets *s, const char *address, struct hark_listen_opts *o,
+                            struct hark_listener **out)
 {
-	const char *address = conf->listen.word[i];
-	char key[KEY_MAX];
-	struct socket_entry *have = find(s, key_of(conf, i, key));
-	char owner[128] = "";
-	if (have != NULL) {
-		have->wanted = true;
-		adjust(have, conf);
-		return 0;
+	struct claim c = {.port = 0};
+	bool reuseport = o->reuseport, shared = false;
+	int r;
+	for (;;) {
+		o->why->text[0] = '\0';
+		r = hark_listen(address, o, out);
+		if (r == -EADDRINUSE && !shared && claim_of(address, &c) && share_port(s, &c, true) > 0)
+			shared = o->reuseport = true;
+		else if (r != -EADDRINUSE || s->dropped == 0 || hark_now() >= s->dropped + LINGER_NS)
+			break;
+		else
+			(void)hark_sleep(LOOK_NS);
 	}
+	if (shared)
+		(void)share_port(s, &c, false);
+	if (r == 0 && shared && !reuseport)
+		set_shared(hark_listener_fd(*out), false);
+	o->reuseport = reuseport;
+	if (r == -EADDRINUSE && c.port != 0)
+		tell_holder(s, address, &c, o->why);
+	return r;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* One socket, at address or one that the older generation had. */
+static int open_one(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
+                    const struct inherited_socket *from, struct hark_why *why)
+{
+	char owner[128] = "", handed[24];
 	if (conf->socket_user != NULL || conf->socket_group != NULL)
 		(void)snprintf(owner, sizeof owner, "%s%s%s", conf->socket_user != NULL ? conf->socket_user : "",
 		               conf->socket_group != NULL ? ":" : "",
 		               conf->socket_group != NULL ? conf->socket_group : "");
-	const struct hark_listen_opts opts = {
+	struct hark_listen_opts opts = {
 		.backlog = conf->backlog,
 		.reuseport = conf->reuseport,
 		.v6only = conf->v6only,
+		.freebind = conf->freebind,
 		.defer_accept_s = conf->defer_accept_s,
 		.unix_mode = conf->socket_mode >= 0 ? (mode_t)conf->socket_mode : 0,
 		.unix_owner = owner[0] != '\0' ? owner : NULL,
 		.why = why,
 	};
 	struct hark_listener *l;
-	char handed[24];
-	bool managed = false;
-	int fd = upgrade_inherited(key, &managed), flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
-	(void)snprintf(handed, sizeof handed, "fd:%d", fd);
-	int r = listen_patiently(s, fd >= 0 ? handed : address, &opts, &l);
+	int flags = from->fd >= 0 ? fcntl(from->fd, F_GETFL) : -1;
+	(void)snprintf(handed, sizeof handed, "fd:%d", from->fd);
+	why->text[0] = '\0';
+	int r = listen_patiently(s, from->fd >= 0 ? handed : address, &opts, &l);
+	if (r == 0) {
+		set_nonblock(l, conf, flags);
+		r = add(s, key, l, from->managed || is_handed(l));
+		if (r < 0)
+			hark_listener_close(l);
+	}
 	if (r < 0) {
 		if (why->text[0] == '\0')
 			(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
 		return r;
 	}
-	set_nonblock(l, conf, flags);
-	r = add(s, key, l, managed || is_handed(l));
-	if (r == 0) {
-		s->entry[s->n - 1]->inherited = fd >= 0;
-	} else {
-		hark_listener_close(l);
-		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(r));
+	struct socket_entry *e = s->entry[s->n - 1];
+	e->dev = from->dev;
+	e->ino = from->ino;
+	if (from->ino == 0)
+		note_path(e);
+	return 0;
+}
+
+static const struct inherited_socket none = {.fd = -1};
+
+/* The port that the first one was given, for the others of the name. */
+static void same_port(const struct sockets *s, const char *key, struct hark_endpoint *at)
+{
+	int type;
+	const struct socket_entry *first = find(s, key, 0);
+	unsigned port = first != NULL ? socket_port(hark_listener_fd(first->listener), &type) : 0;
+	if (at->addr.ss_family == AF_INET)
+		((struct sockaddr_in *)(void *)&at->addr)->sin_port = htons((uint16_t)port);
+	else
+		((struct sockaddr_in6 *)(void *)&at->addr)->sin6_port = htons((uint16_t)port);
+}
+
+/* A name: a socket at each of its addresses that this machine has, at least one. */
+static int open_name(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
+                     struct hark_why *why)
+{
+	struct hark_endpoint at[NAMES_MAX];
+	char one[HARK_ADDRESS_MAX];
+	bool any_port = strcmp(strrchr(address, ':'), ":0") == 0;
+	int n = hark_resolve(address, at, NAMES_MAX, HARK_FOREVER), opened = 0, r = n;
+	for (int i = 0; i < n; i++) {
+		if (any_port && opened > 0)
+			same_port(s, key, &at[i]);
+		if (hark_endpoint_format(&at[i], one, sizeof one) < 0)
+			continue;
+		r = open_one(s, conf, key, one, &none, why);
+		opened += r == 0;
+		if (r < 0 && r != -EADDRNOTAVAIL && r != -EAFNOSUPPORT)
+			return r;
 	}
+	if (n < 0)
+		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(n));
+	return opened > 0 ? 0 : r;
+}
+
+static bool is_name(const struct hark_address *a)
+{
+	struct in6_addr six;
+	struct in_addr four;
+	bool is_ip = a->scheme == HARK_TCP || a->scheme == HARK_TCP4 || a->scheme == HARK_TCP6 ||
+	             a->scheme == HARK_UDP || a->scheme == HARK_UDP4 || a->scheme == HARK_UDP6;
+	return is_ip && strcmp(a->host, "*") != 0 && strchr(a->host, '%') == NULL &&
+	       inet_pton(AF_INET, a->host, &four) != 1 && inet_pton(AF_INET6, a->host, &six) != 1;
+}
+
+/* All that an address stands for, where nothing of it is open. */
+static int open_all(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
+                    struct hark_why *why)
+{
+	struct hark_address a;
+	struct inherited_socket from;
+	struct hark_why more = {""};
+	int r = -ENOENT;
+	while (upgrade_inherited(key, &from)) {
+		r = open_one(s, conf, key, address, &from, why);
+		if (r < 0)
+			return r;
+	}
+	if (r == 0)
+		return 0;
+	if (hark_address_parse(address, &a, NULL) == 0 && is_name(&a))
+		return open_name(s, conf, key, address, why);
+	r = open_one(s, conf, key, address, &none, why);
+	/* A name may be that of several that were handed over. */
+	while (r == 0 && a.scheme == HARK_FD && a.fd < 0 && open_one(s, conf, key, address, &none, &more) == 0)
+		;
 	return r;
 }
 
-void sockets_mark(struct sockets *s)
+static int take_back(struct sockets *s, const char *key)
 {
-	for (size_t i = 0; i < s->n; i++)
-		s->entry[i]->wanted = s->entry[i]->fresh = false;
+	struct socket_entry *e = leaving_take_back(s, key), **grown;
+	if (e == NULL)
+		return -ENOENT;
+	grown = realloc(s->entry, (s->n + 1) * sizeof(struct socket_entry *));
+	if (grown == NULL) {
+		socket_entry_close(s, e);
+		return -ENOMEM;
+	}
+	s->entry = grown;
+	s->entry[s->n++] = e;
+	return 0;
 }
 
-static void drop(struct sockets *s, size_t i)
+int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why)
 {
-	struct socket_entry *e = s->entry[i];
+	char key[KEY_MAX];
+	key_of(conf, i, key);
+	while (take_back(s, key) == 0)
+		;
+	if (find(s, key, 0) == NULL) {
+		int r = open_all(s, conf, key, conf->listen.word[i], why);
+		if (r != -EAFNOSUPPORT || conf->listen.n == 1)
+			return r;
+		log_event(LOG_LEVEL_WARNING, conf->name, "%s", why->text); /* the other family serves */
+		return 0;
+	}
+	struct socket_entry *e;
+	for (size_t nth = 0; (e = find(s, key, nth)) != NULL; nth++) {
+		e->wanted = true;
+		adjust(e, conf);
+	}
+	return 0;
+}
+
+/* ---- what a service manager handed over in vain ---------------------------------------------- */
+
+static bool has_listener(const struct sockets *s, int fd)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (hark_listener_fd(s->entry[i]->listener) == fd)
+			return true;
+	return false;
+}
+
+/* The nth of $LISTEN_FDNAMES; its length. */
+static int handed_name(int n, const char **name)
+{
+	*name = getenv("LISTEN_FDNAMES");
+	for (; *name != NULL && n > 0; n--)
+		*name = strchr(*name, ':') != NULL ? strchr(*name, ':') + 1 : NULL;
+	return *name != NULL ? (int)strcspn(*name, ":") : 0;
+}
+
+void sockets_tell_unclaimed(const struct sockets *s, int control_fd)
+{
+	int n = hark_listen_fds();
+	for (int i = 0; i < n; i++) {
+		struct hark_endpoint at = {.len = sizeof at.addr};
+		socklen_t len = sizeof at.type;
+		char address[HARK_ADDRESS_MAX] = "";
+		const char *name;
+		int fd = FIRST_HANDED + i, name_len = handed_name(i, &name);
+		if (fd == control_fd || has_listener(s, fd))
+			continue;
+		if (getsockname(fd, (struct sockaddr *)&at.addr, &at.len) < 0 ||
+		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &at.type, &len) < 0 ||
+		    hark_endpoint_format(&at, address, sizeof address) < 0)
+			(void)snprintf(address, sizeof address, "no socket");
+		log_event(LOG_LEVEL_WARNING, NULL, "descriptor %d, %.*s (%s) was handed over, and no listen has it", fd,
+		          name_len > 0 ? name_len : 7, name_len > 0 ? name : "unnamed", address);
+	}
+}
+
+/* ---- closing --------------------------------------------------------------------------------- */
+
+void sockets_mark(struct sockets *s, const struct config *c)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		s->entry[i]->wanted = false;
+		for (size_t k = 0; k < c->n_services && !s->entry[i]->wanted; k++)
+			s->entry[i]->wanted = !c->services[k]->disabled && lists(c->services[k], s->entry[i]->key);
+	}
+}
+
+void sockets_assign(struct sockets *s, struct service *to)
+{
+	struct socket_entry *e;
+	for (size_t i = 0; i < to->conf->listen.n; i++)
+		for (size_t nth = 0; (e = sockets_find(s, to->conf, i, nth)) != NULL; nth++) {
+			struct epoch *before = e->epoch;
+			e->service = to;
+			e->epoch = epoch_hold(to->epoch);
+			e->conf = to->conf;
+			epoch_release(before);
+		}
+}
+
+void socket_entry_close(struct sockets *s, struct socket_entry *e)
+{
 	struct stat st;
 	s->dropped = hark_now();
 	hark_listener_close(e->listener);
@@ -200,54 +491,51 @@ static void drop(struct sockets *s, size_t i)
 	if (e->ino != 0 && !e->managed && lstat(unix_path(e->key), &st) == 0 && st.st_dev == e->dev &&
 	    st.st_ino == e->ino)
 		(void)unlink(unix_path(e->key));
+	epoch_release(e->epoch);
 	free(e->key);
 	free(e);
+}
+
+static struct socket_entry *take_out(struct sockets *s, size_t i)
+{
+	struct socket_entry *e = s->entry[i];
 	s->entry[i] = s->entry[--s->n];
+	return e;
 }
 
-void sockets_sweep(struct sockets *s)
+static bool is_wanted(const struct supervisor *v, const struct socket_entry *e)
 {
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		if (s->state != SERVICE_GONE && s->state != SERVICE_STOPPED &&
+		    (lists(s->conf, e->key) || (s->trial != NULL && lists(s->trial, e->key))))
+			return true;
+	return false;
+}
+
+void sockets_sweep(struct supervisor *v)
+{
+	struct sockets *s = &v->sockets;
 	for (size_t i = s->n; i-- > 0;)
-		if (!s->entry[i]->wanted)
-			drop(s, i);
-}
-
-void sockets_give_up(struct sockets *s, const struct config_service *conf)
-{
-	char key[KEY_MAX];
-
-	for (size_t i = 0; i < conf->listen.n; i++) {
-		struct socket_entry *e = find(s, key_of(conf, i, key));
-		if (e != NULL)
-			e->wanted = false;
-	}
-}
-
-void sockets_undo(struct sockets *s)
-{
-	for (size_t i = s->n; i-- > 0;) {
-		if (!s->entry[i]->fresh)
-			continue;
-		if (s->entry[i]->inherited)
-			s->entry[i]->ino = 0; /* the path stays */
-		drop(s, i);
-	}
+		if (!is_wanted(v, s->entry[i]))
+			leaving_add(s, take_out(s, i));
 }
 
 void sockets_close(struct sockets *s, const struct config_service *conf, size_t i)
 {
-	const struct socket_entry *e = sockets_find(s, conf, i);
+	char key[KEY_MAX];
+	key_of(conf, i, key);
 	for (size_t k = s->n; k-- > 0;)
-		if (s->entry[k] == e)
-			drop(s, k);
+		if (strcmp(s->entry[k]->key, key) == 0)
+			socket_entry_close(s, take_out(s, k));
 }
 
 void sockets_free(struct sockets *s, bool leave_paths)
 {
 	/* Until the process ends, which is soon: hark_listener_close() would remove the paths that it made. */
 	__attribute__((used)) static struct sockets left;
+	leaving_free(s);
 	while (s->n > 0 && !leave_paths)
-		drop(s, s->n - 1);
+		socket_entry_close(s, take_out(s, s->n - 1));
 	for (size_t i = 0; i < s->n; i++)
 		(void)close(hark_listener_fd(s->entry[i]->listener));
 	if (leave_paths)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -64,11 +65,10 @@ static void watch(struct turn *t, int fd, struct watch w)
 
 static void watch_service(struct supervisor *v, struct turn *t, struct service *s)
 {
-	for (size_t i = 0; s->state == SERVICE_WAITING && !v->draining && i < s->conf->listen.n; i++) {
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
-		if (e != NULL)
+	const struct socket_entry *e;
+	for (size_t i = 0; s->state == SERVICE_WAITING && !v->draining && i < s->conf->listen.n; i++)
+		for (size_t nth = 0; (e = sockets_find(&v->sockets, s->conf, i, nth)) != NULL; nth++)
 			watch(t, hark_listener_fd(e->listener), (struct watch){WATCH_DEMAND, s, NULL});
-	}
 	for (struct worker *w = s->workers; w != NULL; w = w->next)
 		watch(t, w->ready_fd, (struct watch){WATCH_READY, s, w});
 }
@@ -85,9 +85,8 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	t->control = t->n;
 	if (reserve(t, 64) < 0)
 		return;
-	/* Until the older one has let go of the control socket a new generation leaves it to that: it may yet fail, and
-	 * two must not answer. */
-	int n = v->generation > 1 && v->parent_fd >= 0 ? 0 : control_poll(v->control, t->fds + t->n, 64);
+	/* Until it serves a new generation leaves the control socket to the older one: two must not answer. */
+	int n = v->generation > 1 && !v->told_ready ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
 		t->watches[t->n + (size_t)i] = (struct watch){WATCH_CONTROL, NULL, NULL};
 	t->n += (size_t)n;
@@ -106,6 +105,10 @@ static int timeout_ms(const struct supervisor *v)
 	int64_t at = v->heir_deadline, now = hark_now();
 	if (control_due(v->control) < at)
 		at = control_due(v->control);
+	if (leaving_due(&v->sockets) < at)
+		at = leaving_due(&v->sockets);
+	if (v->reloading && at > now + READY_NS)
+		at = now + READY_NS;
 	for (const struct service *s = v->services; s != NULL; s = s->next) {
 		int64_t due = service_due(s);
 		if (due < at)
@@ -126,53 +129,91 @@ static void log_errors(const struct config *c)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", c->errors[i]);
 }
 
-static void hang_up(struct supervisor *v)
+void supervisor_hang_up(struct supervisor *v)
 {
 	struct reload_result r;
-	if (v->heir > 0) { /* it may have read the file already, and what we opened now it would not have */
+	if (v->heir > 0 || v->reloading) { /* an heir may have read the file already, and would not have what we open */
 		v->reload_due = true;
-		log_event(LOG_LEVEL_NOTICE, NULL, "reload: put off until the upgrade has come about, or has failed");
+		if (v->heir > 0)
+			log_event(LOG_LEVEL_NOTICE, NULL,
+			          "reload: put off until the upgrade has come about, or has failed");
 		return;
 	}
 	notify("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(hark_now() / 1000));
-	if (reload(v, &r) == 0)
-		log_event(LOG_LEVEL_NOTICE, NULL, "reloaded %s: %u added, %u changed, %u removed, %u unchanged",
-		          v->config_file, r.added, r.changed, r.removed, r.unchanged);
-	else {
-		if (r.failed != NULL)
-			log_errors(r.failed);
-		log_event(LOG_LEVEL_ERROR, NULL, "reload: nothing was changed: %s", r.text);
-		config_free(r.failed);
-	}
+	if (reload(v, false, &r) == 0)
+		return; /* reload_look() goes on */
+	if (r.mistakes != NULL)
+		log_errors(r.mistakes);
+	log_event(LOG_LEVEL_ERROR, NULL, "reload: nothing was changed: %s", r.text);
+	config_free(r.mistakes);
 	notify("READY=1");
 }
 
-/* First of an older generation, which its successor has relieved: its connections go on as long as they like. Else, and
- * when it is asked for by a signal then: they have the grace. And then: at once. */
+/* What is left of it is the workers. */
+static void release_sockets(struct supervisor *v)
+{
+	v->standby = false;
+	sockets_free(&v->sockets, v->handed_over);
+	if (v->handed_over)
+		control_close(v);
+}
+
+/* Connections have the grace; asked for again: they end at once. */
 void supervisor_drain(struct supervisor *v)
 {
-	bool begins = !v->draining, relieved = begins && v->handed_over, again = v->ending;
-	v->draining = true;
-	v->ending = !relieved;
+	bool begins = !v->draining || v->standby, again = v->ending;
+	v->draining = v->ending = true;
 	if (!v->handed_over) {
 		upgrade_abandon(v);
 		notify("STOPPING=1");
+		upgrade_tell_end(v);
+	} else if (v->standby) {
+		control_upgraded(v, NULL);
+		upgrade_forget(v);
 	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if (relieved && s->state != SERVICE_GONE) {
-			s->state = SERVICE_GONE;
-			service_retire(s);
-		} else if (s->state != SERVICE_GONE)
+		if (s->state != SERVICE_GONE)
 			service_remove(v, s);
 		else if (again)
 			service_hurry(s);
-		else if (!relieved)
+		else
 			service_drain(s);
 	}
 	if (begins)
-		sockets_free(&v->sockets, v->handed_over);
-	if (v->handed_over)
-		control_close(v);
+		release_sockets(v);
+}
+
+/* Its connections go on as long as they like; its sockets stay open, so that nobody is refused if it takes over. */
+void supervisor_stand_by(struct supervisor *v)
+{
+	v->draining = v->handed_over = v->standby = true;
+	control_pause(v->control, true);
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		if (s->state != SERVICE_GONE && s->state != SERVICE_STOPPED) {
+			s->state = SERVICE_STANDBY;
+			service_retire(s);
+		}
+}
+
+void supervisor_take_over(struct supervisor *v)
+{
+	v->draining = v->handed_over = v->standby = false;
+	control_pause(v->control, false);
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		if (s->state == SERVICE_STANDBY) {
+			s->backoff = 0;
+			service_begin(v, s);
+		}
+	supervisor_pid_file(v);
+	notify("READY=1\nMAINPID=%d", (int)getpid());
+}
+
+void supervisor_let_go(struct supervisor *v)
+{
+	for (struct service *s = v->services; s != NULL; s = s->next)
+		s->state = SERVICE_GONE;
+	release_sockets(v);
+	upgrade_tell_end(v);
 }
 
 static char *const *own_argv;
@@ -218,7 +259,7 @@ static void take_signals(struct supervisor *v)
 		else if (i.ssi_signo == SIGCHLD)
 			reap(v);
 		else if (i.ssi_signo == SIGHUP && !v->draining)
-			hang_up(v);
+			supervisor_hang_up(v);
 		else if (i.ssi_signo == SIGUSR2 && !v->draining && supervisor_upgrade(v, &why) < 0)
 			log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
 	}
@@ -260,7 +301,7 @@ static void bury(struct supervisor *v)
 {
 	for (struct service **at = &v->services; *at != NULL;) {
 		struct service *s = *at;
-		if (s->state != SERVICE_GONE || s->workers != NULL) {
+		if (s->state != SERVICE_GONE || s->workers != NULL || leaving_of(&v->sockets, s)) {
 			at = &s->next;
 			continue;
 		}
@@ -269,13 +310,13 @@ static void bury(struct supervisor *v)
 	}
 }
 
-/* Of an upgrade: it is no good if the new generation cannot serve what the old one does. */
-static bool unfit(const struct supervisor *v)
+/* Of an upgrade: it is no good if the new generation cannot serve what the old one does. The service that it cannot. */
+static const struct service *unfit(const struct supervisor *v)
 {
 	for (const struct service *s = v->services; v->generation > 1 && s != NULL; s = s->next)
 		if (s->state == SERVICE_BACKING_OFF)
-			return true;
-	return false;
+			return s;
+	return NULL;
 }
 
 /* Last, so that what failed until now was seen. */
@@ -325,7 +366,11 @@ static void look_at_start(struct supervisor *v)
 {
 	if (v->told_ready || v->draining || starting(v))
 		return;
-	if (unfit(v)) {
+	const struct service *bad = unfit(v);
+	if (bad != NULL) {
+		char why[sizeof bad->error + COUNTERS_NAME_MAX + 8];
+		(void)snprintf(why, sizeof why, "[%s] %s", bad->conf->name, bad->error);
+		upgrade_tell_failed(v, why);
 		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends",
 		          v->generation);
 		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
@@ -351,7 +396,9 @@ static void turn(struct supervisor *v, struct turn *t)
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (service_due(s) <= hark_now())
 			service_look(v, s);
+	leaving_look(v);
 	look_at_start(v);
+	reload_look(v);
 	bury(v); /* last: nothing would wake us for those who are gone by now */
 }
 
@@ -376,13 +423,14 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 	own_argv = argv;
 	for (;;) {
 		bury(v); /* also what went without a turn of its own: nothing would wake us for it */
-		if (v->draining && v->services == NULL)
+		if (v->draining && !v->standby && v->services == NULL)
 			break;
 		turn(v, &t);
 	}
 	if (!v->handed_over)
 		remove_pid_file(v);
 	control_close(v);
+	upgrade_await_release(v);
 	free(t.fds);
 	free(t.watches);
 	return v->failed ? 1 : 0;

@@ -2,6 +2,7 @@
  *
  *   supervisor.c  the loop: waits for signals, sockets, workers' ends and timers, and hands each to whom it concerns
  *   sockets.c     listening sockets by address: opened once, kept over reloads, handed to the next generation
+ *   leaving.c     sockets of addresses that a reload removed: who waits there is still served
  *   service.c     one service: starts workers, at boot or on demand, restarts, drains, ends them when idle
  *   worker.c      what a forked worker does: becomes its user, then hark_serve()
  *   reload.c      a new configuration, by difference
@@ -29,6 +30,7 @@
 struct epoch {
 	struct config *config;
 	unsigned refs;
+	bool forgotten; /* in a worker: other services' secrets in it are wiped */
 };
 
 struct epoch *epoch_new(struct config *c); /* consumes c; NULL: no memory, c is freed */
@@ -39,41 +41,79 @@ void epoch_release(struct epoch *e);
 struct socket_entry {
 	char *key; /* its address as configured; where the kernel chooses the port, with the service it is of */
 	struct hark_listener *listener;
-	bool wanted;    /* reload: by the new configuration */
-	bool fresh;     /* reload: opened for it, closed again if it fails */
-	bool managed;   /* a service manager's: its path stays when we end */
-	bool inherited; /* an older generation's, who goes on with it if we fail */
-	dev_t dev;      /* a unix path's, as it was bound: what is changed, and removed in the end, must be that */
-	ino_t ino;      /* 0: no path */
+	struct service *service; /* who serves it, as conf of epoch says; NULL: nobody yet */
+	struct epoch *epoch;
+	const struct config_service *conf;
+	bool wanted;  /* by the configuration that is being loaded */
+	bool managed; /* a service manager's: its path stays when we end */
+	dev_t dev;    /* a unix path's, as it was bound: what is changed, and removed in the end, must be that */
+	ino_t ino;    /* 0: no path */
 };
+
+/* A socket of a removed address: closed once its backlog is empty. */
+struct leaving_socket {
+	struct leaving_socket *next;
+	struct socket_entry *entry;
+	pid_t worker;       /* serves the backlog; 0: nobody waits */
+	int64_t look;       /* when it is next looked at */
+	int64_t open_until; /* handshakes that are under way end at it */
+	int64_t until;      /* the grace */
+};
+
+struct supervisor;
+struct service;
 
 struct sockets {
 	struct socket_entry **entry;
 	size_t n;
+	struct leaving_socket *leaving;
 	int64_t dropped; /* when one was last closed; 0: never */
 };
 
-/* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. 0 or -errno with
- * why. */
+/* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. One that is
+ * bound to what overlaps it and is not wanted any more does not stand in its way. 0 or -errno with why. */
 int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why);
-struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i);
+/* The nth socket of the service's ith address: a name may have several. NULL: there are no more. */
+struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i, size_t nth);
 /* Of a unix socket's key; NULL: it is not one, or an abstract one. */
 const char *unix_path(const char *key);
-/* Marks all as neither wanted nor fresh. */
-void sockets_mark(struct sockets *s);
-/* Closes those that are not wanted; or, undoing, those that are fresh. */
-/* Lets go of what was opened or kept for the service: sockets_sweep() closes it. */
-void sockets_give_up(struct sockets *s, const struct config_service *conf);
-void sockets_sweep(struct sockets *s);
-void sockets_undo(struct sockets *s);
+/* Is the service's ith address one of conf's? */
+bool sockets_shared(const struct config_service *s, size_t i, const struct config_service *conf);
+/* Marks as wanted what c lists. */
+void sockets_mark(struct sockets *s, const struct config *c);
+/* s serves its sockets now, as its conf says. */
+void sockets_assign(struct sockets *s, struct service *to);
+/* Closes what no service wants, now or for the settings that it tries; but who waits there is served first. A service
+ * that is gone must not be freed before. */
+void sockets_sweep(struct supervisor *v);
 void sockets_close(struct sockets *s, const struct config_service *conf, size_t i);
+/* Logs what the environment handed over and nothing listens on. control_fd: that of the control socket, or -1. */
+void sockets_tell_unclaimed(const struct sockets *s, int control_fd);
+/* The port that it is bound to, and SOCK_STREAM or SOCK_DGRAM; 0: it is not of IP. */
+unsigned socket_port(int fd, int *type);
+void socket_entry_close(struct sockets *s, struct socket_entry *e); /* frees it; it is in no list */
+
+/* leaving.c */
+void leaving_add(struct sockets *s, struct socket_entry *e); /* consumes e */
+void leaving_look(struct supervisor *v);                     /* timers */
+int64_t leaving_due(const struct sockets *s);
+bool leaving_of(const struct sockets *s, const struct service *of);         /* is there one? */
+struct socket_entry *leaving_take_back(struct sockets *s, const char *key); /* NULL: there is none */
+void leaving_free(struct sockets *s);
+/* Consumes a socket of the older generation, which may still have to take over: where another one has its port now, who
+ * comes there is served as that one's service says, until leaving_released(). Else it is closed. */
+void leaving_inherit(struct sockets *s, int fd, const char *key);
+void leaving_released(struct sockets *s);
 /* leave_paths: another generation has them now. */
 void sockets_free(struct sockets *s, bool leave_paths);
 
 struct worker {
 	pid_t pid;
 	int ready_fd; /* it writes "" when it serves, or why it cannot; -1: it has */
-	int slot;     /* in the service's memory */
+	struct epoch *epoch;
+	const struct config_service *conf;  /* in epoch: what it serves */
+	struct hark_listener *last_backlog; /* it serves this socket's, and no other; NULL: all of conf's */
+	int slot;                           /* in the service's memory */
 	int64_t started;
 	int64_t kill_at; /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
@@ -87,6 +127,7 @@ enum service_state {
 	SERVICE_RUNNING,
 	SERVICE_BACKING_OFF,
 	SERVICE_STOPPED,  /* by command: its sockets are closed */
+	SERVICE_STANDBY,  /* its successor serves, and may yet fail: its workers are retired */
 	SERVICE_GONE,     /* removed by a reload: its last workers drain */
 	SERVICE_DISABLED, /* for control.c: the configuration has it, the supervisor has not */
 };
@@ -96,17 +137,30 @@ struct service {
 	struct epoch *epoch;
 	const struct config_service *conf;
 	enum service_state state;
+	/* A reload's: new workers are started beside the old ones, which go on if those fail. NULL: none. */
+	struct epoch *trial_epoch;
+	const struct config_service *trial;
+	char trial_error[256];  /* why a worker of it cannot start; "": none has failed */
 	struct worker *workers; /* draining ones included */
 	struct memory *memory;
 	struct counters *counters; /* in it */
 	int64_t again;             /* BACKING_OFF: when to start anew */
 	int64_t backoff;
+	bool settling;  /* of the reload under way: its outcome waits for this one */
 	int64_t looked; /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
 	char error[256]; /* the last thing that went wrong; "" */
 };
 
 struct control;
+
+struct reload_result {
+	unsigned added, changed, removed, unchanged;
+	unsigned failed;         /* services that go on as they were, or do not start */
+	char **errors;           /* a line each */
+	struct config *mistakes; /* not NULL: nothing was changed, and why is in its errors; the caller's to free */
+	char text[256];          /* nothing was changed otherwise: why */
+};
 
 struct supervisor {
 	char *config_file;
@@ -133,10 +187,15 @@ struct supervisor {
 	bool failed;      /* an heir that cannot serve */
 	bool handed_over; /* an upgrade took place: what is left is the next generation's */
 	/* upgrade.c */
-	pid_t heir; /* the next generation, not ready yet; 0: none */
+	pid_t heir; /* the next generation, not ready yet or not proven; 0: none */
 	int heir_fd;
+	char heir_said[256]; /* why it fails, as far as it told */
 	int64_t heir_deadline;
+	bool standby;    /* the heir serves; we take over again if it dies before heir_deadline */
 	bool reload_due; /* SIGHUP came meanwhile: it is for whoever serves in the end */
+	/* reload.c */
+	bool reloading; /* new workers are being tried */
+	struct reload_result reload;
 };
 
 /* service.c */
@@ -148,7 +207,15 @@ void service_hurry(struct service *s);  /* those that drain end now, those that 
 void service_retire(struct service *s); /* they accept no more, and end when their last connection has */
 void service_stop(struct supervisor *v, struct service *s);
 int service_start(struct supervisor *v, struct service *s, struct hark_why *why);
-void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf);
+/* New settings. keep: the old workers go on until the new ones are ready; false, too, where none serves: at once. */
+void service_replace(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf,
+                     bool keep);
+/* How service_replace() came out. 1: the new ones serve; 0: not known yet; -1: the old ones go on: trial_error. */
+int service_outcome(struct supervisor *v, struct service *s);
+/* A worker for the backlog of a socket that s has no more. Its pid or -errno. */
+pid_t service_last_worker(struct supervisor *v, struct service *s, const struct socket_entry *e);
+bool service_has_worker(const struct service *s, pid_t pid);
+void service_retire_worker(struct service *s, pid_t pid); /* it accepts no more, and ends with its last connection */
 void service_remove(struct supervisor *v, struct service *s);
 void service_demand(struct supervisor *v, struct service *s);   /* something waits at one of its sockets */
 void service_worker_ended(struct service *s, struct worker *w); /* waits for it: it must have ended */
@@ -165,14 +232,12 @@ void service_forget(struct service *s);
 /* worker.c: in the forked child; does not return. ready_fd: see struct worker. */
 _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd);
 
-/* reload.c: reads the configuration and changes what differs. out may be NULL. Returns the number of errors; 0: done.
- */
-struct reload_result {
-	unsigned added, changed, removed, unchanged;
-	struct config *failed; /* not NULL: its errors; the caller's to free */
-	char text[256];        /* failed otherwise: why */
-};
-int reload(struct supervisor *v, struct reload_result *out);
+/* reload.c: reads the configuration and changes what differs. Returns the number of errors, told in *out; 0: it has
+ * begun, and reload_look() finds out how it ends. force: be it to no services at all. */
+int reload(struct supervisor *v, bool force, struct reload_result *out);
+void reload_look(struct supervisor *v); /* each turn: logs and answers the outcome, once all new workers are ready */
+/* What reload() would change, to v's JSON answer. 0, or as reload(). */
+int reload_compare(struct supervisor *v, FILE *to, struct reload_result *out);
 int load_config(const struct supervisor *v,
                 struct config **out); /* config_load() or the inetd form, and config_check_system() */
 
@@ -181,12 +246,23 @@ int load_config(const struct supervisor *v,
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
 void upgrade_heard(struct supervisor *v);   /* heir_fd is readable, or heir_deadline is over */
 void upgrade_ended(struct supervisor *v);   /* the heir's process has ended */
+void upgrade_forget(struct supervisor *v);  /* the heir goes its own way */
 void upgrade_abandon(struct supervisor *v); /* we are about to end: so is the heir, if there is one */
 void upgrade_self(struct supervisor *v);    /* at start: takes over what the environment says */
-int upgrade_inherited(const char *key,
-                      bool *managed); /* the descriptor that the older generation had for it, once; -1 */
-void upgrade_close_rest(void);        /* what nobody wanted of it */
+/* A socket of the older generation. */
+struct inherited_socket {
+	int fd; /* -1: none */
+	bool managed;
+	dev_t dev; /* of its path, as it was bound; 0 with ino: not known, or none */
+	ino_t ino;
+};
+bool upgrade_inherited(const char *key, struct inherited_socket *out); /* one that has that key; each once */
+int upgrade_share_port(int type, unsigned port, bool on); /* SO_REUSEPORT of those that nobody has taken; how many */
+void upgrade_close_rest(struct supervisor *v);            /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
+void upgrade_tell_failed(const struct supervisor *v, const char *why); /* the older generation goes on, and says why */
+void upgrade_tell_end(struct supervisor *v); /* we end as we were told to: the older one need not take over again */
+void upgrade_await_release(const struct supervisor *v); /* the older generation lets go of the sockets, or 1 s */
 void upgrade_done(void);
 void upgrade_alone(struct supervisor *v); /* parent_fd has no reader any more: the older generation has let go */
 
@@ -196,6 +272,11 @@ int control_poll(struct control *c, struct pollfd *p, int room); /* fills p; ret
 int64_t control_due(const struct control *c);                    /* when control_poll() is next needed */
 void control_run(struct supervisor *v, const struct pollfd *p, int n);
 void control_close(struct supervisor *v);
+void control_pause(struct control *c, bool pause); /* pause: the next generation answers, except who waits for it */
+void control_reloaded(struct supervisor *v, const struct reload_result *r); /* it is complete */
+void control_upgraded(struct supervisor *v, const char *error);             /* NULL: the next generation serves */
+void control_json(FILE *to, const char *s);                                 /* quoted; NULL: null */
+void control_path(const struct control *c, dev_t *dev, ino_t *ino);
 int control_listener_fd(const struct control *c);
 const char *control_key(const struct control *c); /* what the next generation asks for it by */
 
@@ -203,6 +284,11 @@ const char *control_key(const struct control *c); /* what the next generation as
 int supervisor_signals(struct supervisor *v); /* before the first worker is forked */
 int supervisor_run(struct supervisor *v, char *const argv[]);
 void supervisor_drain(struct supervisor *v);
+void supervisor_hang_up(struct supervisor *v);
+/* The next generation serves: this one stands by. It takes over again, or lets go for good. */
+void supervisor_stand_by(struct supervisor *v);
+void supervisor_take_over(struct supervisor *v);
+void supervisor_let_go(struct supervisor *v);
 int supervisor_upgrade(struct supervisor *v, struct hark_why *why);
 void supervisor_pid_file(struct supervisor *v); /* writes it, where it is wanted now */
 

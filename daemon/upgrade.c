@@ -1,11 +1,14 @@
 /* upgrade.c — a new binary in place of the running one, with nothing lost: the old generation starts the new one with
- * its sockets and its counters; serves on until the new one says that it is ready; and drains. If the new one ends
- * first, or is not ready in time, the old one goes on as if nothing had been.
+ * its sockets and its counters; serves on until the new one says that it is ready; stands by until that has lived for a
+ * while; and drains. If the new one ends first, or is not ready in time, the old one goes on, or takes over again.
  *
  *   HARKD_SOCKETS           the keys of the sockets (sockets.c), a line each; they are descriptors 3, 4 … The control
- * socket's is "control PATH", a service's memory "memory NAME"; "-" before it: its path is a service manager's. By what
- * is configured and not by what is bound (sd_listen_fds(3)): port 0 stays the port it became.
- *   HARKD_HEIR              the descriptor on which the new one writes a byte when it is ready
+ *                           socket's is "control PATH", a service's memory "memory NAME"; "-" before it: its path is a
+ *                           service manager's. By what is configured and not by what is bound (sd_listen_fds(3)): port
+ *                           0 stays the port it became
+ *   HARKD_PATHS             "DEVICE INODE" of each one's path as it was bound, a line each; "0 0": none
+ *   HARKD_HEIR              the descriptor on which the new one writes a 0 when it is ready, and later a 1 when it ends
+ *                           as it was told to; " why" behind the number: before that, text that says why it fails
  *   HARKD_GENERATION        its number
  *   HARKD_NOFILE            RLIMIT_NOFILE, the soft one, as the first one found it
  *
@@ -13,11 +16,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,15 +31,20 @@
 #include "log.h"
 #include "supervisor.h"
 
-#define FIRST_FD 3
+#define FIRST_FD  3
+#define LIVED_NS  (2 * HARK_S) /* a generation that serves so long is relied on */
+#define MSG_READY '\0'
+#define MSG_END   '\1'
 
 /* What the older generation handed over; taken[i]: is somebody's now. */
 static struct {
 	char *list; /* the keys lie in it */
 	char **key;
+	struct inherited_socket *socket;
 	bool *taken;
 	int n;
 	bool closed;
+	bool tells_why; /* the older generation reads why we fail */
 } inherited;
 
 /* Where the binary lies; a new one was put in the place of the running one. */
@@ -57,6 +67,19 @@ static void raise_descriptors(struct supervisor *v)
 	(void)unsetenv("HARKD_NOFILE");
 }
 
+/* One line of HARKD_PATHS; NULL: there are none. Returns where the next one begins. */
+static const char *read_path(const char *line, struct inherited_socket *to)
+{
+	char *end;
+	if (line == NULL || line[0] < '0' || line[0] > '9')
+		return NULL;
+	to->dev = (dev_t)strtoull(line, &end, 10);
+	if (*end != ' ')
+		return NULL;
+	to->ino = (ino_t)strtoull(end + 1, &end, 10);
+	return *end == '\n' ? end + 1 : NULL;
+}
+
 static void inherit(void)
 {
 	const char *list = getenv("HARKD_SOCKETS");
@@ -67,49 +90,65 @@ static void inherit(void)
 	inherited.list = copy;
 	inherited.key = calloc((size_t)n + 1, sizeof(char *));
 	inherited.taken = calloc((size_t)n + 1, sizeof(bool));
-	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL)
+	inherited.socket = calloc((size_t)n + 1, sizeof(struct inherited_socket));
+	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL || inherited.socket == NULL)
 		return;
 	char *rest = NULL;
+	const char *paths = getenv("HARKD_PATHS");
 	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n;
 	     line = strtok_r(NULL, "\n", &rest)) {
-		(void)fcntl(FIRST_FD + inherited.n, F_SETFD, FD_CLOEXEC);
-		inherited.key[inherited.n++] = line;
+		struct inherited_socket *i = &inherited.socket[inherited.n];
+		*i = (struct inherited_socket){.fd = FIRST_FD + inherited.n, .managed = line[0] == '-'};
+		paths = read_path(paths, i);
+		(void)fcntl(i->fd, F_SETFD, FD_CLOEXEC);
+		inherited.key[inherited.n++] = line + i->managed;
 	}
 	(void)unsetenv("HARKD_SOCKETS");
+	(void)unsetenv("HARKD_PATHS");
 }
 
-int upgrade_inherited(const char *key, bool *managed)
+bool upgrade_inherited(const char *key, struct inherited_socket *out)
 {
 	for (int i = 0; i < inherited.n && !inherited.closed; i++) {
-		const char *line = inherited.key[i];
-		bool is_managed = line[0] == '-';
-		if (inherited.taken[i] || strcmp(line + is_managed, key) != 0)
+		if (inherited.taken[i] || strcmp(inherited.key[i], key) != 0)
 			continue;
 		inherited.taken[i] = true;
-		*managed = is_managed;
-		return FIRST_FD + i;
+		*out = inherited.socket[i];
+		return true;
 	}
-	return -1;
+	return false;
 }
 
-void upgrade_close_rest(void)
+int upgrade_share_port(int type, unsigned port, bool on)
+{
+	int n = 0, is;
+	for (int i = 0; i < inherited.n && !inherited.closed; i++) {
+		int fd = inherited.socket[i].fd;
+		if (inherited.taken[i] || socket_port(fd, &is) != port || is != type)
+			continue;
+		n += setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &(int){on}, sizeof(int)) == 0;
+	}
+	return n;
+}
+
+void upgrade_close_rest(struct supervisor *v)
 {
 	for (int i = 0; i < inherited.n; i++)
 		if (!inherited.taken[i])
-			(void)close(FIRST_FD + i);
+			leaving_inherit(&v->sockets, inherited.socket[i].fd, inherited.key[i]);
 	inherited.closed = true;
 }
 
-/* Of those that nobody wanted. Only now: until we were ready the older generation might have had to go on with them. */
+/* Of those that nobody wanted, where nothing else lies there by now. Only when the older generation has let go: until
+ * then it might have had to go on with them. */
 static void remove_paths(void)
 {
 	struct stat st;
 	for (int i = 0; i < inherited.n; i++) {
+		const struct inherited_socket *s = &inherited.socket[i];
 		const char *address = strstr(inherited.key[i], "unix"); /* behind "control " */
-		const char *path = inherited.taken[i] || inherited.key[i][0] == '-' || address == NULL
-		                           ? NULL
-		                           : unix_path(address);
-		if (path != NULL && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+		const char *path = inherited.taken[i] || s->managed || address == NULL ? NULL : unix_path(address);
+		if (path != NULL && s->ino != 0 && lstat(path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
 			(void)unlink(path);
 	}
 }
@@ -118,6 +157,7 @@ void upgrade_done(void)
 {
 	free(inherited.list);
 	free(inherited.key);
+	free(inherited.socket);
 	free(inherited.taken);
 }
 
@@ -154,19 +194,43 @@ void upgrade_self(struct supervisor *v)
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
 	v->parent_fd = number_of("HARKD_HEIR", v->parent_fd);
+	inherited.tells_why = getenv("HARKD_HEIR") != NULL && strstr(getenv("HARKD_HEIR"), " why") != NULL;
 	if (v->parent_fd >= 0)
 		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);
 	(void)unsetenv("HARKD_GENERATION");
 	(void)unsetenv("HARKD_HEIR");
 }
 
+static void tell(const struct supervisor *v, const char *text, size_t n)
+{
+	if (v->parent_fd >= 0)
+		(void)!write(v->parent_fd, text, n);
+}
+
 void upgrade_tell_ready(struct supervisor *v)
 {
-	remove_paths();
-	if (v->parent_fd >= 0)
-		(void)!write(v->parent_fd, "", 1);
+	tell(v, &(char){MSG_READY}, 1);
 	if (v->generation == 1)
 		upgrade_alone(v);
+}
+
+void upgrade_tell_failed(const struct supervisor *v, const char *why)
+{
+	if (v->generation > 1 && inherited.tells_why && why[0] >= ' ')
+		tell(v, why, strlen(why));
+}
+
+void upgrade_tell_end(struct supervisor *v)
+{
+	if (v->generation > 1 && v->told_ready)
+		tell(v, &(char){MSG_END}, 1);
+}
+
+void upgrade_await_release(const struct supervisor *v)
+{
+	struct pollfd p = {.fd = v->parent_fd}; /* POLLERR: nobody reads there any more */
+	if (v->generation > 1 && v->told_ready && v->parent_fd >= 0)
+		(void)poll(&p, 1, 1000);
 }
 
 void upgrade_alone(struct supervisor *v)
@@ -174,6 +238,10 @@ void upgrade_alone(struct supervisor *v)
 	if (v->parent_fd >= 0)
 		(void)close(v->parent_fd);
 	v->parent_fd = -1;
+	if (v->generation == 1)
+		return;
+	remove_paths();
+	leaving_released(&v->sockets);
 }
 
 /* Puts copies of fds at FIRST_FD and on, and those of more after them, close-on-exec off. fds must all lie above. 0 or
@@ -197,8 +265,9 @@ static void set_number(const char *name, long value)
 /* In the child: sockets and the like first, then the pipe. Our signals stay blocked, as one that comes before the
  * new binary has blocked them itself would kill it; but for those that are meant to. */
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets,
-                                  const char *addresses)
+                                  const char *addresses, const char *paths)
 {
+	char heir[32];
 	sigset_t ends;
 	for (int i = 0; i < n_sockets + 1; i++) { /* out of the way of the numbers they will get */
 		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 1);
@@ -208,8 +277,10 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	if (arrange(fds, n_sockets + 1) < 0)
 		_exit(111);
 	(void)setenv("HARKD_SOCKETS", addresses, 1);
+	(void)setenv("HARKD_PATHS", paths, 1);
 	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
-	set_number("HARKD_HEIR", FIRST_FD + n_sockets);
+	(void)snprintf(heir, sizeof heir, "%d why", FIRST_FD + n_sockets);
+	(void)setenv("HARKD_HEIR", heir, 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
 	set_number(
 		"HARKD_NOFILE",
@@ -223,46 +294,49 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 }
 
 /* Descriptors and their keys, in one order, with room for one more. false: no memory. */
-static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses)
+static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses, char **paths)
 {
-	size_t len = 0;
-	FILE *f = open_memstream(addresses, &len);
+	size_t len = 0, paths_len = 0;
+	FILE *f = open_memstream(addresses, &len), *p = open_memstream(paths, &paths_len);
 	size_t most = v->sockets.n + 2;
 	for (const struct memory *m = memory_first(); m != NULL; m = m->next)
 		most++;
 	*fds = calloc(most, sizeof **fds);
 	*n = 0;
-	if (f == NULL || *fds == NULL) {
-		if (f != NULL)
-			(void)fclose(f);
-		return false;
+	bool all = f != NULL && p != NULL && *fds != NULL;
+	for (size_t i = 0; all && i < v->sockets.n; i++) {
+		const struct socket_entry *e = v->sockets.entry[i];
+		(*fds)[(*n)++] = hark_listener_fd(e->listener);
+		(void)fprintf(f, "%s%s\n", e->managed ? "-" : "", e->key);
+		(void)fprintf(p, "%llu %llu\n", (unsigned long long)e->dev, (unsigned long long)e->ino);
 	}
-	for (size_t i = 0; i < v->sockets.n; i++) {
-		(*fds)[(*n)++] = hark_listener_fd(v->sockets.entry[i]->listener);
-		(void)fprintf(f, "%s%s\n", v->sockets.entry[i]->managed ? "-" : "", v->sockets.entry[i]->key);
-	}
-	if (control_listener_fd(v->control) >= 0) {
+	if (all && control_listener_fd(v->control) >= 0) {
+		dev_t dev;
+		ino_t ino;
+		control_path(v->control, &dev, &ino);
 		(*fds)[(*n)++] = control_listener_fd(v->control);
 		(void)fprintf(f, "%s\n", control_key(v->control));
+		(void)fprintf(p, "%llu %llu\n", (unsigned long long)dev, (unsigned long long)ino);
 	}
-	for (const struct memory *m = memory_first(); m != NULL; m = m->next) {
+	for (const struct memory *m = memory_first(); all && m != NULL; m = m->next) {
 		(*fds)[(*n)++] = m->fd;
 		(void)fprintf(f, UPGRADE_MEMORY "%s\n", m->name);
 	}
-	return fclose(f) == 0;
+	all = (f == NULL || fclose(f) == 0) && all;
+	return (p == NULL || fclose(p) == 0) && all;
 }
 
 static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 {
 	int n, *fds = NULL;
-	char *addresses = NULL;
+	char *addresses = NULL, *paths = NULL;
 	pid_t pid = -1;
 	errno = ENOMEM;
-	if (all_sockets(v, &fds, &n, &addresses) && pipe2(said, O_CLOEXEC) == 0) {
+	if (all_sockets(v, &fds, &n, &addresses, &paths) && pipe2(said, O_CLOEXEC) == 0) {
 		fds[n] = said[1];
 		pid = fork();
 		if (pid == 0)
-			become_heir(v, argv, fds, n, addresses);
+			become_heir(v, argv, fds, n, addresses, paths);
 		int error = errno;
 		(void)close(said[1]);
 		if (pid < 0)
@@ -272,6 +346,7 @@ static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 	int r = pid < 0 ? -errno : (int)pid;
 	free(fds);
 	free(addresses);
+	free(paths);
 	return r;
 }
 
@@ -293,14 +368,16 @@ int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why
 	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);
 	v->heir = pid;
 	v->heir_fd = said[0];
+	v->heir_said[0] = '\0';
 	v->heir_deadline = hark_after(v->epoch->config->upgrade_timeout_ns);
 	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is process %d", v->generation + 1, pid);
 	return 0;
 }
 
-static void forget_heir(struct supervisor *v)
+void upgrade_forget(struct supervisor *v)
 {
-	(void)close(v->heir_fd);
+	if (v->heir_fd >= 0)
+		(void)close(v->heir_fd);
 	v->heir = 0;
 	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
@@ -313,36 +390,79 @@ static void end_heir(struct supervisor *v)
 		;
 }
 
+/* Its process has ended. */
 static void heir_failed(struct supervisor *v, const char *how)
 {
-	end_heir(v);
-	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: generation %d %s: this one goes on", v->generation + 1, how);
-	forget_heir(v);
+	char text[sizeof v->heir_said + 120];
+	(void)snprintf(text, sizeof text, "generation %d %s: this one goes on%s%s", v->generation + 1, how,
+	               v->heir_said[0] != '\0' ? ": " : "", v->heir_said);
+	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: %s", text);
+	upgrade_forget(v);
+	if (v->standby)
+		supervisor_take_over(v);
+	else if (v->told_ready)
+		supervisor_pid_file(v); /* it may have got as far as to write its own number */
+	control_upgraded(v, text);
 	if (v->reload_due)
 		(void)kill(getpid(), SIGHUP);
 	v->reload_due = false;
-	if (v->told_ready)
-		supervisor_pid_file(v); /* it may have got as far as to write its own number */
+}
+
+static void heir_serves(struct supervisor *v)
+{
+	notify("MAINPID=%d", (int)v->heir);
+	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d serves, this one drains", v->generation + 1);
+	v->heir_deadline = hark_after(LIVED_NS);
+	if (v->reload_due)
+		(void)kill(v->heir, SIGHUP); /* still due here, if it dies */
+	supervisor_stand_by(v);
+}
+
+/* It has lived long enough, or ends as it was told to. */
+static void heir_proven(struct supervisor *v)
+{
+	v->reload_due = false;
+	control_upgraded(v, NULL);
+	upgrade_forget(v);
+	supervisor_let_go(v);
+}
+
+/* What it said, n bytes. */
+static void hear(struct supervisor *v, const char *text, size_t n)
+{
+	size_t len = strlen(v->heir_said);
+	for (size_t i = 0; i < n && v->heir > 0; i++) {
+		if (text[i] == MSG_READY && !v->standby)
+			heir_serves(v);
+		else if (text[i] == MSG_END && v->standby)
+			heir_proven(v);
+		else if (!v->standby && len + 1 < sizeof v->heir_said && text[i] >= ' ') {
+			v->heir_said[len++] = text[i];
+			v->heir_said[len] = '\0';
+		}
+	}
 }
 
 void upgrade_heard(struct supervisor *v)
 {
-	char byte;
+	char text[256];
 	if (v->heir == 0)
 		return;
-	ssize_t n = read(v->heir_fd, &byte, 1);
-	if (n == 1) {
-		notify("MAINPID=%d", (int)v->heir);
-		log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d serves, this one drains", v->generation + 1);
-		if (v->reload_due)
-			(void)kill(v->heir, SIGHUP);
-		forget_heir(v);
-		v->handed_over = true;
-		supervisor_drain(v);
-	} else if (n == 0) {
-		heir_failed(v, "ended before it was ready");
-	} else if (hark_now() >= v->heir_deadline) {
-		heir_failed(v, "was not ready in time");
+	ssize_t n = read(v->heir_fd, text, sizeof text);
+	if (n > 0) {
+		hear(v, text, (size_t)n);
+		return;
+	}
+	if (n == 0 && v->standby) { /* SIGCHLD tells whether it has ended */
+		(void)close(v->heir_fd);
+		v->heir_fd = -1;
+	}
+	bool late = hark_now() >= v->heir_deadline;
+	if (v->standby && late) {
+		heir_proven(v);
+	} else if (!v->standby && (n == 0 || late)) {
+		end_heir(v);
+		heir_failed(v, n == 0 ? "ended before it was ready" : "was not ready in time");
 	}
 }
 
@@ -358,14 +478,29 @@ void upgrade_abandon(struct supervisor *v)
 		if (!gone)
 			(void)poll(NULL, 0, 10);
 	}
-	if (!gone && read(v->heir_fd, &byte, 1) != 1) /* not even our signals reach it yet */
+	if (!gone && (read(v->heir_fd, &byte, 1) != 1 || byte != MSG_READY)) /* not even our signals reach it yet */
 		end_heir(v);
 	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d is given up", v->generation + 1);
-	forget_heir(v);
+	control_upgraded(v, "the upgrade is given up: harkd ends");
+	upgrade_forget(v);
 }
 
 /* Even if it said that it was ready. Its pipe may still be open: in a worker that it was just forking. */
 void upgrade_ended(struct supervisor *v)
 {
-	heir_failed(v, "ended before it was ready");
+	char text[256], how[100];
+	int status = 0;
+	ssize_t n = v->heir_fd >= 0 ? read(v->heir_fd, text, sizeof text) : 0;
+	hear(v, text, n > 0 ? (size_t)n : 0); /* its last words */
+	if (v->heir == 0)
+		return;
+	while (waitpid(v->heir, &status, 0) < 0 && errno == EINTR)
+		;
+	const char *when = v->standby ? "died as soon as it served" : "ended before it was ready";
+	if (WIFSIGNALED(status))
+		(void)snprintf(how, sizeof how, "%s (signal %d, %s)", when, WTERMSIG(status),
+		               strsignal(WTERMSIG(status)));
+	else
+		(void)snprintf(how, sizeof how, "%s", when);
+	heir_failed(v, how);
 }

@@ -41,6 +41,7 @@ enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 
 static struct {
 	const struct config_service *conf;
 	const struct config *config;
+	struct epoch *epoch;
 	struct counters *counters;
 	struct limits_worker limits;
 	void *box_arg;
@@ -208,20 +209,33 @@ static void overwrite_kept(void)
 	}
 }
 
+static void forget_in(struct epoch *e)
+{
+	if (e == NULL || e->forgotten)
+		return;
+	e->forgotten = true;
+	config_forget_others(e->config, self.conf);
+}
+
 /* What other services have in their environments: this process has the supervisor's memory as it was. What was freed
  * there is overwritten already (main.c), what lay on the stack is here. */
-static __attribute__((noinline)) void forget_others(const struct supervisor *v, const struct service *own)
+static __attribute__((noinline)) void forget_others(const struct supervisor *v)
 {
 	char below[STACK_LEFT];
-	const struct epoch *done = own->epoch;
 	explicit_bzero(below, sizeof below);
 	overwrite_kept();
-	config_forget_others(own->epoch->config, own->conf);
-	if (v->epoch != NULL && v->epoch != done)
-		config_forget_others(v->epoch->config, own->conf);
-	for (const struct service *s = v->services; s != NULL; done = s->epoch, s = s->next)
-		if (s->epoch != v->epoch && s->epoch != done)
-			config_forget_others(s->epoch->config, own->conf);
+	forget_in(v->epoch);
+	for (size_t i = 0; i < v->sockets.n; i++)
+		forget_in(v->sockets.entry[i]->epoch);
+	for (const struct leaving_socket *l = v->sockets.leaving; l != NULL; l = l->next)
+		forget_in(l->entry->epoch);
+	for (const struct service *s = v->services; s != NULL; s = s->next) {
+		forget_in(s->epoch);
+		forget_in(s->trial_epoch);
+		for (const struct worker *w = s->workers; w != NULL; w = w->next)
+			forget_in(w->epoch);
+	}
+	forget_in(self.epoch);
 #ifdef M_PERTURB
 	(void)mallopt(M_PERTURB, 0);
 #endif
@@ -428,7 +442,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	};
 	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_arg, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
-		give_up("serve", why.text[0] != '\0' ? why.text : hark_strerror(r));
+		give_up("serve", strncmp(why.text, "serve: ", 7) == 0 ? why.text + 7 : hark_strerror(r));
 	program_stderr_end();
 	_exit(r == 0 ? 0 : STATUS_CUT);
 }
@@ -462,44 +476,56 @@ static const char *program_name(const struct config_words *argv)
 }
 
 /* The service's own, and no other's: the supervisor's mappings did not come with the fork. */
-static void take_memory(struct service *s, int slot)
+static void take_memory(struct service *s, const struct worker *w)
 {
-	int r = memory_attach(s->memory, limits_any(s->conf));
+	int r = memory_attach(s->memory, limits_any(w->conf));
 	if (r < 0)
 		give_up("counters", strerror(-r));
 	self.counters = s->memory->counters;
-	self.limits = (struct limits_worker){.counters = self.counters, .slot = slot};
-	if (limits_new(s->conf, s->memory->limits, &self.limits.limits) < 0)
+	self.limits = (struct limits_worker){.counters = self.counters, .slot = w->slot};
+	if (limits_new(w->conf, s->memory->limits, &self.limits.limits) < 0)
 		give_up("limits", strerror(ENOMEM));
+}
+
+/* All sockets of all its addresses, or the one whose backlog it is for. */
+static struct hark_listener **own_listeners(const struct sockets *s, const struct worker *w, int *n)
+{
+	struct hark_listener **own = calloc(s->n + 1, sizeof(struct hark_listener *));
+	if (own == NULL)
+		give_up("start", strerror(ENOMEM));
+	*n = 0;
+	if (w->last_backlog != NULL)
+		own[(*n)++] = w->last_backlog;
+	for (size_t i = 0; w->last_backlog == NULL && i < w->conf->listen.n; i++) {
+		const struct socket_entry *e = sockets_find(s, w->conf, i, 0);
+		for (size_t nth = 1; e != NULL; e = sockets_find(s, w->conf, i, nth++))
+			own[(*n)++] = e->listener;
+	}
+	if (*n == 0)
+		give_up(w->conf->listen.word[0], "is not open");
+	for (int i = 0; i < *n; i++) /* inherited by what is accepted */
+		(void)setsockopt(hark_listener_fd(own[i]), SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+	return own;
 }
 
 _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd)
 {
-	size_t n = s->conf->listen.n;
-	struct hark_listener **listeners = calloc(n, sizeof(struct hark_listener *));
-	self.conf = s->conf;
-	self.config = s->epoch->config;
+	self.conf = w->conf;
+	self.epoch = w->epoch;
+	self.config = w->epoch->config;
 	self.ready_fd = ready_fd;
 	self.supervisor = v->pid;
-	self.is_exec = strcmp(s->conf->box->name, "exec") == 0;
-	self.name = self.is_exec ? program_name(&s->conf->argv) : s->conf->argv.word[0];
-	self.banner_len = s->conf->banner != NULL ? strlen(s->conf->banner) : 0;
-	if (listeners == NULL)
-		give_up("start", strerror(ENOMEM));
-	for (size_t i = 0; i < n; i++) {
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i);
-		if (e == NULL)
-			give_up(s->conf->listen.word[i], "is not open");
-		listeners[i] = e->listener;
-		/* Inherited by what is accepted. */
-		(void)setsockopt(hark_listener_fd(e->listener), SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
-	}
+	self.is_exec = strcmp(w->conf->box->name, "exec") == 0;
+	self.name = self.is_exec ? program_name(&w->conf->argv) : w->conf->argv.word[0];
+	self.banner_len = w->conf->banner != NULL ? strlen(w->conf->banner) : 0;
+	int n;
+	struct hark_listener **listeners = own_listeners(&v->sockets, w, &n);
 	(void)setsid(); /* no terminal reaches it, and signals from one neither: harkd hears of Ctrl-C and drains it */
-	(void)prctl(PR_SET_NAME, s->conf->name);
-	take_memory(s, w->slot);
-	forget_others(v, s);
+	(void)prctl(PR_SET_NAME, w->conf->name);
+	take_memory(s, w);
+	forget_others(v);
 	set_signals();
-	keep_own(listeners, (int)n);
+	keep_own(listeners, n);
 	open_null(0);
 	if (v->in_background) {
 		open_null(1);
@@ -511,8 +537,8 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	set_environment();
 	set_place_and_user();
 	follow_supervisor();
-	if (program_stderr_begin(s->conf->name) < 0)
+	if (program_stderr_begin(w->conf->name) < 0)
 		give_up("stderr", "no thread to read what programs say");
 	open_box();
-	serve_all(listeners, (int)n);
+	serve_all(listeners, n);
 }

@@ -10,30 +10,71 @@
 /* A reload checks every service's user and program, an upgrade starts the new binary, before they are answered. */
 #define TIMEOUT_DEFAULT (60 * HARK_S)
 
-static const struct option_row options[] = {
-	CONTROL_PATH_ROW,
-	CONTROL_TIMEOUT_ROW("1m"),
-	CONTROL_JSON_ROW,
+struct args {
+	struct control_args control; /* first: the rows' offsets */
+	bool dry_run, force, no_wait;
+};
+
+#define COMMON_ROWS CONTROL_PATH_ROW, CONTROL_TIMEOUT_ROW("1m"), CONTROL_JSON_ROW
+
+static const struct option_row options[] = {COMMON_ROWS, {0}};
+
+static const struct option_row reload_options[] = {
+	{"dry-run", 'n', OPTION_FLAG, NULL, "say what would change, and change nothing",
+         offsetof(struct args, dry_run)},
+	{"force", 0, OPTION_FLAG, NULL, "be it to no services at all", offsetof(struct args, force)},
+	COMMON_ROWS,
 	{0},
 };
 
-static void tell(const struct verb *self, const char *service, const json_t *answer)
+static const struct option_row upgrade_options[] = {
+	{"no-wait", 0, OPTION_FLAG, NULL, "do not wait for the outcome", offsetof(struct args, no_wait)},
+	COMMON_ROWS,
+	{0},
+};
+
+/* What a reload would change: each service, and its lines that differ. */
+static void tell_changes(const json_t *answer)
+{
+	const json_t *services = json_object_get(answer, "services"), *s, *line;
+	char name[80], change[20], text[400];
+
+	for (size_t i = 0; (s = json_array_get(services, i)) != NULL; i++) {
+		printf("[%s] %s\n", control_string(s, "name", name, sizeof name),
+		       control_string(s, "change", change, sizeof change));
+		for (size_t k = 0; (line = json_array_get(json_object_get(s, "lines"), k)) != NULL; k++)
+			if (json_is_string(line))
+				printf("  %s\n", control_clean(json_string_value(line), text, sizeof text));
+	}
+}
+
+static void tell_reload(const json_t *answer, bool dry_run)
+{
+	if (dry_run)
+		tell_changes(answer);
+	printf("%s: %lld added, %lld changed, %lld removed, %lld unchanged\n", dry_run ? "would be" : "reloaded",
+	       (long long)control_count(answer, "added"), (long long)control_count(answer, "changed"),
+	       (long long)control_count(answer, "removed"), (long long)control_count(answer, "unchanged"));
+}
+
+static void tell(const struct verb *self, const char *service, const struct args *args, const json_t *answer)
 {
 	if (strcmp(self->name, "reload") == 0)
-		printf("reloaded: %lld added, %lld changed, %lld removed, %lld unchanged\n",
-		       (long long)control_count(answer, "added"), (long long)control_count(answer, "changed"),
-		       (long long)control_count(answer, "removed"), (long long)control_count(answer, "unchanged"));
+		tell_reload(answer, args->dry_run);
 	else if (strcmp(self->name, "stop") == 0)
 		printf("%s stops: what is busy may finish\n", service);
 	else if (strcmp(self->name, "start") == 0)
 		printf("%s starts\n", service);
 	else if (strcmp(self->name, "drain") == 0)
 		puts("harkd drains: what is busy may finish, then it ends");
-	else
+	else if (args->no_wait)
 		puts("the upgrade has begun");
+	else
+		printf("upgraded: generation %lld serves, process %lld\n",
+		       (long long)control_count(answer, "generation"), (long long)control_count(answer, "pid"));
 }
 
-static int ask(const struct control *c, const char *service)
+static int ask(const struct control *c, const struct args *args, const char *service)
 {
 	struct control_answer answer;
 	struct hark_why why = {""};
@@ -46,7 +87,7 @@ static int ask(const struct control *c, const char *service)
 	if (c->args->json)
 		puts(answer.line);
 	else if (answer.ok)
-		tell(c->verb, service, answer.json);
+		tell(c->verb, service, args, answer.json);
 	if (!answer.ok)
 		control_tell_refusal(c->verb, &answer);
 	control_answer_free(&answer);
@@ -55,7 +96,7 @@ static int ask(const struct control *c, const char *service)
 
 static int run(const struct verb *self, int argc, char *argv[])
 {
-	struct control_args args = {.timeout = TIMEOUT_DEFAULT};
+	struct args args = {.control = {.timeout = TIMEOUT_DEFAULT}};
 	struct control c;
 	int status;
 	int n = options_parse(self, argc, argv, &args, &status);
@@ -68,18 +109,23 @@ static int run(const struct verb *self, int argc, char *argv[])
 	if (n > wanted)
 		return options_usage(self, wanted > 0 ? "one service at a time" : "nothing is expected after it");
 	const char *service = wanted > 0 ? argv[0] : NULL;
-	if ((status = control_init(&c, self, &args, service)) != STATUS_DONE)
+	if (args.dry_run && args.force)
+		return options_usage(self, "either --dry-run or --force, not both");
+	const char *how = args.dry_run ? "dry-run" : args.force ? "force" : NULL;
+	if (strcmp(self->name, "upgrade") == 0 && !args.no_wait)
+		how = "wait";
+	if ((status = control_init(&c, self, &args.control, how != NULL ? how : service)) != STATUS_DONE)
 		return status;
-	return ask(&c, service);
+	return ask(&c, &args, service);
 }
 
 const struct verb verb_reload = {
 	.name = "reload",
 	.summary = "Has harkd read its configuration again and act on what has changed",
 	.usage = "",
-	.notes = "The same as SIGHUP, and tells what came of it. A configuration with mistakes changes nothing: each "
-		 "is told.\n",
-	.options = options,
+	.notes = "The same as SIGHUP, and tells what came of it. A configuration with mistakes changes nothing, and a\n"
+		 "service whose new workers cannot start goes on as it was: each is told, and the status is 1.\n",
+	.options = reload_options,
 	.run = run,
 };
 
@@ -113,7 +159,9 @@ const struct verb verb_upgrade = {
 	.name = "upgrade",
 	.summary = "Has harkd hand its sockets to a new harkd of the binary that is there now",
 	.usage = "",
-	.notes = "The same as SIGUSR2. If the new one does not start, the old one goes on serving.\n",
-	.options = options,
+	.notes = "The same as SIGUSR2, and waits for the outcome. If the new one does not start, or dies at once, the "
+		 "old\n"
+		 "one goes on serving: why is told, and the status is 1.\n",
+	.options = upgrade_options,
 	.run = run,
 };

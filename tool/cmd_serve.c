@@ -24,7 +24,7 @@ struct serve_args {
 	int64_t timeout, lifetime, grace;
 	size_t stack;
 	mode_t unix_mode;
-	bool reuseport, v6only, wait, verbose, json;
+	bool reuseport, v6only, freebind, wait, verbose, json;
 };
 
 static const char *const models[] = {"inline", "process", "thread", "fiber", NULL};
@@ -48,6 +48,7 @@ static const struct option_row options[] = {
          1 << 20},
 	{"reuseport", 0, OPTION_FLAG, NULL, "share the port with other processes that do the same", AT(reuseport)},
 	{"v6only", 0, OPTION_FLAG, NULL, "* takes no IPv4", AT(v6only)},
+	{"freebind", 0, OPTION_FLAG, NULL, "listen at addresses that no interface has yet", AT(freebind)},
 	{"unix-mode", 0, OPTION_MODE, "MODE", "permissions of unix sockets, octal (what the umask leaves)",
          AT(unix_mode)},
 	{"unix-owner", 0, OPTION_TEXT, "U:G", "owner of unix sockets: user, user:group or :group", AT(unix_owner)},
@@ -153,6 +154,7 @@ static int listen_all(struct serve *s)
 		.backlog = s->args.backlog,
 		.reuseport = s->args.reuseport,
 		.v6only = s->args.v6only,
+		.freebind = s->args.freebind,
 		.unix_mode = s->args.unix_mode,
 		.unix_owner = s->args.unix_owner,
 		.why = &why,

@@ -8,7 +8,7 @@
 _hark_options() {
 	case $1 in
 	serve) echo "--model --workers --engine --max-conns --timeout --lifetime --grace --backlog --reuseport" \
-		"--v6only --unix-mode --unix-owner --stack --files --wait --verbose --json --help" ;;
+		"--v6only --freebind --unix-mode --unix-owner --stack --files --wait --verbose --json --help" ;;
 	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --timeout --idle --quit --wait --local" \
 		"--source-port --reserved-port --crlf --lines --count --half-close --no-half-close --send-only" \
 		"--recv-only --raw --listen --keep-open --scan --help" ;;
@@ -16,7 +16,9 @@ _hark_options() {
 	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
 	loggedin) echo "--port --timeout --tries --json --help" ;;
 	status) echo "--watch --json --control --timeout --help" ;;
-	reload | stop | start | drain | upgrade) echo "--control --timeout --json --help" ;;
+	reload) echo "--dry-run --force --control --timeout --json --help" ;;
+	stop | start | drain) echo "--control --timeout --json --help" ;;
+	upgrade) echo "--no-wait --control --timeout --json --help" ;;
 	config) echo "--check --keys --help" ;;
 	import) echo "--format --output --check --report --json --help" ;;
 	esac
