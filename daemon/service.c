@@ -5,10 +5,12 @@
  * The supervisor's thread. A service owns its workers' records; a worker is forgotten only when it was waited for. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 #define LIVED_NS         (1 * HARK_S)   /* a worker that lived so long is restarted at once when it dies */
 #define KILL_NS          (5 * HARK_S)   /* past the grace's end: it has not even cut its connections */
 #define IDLE_NS          (10 * HARK_MS) /* between looks whether it is idle, at least */
+#define FOREIGN_NS       (1 * HARK_S)   /* between looks at what an older generation's workers hold */
 #define SETTLE_NS        (10 * HARK_S)  /* a worker that says neither yes nor no is taken for started */
 
 /* What the older generation counted by, if there is one. */
@@ -37,7 +40,6 @@ static int open_memory(struct service *s, const char *name)
 
 struct service *service_new(struct supervisor *v, struct epoch *e, const struct config_service *conf)
 {
-	(void)v;
 	struct service *s = calloc(1, sizeof *s);
 	if (s == NULL || open_memory(s, conf->name) < 0) {
 		free(s);
@@ -45,6 +47,7 @@ struct service *service_new(struct supervisor *v, struct epoch *e, const struct 
 	}
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
+	s->foreign_look = v->generation > 1 ? hark_now() : HARK_FOREVER;
 	return s;
 }
 
@@ -518,6 +521,8 @@ int64_t service_due(const struct service *s)
 	int64_t at = s->state == SERVICE_BACKING_OFF ? s->again : HARK_FOREVER;
 	if (ends_when_idle(s) && idle_due(s) < at)
 		at = idle_due(s);
+	if (s->foreign_look < at)
+		at = s->foreign_look;
 	for (const struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (w->kill_at < at)
 			at = w->kill_at;
@@ -554,9 +559,39 @@ static void look_idle(const struct supervisor *v, struct service *s, int64_t now
 	s->state = SERVICE_WAITING;
 }
 
+/* Also one that nobody has waited for. Numbers are not reused so soon. */
+static bool has_ended(pid_t pid)
+{
+	struct pollfd p = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+	bool ended = p.fd < 0 ? errno == ESRCH : poll(&p, 1, 0) > 0;
+	if (p.fd >= 0)
+		(void)close(p.fd);
+	return ended;
+}
+
+/* An older generation clears its workers' slots itself, unless it was killed. */
+static void look_at_foreign(struct service *s, int64_t now)
+{
+	bool some = false;
+	for (int i = 0; i < counters_slots(s->counters); i++) {
+		pid_t pid = atomic_load(&s->counters->slots[i].pid);
+		if (pid <= 0 || pid == getpid() || find_worker(s, pid) != NULL)
+			continue;
+		if (!has_ended(pid)) {
+			some = true;
+			continue;
+		}
+		limits_forget(s->memory->limits, i); /* before the slot can be another's */
+		counters_slot_clear(s->counters, i);
+	}
+	s->foreign_look = some ? now + FOREIGN_NS : HARK_FOREVER;
+}
+
 void service_look(struct supervisor *v, struct service *s)
 {
 	int64_t now = hark_now();
+	if (now >= s->foreign_look)
+		look_at_foreign(s, now);
 	for (struct worker *w = s->workers; w != NULL; w = w->next) {
 		if (now < w->kill_at)
 			continue;

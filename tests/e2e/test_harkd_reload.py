@@ -555,3 +555,17 @@ def test_freebind_listens_at_an_address_that_is_not_there_yet(harkd, address):
     assert d.service("echo")["listen"][0].startswith(address[:-1])
     d.configure(service("echo", "box = echo", listen="tcp://192.0.2.78:0"))
     assert "no interface here has this address" in d.ask("reload")["error"]
+
+
+def test_what_a_killed_generation_counted_is_taken_back(harkd):
+    d = harkd(service("echo", "box = echo", "max_conns = 1"))
+    with d.connect("echo") as held:
+        ping(held)
+        workers = d.workers("echo")
+        d.upgrade()
+        assert d.service("echo")["now"] == 1
+        for pid in (d.pid, *workers):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: d.service("echo")["now"] == 0)
+    with d.connect("echo") as s:
+        ping(s)
