@@ -279,17 +279,19 @@ def test_an_answer_in_pieces_is_one_answer(fake, ask, tmp_path):
 
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_a_command_is_asked_and_its_success_told(fake, ask, verb):
-    server = fake({"ok": True, "added": 1, "changed": 2, "removed": 3, "unchanged": 4})
+    upgraded = {"generation": 2, "pid": 90}
+    server = fake({"ok": True, "added": 1, "changed": 2, "removed": 3, "unchanged": 4} | upgraded)
     name = ["daytime"] if verb in NAMED else []
+    how = ["wait"] if verb == "upgrade" else []
     r = ask(verb, *name)
     assert (r.returncode, r.stderr) == (0, b"")
-    assert server.asked == [" ".join([verb, *name]).encode() + b"\n"]
+    assert server.asked == [" ".join([verb, *how, *name]).encode() + b"\n"]
     words = {
         "reload": "1 added, 2 changed, 3 removed, 4 unchanged",
         "stop": "daytime stops",
         "start": "daytime starts",
         "drain": "harkd drains",
-        "upgrade": "upgrade has begun",
+        "upgrade": "upgraded: generation 2 serves, process 90",
     }[verb]
     assert words in r.stdout.decode() and r.stdout.count(b"\n") == 1
     assert json.loads(ask(verb, "--json", *name).stdout)["ok"] is True
