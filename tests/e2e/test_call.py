@@ -130,7 +130,13 @@ def test_standard_output_keeps_its_blocking_flag(hark, peer):
     """The description is shared with the shell: O_NONBLOCK left on it would break the next program."""
     r, w = os.pipe()
     try:
-        address = peer(lambda s: s.sendall(b"x" * 10))
+
+        def ends_and_waits(s):  # what it sent comes back: standard output is the other end of standard input
+            s.sendall(b"x" * 10)
+            s.shutdown(socket.SHUT_WR)
+            read_all(s)
+
+        address = peer(ends_and_waits)
         assert subprocess.run([hark, "call", address], stdin=r, stdout=w, timeout=PATIENCE).returncode == 0
         assert os.get_blocking(w) and os.get_blocking(r)
     finally:
