@@ -433,7 +433,7 @@ static void make_flags(struct xinetd_section *m)
 		{"INTERCEPT", "nothing stands between a wait program and its clients"},
 		{"IPv4", NULL},
 		{"IPv6", NULL},
-		{"KEEPALIVE", "no SO_KEEPALIVE; idle_timeout = ends connections whose peer is gone"},
+		{"KEEPALIVE", NULL}, /* each TCP connection has it */
 		{"LABELED", "programs keep harkd's own SELinux context"},
 		{"NAMEINARGS", NULL},
 		{"NODELAY", NULL},

@@ -285,7 +285,7 @@ static void each_directive_that_is_not_carried_is_one_remark(void **state)
 		CAT "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
 	(void)state;
 	assert_clean(d);
-	assert_int_equal(d->fates[DOCUMENT_DROPPED], 10);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 9);
 	assert_remark(d, "x", "not carried over: FreeBindd=yes: ");
 	assert_remark(d, "x", "not carried over: MemoryMax=1G: ");
 	assert_setting(d, "x", "disable", NULL);

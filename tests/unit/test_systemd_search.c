@@ -259,6 +259,18 @@ static void a_socket_proxy_is_a_relay(void **state)
 	document_free(d);
 }
 
+static void keepalive_and_freebind_are_hark_confs(void **state)
+{
+	struct document *d = read_pair(ACCEPT "KeepAlive=yes\nKeepAliveTimeSec=5min\nFreeBind=yes\n", STDIN);
+	(void)state;
+	assert_clean(d);
+	assert_setting(d, "x", "keepalive", "300s");
+	assert_setting(d, "x", "freebind", "yes");
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 0);
+	assert_loads(d);
+	document_free(d);
+}
+
 static void a_name_that_harkd_keeps_for_itself_is_another(void **state)
 {
 	(void)state;
@@ -299,6 +311,7 @@ int main(void)
 		cmocka_unit_test(escapes_are_systemds_and_wrong_ones_disable),
 		cmocka_unit_test(outputs_default_to_the_one_before),
 		cmocka_unit_test(a_socket_proxy_is_a_relay),
+		cmocka_unit_test(keepalive_and_freebind_are_hark_confs),
 		cmocka_unit_test(a_name_that_harkd_keeps_for_itself_is_another),
 		cmocka_unit_test(remarks_tell_of_losses_alone),
 	};

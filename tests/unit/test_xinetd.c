@@ -202,10 +202,9 @@ static void flags_are_carried_or_remarked(void **state)
 	struct document *d = read_service("flags = REUSE NODELAY NORETRY NOLIBWRAP KEEPALIVE INTERCEPT LABELED\n");
 	(void)state;
 	assert_clean(d);
-	assert_remark(d, "telnet", "flags = KEEPALIVE: ");
 	assert_remark(d, "telnet", "flags = INTERCEPT: ");
 	assert_remark(d, "telnet", "flags = LABELED: ");
-	assert_int_equal(d->fates[DOCUMENT_DROPPED], 3);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 2);
 	assert_setting(d, "telnet", "disable", NULL);
 	document_free(d);
 	d = read_service("flags = NODELAI\n");
