@@ -6,9 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
@@ -178,11 +178,12 @@ struct hark__sys hark__sys = {
 	.kill = kill,
 	.pthread_create = pthread_create,
 	.open = open_high,
-	.flock = flock,
 	.getcwd = getcwd,
 	.lstat = lstat,
 	.fstat = fstat,
 	.fstatfs = fstatfs,
+	.link = link,
+	.rename = rename,
 	.unlink = unlink,
 	.chmod = chmod,
 	.fchmod = fchmod,

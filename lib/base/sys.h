@@ -102,11 +102,12 @@
 	X(int, pthread_create, (pthread_t * t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), \
 	  (t, a, fn, arg)) \
 	X(int, open, (const char *path, int flags), (path, flags)) \
-	X(int, flock, (int fd, int how), (fd, how)) \
 	X(char *, getcwd, (char *buf, size_t n), (buf, n)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \
 	X(int, fstatfs, (int fd, struct statfs *fs), (fd, fs)) \
+	X(int, link, (const char *from, const char *to), (from, to)) \
+	X(int, rename, (const char *from, const char *to), (from, to)) \
 	X(int, unlink, (const char *path), (path)) \
 	X(int, chmod, (const char *path, mode_t mode), (path, mode)) \
 	X(int, fchmod, (int fd, mode_t mode), (fd, mode)) \

@@ -3,9 +3,10 @@
  * The kernel never removes a socket's path, so a server that died leaves one, and bind(2) says EADDRINUSE whether
  * or not somebody listens. Only connecting tells: ECONNREFUSED is nobody. It is also the answer of a server
  * between its bind(2) and its listen(2), so the question is put twice, a moment apart, and the file must be the
- * same one before it is removed. Between that look and unlink(2) another starter might replace it, even by a file of
- * the same number; so starters take turns, by a lock on the directory, which leaves nothing behind. What is not a
- * socket is never touched.
+ * same one before it is removed. Between that look and unlink(2) another starter might replace it: so the path is
+ * moved aside first, looked at again, and put back if it is not the one. It is told by its number, which no other file
+ * gets while a descriptor holds it. No lock: whoever can open the directory could hold that. What is not a socket is
+ * never touched.
  *
  * Mode and owner are set between bind and listen: before anybody can connect; by a descriptor, as a link may be in the
  * path's place by then, where the directory is somebody else's. Names of users are looked up before anything is made.
@@ -18,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -29,10 +29,7 @@
 #include "conn/listen.h"
 
 #define SECOND_LOOK_NS (20 * HARK_MS) /* from bind to listen takes a server less, but for name services */
-#define LOCK_TRIES \
-	200 /* of LOCK_PAUSE_NS each, then without: whoever else locks a directory may mean something else by it */
-#define LOCK_PAUSE_NS (5 * HARK_MS)
-#define TRIES         3 /* binds; more would be a fight with another starter */
+#define TRIES          3              /* binds; more would be a fight with another starter */
 
 struct owner {
 	uid_t uid; /* (uid_t)-1: left as it is */
@@ -118,70 +115,62 @@ static int probe_twice(const struct hark_endpoint *at)
 	return rc == 0 ? probe(at) : rc;
 }
 
-/* The descriptor that holds the turn, or -1: there is none to be had. */
-static int take_turn(const char *path)
-{
-	char directory[HARK_PATH_MAX + 1] = ".";
-	const char *slash = strrchr(path, '/');
-	if (slash != NULL) {
-		size_t n = slash == path ? 1 : (size_t)(slash - path);
-		memcpy(directory, path, n);
-		directory[n] = '\0';
-	}
-	int fd = hark__sys.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (int i = 0; i < LOCK_TRIES && fd >= 0; i++) {
-		if (hark__sys.flock(fd, LOCK_EX | LOCK_NB) == 0)
-			return fd;
-		if ((errno != EWOULDBLOCK && errno != EINTR) || hark_sleep(LOCK_PAUSE_NS) < 0)
-			break;
-	}
-	if (fd >= 0)
-		(void)hark__sys.close(fd);
-	return -1;
-}
-
 static bool same_file(const struct stat *a, const struct stat *b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* Removes the path if it is that file, which the caller holds open. -ESTALE: another server has come to it. */
+static int take_away(const char *path, const struct stat *dead, int held)
+{
+	struct stat now;
+	char aside[HARK_PATH_MAX + 40];
+	if (hark__sys.lstat(path, &now) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!same_file(&now, dead))
+		return -ESTALE;
+	(void)snprintf(aside, sizeof aside, "%s.%d-%d", path, (int)getpid(), held);
+	if (hark__sys.rename(path, aside) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	int rc = hark__sys.lstat(aside, &now) < 0 ? -errno : same_file(&now, dead) ? 0 : -ESTALE;
+	if (rc < 0)
+		(void)hark__sys.link(aside, path);
+	if (hark__sys.unlink(aside) < 0 && rc == 0) {
+		rc = -errno;
+		(void)hark__sys.rename(aside, path);
+	}
+	return rc;
 }
 
 /* bind(2) found the path taken. 0: it is free now. */
 static int clear_path(const struct hark_endpoint *at, struct hark__hint *hint)
 {
-	struct stat before, after;
+	struct stat found;
 	const char *path = path_of(at);
-	if (hark__sys.lstat(path, &before) < 0)
+	int held = hark__sys.open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (held < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(before.st_mode)) {
-		hint->text = "the path exists and is not a socket: it is not removed";
-		return -EADDRINUSE;
-	}
-	int rc = probe_twice(at);
+	int rc = hark__sys.fstat(held, &found) < 0 ? -errno : S_ISSOCK(found.st_mode) ? probe_twice(at) : -EEXIST;
 	if (rc == -EADDRINUSE)
 		hint->text = "a live server has this path: ss -xlp tells which";
+	else if (rc == -EEXIST)
+		hint->text = "the path exists and is not a socket: it is not removed";
 	else if (rc < 0 && rc != -ECANCELED)
 		hint->text = "the path exists, and whether a server lives there cannot be told";
-	if (rc < 0)
-		return rc;
-	if (hark__sys.lstat(path, &after) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!same_file(&before, &after)) {
-		hint->text = "another server has just come to this path";
-		return -EADDRINUSE;
+	if (rc == 0) {
+		rc = take_away(path, &found, held);
+		if (rc < 0)
+			hint->text = rc == -ESTALE ? "another server has just come to this path"
+			                           : "a dead server left the path, and it cannot be removed";
 	}
-	if (hark__sys.unlink(path) < 0 && errno != ENOENT) {
-		rc = -errno;
-		hint->text = "a dead server left the path, and it cannot be removed";
-		return rc;
-	}
-	return 0;
+	(void)hark__sys.close(held);
+	return rc == -EEXIST || rc == -ESTALE ? -EADDRINUSE : rc;
 }
 
 static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hint *hint)
 {
 	bool abstract = path_of(at)[0] == '\0';
-	int rc = -EADDRINUSE, turn = -1;
+	int rc = -EADDRINUSE;
 	for (int i = 0; i < TRIES && rc == -EADDRINUSE; i++) {
 		rc = hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
 		if (rc != -EADDRINUSE)
@@ -190,16 +179,12 @@ static int bind_clearing(int fd, const struct hark_endpoint *at, struct hark__hi
 			hint->text = "a live server has this name: ss -xlp tells which";
 			return rc;
 		}
-		if (turn < 0)
-			turn = take_turn(path_of(at));
 		int cleared = clear_path(at, hint);
 		if (cleared < 0) {
 			rc = cleared;
 			break;
 		}
 	}
-	if (turn >= 0)
-		(void)hark__sys.close(turn);
 	if (hint->text != NULL)
 		return rc;
 	if (rc == -ENOENT)

@@ -1,6 +1,8 @@
 /* test_listen_unix.c — listening on unix paths: replacing what the dead left, never what lives or is another's. */
 #include "listen_support.h"
 
+#include <sys/file.h>
+
 #include "faults.h"
 
 /* ---- Internet ---- */
@@ -184,16 +186,32 @@ static void a_live_path_with_a_full_backlog_is_refused(void **state)
 	(void)close(fd);
 }
 
+/* Anybody who may look into a directory may lock it. */
+static void a_lock_on_the_directory_holds_up_nobody(void **state)
+{
+	(void)state;
+	struct hark_listener *l;
+	int lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0);
+	(void)close(leave_path(SOCK_STREAM, true));
+	int64_t before = hark_now();
+	assert_int_equal(open_at(address, (struct hark_listen_opts){0}, &l), 0);
+	assert_true(hark_now() - before < 500 * HARK_MS);
+	hark_listener_close(l);
+	(void)close(lock);
+}
+
 static int told_fd, heard_fd;
-static int (*real_unlink)(const char *);
+static int (*real_rename)(const char *, const char *);
 
 /* Between its last look at a stale path and its removal a starter is overtaken by another, if that one can. */
-static int unlink_late(const char *p)
+static int rename_late(const char *from, const char *to)
 {
 	struct pollfd wait = {.fd = heard_fd, .events = POLLIN};
 	CHECK_INT(write(told_fd, "x", 1), 1);
 	(void)poll(&wait, 1, 300);
-	return real_unlink(p);
+	hark__sys.rename = real_rename;
+	return real_rename(from, to);
 }
 
 /* Lives on, so that its path does. */
@@ -220,8 +238,8 @@ static void two_starters_at_one_stale_path_do_not_both_get_it(void **state)
 	if (pids[0] == 0) {
 		told_fd = late[1];
 		heard_fd = results[0];
-		real_unlink = hark__sys.unlink;
-		hark__sys.unlink = unlink_late;
+		real_rename = hark__sys.rename;
+		hark__sys.rename = rename_late;
 		start_and_tell(results[1]);
 	}
 	pids[1] = fork();
@@ -429,6 +447,7 @@ int main(void)
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(a_server_that_is_just_starting_is_not_taken_for_dead, make_directory,
 	                                        remove_directory),
+		cmocka_unit_test_setup_teardown(a_lock_on_the_directory_holds_up_nobody, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(two_starters_at_one_stale_path_do_not_both_get_it, make_directory,
 	                                        remove_directory),
 		cmocka_unit_test_setup_teardown(what_is_not_a_socket_is_never_removed, make_directory,
