@@ -12,6 +12,7 @@
  *   - keeps each value back and gives inih a "1" in its place: the value comes through whole, whatever is in it.
  *
  * A line that inih did not make a setting of is noticed because handler() was not called for it. */
+#include "file_open.h"
 #include "inside.h"
 
 #include <errno.h>
@@ -360,10 +361,11 @@ static int slurp(int fd, char **bytes, size_t *n)
 static int open_file(struct reader *r)
 {
 	struct stat st;
-	int fd = open(r->file, O_RDONLY | O_CLOEXEC | O_NOCTTY | (r->outer != NULL ? O_NONBLOCK : 0));
+	int fd = r->outer != NULL ? open(r->file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+	                          : file_open(r->file, FILE_BYTES_MAX);
 
 	if (fd < 0)
-		return -errno;
+		return r->outer != NULL ? -errno : fd;
 	int err = fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? -EISDIR : 0;
 	if (err == 0 && r->outer != NULL && !S_ISREG(st.st_mode))
 		err = -EINVAL;
@@ -405,7 +407,10 @@ static void read_file(struct whole *w, const struct reader *outer, const char *f
 		return cannot_read(w, at, file, "there are too many files, or they are too long");
 	int fd = open_file(&r);
 	if (fd < 0)
-		return cannot_read(w, at, file, fd == -EINVAL ? "not a regular file" : hark_strerror(fd));
+		return cannot_read(w, at, file,
+		                   fd == -EINVAL  ? "not a regular file"
+		                   : fd == -EFBIG ? "longer than 1 MB"
+		                                  : file_open_error(fd));
 	if (is_open(&r)) {
 		cannot_read(w, at, file, "includes itself");
 		(void)close(fd);

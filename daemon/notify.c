@@ -69,11 +69,11 @@ int pid_file_write(const char *path, struct hark_why *why)
 
 void pid_file_remove(const char *path)
 {
-	int pid = 0;
-	FILE *f = fopen(path, "re");
-	if (f == NULL)
+	char text[24] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* somebody may have put a FIFO there */
+	if (fd < 0)
 		return;
-	if (fscanf(f, "%d", &pid) == 1 && pid == (int)getpid())
+	if (read(fd, text, sizeof text - 1) > 0 && strtol(text, NULL, 10) == (long)getpid())
 		(void)unlink(path);
-	(void)fclose(f);
+	(void)close(fd);
 }

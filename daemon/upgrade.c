@@ -53,7 +53,9 @@ static char own_path[PATH_MAX];
 static int number_of(const char *name, int none)
 {
 	const char *text = getenv(name);
-	return text != NULL && text[0] >= '0' && text[0] <= '9' ? atoi(text) : none;
+	char *end;
+	long n = text != NULL && text[0] >= '0' && text[0] <= '9' ? strtol(text, &end, 10) : -1;
+	return n >= 0 && n <= INT_MAX && *end == '\0' ? (int)n : none;
 }
 
 /* A few descriptors a service: the usual soft limit, which is for programs that select(2), would be the limit of
@@ -64,7 +66,6 @@ static void raise_descriptors(struct supervisor *v)
 		return;
 	(void)setrlimit(RLIMIT_NOFILE, &(struct rlimit){v->nofile.rlim_max, v->nofile.rlim_max});
 	v->nofile.rlim_cur = (rlim_t)number_of("HARKD_NOFILE", (int)v->nofile.rlim_cur);
-	(void)unsetenv("HARKD_NOFILE");
 }
 
 /* One line of HARKD_PATHS; NULL: there are none. Returns where the next one begins. */
@@ -103,8 +104,35 @@ static void inherit(void)
 		(void)fcntl(i->fd, F_SETFD, FD_CLOEXEC);
 		inherited.key[inherited.n++] = line + i->managed;
 	}
-	(void)unsetenv("HARKD_SOCKETS");
-	(void)unsetenv("HARKD_PATHS");
+}
+
+/* A socket, or a service's memory. */
+static bool is_handed(int fd)
+{
+	struct stat st;
+	return fstat(fd, &st) == 0 && (S_ISSOCK(st.st_mode) || fcntl(fd, F_GET_SEALS) > 0);
+}
+
+/* Whether the environment is an older generation's: what it names is there, and of its kind. Else it was left over, or
+ * made up, and its numbers would be those of descriptors that we open ourselves. */
+static bool is_handed_over(void)
+{
+	const char *list = getenv("HARKD_SOCKETS");
+	int fd = FIRST_FD, heir = number_of("HARKD_HEIR", -1);
+	struct stat st;
+	for (const char *at = list; at != NULL && *at != '\0'; at++)
+		if (*at == '\n' && !is_handed(fd++))
+			return false;
+	return list != NULL && number_of("HARKD_GENERATION", 0) > 1 && heir >= fd && fstat(heir, &st) == 0 &&
+	       S_ISFIFO(st.st_mode) && (fcntl(heir, F_GETFL) & O_ACCMODE) == O_WRONLY;
+}
+
+static void forget_environment(void)
+{
+	static const char *const names[] = {"HARKD_SOCKETS", "HARKD_PATHS", "HARKD_HEIR", "HARKD_GENERATION",
+	                                    "HARKD_NOFILE"};
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+		(void)unsetenv(names[i]);
 }
 
 bool upgrade_inherited(const char *key, struct inherited_socket *out)
@@ -187,6 +215,8 @@ static void find_own_path(void)
 
 void upgrade_self(struct supervisor *v)
 {
+	if (!is_handed_over())
+		forget_environment();
 	inherit();
 	find_own_path();
 	raise_descriptors(v);
@@ -197,8 +227,7 @@ void upgrade_self(struct supervisor *v)
 	inherited.tells_why = getenv("HARKD_HEIR") != NULL && strstr(getenv("HARKD_HEIR"), " why") != NULL;
 	if (v->parent_fd >= 0)
 		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);
-	(void)unsetenv("HARKD_GENERATION");
-	(void)unsetenv("HARKD_HEIR");
+	forget_environment();
 }
 
 static void tell(const struct supervisor *v, const char *text, size_t n)
