@@ -55,7 +55,7 @@ static int number_of(const char *name, int none)
 	const char *text = getenv(name);
 	char *end;
 	long n = text != NULL && text[0] >= '0' && text[0] <= '9' ? strtol(text, &end, 10) : -1;
-	return n >= 0 && n <= INT_MAX && *end == '\0' ? (int)n : none;
+	return n >= 0 && n <= INT_MAX && (*end == '\0' || *end == ' ') ? (int)n : none;
 }
 
 /* A few descriptors a service: the usual soft limit, which is for programs that select(2), would be the limit of
