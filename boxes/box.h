@@ -20,6 +20,8 @@ struct box {
 	/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM with these arguments, where that depends on them: stream and
 	 * datagram then say what it can with others. NULL: it does not. */
 	bool (*takes)(const void *arg, int type);
+	/* Where its connections go on to, for the log. NULL: nowhere. */
+	const char *(*target)(const void *arg);
 	/* Takes the arguments after the name apart into *arg, which is then the box's. NULL: the box takes none.
 	 * -EINVAL or another -errno, with why. */
 	int (*open)(int argc, char *const argv[], void **arg, struct hark_why *why);

@@ -133,6 +133,7 @@ void exec_serve(struct hark_conn *c, void *arg)
 		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
 		return;
 	}
+	hark_outcome(c, p.pid, 0);
 	bool has_peer = hark_peer_endpoint(c, &peer) == 0;
 	hark_conn_stats(c, &stats);
 	if (has_peer && hark_type(c) == SOCK_DGRAM && stats.idle_ns == 0)

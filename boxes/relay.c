@@ -123,6 +123,11 @@ void relay_serve(struct hark_conn *c, void *arg)
 		hark_outcome(c, 0, r);
 }
 
+const char *relay_target(const void *arg)
+{
+	return ((const struct relay *)arg)->address;
+}
+
 /* ---- its arguments ---------------------------------------------------------------------------- */
 
 bool relay_takes(const void *arg, int type)

@@ -100,6 +100,7 @@ const struct box boxes[] = {
          .datagram = true,
          .sessions = true,
          .takes = relay_takes,
+         .target = relay_target,
          .open = relay_open,
          .close = relay_close},
 	{.name = NULL},

@@ -16,5 +16,6 @@ void qotd_close(void *arg);
 void exec_close(void *arg);
 void relay_close(void *arg);
 bool relay_takes(const void *arg, int type);
+const char *relay_target(const void *arg);
 
 #endif

@@ -1,10 +1,11 @@
-/* descriptors.c — see descriptors.h. No sanitizer looks at these functions: spawn.c's child runs them on a piece of
+/* descriptors.c — see descriptors.h. No sanitizer looks at descriptors_close(): spawn.c's child runs it on a piece of
  * its parent's stack. */
 #include "descriptors.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -73,4 +74,23 @@ UNWATCHED void descriptors_close(unsigned first, unsigned last)
 {
 	if (syscall(SYS_close_range, first, last, 0) < 0 && close_listed((long)first, (long)last) < 0)
 		close_numbers((long)first, (long)last);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+void descriptors_keep(int *keep, int n)
+{
+	unsigned from = 3;
+	qsort(keep, (size_t)n, sizeof *keep, by_number);
+	for (int i = 0; i < n; i++) {
+		if (keep[i] < 3 || (i > 0 && keep[i] == keep[i - 1]))
+			continue;
+		if ((unsigned)keep[i] > from)
+			descriptors_close(from, (unsigned)keep[i] - 1);
+		from = (unsigned)keep[i] + 1;
+	}
+	descriptors_close(from, UINT_MAX);
 }

@@ -8,4 +8,7 @@
  * it. Changes errno. */
 void descriptors_close(unsigned first, unsigned last);
 
+/* Closes every descriptor from 3 on but these n, in any order; -1: none. Sorts them. */
+void descriptors_keep(int *keep, int n);
+
 #endif

@@ -4,16 +4,47 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+/* Room for so many bytes and the NUL. */
+static void grow(struct text *t, size_t more)
+{
+	size_t cap = t->cap;
+
+	while (cap - t->len <= more)
+		cap = cap == 0 ? 1024 : 2 * cap;
+	char *buf = cap > t->cap ? realloc(t->buf, cap) : t->buf;
+	if (buf == NULL) {
+		t->failed = true;
+		return;
+	}
+	t->buf = buf;
+	t->cap = cap;
+}
+
 void text_vadd(struct text *t, const char *format, va_list args)
 {
-	size_t room = t->cap - t->len;
-	int n = vsnprintf(t->buf + t->len, room, format, args);
+	va_list again;
 
-	if (n > 0)
+	va_copy(again, args);
+	size_t room = t->cap - t->len;
+	int n = vsnprintf(room > 0 ? t->buf + t->len : NULL, room, format, args);
+	if (n > 0 && t->grows && (size_t)n >= room) {
+		grow(t, (size_t)n);
+		room = t->cap - t->len;
+		n = vsnprintf(room > 0 ? t->buf + t->len : NULL, room, format, again);
+	}
+	va_end(again);
+	if (n > 0 && room > 0)
 		t->len += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+void text_free(struct text *t)
+{
+	free(t->buf);
+	*t = (struct text){.grows = t->grows};
 }
 
 void text_add(struct text *t, const char *format, ...)
@@ -46,23 +77,44 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 	return len;
 }
 
-/* Whether the UTF-8 sequence at s is a control character: of ASCII, or U+0080 to U+009F, which many a terminal obeys as
- * well (ISO 6429: U+009B is ESC [). */
-static bool is_control(const unsigned char *s)
+/* The code point of a whole sequence. */
+static uint32_t utf8_decode(const unsigned char *s, size_t len)
 {
-	return s[0] < ' ' || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0);
+	uint32_t c = len == 1 ? s[0] : s[0] & (0xffu >> (len + 1));
+
+	for (size_t i = 1; i < len; i++)
+		c = c << 6 | (s[i] & 0x3f);
+	return c;
 }
 
-/* Whether the UTF-8 sequence at s turns the direction of what is beside it (U+061C, U+200E, U+200F, U+202A to U+202E,
- * U+2066 to U+2069) or ends a line (U+2028, U+2029): text that is read as something else than it says. */
-static bool is_turning(const unsigned char *s)
+/* What is not to be seen but changes how the rest is seen: control characters of ASCII and U+0080 to U+009F, which many
+ * a terminal obeys as well (ISO 6429: U+009B is ESC [); what Unicode calls format characters, line and paragraph
+ * separators (Cf, Zl, Zp), which turn a text around, hide it or break a line; and no characters at all. */
+static bool is_control(uint32_t c)
 {
-	if (s[0] == 0xd8)
-		return s[1] == 0x9c;
-	if (s[0] != 0xe2 || (s[1] != 0x80 && s[1] != 0x81))
-		return false;
-	return s[1] == 0x81 ? s[2] >= 0xa6 && s[2] <= 0xa9
-	                    : s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae);
+	static const struct {
+		uint32_t from, to;
+	} ranges[] = {
+		{0x00, 0x1f},       {0x7f, 0x9f},       {0xad, 0xad},       {0x600, 0x605},     {0x61c, 0x61c},
+		{0x6dd, 0x6dd},     {0x70f, 0x70f},     {0x890, 0x891},     {0x8e2, 0x8e2},     {0x180e, 0x180e},
+		{0x200b, 0x200b},   {0x200e, 0x200f},   {0x2028, 0x202e},   {0x2060, 0x206f},   {0xfdd0, 0xfdef},
+		{0xfeff, 0xfeff},   {0xfff9, 0xfffb},   {0xfffe, 0xffff},   {0x110bd, 0x110bd}, {0x110cd, 0x110cd},
+		{0x13430, 0x1343f}, {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
+	};
+
+	for (size_t i = 0; i < sizeof ranges / sizeof *ranges && c >= ranges[i].from; i++)
+		if (c <= ranges[i].to)
+			return true;
+	return false;
+}
+
+/* UTF-16, as JSON escapes it. */
+static void add_escaped(struct text *t, uint32_t c)
+{
+	if (c >= 0x10000)
+		text_add(t, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10), 0xdc00 + ((c - 0x10000) & 0x3ff));
+	else
+		text_add(t, "\\u%04x", c);
 }
 
 void text_scrub(struct text *t)
@@ -71,7 +123,7 @@ void text_scrub(struct text *t)
 
 	for (size_t i = 0; i < t->len;) {
 		size_t len = utf8_length(s + i, t->len - i);
-		if (len == 0 || is_control(s + i))
+		if (len == 0 || is_control(utf8_decode(s + i, len)))
 			memset(s + i, '?', len == 0 ? 1 : len);
 		i += len == 0 ? 1 : len;
 	}
@@ -91,8 +143,8 @@ void text_add_json(struct text *t, const char *s, size_t n)
 			text_add(t, "\\ufffd");
 		else if (c == '"' || c == '\\')
 			text_add(t, "\\%c", c);
-		else if (is_control((const unsigned char *)s + i))
-			text_add(t, "\\u%04x", c == 0xc2 ? (unsigned char)s[i + 1] : c);
+		else if (is_control(utf8_decode((const unsigned char *)s + i, len)))
+			add_escaped(t, utf8_decode((const unsigned char *)s + i, len));
 		else
 			text_add(t, "%.*s", (int)len, s + i);
 		i += len == 0 ? 1 : len;
@@ -117,7 +169,7 @@ void text_add_visible(struct text *t, const char *s, size_t n, const char *keep)
 		const unsigned char *at = (const unsigned char *)s + i;
 		size_t len = utf8_length(at, n - i);
 		bool kept = s[i] != '\0' && strchr(keep, s[i]) != NULL;
-		if (kept || (len > 0 && !is_control(at) && !is_turning(at))) {
+		if (kept || (len > 0 && !is_control(utf8_decode(at, len)))) {
 			text_add(t, "%.*s", kept ? 1 : (int)len, s + i);
 			i += kept ? 1 : len;
 		} else {

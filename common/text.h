@@ -7,21 +7,26 @@
 #define TEXT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct text {
 	char *buf; /* the caller's; always NUL-terminated once something was added */
 	size_t cap, len;
+	bool grows;  /* buf is malloc(3)'s, NULL at first, and made larger as needed: text_free() */
+	bool failed; /* there was no memory for it: something is missing */
 };
 
 #define TEXT_LINE_MAX 4096 /* bytes: PIPE_BUF on Linux */
 
 void text_add(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_vadd(struct text *t, const char *format, va_list args);
+void text_free(struct text *t); /* of one that grows; it is empty then */
 
 /* A JSON string, quotes included (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD, control characters are
- * escaped, those from U+0080 to U+009F too. s NULL: null. */
+ * escaped, those from U+0080 to U+009F too, and so is what else Unicode has that changes how a text is seen (U+202E,
+ * U+2028). s NULL: null. */
 void text_add_json(struct text *t, const char *s, size_t n);
 
 /* Foreign bytes as printable ASCII: the others as \xNN, so that no peer writes to our terminal. keep: bytes that
@@ -32,7 +37,7 @@ void text_add_printable(struct text *t, const char *s, size_t n, const char *kee
  * direction of what is beside them; the others as \xNN. keep: bytes that stay. */
 void text_add_visible(struct text *t, const char *s, size_t n, const char *keep);
 
-/* Makes what is in t fit to be shown on a terminal: control characters, and bytes that are not UTF-8, become '?'. */
+/* Makes what is in t fit to be shown on a terminal: what text_add_json() would escape but quotes becomes '?'. */
 void text_scrub(struct text *t);
 
 /* "812 us", "1.203 ms", "3.2 s". */

@@ -14,7 +14,8 @@ extern int64_t file_open_patience_ns;
 
 /* Opens path for reading. A regular file; or what is open here already, by its name in /dev or /proc (/dev/stdin): that
  * is read now, at most max bytes, and a copy in memory is opened in its place: to read that waits for nobody. Returns
- * the descriptor, or -errno: -EISDIR; -EINVAL: a FIFO, say; -EFBIG; -ETIMEDOUT: it was not written to its end in time. */
+ * the descriptor, or -errno: -EISDIR; -EINVAL: a FIFO, say; -EFBIG; -ETIMEDOUT: it was not written to its end in
+ * time. */
 int file_open(const char *path, size_t max);
 
 /* hark_strerror(), in the words of file_open(). */

@@ -407,10 +407,7 @@ static void read_file(struct whole *w, const struct reader *outer, const char *f
 		return cannot_read(w, at, file, "there are too many files, or they are too long");
 	int fd = open_file(&r);
 	if (fd < 0)
-		return cannot_read(w, at, file,
-		                   fd == -EINVAL  ? "not a regular file"
-		                   : fd == -EFBIG ? "longer than 1 MB"
-		                                  : file_open_error(fd));
+		return cannot_read(w, at, file, fd == -EFBIG ? "longer than 1 MB" : file_open_error(fd));
 	if (is_open(&r)) {
 		cannot_read(w, at, file, "includes itself");
 		(void)close(fd);

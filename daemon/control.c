@@ -1,6 +1,7 @@
 /* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client. A request longer
- * than a line may be, a client that does not read its answers, or one too many: it is closed. The socket's mode, 0600,
- * decides who may ask. */
+ * than a line may be, a client that does not read its answers, or one that is silent for IDLE_NS: it is closed. Where
+ * there is no room for one more, the one that has been silent longest makes it. The socket's mode, 0600, decides who
+ * may ask. */
 #include "control.h"
 
 #include <errno.h>
@@ -10,17 +11,19 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "connections.h"
+#include "json.h"
 #include "log.h"
 #include "nearest.h"
+#include "status.h"
 #include "supervisor.h"
-#include "text.h"
 
 #define CLIENTS_MAX 16
 #define REQUEST_MAX 512             /* bytes of a line */
 #define UNREAD_MAX  (4 << 20)       /* bytes of answers that a client may leave unread */
+#define IDLE_NS     (60 * HARK_S)   /* since a client last asked, or read */
 #define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
 
 /* What a client waits for before its next request is looked at. TURN: the end of a reload, to ask for something that
@@ -35,6 +38,7 @@ struct client {
 	size_t out_len, out_sent;
 	bool ended; /* it asks no more: closed when it has its answers */
 	enum outcome awaits;
+	int64_t active; /* when it last asked, read, or had its answer */
 };
 
 struct control {
@@ -62,117 +66,24 @@ const char *control_key(const struct control *c)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-#define JSON_BYTE_MAX 6 /* \u00ff */
-
-void control_json(FILE *to, const char *s)
+static void error_answer(struct json *to, const char *text)
 {
-	size_t n = s != NULL ? strlen(s) : 0, cap = n * JSON_BYTE_MAX + sizeof "\"null\"";
-	struct text t = {.buf = malloc(cap), .cap = cap};
-	if (t.buf != NULL)
-		text_add_json(&t, s, n);
-	(void)fputs(t.buf != NULL ? t.buf : "null", to);
-	free(t.buf);
+	json_open(to, NULL, '{');
+	json_put_bool(to, "ok", false);
+	json_put_string(to, "error", text);
+	json_close(to, '}');
 }
 
-static void json_key(FILE *to, const char *key, const char *value)
+static void ok_answer(struct json *to)
 {
-	(void)fprintf(to, ",\"%s\":", key);
-	control_json(to, value);
-}
-
-static void error_answer(FILE *to, const char *text)
-{
-	(void)fputs("{\"ok\":false,\"error\":", to);
-	control_json(to, text);
-	(void)fputs("}", to);
-}
-
-static void workers_json(FILE *to, const struct service *s)
-{
-	(void)fputs(",\"workers\":[", to);
-	for (const struct worker *w = s->workers; w != NULL; w = w->next)
-		(void)fprintf(to, "%s{\"pid\":%d,\"now\":%u,\"draining\":%s,\"uptime_s\":%.3f}",
-		              w == s->workers ? "" : ",", (int)w->pid, worker_now(s, w),
-		              w->kill_at != HARK_FOREVER || w->retired ? "true" : "false",
-		              (double)(hark_now() - w->started) / 1e9);
-	(void)fputs("]", to);
-}
-
-static void listen_json(FILE *to, const struct supervisor *v, const struct service *s)
-{
-	(void)fputs(",\"listen\":[", to);
-	for (size_t i = 0; i < s->conf->listen.n; i++) {
-		char bound[HARK_ADDRESS_MAX];
-		const struct socket_entry *e = sockets_find(&v->sockets, s->conf, i, 0);
-		(void)fputs(i > 0 ? "," : "", to);
-		if (e == NULL)
-			control_json(to, s->conf->listen.word[i]);
-		for (size_t nth = 1; e != NULL; e = sockets_find(&v->sockets, s->conf, i, nth++)) {
-			bool told = hark_listener_address(e->listener, bound, sizeof bound) > 0;
-			(void)fputs(nth > 1 ? "," : "", to);
-			control_json(to, told ? bound : s->conf->listen.word[i]);
-		}
-	}
-	(void)fputs("]", to);
-}
-
-static void counters_json(FILE *to, const struct counters *c)
-{
-	const char *group = NULL;
-	for (int i = 0; i < COUNTERS; i++) {
-		const struct counter_row *row = &counter_rows[i];
-		bool begins = row->group != NULL && (group == NULL || strcmp(row->group, group) != 0);
-		if (group != NULL && (begins || row->group == NULL))
-			(void)fputc('}', to);
-		if (begins)
-			(void)fprintf(to, ",\"%s\":{", row->group);
-		group = row->group;
-		(void)fprintf(to, "%s\"%s\":%llu", begins ? "" : ",", row->name,
-		              (unsigned long long)counters_read(c, (enum counter)i));
-	}
-}
-
-static void service_json(FILE *to, const struct supervisor *v, const struct service *s)
-{
-	(void)fputs("{\"name\":", to);
-	control_json(to, s->conf->name);
-	json_key(to, "state", service_state_name(s));
-	listen_json(to, v, s);
-	json_key(to, "box", s->conf->argv.word[0]);
-	json_key(to, "model", hark_model_name(s->conf->model));
-	workers_json(to, s);
-	counters_json(to, s->counters);
-	json_key(to, "error", s->error[0] != '\0' ? s->error : NULL);
-	(void)fputs("}", to);
-}
-
-/* disable = yes: nothing was ever opened or counted for it. */
-static void disabled_json(FILE *to, const struct supervisor *v, const struct config_service *conf)
-{
-	static struct counters none;
-	const struct service s = {.conf = conf, .state = SERVICE_DISABLED, .counters = &none};
-	service_json(to, v, &s);
-}
-
-static const struct config_service *disabled(const struct supervisor *v, const char *name)
-{
-	const struct config_service *conf = config_find(v->epoch->config, name);
-	return conf != NULL && conf->disabled ? conf : NULL;
-}
-
-static void time_json(FILE *to)
-{
-	struct timespec now;
-	struct tm tm;
-	char stamp[32];
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	(void)strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &tm));
-	(void)fprintf(to, ",\"time\":\"%s.%03ldZ\"", stamp, now.tv_nsec / 1000000);
+	json_open(to, NULL, '{');
+	json_put_bool(to, "ok", true);
+	json_close(to, '}');
 }
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
-static struct service *named(struct supervisor *v, const char *name, FILE *to)
+static struct service *named(struct supervisor *v, const char *name, struct json *to)
 {
 	struct nearest near = {.word = name};
 	char hint[COUNTERS_NAME_MAX + 32], text[REQUEST_MAX + 128];
@@ -181,7 +92,7 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 			return s;
 		nearest_offer(&near, s->conf->name);
 	}
-	if (disabled(v, name) != NULL)
+	if (status_disabled(v, name) != NULL)
 		(void)snprintf(text, sizeof text, "%s is disabled: its configuration says so", name);
 	else
 		(void)snprintf(text, sizeof text, "no such service: %s%s", name,
@@ -190,81 +101,56 @@ static struct service *named(struct supervisor *v, const char *name, FILE *to)
 	return NULL;
 }
 
-static void do_status(struct supervisor *v, const char *name, FILE *to)
+static void do_status(struct supervisor *v, const char *name, struct json *to)
 {
-	struct service *one = NULL;
-	const struct config_service *off = name != NULL ? disabled(v, name) : NULL;
-	if (name != NULL && off == NULL && (one = named(v, name, to)) == NULL)
-		return;
-	(void)fputs("{\"ok\":true", to);
-	json_key(to, "version", HARK_VERSION);
-	(void)fprintf(to, ",\"pid\":%d,\"generation\":%d", (int)v->pid, v->generation);
-	json_key(to, "config", v->config_file);
-	(void)fprintf(to, ",\"uptime_s\":%.3f", (double)(hark_now() - v->began) / 1e9);
-	time_json(to);
-	(void)fprintf(to, ",\"draining\":%s,\"services\":[", v->draining ? "true" : "false");
-	bool first = true;
-	for (struct service *s = v->services; s != NULL; s = s->next) {
-		if ((one != NULL && s != one) || off != NULL)
-			continue;
-		(void)fputs(first ? "" : ",", to);
-		first = false;
-		service_json(to, v, s);
-	}
-	for (size_t i = 0; i < v->epoch->config->n_services && one == NULL; i++) {
-		const struct config_service *conf = v->epoch->config->services[i];
-		if (!conf->disabled || (off != NULL && conf != off))
-			continue;
-		(void)fputs(first ? "" : ",", to);
-		first = false;
-		disabled_json(to, v, conf);
-	}
-	(void)fputs("]}", to);
+	int r = status_walk(v, name, &status_json, to);
+	if (r == -ENOENT)
+		(void)named(v, name, to);
 }
 
 /* What is changed now the new generation would not know of. */
-static bool under_way(const struct supervisor *v, FILE *to)
+static bool under_way(const struct supervisor *v, struct json *to)
 {
 	if (v->heir > 0)
 		error_answer(to, "an upgrade is under way");
 	return v->heir > 0;
 }
 
-static void errors_json(FILE *to, char *const *errors, size_t n)
+static void put_errors(struct json *to, char *const *errors, size_t n)
 {
-	(void)fputs(",\"errors\":[", to);
-	for (size_t i = 0; i < n; i++) {
-		(void)fputs(i > 0 ? "," : "", to);
-		control_json(to, errors[i]);
-	}
-	(void)fputs("]", to);
+	json_open(to, "errors", '[');
+	for (size_t i = 0; i < n; i++)
+		json_put_string(to, NULL, errors[i]);
+	json_close(to, ']');
 }
 
-static void mistakes_answer(FILE *to, const struct reload_result *r)
+static void mistakes_answer(struct json *to, const struct reload_result *r)
 {
-	(void)fputs("{\"ok\":false,\"error\":", to);
-	control_json(to, r->text);
-	errors_json(to, r->mistakes != NULL ? r->mistakes->errors : NULL,
-	            r->mistakes != NULL ? r->mistakes->n_errors : 0);
-	(void)fputs("}", to);
+	json_open(to, NULL, '{');
+	json_put_bool(to, "ok", false);
+	json_put_string(to, "error", r->text);
+	put_errors(to, r->mistakes != NULL ? r->mistakes->errors : NULL,
+	           r->mistakes != NULL ? r->mistakes->n_errors : 0);
+	json_close(to, '}');
 	config_free(r->mistakes);
 }
 
-static void reload_answer(FILE *to, const struct reload_result *r)
+static void reload_answer(struct json *to, const struct reload_result *r)
 {
 	char text[100];
-	(void)fprintf(to, "{\"ok\":%s", r->failed == 0 ? "true" : "false");
+	json_open(to, NULL, '{');
+	json_put_bool(to, "ok", r->failed == 0);
 	if (r->failed > 0) {
 		(void)snprintf(text, sizeof text, "reloaded, but %u %s not start with %s new settings", r->failed,
 		               r->failed == 1 ? "service does" : "services do", r->failed == 1 ? "its" : "their");
-		json_key(to, "error", text);
-		errors_json(to, r->errors, r->errors != NULL ? r->failed : 0);
+		json_put_string(to, "error", text);
+		put_errors(to, r->errors, r->errors != NULL ? r->failed : 0);
 	}
-	(void)fprintf(to, ",\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", r->added, r->changed,
-	              r->removed, r->unchanged);
+	reload_counts(to, r);
+	json_close(to, '}');
 }
 
-static enum outcome do_reload(struct supervisor *v, const char *how, FILE *to)
+static enum outcome do_reload(struct supervisor *v, const char *how, struct json *to)
 {
 	struct reload_result r;
 	if (how != NULL && strcmp(how, "dry-run") == 0) {
@@ -281,16 +167,16 @@ static enum outcome do_reload(struct supervisor *v, const char *how, FILE *to)
 	return OUTCOME_NONE;
 }
 
-static void do_stop(struct supervisor *v, const char *name, FILE *to)
+static void do_stop(struct supervisor *v, const char *name, struct json *to)
 {
 	struct service *s = named(v, name, to);
 	if (s == NULL || under_way(v, to))
 		return;
 	service_stop(v, s);
-	(void)fputs("{\"ok\":true}", to);
+	ok_answer(to);
 }
 
-static void do_start(struct supervisor *v, const char *name, FILE *to)
+static void do_start(struct supervisor *v, const char *name, struct json *to)
 {
 	struct hark_why why;
 	struct service *s = named(v, name, to);
@@ -299,10 +185,33 @@ static void do_start(struct supervisor *v, const char *name, FILE *to)
 	if (service_start(v, s, &why) < 0)
 		error_answer(to, why.text);
 	else
-		(void)fputs("{\"ok\":true}", to);
+		ok_answer(to);
 }
 
-static enum outcome do_upgrade(struct supervisor *v, bool wait, FILE *to)
+static void do_connections(struct supervisor *v, const char *name, struct json *to)
+{
+	const struct service *one = name != NULL ? named(v, name, to) : NULL;
+	if (name == NULL || one != NULL)
+		connections_list(v, one, to);
+}
+
+static void do_close(struct supervisor *v, const char *id, struct json *to)
+{
+	char text[REQUEST_MAX + 128];
+	int r = connections_end(v, id);
+	if (r == 0) {
+		log_event(LOG_LEVEL_NOTICE, NULL, "connection %s is closed by command", id);
+		ok_answer(to);
+		return;
+	}
+	(void)snprintf(text, sizeof text, "%s: %s", id,
+	               r == -EINVAL       ? "no connection's ID: hark connections tells them"
+	               : r == -EOPNOTSUPP ? "a datagram's, or about to end: there is nothing to close"
+	                                  : "there is no such connection (any more)");
+	error_answer(to, text);
+}
+
+static enum outcome do_upgrade(struct supervisor *v, bool wait, struct json *to)
 {
 	struct hark_why why;
 	if (supervisor_upgrade(v, &why) < 0)
@@ -310,12 +219,12 @@ static enum outcome do_upgrade(struct supervisor *v, bool wait, FILE *to)
 	else if (wait)
 		return OUTCOME_UPGRADE;
 	else
-		(void)fputs("{\"ok\":true}", to);
+		ok_answer(to);
 	return OUTCOME_NONE;
 }
 
 /* Answers; or returns what the answer waits for. */
-static enum outcome obey(struct supervisor *v, char *line, FILE *to)
+static enum outcome obey(struct supervisor *v, char *line, struct json *to)
 {
 	enum outcome later = OUTCOME_NONE;
 	char *rest = NULL;
@@ -324,6 +233,10 @@ static enum outcome obey(struct supervisor *v, char *line, FILE *to)
 		error_answer(to, "an empty request");
 	else if (strcmp(command, "status") == 0)
 		do_status(v, name, to);
+	else if (strcmp(command, "connections") == 0)
+		do_connections(v, name, to);
+	else if (strcmp(command, "close") == 0 && name != NULL)
+		do_close(v, name, to);
 	else if (v->draining)
 		error_answer(to, "harkd is draining");
 	else if (v->reloading &&
@@ -338,12 +251,11 @@ static enum outcome obey(struct supervisor *v, char *line, FILE *to)
 	else if (strcmp(command, "upgrade") == 0)
 		later = do_upgrade(v, name != NULL && strcmp(name, "wait") == 0, to);
 	else if (strcmp(command, "drain") == 0) {
-		(void)fputs("{\"ok\":true}", to);
+		ok_answer(to);
 		supervisor_drain(v);
 	} else
-		error_answer(to,
-		             "no such request (status [SERVICE], reload [dry-run|force], stop SERVICE, start SERVICE, "
-		             "upgrade [wait], drain)");
+		error_answer(to, "no such request (status [SERVICE], connections [SERVICE], close ID, "
+		                 "reload [dry-run|force], stop SERVICE, start SERVICE, upgrade [wait], drain)");
 	return later;
 }
 
@@ -368,6 +280,7 @@ static void send_out(struct client *c)
 			return;
 		}
 		c->out_sent += (size_t)n;
+		c->active = hark_now();
 	}
 	free(c->out);
 	c->out = NULL;
@@ -376,40 +289,29 @@ static void send_out(struct client *c)
 		drop(c);
 }
 
-/* Consumes text, to which the newline is added; NULL: there was no memory for it. */
-static void queue(struct client *c, char *text, size_t len)
+/* Puts an answer, and the newline, behind what c has not read yet; c is dropped where that cannot be. */
+static void queue(struct client *c, const struct text *answer)
 {
-	char *grown = text != NULL && c->out_len + len + 1 <= UNREAD_MAX ? realloc(c->out, c->out_len + len + 1) : NULL;
+	size_t len = c->out_len + answer->len + 1;
+	char *grown = !answer->failed && len <= UNREAD_MAX ? realloc(c->out, len) : NULL;
 	if (grown == NULL) {
-		free(text);
 		drop(c);
 		return;
 	}
-	memcpy(grown + c->out_len, text, len);
-	grown[c->out_len + len] = '\n';
+	memcpy(grown + c->out_len, answer->buf, answer->len);
+	grown[len - 1] = '\n';
 	c->out = grown;
-	c->out_len += len + 1;
-	free(text);
+	c->out_len = len;
 }
 
 static void answer(struct supervisor *v, struct client *c, char *line)
 {
-	char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
-	if (f == NULL) {
-		drop(c);
-		return;
-	}
-	c->awaits = obey(v, line, f);
-	if (fclose(f) != 0) {
-		free(text);
-		text = NULL;
-	}
+	struct text text = {.grows = true};
+	struct json j = {.to = &text};
+	c->awaits = obey(v, line, &j);
 	if (c->awaits == OUTCOME_NONE)
-		queue(c, text, len);
-	else
-		free(text);
+		queue(c, &text);
+	text_free(&text);
 }
 
 /* Answers each whole line that has come. c may be dropped, and the control socket closed by what was asked. */
@@ -432,17 +334,19 @@ static void take_lines(struct supervisor *v, struct client *c)
 }
 
 /* Answers those who await it, and looks at what else they have asked. */
-static void tell_outcome(struct supervisor *v, enum outcome o, const char *text, size_t len)
+static void tell_outcome(struct supervisor *v, enum outcome o, const struct text *text)
 {
 	struct control *c = v->control;
 	for (int i = 0; c != NULL && i < CLIENTS_MAX; i++) {
 		struct client *k = &c->clients[i];
 		if (k->fd < 0 || (k->awaits != o && !(o == OUTCOME_RELOAD && k->awaits == OUTCOME_TURN)))
 			continue;
-		if (k->awaits == o)
-			queue(k, text != NULL ? strndup(text, len) : NULL, len);
+		bool answered = k->awaits == o;
 		k->awaits = OUTCOME_NONE;
-		if (c->paused)
+		k->active = hark_now();
+		if (answered)
+			queue(k, text);
+		if (k->fd >= 0 && c->paused)
 			k->ended = true;
 		else if (k->fd >= 0)
 			take_lines(v, k);
@@ -455,28 +359,28 @@ static void tell_outcome(struct supervisor *v, enum outcome o, const char *text,
 
 void control_reloaded(struct supervisor *v, const struct reload_result *r)
 {
-	char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
-	if (f != NULL)
-		reload_answer(f, r);
-	bool whole = f != NULL && fclose(f) == 0;
-	tell_outcome(v, OUTCOME_RELOAD, whole ? text : NULL, len);
-	free(text);
+	struct text text = {.grows = true};
+	struct json j = {.to = &text};
+	reload_answer(&j, r);
+	tell_outcome(v, OUTCOME_RELOAD, &text);
+	text_free(&text);
 }
 
 void control_upgraded(struct supervisor *v, const char *error)
 {
-	char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
-	if (f != NULL && error != NULL)
-		error_answer(f, error);
-	else if (f != NULL)
-		(void)fprintf(f, "{\"ok\":true,\"generation\":%d,\"pid\":%d}", v->generation + 1, (int)v->heir);
-	bool whole = f != NULL && fclose(f) == 0;
-	tell_outcome(v, OUTCOME_UPGRADE, whole ? text : NULL, len);
-	free(text);
+	struct text text = {.grows = true};
+	struct json j = {.to = &text};
+	if (error != NULL) {
+		error_answer(&j, error);
+	} else {
+		json_open(&j, NULL, '{');
+		json_put_bool(&j, "ok", true);
+		json_put_int(&j, "generation", v->generation + 1);
+		json_put_int(&j, "pid", v->heir);
+		json_close(&j, '}');
+	}
+	tell_outcome(v, OUTCOME_UPGRADE, &text);
+	text_free(&text);
 }
 
 void control_pause(struct control *c, bool pause)
@@ -509,9 +413,30 @@ static void hear(struct supervisor *v, struct client *c)
 	}
 	c->ended = n == 0;
 	c->len += (size_t)n;
+	c->active = hark_now();
 	take_lines(v, c);
 	if (c->fd >= 0)
 		send_out(c);
+}
+
+/* Its answer is on its way: however long that takes, it is not silent. */
+static bool is_silent(const struct client *c)
+{
+	return c->fd >= 0 && c->awaits == OUTCOME_NONE;
+}
+
+/* A free place, or that of the one that has been silent longest. NULL: all await answers. */
+static struct client *place_for_one(struct control *c)
+{
+	struct client *oldest = NULL;
+	for (int i = 0; i < CLIENTS_MAX; i++) {
+		struct client *k = &c->clients[i];
+		if (k->fd < 0)
+			return k;
+		if (is_silent(k) && (oldest == NULL || k->active < oldest->active))
+			oldest = k;
+	}
+	return oldest;
 }
 
 static void welcome(struct control *c)
@@ -522,17 +447,32 @@ static void welcome(struct control *c)
 			c->again = hark_after(DEAF_NS);
 		return;
 	}
-	for (int i = 0; i < CLIENTS_MAX; i++)
-		if (c->clients[i].fd < 0) {
-			c->clients[i].fd = fd;
-			return;
-		}
-	(void)close(fd);
+	struct client *k = place_for_one(c);
+	if (k == NULL) {
+		(void)close(fd);
+		return;
+	}
+	if (k->fd >= 0)
+		drop(k);
+	k->fd = fd;
+	k->active = hark_now();
 }
 
 int64_t control_due(const struct control *c)
 {
-	return c != NULL && c->again != 0 ? c->again : HARK_FOREVER;
+	int64_t at = c != NULL && c->again != 0 ? c->again : HARK_FOREVER;
+	for (int i = 0; c != NULL && i < CLIENTS_MAX; i++)
+		if (is_silent(&c->clients[i]) && c->clients[i].active + IDLE_NS < at)
+			at = c->clients[i].active + IDLE_NS;
+	return at;
+}
+
+static void drop_idle(struct control *c)
+{
+	int64_t now = hark_now();
+	for (int i = 0; i < CLIENTS_MAX; i++)
+		if (is_silent(&c->clients[i]) && now >= c->clients[i].active + IDLE_NS)
+			drop(&c->clients[i]);
 }
 
 static bool listens_to(const struct client *c)
@@ -547,6 +487,7 @@ int control_poll(struct control *c, struct pollfd *p, int room)
 		return 0;
 	if (c->again != 0 && hark_now() >= c->again)
 		c->again = 0;
+	drop_idle(c);
 	if (c->again == 0 && !c->paused && room > 0)
 		p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
 	for (int i = 0; i < CLIENTS_MAX && n < room; i++)

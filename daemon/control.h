@@ -2,14 +2,16 @@
  *
  * One request a line, one answer a line; a connection may ask many times. The request is words separated by blanks:
  *
- *   status [SERVICE]   reload [dry-run|force]   stop SERVICE   start SERVICE   drain   upgrade [wait]
+ *   status [SERVICE]   connections [SERVICE]   close ID   reload [dry-run|force]   stop SERVICE   start SERVICE
+ *   drain   upgrade [wait]
  *
- * reload is answered when it is known how it came out, and so is upgrade wait; what changes services waits meanwhile.
+ * reload is answered when it is known how it came out, and so is upgrade wait; what changes services waits meanwhile. A
+ * client that awaits nothing and is silent for a minute is let go.
  *
  * The answer is a JSON object, "ok" first:
  *
  *   {"ok":false,"error":"no such service: dayttime (did you mean daytime?)"}
- *   {"ok":true}                                    stop, start, drain, upgrade: it has begun
+ *   {"ok":true}                                    close, stop, start, drain, upgrade: it has begun
  *   {"ok":true,"added":1,"changed":0,"removed":0,"unchanged":4}      reload
  *   {"ok":false,"error":"…","errors":["hark.conf:3: …"]}             reload: nothing was changed
  *   {"ok":false,"error":"…","errors":["[web] goes on as it was …"],"added":…}      reload: the rest was
@@ -25,6 +27,11 @@
  *      "refused":{"max_per_source":0,"rate_per_source":17},
  *      "held":{"max_conns":0,"rate":4,"max_load":0,"resources":0},
  *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,"error":null}]}
+ *
+ *   {"ok":true,"connections":[{"id":"72.17","service":"echo","peer":"unix:","peer_uid":1000,"peer_pid":4711,"pid":72,
+ *      "time":"2026-11-21T15:00:00.000Z","seconds":2.5,"bytes_in":null,"bytes_out":null}],"unlisted":0}
+ *
+ * null is what is not known: counts that the kernel does not have, a peer that is on no unix socket.
  *
  * state: "waiting" (on demand, no worker), "running", "draining" (stopped, its last connections finish), "stopped" (by
  * command), "backing-off" (its workers die; "error" says how), "disabled". */

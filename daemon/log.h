@@ -10,6 +10,7 @@
 #include "config.h"
 #include "counters.h"
 #include "hark.h"
+#include "log_connection.h"
 
 enum log_level {
 	LOG_LEVEL_ERROR = 3,
@@ -27,20 +28,6 @@ int log_open(const struct config *c, struct hark_why *why);
 void log_event(enum log_level level, const char *service, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* One that has ended. */
-struct log_connection {
-	const char *service;
-	const char *box;          /* box's name, or the program */
-	const char *peer, *local; /* addresses; "" where there is none */
-	pid_t pid;                /* of the process that served it: the program, or the worker */
-	int64_t opened_realtime_ns;
-	int64_t duration_ns;
-	int64_t bytes_in, bytes_out; /* -1: not known */
-	int error;                   /* 0 or errno */
-	int status;                  /* waitpid(2)'s, of the program; 0: done */
-	const char *refused;         /* NULL: served; else the limit: "max_per_source" */
-};
-
 /* dropped: counted up if the line was lost; may be NULL. */
 void log_connection(const struct log_connection *l, _Atomic uint64_t *dropped);
 
@@ -50,6 +37,19 @@ bool log_is_plain_stderr(void);
 /* Descriptor 2 is about to become another file, that of a service's programs: lines that go to standard error go on to
  * what it is now, by another descriptor. 0 or -errno. */
 int log_leave_stderr(void);
+
+/* How a worker hears of a log file made anew: the supervisor puts its descriptor into a socket, where every process of
+ * the worker finds it (MSG_PEEK), whoever it has become; the supervisor alone takes it out again. */
+struct log_channel {
+	int to;   /* the supervisor's end; -1: there is none */
+	int from; /* both have it */
+};
+
+int log_channel_open(struct log_channel *c); /* 0 or -errno: none. There is none where no file is logged to */
+void log_channel_close(struct log_channel *c);
+void log_channel_send(const struct log_channel *c); /* after log_open(): the descriptor that is in use now */
+void log_follow(int from);                          /* the worker's part */
+int log_followed(void);                             /* what it follows, to be kept as log_fd() is; -1: nothing */
 
 /* The descriptor in use, or -1: a worker keeps it when it closes all that is not its own. */
 int log_fd(void);

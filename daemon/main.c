@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "line_out.h"
 #include "log.h"
 #include "supervisor.h"
 #include "terminal.h"
@@ -262,7 +263,9 @@ int main(int argc, char *argv[])
 		return STATUS_SYSTEM;
 	}
 	read_arguments(argc, argv, &a);
-	(void)unsetenv("LISTENQ");      /* its own configuration counts, not the shell of who starts it */
+	(void)unsetenv("LISTENQ"); /* its own configuration counts, not the shell of who starts it */
+	for (const int *sig = line_out_signals; *sig != 0; sig++)
+		(void)signal(*sig, SIG_IGN);
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how children ended */
 	v.inetd = a.inetd != NULL;
 	v.config_file = absolute(v.inetd ? a.inetd : a.config != NULL ? a.config : CONFIG_DEFAULT);

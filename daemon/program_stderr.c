@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -156,12 +155,8 @@ void program_stderr_end(void)
 	until.tv_nsec %= 1000000000;
 	if (pthread_timedjoin_np(self.reader, NULL, &until) == 0 || fork() != 0)
 		return;
-	int keep[2] = {self.pipe < log_fd() ? self.pipe : log_fd(), self.pipe < log_fd() ? log_fd() : self.pipe};
-	if (keep[0] > 3)
-		descriptors_close(3, (unsigned)keep[0] - 1);
-	if (keep[1] > keep[0] + 1)
-		descriptors_close((unsigned)keep[0] + 1, (unsigned)keep[1] - 1);
-	descriptors_close((unsigned)keep[1] + 1, UINT_MAX);
+	int keep[] = {self.pipe, log_fd(), log_followed()};
+	descriptors_keep(keep, (int)(sizeof keep / sizeof *keep));
 	(void)signal(SIGTERM, SIG_DFL);
 	(void)read_all(NULL);
 	_exit(0);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "import.h"
+#include "json.h"
 #include "log.h"
 #include "supervisor.h"
 
@@ -193,6 +194,8 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
 	for (size_t i = 0; r == 0 && i < c->n_errors; i++)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s; skipped", c->errors[i]);
+	for (const struct service *s = v->services; r == 0 && s != NULL; s = s->next)
+		service_hand_log(s);
 	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
 		log_event(LOG_LEVEL_WARNING, NULL, "%s", c->warnings[i]);
 	if (r < 0)
@@ -270,7 +273,7 @@ int reload(struct supervisor *v, bool force, struct reload_result *out)
 /* ---- what would be --------------------------------------------------------------------------- */
 
 /* The lines of one text that the other does not have. */
-static void tell_lines(FILE *to, const char *text, const char *other, char sign, bool *first)
+static void tell_lines(struct json *to, const char *text, const char *other, char sign)
 {
 	for (const char *at = text; *at != '\0';) {
 		size_t len = strcspn(at, "\n");
@@ -283,40 +286,46 @@ static void tell_lines(FILE *to, const char *text, const char *other, char sign,
 		char *line = in_other || len == 0 ? NULL : malloc(len + 3);
 		if (line != NULL) {
 			(void)snprintf(line, len + 3, "%c %.*s", sign, (int)len, at);
-			(void)fputs(*first ? "" : ",", to);
-			control_json(to, line);
-			*first = false;
+			json_put_string(to, NULL, line);
 			free(line);
 		}
 		at += len + (at[len] == '\n');
 	}
 }
 
-static void tell_change(FILE *to, const char *name, const char *change, const char *before, const char *after,
-                        bool *first)
+static void tell_change(struct json *to, const char *name, const char *change, const char *before, const char *after)
 {
-	bool first_line = true;
-	(void)fprintf(to, "%s{\"name\":", *first ? "" : ",");
-	control_json(to, name);
-	(void)fprintf(to, ",\"change\":\"%s\",\"lines\":[", change);
-	tell_lines(to, before, after, '-', &first_line);
-	tell_lines(to, after, before, '+', &first_line);
-	(void)fputs("]}", to);
-	*first = false;
+	json_open(to, NULL, '{');
+	json_put_string(to, "name", name);
+	json_put_string(to, "change", change);
+	json_open(to, "lines", '[');
+	tell_lines(to, before, after, '-');
+	tell_lines(to, after, before, '+');
+	json_close(to, ']');
+	json_close(to, '}');
 }
 
-int reload_compare(struct supervisor *v, FILE *to, struct reload_result *out)
+void reload_counts(struct json *to, const struct reload_result *r)
+{
+	json_put_int(to, "added", r->added);
+	json_put_int(to, "changed", r->changed);
+	json_put_int(to, "removed", r->removed);
+	json_put_int(to, "unchanged", r->unchanged);
+}
+
+int reload_compare(struct supervisor *v, struct json *to, struct reload_result *out)
 {
 	struct config *c;
-	bool first = true;
 	int r = load(v, false, &c, out);
 	if (r != 0)
 		return r;
-	(void)fputs("{\"ok\":true,\"services\":[", to);
+	json_open(to, NULL, '{');
+	json_put_bool(to, "ok", true);
+	json_open(to, "services", '[');
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (is_removed(s, c)) {
 			out->removed++;
-			tell_change(to, s->conf->name, "removed", s->conf->text, "", &first);
+			tell_change(to, s->conf->name, "removed", s->conf->text, "");
 		}
 	for (size_t i = 0; i < c->n_services; i++) {
 		const struct config_service *conf = c->services[i];
@@ -328,11 +337,12 @@ int reload_compare(struct supervisor *v, FILE *to, struct reload_result *out)
 			continue;
 		}
 		*(s != NULL ? &out->changed : &out->added) += 1;
-		tell_change(to, conf->name, s != NULL ? "changed" : "added", s != NULL ? s->conf->text : "", conf->text,
-		            &first);
+		tell_change(to, conf->name, s != NULL ? "changed" : "added", s != NULL ? s->conf->text : "",
+		            conf->text);
 	}
-	(void)fprintf(to, "],\"added\":%u,\"changed\":%u,\"removed\":%u,\"unchanged\":%u}", out->added, out->changed,
-	              out->removed, out->unchanged);
+	json_close(to, ']');
+	reload_counts(to, out);
+	json_close(to, '}');
 	config_free(c);
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "conns.h"
 #include "log.h"
 #include "supervisor.h"
 
@@ -139,20 +140,25 @@ static void forget(struct service *s, struct worker *w)
 	if (w->ready_fd >= 0)
 		(void)close(w->ready_fd);
 	leave_slot(s, w);
+	log_channel_close(&w->log);
+	conns_free(w->conns);
 	free(w);
 }
 
 /* The fork itself. 0 or -errno; w is half filled, its slot taken. */
 static int give_birth(struct supervisor *v, struct service *s, struct worker *w)
 {
-	int ready[2];
+	int ready[2], conns_fd = -1;
 	if (pipe2(ready, O_CLOEXEC) < 0)
 		return -errno;
+	(void)conns_new(&w->conns, &conns_fd); /* without it nobody is listed */
 	pid_t pid = fork();
 	if (pid == 0)
-		worker_main(v, s, w, ready[1]);
+		worker_main(v, s, w, ready[1], conns_fd);
 	int r = pid < 0 ? -errno : 0;
 	(void)close(ready[1]);
+	if (conns_fd >= 0)
+		(void)close(conns_fd);
 	if (r < 0) {
 		(void)close(ready[0]);
 		return r;
@@ -175,12 +181,15 @@ static pid_t start_worker(struct supervisor *v, struct service *s, struct worker
 	w->started = hark_now();
 	w->kill_at = HARK_FOREVER;
 	w->ready_fd = -1;
+	(void)log_channel_open(&w->log); /* without it the worker keeps the file that it began with */
 	w->slot = counters_slot_take(s->counters);
 	int r = w->slot >= 0 ? give_birth(v, s, w) : -EAGAIN;
 	if (w->slot < 0)
 		make_room(s);
 	if (r < 0) {
 		leave_slot(s, w);
+		log_channel_close(&w->log);
+		conns_free(w->conns);
 		free(w);
 		return r;
 	}
@@ -197,6 +206,12 @@ static int start_workers(struct supervisor *v, struct service *s, struct epoch *
 	for (unsigned n = serving(s, conf); r >= 0 && n < (unsigned)conf->workers; n++)
 		r = start_worker(v, s, (struct worker){.epoch = e, .conf = conf});
 	return r < 0 ? r : 0;
+}
+
+void service_hand_log(const struct service *s)
+{
+	for (const struct worker *w = s->workers; w != NULL; w = w->next)
+		log_channel_send(&w->log);
 }
 
 static void back_off(struct service *s)

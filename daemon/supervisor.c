@@ -163,6 +163,8 @@ void supervisor_drain(struct supervisor *v)
 {
 	bool begins = !v->draining || v->standby, again = v->ending;
 	v->draining = v->ending = true;
+	if (begins && v->told_ready && !v->handed_over)
+		log_event(LOG_LEVEL_NOTICE, NULL, "draining: what is busy may finish within its grace");
 	if (!v->handed_over) {
 		upgrade_abandon(v);
 		notify("STOPPING=1");
@@ -410,7 +412,6 @@ int supervisor_signals(struct supervisor *v)
 	(void)sigemptyset(&set);
 	for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
 		(void)sigaddset(&set, ours[i]);
-	(void)signal(SIGPIPE, SIG_IGN);
 	v->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
@@ -427,6 +428,8 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 			break;
 		turn(v, &t);
 	}
+	if (v->told_ready)
+		log_event(LOG_LEVEL_NOTICE, NULL, "ended: generation %d", v->generation);
 	if (!v->handed_over)
 		remove_pid_file(v);
 	control_close(v);

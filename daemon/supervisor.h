@@ -24,6 +24,7 @@
 #include "counters.h"
 #include "hark.h"
 #include "limiter.h"
+#include "log.h"
 #include "memory.h"
 
 /* A configuration, kept as long as a service of it is. */
@@ -107,6 +108,9 @@ void leaving_released(struct sockets *s);
 /* leave_paths: another generation has them now. */
 void sockets_free(struct sockets *s, bool leave_paths);
 
+struct conns;
+struct json;
+
 struct worker {
 	pid_t pid;
 	int ready_fd; /* it writes "" when it serves, or why it cannot; -1: it has */
@@ -114,6 +118,8 @@ struct worker {
 	const struct config_service *conf;  /* in epoch: what it serves */
 	struct hark_listener *last_backlog; /* it serves this socket's, and no other; NULL: all of conf's */
 	int slot;                           /* in the service's memory */
+	struct log_channel log;
+	struct conns *conns; /* who is connected to it; NULL: not known */
 	int64_t started;
 	int64_t kill_at; /* HARK_FOREVER: not draining; else when it is killed if it has not ended */
 	bool ready;
@@ -223,6 +229,7 @@ void service_worker_ended(struct service *s, struct worker *w); /* waits for it:
 void service_worker_spoke(struct service *s, struct worker *w); /* its ready_fd is readable */
 int64_t service_due(const struct service *s);                   /* when service_look() is next needed */
 void service_look(struct supervisor *v, struct service *s);     /* timers */
+void service_hand_log(const struct service *s);                 /* the log was opened anew */
 uint32_t worker_now(const struct service *s,
                     const struct worker *w);       /* connections that it serves, as far as it is counted */
 unsigned service_workers(const struct service *s); /* alive, draining ones included */
@@ -230,15 +237,16 @@ const char *service_state_name(const struct service *s);
 bool service_settled(const struct service *s); /* ready, or failed: start-up need not wait for it */
 void service_forget(struct service *s);
 
-/* worker.c: in the forked child; does not return. ready_fd: see struct worker. */
-_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd);
+/* worker.c: in the forked child; does not return. ready_fd: see struct worker. conns_fd: its table's; -1: none. */
+_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd, int conns_fd);
 
 /* reload.c: reads the configuration and changes what differs. Returns the number of errors, told in *out; 0: it has
  * begun, and reload_look() finds out how it ends. force: be it to no services at all. */
 int reload(struct supervisor *v, bool force, struct reload_result *out);
 void reload_look(struct supervisor *v); /* each turn: logs and answers the outcome, once all new workers are ready */
-/* What reload() would change, to v's JSON answer. 0, or as reload(). */
-int reload_compare(struct supervisor *v, FILE *to, struct reload_result *out);
+/* What reload() would change, as the control socket's answer. 0, or as reload(), with nothing written. */
+int reload_compare(struct supervisor *v, struct json *to, struct reload_result *out);
+void reload_counts(struct json *to, const struct reload_result *r); /* "added" to "unchanged" */
 int load_config(const struct supervisor *v,
                 struct config **out); /* config_load() or the inetd form, and config_check_system() */
 
@@ -276,7 +284,6 @@ void control_close(struct supervisor *v);
 void control_pause(struct control *c, bool pause); /* pause: the next generation answers, except who waits for it */
 void control_reloaded(struct supervisor *v, const struct reload_result *r); /* it is complete */
 void control_upgraded(struct supervisor *v, const char *error);             /* NULL: the next generation serves */
-void control_json(FILE *to, const char *s);                                 /* quoted; NULL: null */
 void control_path(const struct control *c, dev_t *dev, ino_t *ino);
 int control_listener_fd(const struct control *c);
 const char *control_key(const struct control *c); /* what the next generation asks for it by */

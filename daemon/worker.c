@@ -20,7 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "conns.h"
 #include "descriptors.h"
+#include "line_out.h"
 #include "log.h"
 #include "program_stderr.h"
 #include "supervisor.h"
@@ -91,6 +93,8 @@ static void set_signals(void)
 	for (int signal = 1; signal < NSIG;
 	     signal++) /* also what was ignored where harkd was started: nohup(1), a script's trap */
 		(void)sigaction(signal, &standard, NULL);
+	for (const int *sig = line_out_signals; *sig != 0; sig++) /* programs get the default: spawn.c */
+		(void)signal(*sig, SIG_IGN);
 	(void)sigaction(SIGTERM, &term, NULL);
 	(void)sigaction(SIGINT, &term, NULL);
 	(void)sigaction(SIGUSR1, &retire, NULL);
@@ -98,37 +102,19 @@ static void set_signals(void)
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int by_number(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
 /* Other services' sockets, other workers' pipes, the control socket: nothing of them may be left in a process that
  * peers talk to. */
-static void close_others(const int *keep, int n)
+static void keep_own(struct hark_listener *const *listeners, int n, int log_channel)
 {
-	unsigned from = 3;
-	for (int i = 0; i < n; i++) {
-		if (keep[i] < 3 || (i > 0 && keep[i] == keep[i - 1]))
-			continue;
-		if ((unsigned)keep[i] > from)
-			descriptors_close(from, (unsigned)keep[i] - 1);
-		from = (unsigned)keep[i] + 1;
-	}
-	descriptors_close(from, UINT_MAX);
-}
-
-static void keep_own(struct hark_listener *const *listeners, int n)
-{
-	int *keep = calloc((size_t)n + 2, sizeof *keep);
+	int *keep = calloc((size_t)n + 3, sizeof *keep);
 	if (keep == NULL)
 		give_up("start", strerror(ENOMEM));
 	for (int i = 0; i < n; i++)
 		keep[i] = hark_listener_fd(listeners[i]);
 	keep[n] = self.ready_fd;
 	keep[n + 1] = log_fd();
-	qsort(keep, (size_t)n + 2, sizeof *keep, by_number);
-	close_others(keep, n + 2);
+	keep[n + 2] = log_channel;
+	descriptors_keep(keep, n + 3);
 	free(keep);
 }
 
@@ -337,27 +323,17 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	}
 }
 
-static void describe(struct hark_conn *c, struct log_connection *l, char peer[HARK_ADDRESS_MAX],
-                     char local[HARK_ADDRESS_MAX])
+static void describe(struct hark_conn *c, struct log_connection *l, struct log_room *room)
 {
-	struct hark_conn_stats stats;
-	struct timespec now;
-	peer[0] = local[0] = '\0';
-	(void)hark_peer(c, peer, HARK_ADDRESS_MAX);
-	(void)hark_local(c, local, HARK_ADDRESS_MAX);
-	hark_conn_stats(c, &stats);
-	(void)clock_gettime(CLOCK_REALTIME, &now);
 	l->service = self.conf->name;
 	l->box = self.name;
-	l->peer = peer;
-	l->local = local;
-	l->duration_ns = hark_now() - stats.opened_ns;
-	l->opened_realtime_ns = now.tv_sec * HARK_S + now.tv_nsec - l->duration_ns;
+	l->target = self.conf->box->target != NULL && l->refused == NULL ? self.conf->box->target(self.box_arg) : NULL;
+	log_connection_describe(l, c, room);
 }
 
 static void closed(const struct hark_event *e)
 {
-	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
+	struct log_room room;
 	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
 	count_bytes(e->conn, &l);
 	counters_add(self.counters, COUNT_CLOSED, 1);
@@ -366,7 +342,7 @@ static void closed(const struct hark_event *e)
 	counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
 	if (!self.config->log_connections)
 		return;
-	describe(e->conn, &l, peer, local);
+	describe(e->conn, &l, &room);
 	if (l.pid == 0)
 		l.pid = getpid();
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
@@ -374,7 +350,7 @@ static void closed(const struct hark_event *e)
 
 static void refused(const struct hark_event *e)
 {
-	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
+	struct log_room room;
 	struct log_connection l = {
 		.pid = getpid(),
 		.bytes_in = -1,
@@ -382,8 +358,16 @@ static void refused(const struct hark_event *e)
 		.refused = counter_rows[self.limits.refused].name}; /* this one: admit() was asked just before */
 	if (!self.config->log_connections)
 		return;
-	describe(e->conn, &l, peer, local);
+	describe(e->conn, &l, &room);
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
+}
+
+/* The limits' ticket of each listed connection, by its row: hark_serve()'s is the row, or CONNS_MAX and the limits'. */
+static int limit_tickets[CONNS_MAX];
+
+static int row_of(int ticket)
+{
+	return ticket < CONNS_MAX ? ticket : -1;
 }
 
 static void on_event(const struct hark_event *e, void *arg)
@@ -395,7 +379,12 @@ static void on_event(const struct hark_event *e, void *arg)
 		(void)close(self.ready_fd);
 		self.ready_fd = -1;
 		break;
-	case HARK_EVENT_CLOSE: closed(e); break;
+	case HARK_EVENT_OPEN: conns_opened(row_of(e->ticket)); break;
+	case HARK_EVENT_PROGRAM: conns_program(row_of(e->ticket), e->pid); break;
+	case HARK_EVENT_CLOSE:
+		conns_closed(row_of(e->ticket));
+		closed(e);
+		break;
 	case HARK_EVENT_REFUSED: refused(e); break;
 	case HARK_EVENT_PAUSED:
 		if (e->error != 0 && e->error != EBUSY) { /* EBUSY: limits_pace() has counted it */
@@ -410,9 +399,22 @@ static void on_event(const struct hark_event *e, void *arg)
 static int admit(struct hark_conn *c, void *limits)
 {
 	int ticket = limits_admit(c, limits);
+	if (ticket < 0)
+		return ticket;
+	counters_add(self.counters, COUNT_ACCEPTED, 1);
+	int row = conns_add(c, self.conf->model == HARK_MODEL_PROCESS);
+	if (row < 0)
+		return CONNS_MAX + ticket;
+	limit_tickets[row] = ticket;
+	return row;
+}
+
+static void leave(int ticket, void *limits)
+{
+	int row = row_of(ticket);
 	if (ticket >= 0)
-		counters_add(self.counters, COUNT_ACCEPTED, 1);
-	return ticket;
+		conns_remove(row);
+	limits_leave(row >= 0 ? limit_tickets[row] : ticket >= 0 ? ticket - CONNS_MAX : ticket, limits);
 }
 
 static bool paced(const struct config_service *c)
@@ -435,7 +437,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.lifetime_ns = c->lifetime_ns,
 		.pace = paced(c) ? limits_pace : NULL, /* not to look at each datagram for nothing */
 		.admit = admit,
-		.leave = limits_leave,
+		.leave = leave,
 		.limit_arg = &self.limits,
 		.event = on_event,
 		.why = &why,
@@ -508,7 +510,7 @@ static struct hark_listener **own_listeners(const struct sockets *s, const struc
 	return own;
 }
 
-_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd)
+_Noreturn void worker_main(struct supervisor *v, struct service *s, const struct worker *w, int ready_fd, int conns_fd)
 {
 	self.conf = w->conf;
 	self.epoch = w->epoch;
@@ -525,7 +527,9 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	take_memory(s, w);
 	forget_others(v);
 	set_signals();
-	keep_own(listeners, n);
+	(void)conns_attach(conns_fd); /* without it nobody is listed */
+	log_follow(w->log.from);
+	keep_own(listeners, n, w->log.from);
 	open_null(0);
 	if (v->in_background) {
 		open_null(1);

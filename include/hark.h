@@ -413,7 +413,8 @@ int hark_udp_connect(struct hark_conn *c);
 int hark_wait_fd(int fd, int directions, int64_t deadline);
 
 /* Tells the server how the box judges its own end: HARK_EVENT_CLOSE carries it. pid: the process that served in the
- * box's place; 0: none. status: in waitpid(2)'s form, 0 by default; or a -errno: the connection has failed, that is the
+ * box's place; 0: none; told when that begins, status 0, it is an event of its own. status: in waitpid(2)'s form, 0 by
+ * default; or a -errno: the connection has failed, that is the
  * event's error, and the server ends it by hark_abort() instead of hark_close(): its peer sees no end in order. */
 void hark_outcome(struct hark_conn *c, pid_t pid, int status);
 
@@ -448,14 +449,16 @@ enum hark_event_kind {
 	HARK_EVENT_WORKER_DOWN, /* pid, status as of waitpid(2) */
 	HARK_EVENT_DRAINING,    /* no more is accepted */
 	HARK_EVENT_REFUSED,     /* admit() refused conn, with this error: it is shed next, without OPEN and CLOSE */
+	HARK_EVENT_PROGRAM,     /* hark_outcome() told the pid of what serves conn in the box's place; it goes on */
 };
 
 struct hark_event {
 	enum hark_event_kind kind;
-	struct hark_conn *conn; /* OPEN, CLOSE, REFUSED */
+	struct hark_conn *conn; /* OPEN, PROGRAM, CLOSE, REFUSED */
 	int error;
-	pid_t pid;  /* WORKER_UP, WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
+	pid_t pid;  /* WORKER_UP, WORKER_DOWN; PROGRAM, CLOSE: what hark_outcome() told, or 0 */
 	int status; /* WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
+	int ticket; /* OPEN, PROGRAM, CLOSE: what admit() gave; -1: it was not asked */
 };
 
 struct hark_serve_opts {

@@ -254,6 +254,7 @@ static int serve_all(struct serve *s)
 	struct serve_events events = {
 		.verb = s->verb,
 		.box = s->box_name,
+		.target = s->box->target != NULL ? s->box->target(s->box_arg) : NULL,
 		.is_program = strcmp(s->box->name, "exec") == 0,
 		.verbose = s->args.verbose,
 		.json = s->args.json,
@@ -276,6 +277,7 @@ static int serve_all(struct serve *s)
 		.why = &why,
 	};
 
+	serve_events_open(&events);
 	int err = hark_serve(s->listeners, s->n, s->box->serve, s->box_arg, &opts);
 	if (err == 0)
 		return STATUS_DONE;

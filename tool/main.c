@@ -15,21 +15,24 @@
 #include "options.h"
 
 const struct verb *const verbs[] = {
-	&verb_serve,  &verb_call,   &verb_ping,   &verb_daytime, &verb_time,  &verb_users, &verb_loggedin, &verb_config,
-	&verb_import, &verb_status, &verb_reload, &verb_stop,    &verb_start, &verb_drain, &verb_upgrade,  NULL,
+	&verb_serve,    &verb_call,   &verb_ping,   &verb_daytime, &verb_time,        &verb_users,
+	&verb_loggedin, &verb_config, &verb_import, &verb_status,  &verb_connections, &verb_close,
+	&verb_reload,   &verb_stop,   &verb_start,  &verb_drain,   &verb_upgrade,     NULL,
 };
 
-static void on_sigpipe(int signal)
+static void on_signal(int signal)
 {
 	(void)signal;
 }
 
-/* A handler and not SIG_IGN: programs that hark serve starts get the default back by execve(2), as they expect it. */
-static void catch_sigpipe(void)
+/* A reader that has gone and a file at its limit (ulimit -f) are errors of the write. Handlers and not SIG_IGN: what
+ * hark serve starts gets the default back by execve(2), as it expects it. */
+static void catch_signals(void)
 {
-	struct sigaction action = {.sa_handler = on_sigpipe, .sa_flags = SA_RESTART};
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
 	(void)sigaction(SIGPIPE, &action, NULL);
+	(void)sigaction(SIGXFSZ, &action, NULL);
 }
 
 /* Closed standard descriptors become /dev/null: an empty input; an output where writing is an error, because what was
@@ -51,7 +54,7 @@ static void print_help(FILE *to)
 {
 	fputs("usage: hark VERB [OPTION]... [ARGUMENT]...\n\n", to);
 	for (int i = 0; verbs[i] != NULL; i++)
-		fprintf(to, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
+		fprintf(to, "  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
 	fputs("\n  hark VERB --help   a verb's options\n"
 	      "  hark --version     the version\n"
 	      "\nAn address is tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, unixgram:/PATH, fd:N or "
@@ -118,7 +121,7 @@ int main(int argc, char *argv[])
 {
 	if (open_standard_fds() < 0)
 		return STATUS_SYSTEM;
-	catch_sigpipe();
+	catch_signals();
 	int status = dispatch(argc, argv);
 	errno = 0;
 	if ((fflush(stdout) != 0 || ferror(stdout)) && status == STATUS_DONE) {

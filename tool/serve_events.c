@@ -1,15 +1,16 @@
 /* serve_events.c — see serve_events.h.
  *
  * Lines come from the parent, its workers, a connection's own process or thread: each is built on the stack and
- * written by one write(2), so that they never mix and no lock is needed. A log that cannot be written does not stop
- * the service. */
+ * written at once or not at all (line_out.h), so that they never mix, no lock is needed, and nobody who does not read
+ * them stops the service. What a process lost is told by the next line of its that leaves. */
 #include "serve_events.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "log_connection.h"
 #include "text.h"
 
 /* One "listening on ADDRESS" line each, in one write: who reads them may rely on seeing a line whole. */
@@ -25,16 +26,29 @@ static void print_addresses(const struct serve_events *s)
 	}
 }
 
-static void add_time(struct text *t)
+static void put(struct serve_events *s, struct text *t)
 {
-	struct timespec now;
-	struct tm tm;
-	char stamp[32];
+	if (t->len + 1 >= t->cap)
+		t->len = t->cap - 2;
+	text_add(t, "\n");
+	if (line_out_put(&s->out, t->buf, t->len) < 0)
+		atomic_fetch_add_explicit(&s->lost, 1, memory_order_relaxed);
+}
 
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	(void)gmtime_r(&now.tv_sec, &tm);
-	(void)strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &tm);
-	text_add(t, "%s.%03ldZ", stamp, now.tv_nsec / 1000000);
+static void tell_lost(struct serve_events *s)
+{
+	unsigned n = atomic_exchange_explicit(&s->lost, 0, memory_order_relaxed);
+	char buf[128];
+	struct text t = {.buf = buf, .cap = sizeof buf};
+
+	if (n == 0)
+		return;
+	if (s->json)
+		text_add(&t, "{\"event\":\"lost\",\"lines\":%u}\n", n);
+	else
+		text_add(&t, "hark: serve: %u line%s lost\n", n, n == 1 ? " was" : "s were");
+	if (line_out_put(&s->out, t.buf, t.len) < 0)
+		atomic_fetch_add_explicit(&s->lost, n, memory_order_relaxed);
 }
 
 static void add_status(struct text *t, int status)
@@ -45,39 +59,48 @@ static void add_status(struct text *t, int status)
 		text_add(t, "exit status %d", WEXITSTATUS(status));
 }
 
-/* "" where there is none, so that a line is still one. */
-static void conn_addresses(struct hark_conn *c, char peer[HARK_ADDRESS_MAX], char local[HARK_ADDRESS_MAX])
+/* What both forms tell of a connection. */
+static void describe(const struct serve_events *s, const struct hark_event *e, struct log_connection *l,
+                     struct log_room *room)
 {
-	peer[0] = local[0] = '\0';
-	(void)hark_peer(c, peer, HARK_ADDRESS_MAX);
-	(void)hark_local(c, local, HARK_ADDRESS_MAX);
+	struct hark_conn_stats stats;
+
+	hark_conn_stats(e->conn, &stats);
+	*l = (struct log_connection){
+		.box = s->box,
+		.target = s->target,
+		.pid = e->pid != 0 ? e->pid : getpid(),
+		.bytes_in = s->is_program ? -1 : (int64_t)stats.bytes_in,
+		.bytes_out = s->is_program ? -1 : (int64_t)stats.bytes_out,
+		.error = e->error,
+		.status = e->status,
+	};
+	log_connection_describe(l, e->conn, room);
 }
 
 static void close_words(struct text *t, const struct serve_events *s, const struct hark_event *e)
 {
-	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct hark_conn_stats stats;
+	struct log_connection l;
+	struct log_room room;
 
-	conn_addresses(e->conn, peer, local);
-	hark_conn_stats(e->conn, &stats);
-	text_add(t, "%s -> %s %s ", peer[0] != '\0' ? peer : "-", local[0] != '\0' ? local : "-", s->box);
-	text_add_duration(t, hark_now() - stats.opened_ns);
+	describe(s, e, &l, &room);
+	text_add(t, "%s", l.peer[0] != '\0' ? l.peer : "-");
+	if (l.user != NULL)
+		text_add(t, "[uid=%u,pid=%d]", (unsigned)l.user->uid, (int)l.user->pid);
+	text_add(t, " -> %s %s", l.local[0] != '\0' ? l.local : "-", l.box);
+	text_add(t, " ");
+	text_add_duration(t, l.duration_ns);
 	if (!s->is_program)
-		text_add(t, ", in %llu out %llu", (unsigned long long)stats.bytes_in,
-		         (unsigned long long)stats.bytes_out);
+		text_add(t, ", in %lld out %lld", (long long)l.bytes_in, (long long)l.bytes_out);
 	if (e->pid != 0)
 		text_add(t, ", pid %d", (int)e->pid);
-	if (e->error != 0)
-		text_add(t, ", %s", hark_strerror(e->error));
-	else if (e->status == 0)
-		text_add(t, ", done");
-	if (e->status != 0) {
-		text_add(t, ", ");
-		add_status(t, e->status);
-	}
+	if (l.target != NULL)
+		text_add(t, ", to %s", l.target);
+	text_add(t, ", ");
+	log_add_outcome(t, &l);
 }
 
-static void event_words(const struct serve_events *s, const struct hark_event *e)
+static void event_words(struct serve_events *s, const struct hark_event *e)
 {
 	char buf[TEXT_LINE_MAX];
 	struct text t = {.buf = buf, .cap = sizeof buf};
@@ -85,6 +108,7 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 	text_add(&t, "hark: serve: ");
 	switch (e->kind) {
 	case HARK_EVENT_READY:
+	case HARK_EVENT_PROGRAM:
 	case HARK_EVENT_OPEN: return;
 	case HARK_EVENT_CLOSE: close_words(&t, s, e); break;
 	case HARK_EVENT_PAUSED:
@@ -101,7 +125,7 @@ static void event_words(const struct serve_events *s, const struct hark_event *e
 	case HARK_EVENT_DRAINING: text_add(&t, "draining: no more connections are accepted"); break;
 	}
 	text_scrub(&t); /* a peer chooses the path that its unix socket is bound to */
-	(void)text_write_line(&t, 2);
+	put(s, &t);
 }
 
 static const char *event_name(enum hark_event_kind kind)
@@ -116,63 +140,63 @@ static const char *event_name(enum hark_event_kind kind)
 		[HARK_EVENT_WORKER_DOWN] = "worker-down",
 		[HARK_EVENT_DRAINING] = "draining",
 		[HARK_EVENT_REFUSED] = "refused",
+		[HARK_EVENT_PROGRAM] = "program",
 	};
 
 	return names[kind];
 }
 
-static void add_string(struct text *t, const char *key, const char *value)
+static void add_other_json(struct json *j, const struct hark_event *e)
 {
-	text_add(t, ",\"%s\":", key);
-	text_add_json(t, value, value != NULL ? strlen(value) : 0);
+	json_put_null(j, "service");
+	if (e->pid != 0)
+		json_put_int(j, "pid", e->pid);
+	if (e->kind == HARK_EVENT_PAUSED)
+		json_put_string(j, "error", e->error != 0 ? hark_strerror(e->error) : NULL);
+	if (e->kind == HARK_EVENT_WORKER_DOWN && WIFSIGNALED(e->status))
+		json_put_int(j, "signal", WTERMSIG(e->status));
+	else if (e->kind == HARK_EVENT_WORKER_DOWN)
+		json_put_int(j, "status", WEXITSTATUS(e->status));
 }
 
-static void add_conn_json(struct text *t, const struct serve_events *s, const struct hark_event *e)
-{
-	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
-	struct hark_conn_stats stats;
-
-	conn_addresses(e->conn, peer, local);
-	add_string(t, "peer", peer);
-	add_string(t, "local", local);
-	add_string(t, "box", s->box);
-	if (e->kind != HARK_EVENT_CLOSE)
-		return;
-	hark_conn_stats(e->conn, &stats);
-	text_add(t, ",\"seconds\":%.6f", (double)(hark_now() - stats.opened_ns) / 1e9);
-	if (!s->is_program)
-		text_add(t, ",\"bytes_in\":%llu,\"bytes_out\":%llu", (unsigned long long)stats.bytes_in,
-		         (unsigned long long)stats.bytes_out);
-}
-
-static void event_json(const struct serve_events *s, const struct hark_event *e)
+/* An end has what harkd's log has, at its beginning there is nothing to tell of the end. */
+static void event_json(struct serve_events *s, const struct hark_event *e)
 {
 	char buf[TEXT_LINE_MAX];
 	struct text t = {.buf = buf, .cap = sizeof buf};
+	struct json j = {.to = &t};
+	struct log_connection l;
+	struct log_room room;
+	struct log_field f[LOG_FIELDS_MAX];
+	bool opens = e->kind == HARK_EVENT_OPEN, closes = e->kind == HARK_EVENT_CLOSE;
 
-	text_add(&t, "{\"time\":\"");
-	add_time(&t);
-	text_add(&t, "\",\"event\":\"%s\",\"process\":%d", event_name(e->kind), (int)getpid());
 	if (e->conn != NULL)
-		add_conn_json(&t, s, e);
-	if (e->pid != 0)
-		text_add(&t, ",\"pid\":%d", (int)e->pid);
-	if (e->kind == HARK_EVENT_CLOSE || e->kind == HARK_EVENT_PAUSED)
-		add_string(&t, "error", e->error != 0 ? hark_strerror(e->error) : NULL);
-	if (e->kind == HARK_EVENT_CLOSE || e->kind == HARK_EVENT_WORKER_DOWN) {
-		if (WIFSIGNALED(e->status))
-			text_add(&t, ",\"signal\":%d", WTERMSIG(e->status));
-		else
-			text_add(&t, ",\"status\":%d", WEXITSTATUS(e->status));
+		describe(s, e, &l, &room);
+	log_json_begin(&j, closes ? l.opened_realtime_ns : log_realtime_ns(), "info", event_name(e->kind));
+	if (opens || closes) {
+		int n = log_connection_fields(&l, f);
+		log_json_fields(&j, f, opens ? LOG_FIELDS_OPEN : n);
+	} else {
+		add_other_json(&j, e);
 	}
-	text_add(&t, "}");
-	(void)text_write_line(&t, 2);
+	json_close(&j, '}');
+	put(s, &t);
 }
 
 /* A worker that dies of itself is worth a line even where nothing was asked for. */
 static bool worth_a_line(const struct serve_events *s, const struct hark_event *e)
 {
-	return s->verbose || s->json || (e->kind == HARK_EVENT_WORKER_DOWN && e->status != 0 && !s->draining);
+	return ((s->verbose || s->json) && e->kind != HARK_EVENT_PROGRAM) ||
+	       (e->kind == HARK_EVENT_WORKER_DOWN && e->status != 0 && !s->draining);
+}
+
+void serve_events_open(struct serve_events *s)
+{
+	int own = line_out_own(2);
+
+	s->out = (struct line_out){.fd = own >= 0 ? own : 2};
+	for (const int *sig = line_out_signals; *sig != 0; sig++)
+		(void)signal(*sig, SIG_IGN);
 }
 
 void serve_event(const struct hark_event *e, void *arg)
@@ -185,6 +209,7 @@ void serve_event(const struct hark_event *e, void *arg)
 		s->draining = true;
 	if (!worth_a_line(s, e))
 		return;
+	tell_lost(s);
 	if (s->json)
 		event_json(s, e);
 	else

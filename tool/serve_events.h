@@ -6,11 +6,13 @@
 #include <stdbool.h>
 
 #include "hark.h"
+#include "line_out.h"
 #include "tool.h"
 
 struct serve_events {
 	const struct verb *verb;
 	const char *box;              /* its name, or the program's path */
+	const char *target;           /* where it relays to; NULL: nowhere */
 	bool is_program;              /* the program moves the bytes: hark does not see how many */
 	bool verbose;                 /* a line a connection, workers, pauses; otherwise only what went wrong */
 	bool json;                    /* the same as JSON lines */
@@ -18,7 +20,12 @@ struct serve_events {
 	/* Workers that end now were asked to. Written once, while connections' threads read it and its neighbours above
 	 * (so it is not among them: compilers join their reads); it orders nothing else. */
 	atomic_bool draining;
+	struct line_out out;   /* standard error, or what does not make us wait in its place */
+	_Atomic unsigned lost; /* lines, since one left. Relaxed: a count */
 };
+
+/* Before the first event: standard error never stops the service from now on. */
+void serve_events_open(struct serve_events *s);
 
 /* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is
  * in. */

@@ -32,7 +32,7 @@ static void format_count(int64_t n, char *buf, size_t cap)
 }
 
 /* Two units: "3d 4h", "5m 12s", "7s". */
-static void format_span(double seconds, char *buf, size_t cap)
+void status_view_span(double seconds, char *buf, size_t cap)
 {
 	static const struct {
 		int64_t seconds;
@@ -48,6 +48,14 @@ static void format_span(double seconds, char *buf, size_t cap)
 	else
 		(void)snprintf(buf, cap, "%" PRId64 "%c %d%c", s / units[i].seconds, units[i].letter,
 		               (int)(s % units[i].seconds / units[i + 1].seconds), units[i + 1].letter);
+}
+
+void status_view_count(const json_t *n, char *buf, size_t cap)
+{
+	if (json_is_integer(n))
+		format_count(json_integer_value(n), buf, cap);
+	else
+		(void)snprintf(buf, cap, "-");
 }
 
 /* All members of an object of counts, whichever they are. */
@@ -96,7 +104,7 @@ static void print_head(const struct status_view *v, FILE *to)
 {
 	char version[32], config[128], when[40], up[32];
 
-	format_span(control_real(v->now, "uptime_s"), up, sizeof up);
+	status_view_span(control_real(v->now, "uptime_s"), up, sizeof up);
 	fprintf(to, "harkd %s, pid %" PRId64 ", generation %" PRId64 ", up %s, %s",
 	        control_string(v->now, "version", version, sizeof version), control_count(v->now, "pid"),
 	        control_count(v->now, "generation"), up, control_string(v->now, "config", config, sizeof config));
@@ -109,14 +117,14 @@ static void print_head(const struct status_view *v, FILE *to)
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-enum { SERVICE, STATE, PIDS, NOW, TOTAL, RATE, IN, OUT, REFUSED, HELD, RESTARTS, COLUMNS };
+enum { SERVICE, STATE, PIDS, NOW, TOTAL, RATE, IN, OUT, REFUSED, HELD, RESTARTS, LISTENS, COLUMNS };
 
 static const char *const titles[COLUMNS] = {
-	"SERVICE", "STATE", "PIDS", "NOW", "TOTAL", "RATE/S", "IN", "OUT", "REFUSED", "HELD", "RESTARTS",
+	"SERVICE", "STATE", "PIDS", "NOW", "TOTAL", "RATE/S", "IN", "OUT", "REFUSED", "HELD", "RESTARTS", "LISTENS",
 };
 
 struct row {
-	char cell[COLUMNS][72];
+	char cell[COLUMNS][HARK_ADDRESS_MAX + 16];
 };
 
 #define CELL(r, column) (r)->cell[column], sizeof(r)->cell[column]
@@ -135,6 +143,21 @@ static void format_pids(const json_t *workers, char *buf, size_t cap)
 		(void)snprintf(buf, cap, "%" PRId64 "+%zu", first, n - 1);
 }
 
+/* The first address, and how many more there are. */
+static void format_listen(const json_t *listen, char *buf, size_t cap)
+{
+	const char *first = json_string_value(json_array_get(listen, 0));
+	char address[HARK_ADDRESS_MAX];
+	size_t n = json_array_size(listen);
+
+	if (first == NULL)
+		(void)snprintf(buf, cap, "-");
+	else if (n == 1)
+		(void)snprintf(buf, cap, "%s", control_clean(first, address, sizeof address));
+	else
+		(void)snprintf(buf, cap, "%s +%zu", control_clean(first, address, sizeof address), n - 1);
+}
+
 static void fill_row(struct row *r, const struct status_view *v, const json_t *s)
 {
 	(void)control_string(s, "name", CELL(r, SERVICE));
@@ -143,11 +166,12 @@ static void fill_row(struct row *r, const struct status_view *v, const json_t *s
 	format_count(control_count(s, "now"), CELL(r, NOW));
 	format_count(control_count(s, "accepted"), CELL(r, TOTAL));
 	format_rate(v, s, CELL(r, RATE));
-	format_count(control_count(s, "bytes_in"), CELL(r, IN));
-	format_count(control_count(s, "bytes_out"), CELL(r, OUT));
+	status_view_count(json_object_get(s, "bytes_in"), CELL(r, IN));
+	status_view_count(json_object_get(s, "bytes_out"), CELL(r, OUT));
 	format_count(sum(json_object_get(s, "refused")), CELL(r, REFUSED));
 	format_count(sum(json_object_get(s, "held")), CELL(r, HELD));
 	format_count(control_count(s, "restarts"), CELL(r, RESTARTS));
+	format_listen(json_object_get(s, "listen"), CELL(r, LISTENS));
 }
 
 struct layout {
@@ -171,7 +195,7 @@ static void lay_out(struct layout *l, const struct row *rows, size_t n)
 		for (size_t i = 0; i < n; i++)
 			if ((int)strlen(rows[i].cell[c]) > l->width[c])
 				l->width[c] = (int)strlen(rows[i].cell[c]);
-		if (shown(l, c)) {
+		if (shown(l, c) && c != LISTENS) { /* it ends the line, wherever that is */
 			total += l->width[c];
 			gaps++;
 		}
@@ -191,7 +215,9 @@ static void print_row(const struct layout *l, const char *const cells[COLUMNS], 
 			continue;
 		if (c > 0)
 			fprintf(to, "%*s", l->gap, "");
-		if ((int)strlen(s) > width)
+		if (c == LISTENS)
+			fputs(s, to);
+		else if ((int)strlen(s) > width)
 			fprintf(to, "%.*s~", width - 1, s);
 		else if (c <= STATE)
 			fprintf(to, "%-*s", width, s);
@@ -281,7 +307,7 @@ static void print_workers(const json_t *workers, FILE *to)
 	for (size_t i = 0; i < n && i < ROWS_MAX; i++) {
 		const json_t *w = json_array_get(workers, i);
 		char up[40];
-		format_span(control_real(w, "uptime_s"), up, sizeof up);
+		status_view_span(control_real(w, "uptime_s"), up, sizeof up);
 		fprintf(to, "  %-9s pid %" PRId64 ", %" PRId64 " now, up %s%s\n", i == 0 ? "workers" : "",
 		        control_count(w, "pid"), control_count(w, "now"), up,
 		        json_is_true(json_object_get(w, "draining")) ? ", draining" : "");
@@ -310,8 +336,11 @@ void status_view_service(const struct status_view *v, FILE *to)
 		format_rate(v, s, rate, sizeof rate);
 		fprintf(to, "  rate      %s a second\n", rate);
 	}
-	fprintf(to, "  bytes     %" PRId64 " in, %" PRId64 " out\n", control_count(s, "bytes_in"),
-	        control_count(s, "bytes_out"));
+	if (json_is_integer(json_object_get(s, "bytes_in")))
+		fprintf(to, "  bytes     %" PRId64 " in, %" PRId64 " out\n", control_count(s, "bytes_in"),
+		        control_count(s, "bytes_out"));
+	else
+		fputs("  bytes     not known: its programs move them, over sockets that do not count\n", to);
 	print_counts("refused", json_object_get(s, "refused"), to);
 	print_counts("held", json_object_get(s, "held"), to);
 	fprintf(to, "  started   %" PRId64 " workers, %" PRId64 " restarted, %" PRId64 " crashed\n",

@@ -17,6 +17,10 @@ struct status_view {
 /* The answer is one to "status": an object with an array of objects, its services. */
 bool status_view_fits(const json_t *answer);
 
+/* Cells of other tables: two units of time; a count, "-" where it is null. */
+void status_view_span(double seconds, char *buf, size_t cap);
+void status_view_count(const json_t *n, char *buf, size_t cap);
+
 void status_view_table(const struct status_view *v, FILE *to);
 void status_view_service(const struct status_view *v, FILE *to);
 

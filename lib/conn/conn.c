@@ -316,9 +316,3 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)
 		.idle_ns = hark__conn_idle_ns(c),
 	};
 }
-
-void hark_outcome(struct hark_conn *c, pid_t pid, int status)
-{
-	c->pid = pid;
-	c->status = status;
-}

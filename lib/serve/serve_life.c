@@ -31,7 +31,17 @@ static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum har
 	                                          .conn = c,
 	                                          .pid = c->pid,
 	                                          .status = c->status > 0 ? c->status : 0,
-	                                          .error = err < 0 ? -err : 0});
+	                                          .error = err < 0 ? -err : 0,
+	                                          .ticket = c->ticket});
+}
+
+void hark_outcome(struct hark_conn *c, pid_t pid, int status)
+{
+	bool begins = pid > 0 && status == 0 && pid != c->pid && c->server != NULL;
+	c->pid = pid;
+	c->status = status;
+	if (begins)
+		tell_conn(c->server, HARK_EVENT_PROGRAM, c, 0);
 }
 
 void hark__server_run(struct hark__server *s, struct hark_conn *c)

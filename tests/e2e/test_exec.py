@@ -327,7 +327,7 @@ def test_the_pid_of_a_program_that_could_not_be_started_is_none(serve, tmp_path)
     server = serve("--json", "tcp://127.0.0.1:0", "--", str(script))
     assert run_program(server) == b""
     end = closes(server)[0]
-    assert end["status"] == 127 and "pid" not in end
+    assert end["status"] == 127 and end["pid"] == end["process"]
 
 
 def test_the_exit_status_is_noted(serve):

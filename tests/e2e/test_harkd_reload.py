@@ -1,4 +1,5 @@
 """Reloads and upgrades that do not come out as wished, and what they say; addresses that come and go."""
+import contextlib
 import os
 import select
 import shutil
@@ -343,6 +344,29 @@ def test_a_binary_that_says_ready_and_dies_leaves_the_old_one_serving_and_why_in
     d.configure(ECHO)
     assert d.ask("reload")["ok"]
     assert d.stop() == 0 and not (tmp_path / "control").exists()
+
+
+def test_silent_control_clients_do_not_take_the_place_of_one_that_awaits_its_answer(own, tmp_path):
+    d, go = own(ECHO), tmp_path / "go"
+    replace(own.binary, f"#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nexit 3\n")
+    with contextlib.ExitStack() as stack:
+
+        def client(request):
+            s = stack.enter_context(socket.socket(socket.AF_UNIX))
+            s.settimeout(PATIENCE)
+            s.connect(str(tmp_path / "control"))
+            s.sendall(request)
+            return s
+
+        awaiting = client(b"upgrade wait\n")
+        wait_until(lambda: not d.ask("stop echo")["ok"])  # it is under way
+        for _ in range(40):
+            client(b"stat")
+        assert d.status()["ok"]
+        go.touch()
+        answer = awaiting.recv(4096)
+    assert answer.startswith(b'{"ok":false') and b"ended before it was ready" in answer, answer
+    assert d.stop() == 0
 
 
 def test_an_upgrade_waits_for_the_outcome(harkd, run, tmp_path):

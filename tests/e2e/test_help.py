@@ -9,8 +9,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin", "config", "import"]
-VERBS += ["status", "reload", "stop", "start", "drain", "upgrade"]
+VERBS += ["status", "connections", "close", "reload", "stop", "start", "drain", "upgrade"]
 PAGES = dict.fromkeys(["reload", "stop", "start", "drain", "upgrade"], "control")  # of verbs that share a page
+PAGES["close"] = "connections"
 
 
 def help_of(run, verb):

@@ -158,11 +158,12 @@ def test_status_is_a_table_of_services(fake, ask):
     head, *table = r.stdout.decode().splitlines()
     assert head == "harkd 0.2.0, pid 71, generation 1, up 1d 2h, /etc/hark/hark.conf"
     assert [line.split() for line in table] == [
-        "SERVICE STATE PIDS NOW TOTAL IN OUT REFUSED HELD RESTARTS".split(),
-        "daytime running 72 3 1042 0 27092 17 4 0".split(),
-        "echo waiting - 0 0 0 0 0 0 0".split(),
+        "SERVICE STATE PIDS NOW TOTAL IN OUT REFUSED HELD RESTARTS LISTENS".split(),
+        "daytime running 72 3 1042 0 27092 17 4 0 tcp://127.0.0.1:13 +1".split(),
+        "echo waiting - 0 0 0 0 0 0 0 tcp://127.0.0.1:13 +1".split(),
     ]
-    assert len(set(map(len, table))) == 1 and len(table[0]) <= 80  # aligned
+    assert len({re.search("LISTENS|tcp:", line).start() for line in table}) == 1  # aligned
+    assert table[0].index("LISTENS") <= 82  # addresses end the line, wherever that is
     assert table[1].index("running") == table[2].index("waiting") == table[0].index("STATE")
 
 
@@ -184,6 +185,7 @@ def test_a_table_fits_80_columns_where_it_can(fake, ask):
     )
     r = ask("status")
     rows = r.stdout.decode().splitlines()[1:]
+    rows = [re.sub(r" +(LISTENS|tcp:.*)$", "", row) for row in rows]
     assert max(map(len, rows)) <= 80 and len(rows) == 2
     assert re.fullmatch(r"a-service-~ backing-off 4190000\+11 +99999 1\.00G 1\.00P 9\.01P +17 +4 +123k", rows[1]), rows[
         1

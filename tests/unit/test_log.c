@@ -150,6 +150,23 @@ static void a_connection_is_a_line_whose_fields_have_their_places(void **state)
 	                    "2026-11-21T15:00:00.123Z daytime - -> - daytime pid 72 1.203 ms in - out - done\n");
 }
 
+static void what_else_is_known_has_its_place(void **state)
+{
+	(void)state;
+	const struct hark_credentials user = {.pid = 4711, .uid = 1000};
+	struct log_connection c = connection();
+	c.peer = "unix:";
+	c.user = &user;
+	c.target = "tcp://10.0.0.1:80";
+	c.ended = "lifetime";
+	assert_non_null(strstr(told(CONFIG_LOG_TEXT, &c, NULL, NULL),
+	                       " unix:[uid=1000,pid=4711] -> tcp://127.0.0.1:13 daytime pid 72 1.203 ms in 0 out 26 to "
+	                       "tcp://10.0.0.1:80 lifetime\n"));
+	assert_non_null(strstr(told(CONFIG_LOG_JSON, &c, NULL, NULL), "\"peer_uid\":1000,\"peer_pid\":4711,"));
+	assert_non_null(strstr(text, "\"target\":\"tcp://10.0.0.1:80\","));
+	assert_non_null(strstr(text, "\"ended\":\"lifetime\","));
+}
+
 static void the_line_ends_with_how_it_ended(void **state)
 {
 	(void)state;
@@ -157,14 +174,15 @@ static void the_line_ends_with_how_it_ended(void **state)
 		int error, status;
 		const char *refused, *words, *json;
 	} rows[] = {
-		{0, 0, NULL, " done\n", "\"refused\":null,\"error\":null,\"status\":0}"},
+		{0, 0, NULL, " done\n", "\"ended\":null,\"refused\":null,\"error\":null,\"status\":0}"},
 		{ECONNRESET, 0, NULL, " Connection reset by peer\n",
 	         "\"error\":\"Connection reset by peer\",\"status\":0}"},
 		{0, 3 << 8, NULL, " exit status 3\n", "\"error\":null,\"status\":3}"},
 		{0, SIGKILL, NULL, " killed by signal 9 (Killed)\n", "\"error\":null,\"signal\":9}"},
 		{ETIMEDOUT, SIGTERM, NULL, " Connection timed out, killed by signal 15 (Terminated)\n",
 	         "\"signal\":15}"},
-		{0, 0, "max_per_source", " refused: max_per_source\n", "\"refused\":\"max_per_source\",\"error\":null"},
+		{0, 0, "max_per_source", " refused: max_per_source\n",
+	         "\"refused\":\"max_per_source\",\"error\":null}"},
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		struct log_connection c = connection();
@@ -229,6 +247,18 @@ static void json_carries_every_value_whole(void **state)
 	check_string(j, "level", "warning");
 	check_string(j, "message", "say \"no\"\n");
 	assert_true(json_is_null(json_object_get(j, "service")));
+	json_decref(j);
+}
+
+/* U+202E turns the rest of a line around on a screen, U+2028 begins a new one in some readers, U+E0041 is not seen. */
+static void json_escapes_what_changes_how_a_text_is_seen(void **state)
+{
+	(void)state;
+	struct log_connection c = connection();
+	c.peer = "unix:/tmp/\xe2\x80\xae\xe2\x80\xa8\xf3\xa0\x81\x81\xe2\x82\xac\xf0\x9f\x98\x80";
+	json_t *j = parse(told(CONFIG_LOG_JSON, &c, NULL, NULL));
+	assert_non_null(strstr(text, "/tmp/\\u202e\\u2028\\udb40\\udc41\xe2\x82\xac\xf0\x9f\x98\x80\""));
+	check_string(j, "peer", c.peer);
 	json_decref(j);
 }
 
@@ -366,6 +396,31 @@ static void a_stopped_terminal_loses_lines_and_says_so(void **state)
 	(void)close(master);
 }
 
+/* Lines longer than the room that is left, and others that write there as well: poll(2) alone does not tell. */
+static void a_terminal_that_nobody_reads_holds_up_nobody(void **state)
+{
+	(void)state;
+	int master, slave;
+	if (openpty(&master, &slave, NULL, NULL, NULL) != 0) {
+		print_message("skipped: no pseudo-terminal here\n");
+		skip();
+	}
+	struct config config = {.log = (char *)"stderr", .log_connections = true};
+	static char words[900];
+	memset(words, 'w', sizeof words - 1);
+	take_stderr(slave);
+	int err = log_open(&config, NULL);
+	(void)alarm(20);
+	for (int i = 0; i < 500; i++)
+		log_event(LOG_LEVEL_NOTICE, NULL, "%.*s", 100 + i, words);
+	(void)alarm(0);
+	give_back();
+	assert_int_equal(err, 0);
+	assert_int_equal(fcntl(slave, F_GETFL) & O_NONBLOCK, 0); /* others write there too */
+	(void)close(slave);
+	(void)close(master);
+}
+
 static void processes_share_the_count_of_what_was_lost(void **state)
 {
 	(void)state;
@@ -425,7 +480,9 @@ static void a_file_is_appended_to_and_made_anew_after_it_was_moved(void **state)
 	            strstr(text, "Z harkd: a: two\n") != NULL);
 	assert_string_equal(contents(path) + 24, " harkd: a: three\n");
 	open_log("stderr", CONFIG_LOG_TEXT);
-	assert_int_equal(fcntl(fd, F_GETFD), -1); /* closed */
+	struct stat file, now;
+	assert_int_equal(stat(path, &file), 0);
+	assert_true(fstat(fd, &now) < 0 || now.st_ino != file.st_ino); /* closed */
 }
 
 /* A worker that is told to go on: logs a line for each byte, until the end. */
@@ -443,46 +500,55 @@ static void worker(int in, int out, uid_t uid)
 	_exit(0);
 }
 
-static void check_worker_after_reload(uid_t uid, bool follows)
+static void check_worker_after_reload(uid_t uid)
 {
+	struct log_channel channel;
 	char path[128], old[144], c;
 	int p[2], status;
 	(void)snprintf(path, sizeof path, "%s%d", in_directory("reload"), (int)uid);
 	(void)snprintf(old, sizeof old, "%s.1", path);
 	open_log(path, CONFIG_LOG_TEXT);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, p), 0);
+	assert_int_equal(log_channel_open(&channel), 0);
 	pid_t pid = fork();
 	if (pid == 0) {
 		(void)close(p[0]);
+		(void)close(channel.to);
+		log_follow(channel.from);
 		worker(p[1], p[1], uid);
 	}
 	(void)close(p[1]);
 	assert_true(write(p[0], "1", 1) == 1 && read(p[0], &c, 1) == 1);
 	assert_int_equal(rename(path, old), 0);
-	open_log(path, CONFIG_LOG_TEXT);
+	for (int i = 0; i < 3; i++) { /* as many as like: the last one counts */
+		(void)unlink(path);
+		open_log(path, CONFIG_LOG_TEXT);
+		log_channel_send(&channel);
+	}
 	assert_true(write(p[0], "2", 1) == 1 && read(p[0], &c, 1) == 1);
 	(void)close(p[0]);
+	log_channel_close(&channel);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
 	assert_non_null(strstr(contents(old), "line 1\n"));
-	assert_non_null(strstr(contents(follows ? path : old), "line 2\n"));
+	assert_non_null(strstr(contents(path), "line 2\n"));
 	open_log("stderr", CONFIG_LOG_TEXT);
 }
 
 static void a_process_that_runs_already_follows_to_the_new_file(void **state)
 {
 	(void)state;
-	check_worker_after_reload(0, true);
+	check_worker_after_reload(0);
 }
 
-static void one_that_may_not_open_it_keeps_the_old_file(void **state)
+static void one_that_may_not_open_it_follows_as_well(void **state)
 {
 	(void)state;
 	if (getuid() != 0) {
 		print_message("skipped: needs root\n");
 		skip();
 	}
-	check_worker_after_reload(65534, false);
+	check_worker_after_reload(65534);
 }
 
 static void a_line_that_was_cut_does_not_run_into_the_next(void **state)
@@ -689,7 +755,7 @@ static void the_journal_gets_a_field_a_line(void **state)
 		"HARK_PEER=unix:/tmp/a "
 		"b\\x0a\"]\\\\x1b[2J\\xff\\xc3\\xbc=\nHARK_LOCAL=tcp://127.0.0.1:13\nHARK_PID=72\n"
 		"HARK_SECONDS=0.001203\nHARK_BYTES_IN=0\nHARK_BYTES_OUT=26\nHARK_REFUSED=max_per_source\n"
-		"HARK_ERROR=Permission denied\nHARK_STATUS=0\n"
+		"HARK_ERROR=Permission denied\n"
 		"MESSAGE=daytime unix:/tmp/a\\x20b\\x0a\"]\\x5c\\x1b[2J\\xff\\xc3\\xbc= -> tcp://127.0.0.1:13 daytime "
 		"pid 72 "
 		"1.203 ms in 0 out 26 refused: max_per_source\n");
@@ -739,18 +805,21 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(before_log_open_lines_go_to_standard_error),
 		cmocka_unit_test(a_connection_is_a_line_whose_fields_have_their_places),
+		cmocka_unit_test(what_else_is_known_has_its_place),
 		cmocka_unit_test(the_line_ends_with_how_it_ended),
 		cmocka_unit_test(hostile_values_stay_in_their_field),
 		cmocka_unit_test(json_carries_every_value_whole),
+		cmocka_unit_test(json_escapes_what_changes_how_a_text_is_seen),
 		cmocka_unit_test(a_line_is_bounded_whatever_is_in_it),
 		cmocka_unit_test(a_full_pipe_loses_lines_and_says_so),
 		cmocka_unit_test(a_full_fifo_loses_lines_and_says_so),
 		cmocka_unit_test(a_full_stream_socket_loses_lines_and_says_so),
 		cmocka_unit_test(a_stopped_terminal_loses_lines_and_says_so),
+		cmocka_unit_test(a_terminal_that_nobody_reads_holds_up_nobody),
 		cmocka_unit_test(processes_share_the_count_of_what_was_lost),
 		cmocka_unit_test(a_file_is_appended_to_and_made_anew_after_it_was_moved),
 		cmocka_unit_test(a_process_that_runs_already_follows_to_the_new_file),
-		cmocka_unit_test(one_that_may_not_open_it_keeps_the_old_file),
+		cmocka_unit_test(one_that_may_not_open_it_follows_as_well),
 		cmocka_unit_test(a_line_that_was_cut_does_not_run_into_the_next),
 		cmocka_unit_test(what_cannot_be_opened_changes_nothing),
 		cmocka_unit_test(connections_may_be_left_out),

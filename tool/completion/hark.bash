@@ -17,7 +17,7 @@ _hark_options() {
 	loggedin) echo "--port --timeout --tries --json --help" ;;
 	status) echo "--watch --json --control --timeout --help" ;;
 	reload) echo "--dry-run --force --control --timeout --json --help" ;;
-	stop | start | drain) echo "--control --timeout --json --help" ;;
+	connections | close | stop | start | drain) echo "--control --timeout --json --help" ;;
 	upgrade) echo "--no-wait --control --timeout --json --help" ;;
 	config) echo "--check --keys --help" ;;
 	import) echo "--format --output --check --report --json --help" ;;
@@ -82,7 +82,8 @@ _hark_after_box() {
 }
 
 _hark() {
-	local verbs="serve call ping daytime time users loggedin config import status reload stop start drain upgrade"
+	local verbs="serve call ping daytime time users loggedin config import status connections close"
+	verbs+=" reload stop start drain upgrade"
 	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} box at
 
@@ -116,7 +117,7 @@ _hark() {
 		COMPREPLY=($(compgen -W "$(_hark_options "$verb")" -- "$cur"))
 	elif [[ $verb == serve && $COMP_CWORD -gt 2 && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -W "$boxes" -- "$cur"))
-	elif [[ $verb == status || $verb == stop || $verb == start ]]; then
+	elif [[ $verb == status || $verb == connections || $verb == stop || $verb == start ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_services)" -- "$cur"))
 	elif [[ $verb == reload || $verb == drain || $verb == upgrade ]]; then
 		return

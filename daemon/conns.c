@@ -1,0 +1,211 @@
+/* conns.c — see conns.h.
+ *
+ * A row is FREE, LIVE or BUSY. The signal handler takes a LIVE one (BUSY) while it uses its descriptor, and waits for
+ * nothing; conns_closed() waits for it to be LIVE, so that no descriptor is closed, and its number another's, while the
+ * handler uses it. Free rows are a list of the worker's own: it alone, on its loop's thread, adds and removes.
+ *
+ * In the handler: nothing but system calls and atomics (signal-safety(7)). */
+#include "conns.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FREE = 0, LIVE, BUSY };
+enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_CLOSING_ = 11 }; /* include/net/tcp_states.h */
+
+static struct {
+	struct conns *t; /* NULL: none */
+	pid_t worker;
+	int own;                             /* the row that a forked child serves; -1: this is the worker */
+	int32_t next[CONNS_MAX], first_free; /* -1: none */
+	uint64_t serial;
+} self = {.own = -1};
+
+/* ---- the supervisor's ------------------------------------------------------------------------ */
+
+int conns_new(struct conns **out, int *fd)
+{
+	struct conns *t = MAP_FAILED;
+	int m = memfd_create("connections", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (m < 0)
+		return -errno;
+	if (ftruncate(m, sizeof *t) == 0 && fcntl(m, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+		t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED, m, 0);
+	if (t == MAP_FAILED || madvise(t, sizeof *t, MADV_DONTFORK) < 0) { /* other workers must not have it */
+		int r = -errno;
+		conns_free(t != MAP_FAILED ? t : NULL);
+		(void)close(m);
+		return r;
+	}
+	*out = t;
+	*fd = m;
+	return 0;
+}
+
+void conns_free(struct conns *t)
+{
+	if (t != NULL)
+		(void)munmap(t, sizeof *t);
+}
+
+/* ---- in the handler -------------------------------------------------------------------------- */
+
+static void look_at_bytes(struct conn_row *r, int fd)
+{
+	struct tcp_info i;
+	socklen_t len = sizeof i;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len) < 0)
+		return;
+	/* The peer's FIN is numbered, and counted, as a byte. */
+	bool ended = i.tcpi_state == TCP_CLOSE_WAIT_ || i.tcpi_state == TCP_LAST_ACK_ || i.tcpi_state == TCP_CLOSING_;
+	atomic_store_explicit(&r->bytes_in, (int64_t)i.tcpi_bytes_received - ended, memory_order_relaxed);
+	atomic_store_explicit(&r->bytes_out, (int64_t)(i.tcpi_bytes_sent - i.tcpi_bytes_retrans + i.tcpi_notsent_bytes),
+	                      memory_order_relaxed);
+}
+
+/* Reading ends and writing fails, for a program as well; which is asked to end, too: it may do neither. */
+static void end_row(struct conn_row *r, int fd)
+{
+	int32_t program = atomic_load_explicit(&r->program, memory_order_relaxed);
+	(void)shutdown(fd, SHUT_RDWR);
+	if (program > 0)
+		(void)kill(-program, SIGTERM);
+}
+
+static void attend_row(struct conn_row *r)
+{
+	uint32_t live = LIVE;
+	if (!atomic_compare_exchange_strong(&r->state, &live, BUSY)) /* it is about to end */
+		return;
+	int fd = atomic_load_explicit(&r->fd, memory_order_relaxed);
+	if (fd >= 0) {
+		look_at_bytes(r, fd);
+		if (atomic_exchange(&r->end, false))
+			end_row(r, fd);
+	}
+	live = BUSY;
+	(void)atomic_compare_exchange_strong(&r->state, &live, LIVE);
+}
+
+static void on_asked(int signal)
+{
+	int saved = errno;
+	pid_t process = getpid();
+	uint32_t asked = atomic_load(&self.t->asked);
+	uint32_t from = self.own >= 0 ? (uint32_t)self.own : 0;
+	uint32_t to = self.own >= 0 ? from + 1 : atomic_load(&self.t->high);
+	(void)signal;
+	for (uint32_t i = from; i < to && i < CONNS_MAX; i++) {
+		struct conn_row *r = &self.t->rows[i];
+		int32_t owner = atomic_load(&r->owner);
+		if (atomic_load(&r->state) == FREE || owner == 0)
+			continue;
+		if (owner == process) {
+			attend_row(r);
+			atomic_store(&r->answered, asked);
+		} else if (process == self.worker) {
+			(void)kill(owner, SIGUSR2); /* its row is left alone, or its handler would find it taken */
+		}
+	}
+	if (process == self.worker)
+		atomic_store(&self.t->answered, asked);
+	errno = saved;
+}
+
+/* ---- the worker's ---------------------------------------------------------------------------- */
+
+int conns_attach(int fd)
+{
+	struct sigaction asked = {.sa_handler = on_asked, .sa_flags = SA_RESTART};
+	void *t = fd >= 0 ? mmap(NULL, sizeof *self.t, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	if (t == MAP_FAILED)
+		return fd >= 0 ? -errno : -EBADF;
+	self.t = t;
+	self.worker = getpid();
+	for (int i = 0; i < CONNS_MAX; i++)
+		self.next[i] = i + 1 < CONNS_MAX ? i + 1 : -1;
+	return sigaction(SIGUSR2, &asked, NULL) < 0 ? -errno : 0;
+}
+
+int conns_add(struct hark_conn *c, bool forked)
+{
+	int i = self.first_free;
+	if (self.t == NULL)
+		return -1;
+	if (i < 0) {
+		atomic_fetch_add_explicit(&self.t->unlisted, 1, memory_order_relaxed);
+		return -1;
+	}
+	self.first_free = self.next[i];
+	struct conn_row *r = &self.t->rows[i];
+	r->serial = ++self.serial;
+	r->opened_ns = hark_now();
+	r->has_peer = hark_peer_endpoint(c, &r->peer) == 0;
+	r->has_credentials = r->has_peer && r->peer.addr.ss_family == AF_UNIX &&
+	                     hark_peer_credentials(c, &r->credentials) == 0;
+	atomic_store_explicit(&r->bytes_in, -1, memory_order_relaxed);
+	atomic_store_explicit(&r->bytes_out, -1, memory_order_relaxed);
+	atomic_store_explicit(&r->end, false, memory_order_relaxed);
+	atomic_store_explicit(&r->program, 0, memory_order_relaxed);
+	atomic_store_explicit(&r->fd, hark_type(c) == SOCK_STREAM ? hark_fd(c) : -1, memory_order_relaxed);
+	atomic_store_explicit(&r->owner, forked ? 0 : self.worker, memory_order_relaxed);
+	if ((uint32_t)i >= atomic_load_explicit(&self.t->high, memory_order_relaxed))
+		atomic_store_explicit(&self.t->high, (uint32_t)i + 1, memory_order_relaxed);
+	atomic_store(&r->state, LIVE); /* last: all of it is there */
+	return i;
+}
+
+void conns_remove(int row)
+{
+	if (self.t == NULL)
+		return;
+	if (row < 0) {
+		atomic_fetch_sub_explicit(&self.t->unlisted, 1, memory_order_relaxed);
+		return;
+	}
+	conns_closed(row);
+	atomic_store(&self.t->rows[row].state, FREE);
+	self.next[row] = self.first_free;
+	self.first_free = row;
+}
+
+void conns_opened(int row)
+{
+	if (self.t == NULL || row < 0)
+		return;
+	struct conn_row *r = &self.t->rows[row];
+	if (atomic_load_explicit(&r->owner, memory_order_relaxed) != 0)
+		return;
+	self.own = row;
+	atomic_store(&r->owner, getpid());
+	if (atomic_load(&r->end)) /* it was asked for before there was anybody to ask */
+		attend_row(r);
+}
+
+void conns_program(int row, pid_t pid)
+{
+	if (self.t != NULL && row >= 0)
+		atomic_store_explicit(&self.t->rows[row].program, pid, memory_order_relaxed);
+}
+
+void conns_closed(int row)
+{
+	if (self.t == NULL || row < 0)
+		return;
+	struct conn_row *r = &self.t->rows[row];
+	if (atomic_load_explicit(&r->owner, memory_order_relaxed) != getpid()) /* a child's: it may have been killed */
+		return;
+	for (uint32_t live = LIVE; !atomic_compare_exchange_strong(&r->state, &live, BUSY); live = LIVE)
+		(void)sched_yield(); /* the handler, in another thread, is about to be done */
+	atomic_store_explicit(&r->fd, -1, memory_order_relaxed);
+	atomic_store_explicit(&r->program, 0, memory_order_relaxed);
+	atomic_store(&r->state, LIVE);
+}
