@@ -400,6 +400,7 @@ static void turn(struct supervisor *v, struct turn *t)
 			service_look(v, s);
 	leaving_look(v);
 	look_at_start(v);
+	bury(v); /* a reload does not wait for who was removed before it had started */
 	reload_look(v);
 	bury(v); /* last: nothing would wake us for those who are gone by now */
 }
