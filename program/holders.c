@@ -63,8 +63,10 @@ static bool has(pid_t pid, const struct stat *file)
 	bool found = false;
 	(void)snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
 	DIR *d = opendir(path);
-	if (d == NULL) /* it has ended; or we may not look */
-		return errno != ENOENT && errno != ESRCH && !is_zombie(pid);
+	if (d == NULL && (errno == ENOENT || errno == ESRCH)) /* it has ended; or hidepid= hides it */
+		return kill(pid, 0) == 0 || errno != ESRCH;
+	if (d == NULL) /* we may not look */
+		return !is_zombie(pid);
 	while (!found && (e = readdir(d)) != NULL)
 		found = fstatat(dirfd(d), e->d_name, &st, 0) < 0 ? errno == EACCES : same(&st, file);
 	(void)closedir(d);
@@ -88,6 +90,15 @@ static bool descendant_has(pid_t pid, const struct spawned *p, pid_t last, const
 	if (session == pid && waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
 		return false;
 	return has(pid, file);
+}
+
+/* Whether /proc is there and has our numbers: in a container it may be another PID namespace's. pid_namespaces(7) */
+static bool has_our_numbers(void)
+{
+	char text[16];
+	ssize_t n = readlink("/proc/self", text, sizeof text - 1);
+	text[n > 0 ? n : 0] = '\0';
+	return (pid_t)atoi(text) == getpid();
 }
 
 /* The number that was given last; 0: not known. proc(5), /proc/loadavg. */
@@ -117,11 +128,11 @@ bool holders_any(const struct spawned *p, int fd)
 	struct stat file;
 	if (fstat(fd, &file) < 0)
 		return false;
+	pid_t last = has_our_numbers() ? last_number() : 0;
+	if (last == 0) /* who is still in its group may have it */
+		return kill(-p->pid, 0) == 0 || errno == EPERM;
 	if (has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file))
 		return true;
-	pid_t last = last_number();
-	if (last == 0) /* no /proc here: who is still in its group may have it */
-		return kill(-p->pid, 0) == 0 || errno == EPERM;
 	if (last < p->pid || last - p->pid > NUMBERS_MAX)
 		return listed_has(p, last, &file);
 	for (pid_t pid = p->pid + 1; pid <= last; pid++)

@@ -602,6 +602,15 @@ def test_process_1_of_a_container_reaps_orphans(harkd_as_init):
     assert d.wait() == 0
 
 
+def test_a_program_where_proc_is_another_namespaces_keeps_its_connection(harkd_as_init):
+    """Numbers are those of other processes there, or of none: the program is not seen, and still it has it."""
+    numbers = "for i in $(seq 200); do /bin/true; done"  # so many are used up
+    d = harkd_as_init(service("slow", f"exec = /bin/sh -c '{numbers}; sleep 0.1; echo hi'", "user = nobody"))
+    for _ in range(4):
+        with d.connect("slow") as s:
+            assert read_all(s) == b"hi\n"
+
+
 def test_process_1_of_a_container_is_not_replaced(harkd_as_init):
     """With its end everything in the container ends."""
     d = harkd_as_init(ECHO)
