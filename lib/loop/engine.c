@@ -54,18 +54,27 @@ static int open_other(struct hark__engine **out)
 static void watch_again(struct hark__engine *e, struct hark__source *s)
 {
 	unsigned events = (s->in != NULL ? HARK__IN : 0) | (s->out != NULL ? HARK__OUT : 0);
-	if (events == 0)
-		return;
 	hark__ready_clear(s, events);
 	if (e->ops->arm(e, s, events) < 0)
 		hark__source_ready(e, s, events); /* whoever waits tries, and meets the error */
 }
 
+/* Those that somebody waits on: any other may be another thread's, and freed, once the engine is closed. */
+static uint32_t copy_waited_on(struct hark__engine *e, struct hark__source *out[])
+{
+	uint32_t n = 0;
+	pthread_mutex_lock(&e->lock);
+	for (uint32_t i = 0; i < e->n_sources; i++)
+		if (e->sources[i]->in != NULL || e->sources[i]->out != NULL)
+			out[n++] = e->sources[i];
+	pthread_mutex_unlock(&e->lock);
+	return n;
+}
+
 int hark__engine_replace(struct hark__engine **e)
 {
 	struct hark__engine *old = *e;
-	uint32_t n = old->n_sources;
-	struct hark__source **sources = hark__sys.calloc((size_t)n + 1, sizeof *sources);
+	struct hark__source **sources = hark__sys.calloc((size_t)old->cap_sources + 1, sizeof *sources);
 	int r = sources == NULL ? -ENOMEM : open_other(e);
 	if (r < 0) {
 		free(sources);
@@ -73,8 +82,7 @@ int hark__engine_replace(struct hark__engine **e)
 	}
 	(*e)->loop = old->loop;
 	(*e)->wake = old->wake;
-	for (uint32_t i = 0; i < n; i++)
-		sources[i] = old->sources[i];
+	uint32_t n = copy_waited_on(old, sources);
 	old->ops->close(old);
 	for (uint32_t i = 0; i < n; i++)
 		watch_again(*e, sources[i]);

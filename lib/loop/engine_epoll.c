@@ -124,11 +124,13 @@ int hark__epoll_wait(struct hark__engine *e, int64_t timeout_ns)
 	/* Who leaves before this has no event in the batch that comes. */
 	atomic_store_explicit(&e->some_left, false, memory_order_relaxed);
 	int n = wait_once(m, timeout_ns), error = errno;
-	pthread_mutex_lock(&e->lock); /* what the kernel told is worked off with it */
+	pthread_mutex_lock(&e->lock); /* what the kernel told is worked off with it: none leaves meanwhile */
+	bool all_there = !e->some_left;
 	for (int i = 0; i < n; i++) {
-		fetch_ahead(m, i, n);
 		struct hark__source *s = m->events[i].data.ptr;
-		if (!e->some_left || hark__sources_has(e, s))
+		if (all_there)
+			fetch_ahead(m, i, n);
+		if (all_there || hark__sources_has(e, s))
 			hark__source_ready(e, s, bits(m->events[i].events));
 	}
 	pthread_mutex_unlock(&e->lock);

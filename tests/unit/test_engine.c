@@ -5,11 +5,13 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "base/sys.h"
 #include "conn/conn.h"
 #include "loop/loop.h"
 
@@ -85,6 +87,114 @@ static void what_is_forgotten_wakes_nobody(void)
 		many[i].p.a->src.in = NULL;
 		pair_drop(&many[i].p);
 	}
+}
+
+/* ---- another thread goes on with sources of this loop, and frees them ---- */
+
+#define LEAVING 16 /* sources: more than are fetched ahead */
+
+static struct hark__source *leaving[LEAVING]; /* each on a page of its own: who follows it afterwards dies of it */
+static int leaving_fds[LEAVING][2];
+static bool may_leave;
+static int (*real_epoll_wait)(int fd, struct epoll_event *events, int n, int timeout_ms);
+static int (*real_epoll_pwait2)(int fd, struct epoll_event *events, int n, const struct timespec *timeout,
+                                const sigset_t *mask);
+static int (*real_ppoll)(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
+static int (*real_close)(int fd);
+
+static void *take_all(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < LEAVING; i++) {
+		CHECK(hark__source_take_over(leaving[i]));
+		CHECK_INT(munmap(leaving[i], 4096), 0);
+	}
+	return NULL;
+}
+
+static void all_leave(void)
+{
+	pthread_t thread;
+	if (!may_leave)
+		return;
+	may_leave = false;
+	CHECK_INT(pthread_create(&thread, NULL, take_all, NULL), 0);
+	CHECK_INT(pthread_join(thread, NULL), 0);
+}
+
+static int epoll_wait_and_leave(int fd, struct epoll_event *events, int n, int timeout_ms)
+{
+	int r = real_epoll_wait(fd, events, n, timeout_ms);
+	all_leave();
+	return r;
+}
+
+static int epoll_pwait2_and_leave(int fd, struct epoll_event *events, int n, const struct timespec *timeout,
+                                  const sigset_t *mask)
+{
+	int r = real_epoll_pwait2(fd, events, n, timeout, mask);
+	all_leave();
+	return r;
+}
+
+static int ppoll_and_leave(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	int r = real_ppoll(fds, n, timeout, mask);
+	all_leave();
+	return r;
+}
+
+static int leave_and_close(int fd)
+{
+	all_leave();
+	return real_close(fd);
+}
+
+/* Attached, and with an event to be told of, but nobody waits. */
+static void leaving_begin(void)
+{
+	struct hark__engine *e = hark__loop_engine(hark__loop_current);
+	for (int i = 0; i < LEAVING; i++) {
+		raw_unix(leaving_fds[i]);
+		leaving[i] = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		CHECK(leaving[i] != MAP_FAILED);
+		hark__source_init(leaving[i], leaving_fds[i][0]);
+		CHECK_INT(e->ops->arm(e, leaving[i], HARK__IN), 0);
+		CHECK_INT(send(leaving_fds[i][1], "x", 1, 0), 1);
+	}
+	may_leave = true;
+}
+
+static void leaving_end(void)
+{
+	CHECK_INT(hark_sleep(HARK_MS), 0);
+	CHECK(!may_leave);
+	for (int i = 0; i < LEAVING; i++) {
+		(void)close(leaving_fds[i][0]);
+		(void)close(leaving_fds[i][1]);
+	}
+}
+
+static void what_another_thread_takes_during_a_wait_is_not_followed(void)
+{
+	real_epoll_wait = hark__sys.epoll_wait;
+	real_epoll_pwait2 = hark__sys.epoll_pwait2;
+	real_ppoll = hark__sys.ppoll;
+	hark__sys.epoll_wait = epoll_wait_and_leave;
+	hark__sys.epoll_pwait2 = epoll_pwait2_and_leave;
+	hark__sys.ppoll = ppoll_and_leave;
+	leaving_begin();
+	leaving_end();
+}
+
+static void what_another_thread_takes_from_an_engine_that_is_replaced_is_not_followed(void)
+{
+	real_close = hark__sys.close;
+	hark__sys.close = leave_and_close;
+	leaving_begin();
+	CHECK_INT(hark__engine_replace(&hark__loop_current->engine), 0);
+	all_leave(); /* poll closes nothing */
+	leaving_end();
 }
 
 static void a_descriptor_limit_below_what_is_open_stops_nothing(void)
@@ -212,6 +322,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		ON_ENGINES(what_is_forgotten_wakes_nobody),
+		ON_ENGINES(what_another_thread_takes_during_a_wait_is_not_followed),
+		ON_ENGINES(what_another_thread_takes_from_an_engine_that_is_replaced_is_not_followed),
 		ON_ENGINES(a_descriptor_limit_below_what_is_open_stops_nothing),
 		ON_ENGINES(io_uring_taken_away_later_is_replaced),
 		cmocka_unit_test(io_uring_that_cannot_be_entered_is_not_there),
