@@ -287,6 +287,7 @@ static void forked_child(void)
 {
 	struct hark__loop *l = hark__loop_current;
 	hark__loop_current = NULL;
+	(void)hark__wait_interrupt_by(NULL); /* the sockets and their backlogs are the parent's to see to */
 	hark__sources_forked();
 	if (l == NULL)
 		return;

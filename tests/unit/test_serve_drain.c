@@ -65,8 +65,7 @@ static void who_retires_accepts_no_more_and_serves_what_it_has(void **state)
 			client_says(fd, "one\n");
 			client_hears(fd, "one\n");
 			assert_int_equal(kill(s.pid, SIGHUP), 0);
-			if (models[m] != HARK_MODEL_INLINE) /* there the box that runs has to end first */
-				await_refusal(&s);
+			await_refusal(&s);
 			client_says(fd, "two\n"); /* though it was idle */
 			client_hears(fd, "two\n");
 			(void)close(fd);
@@ -228,6 +227,54 @@ static void an_iterative_server_drains_between_two_connections(void **state)
 	}
 }
 
+/* Its child hears of the drain first; the server's own thread stands still meanwhile. */
+static void waits_for_its_child(struct hark_conn *c, void *arg)
+{
+	static bool forked;
+	int status;
+	(void)arg;
+	pid_t pid = forked ? 0 : fork();
+	CHECK(pid >= 0);
+	if (pid > 0) {
+		forked = true;
+		CHECK_INT(hark_write(c, "hi\n", 3), 3);
+		CHECK_INT(hark_flush(c), 0);
+		while (waitpid(pid, &status, 0) < 0) /* by no call of the library's: it would take part in the drain */
+			CHECK_INT(errno, EINTR);
+		CHECK_INT(status, 0);
+	} else if (!forked) {
+		while (hark_drain_deadline() == HARK_FOREVER)
+			(void)hark_wait_fd(hark_fd(c), HARK_DRAIN, HARK_FOREVER);
+		CHECK_INT(hark_sleep(HARK_MS), 0); /* a wait more */
+		_exit(0);
+	} else {
+		CHECK_INT(hark_write(c, "yo\n", 3), 3);
+	}
+}
+
+static void a_boxs_own_child_leaves_the_backlog_to_the_server(void **state)
+{
+	(void)state;
+	for (size_t e = 0; e < ENGINES_ALL; e++) {
+		struct plan p = {.box = waits_for_its_child,
+		                 .opts = {.model = HARK_MODEL_INLINE, .engine = engines_all[e]},
+		                 .grace_ns = 20 * SLOWER * HARK_S};
+		struct server s = server_start(&p);
+		if (!server_ready(&s)) {
+			assert_int_equal(server_end(&s), SKIPPED);
+			continue;
+		}
+		int first = client(&s);
+		client_hears(first, "hi\n");
+		int second = client(&s);
+		assert_int_equal(kill(s.pid, SIGTERM), 0);
+		client_hears_the_end(first);
+		client_hears(second, "yo\n");
+		client_hears_the_end(second);
+		assert_int_equal(server_end(&s), 0);
+	}
+}
+
 /* The pid of the worker it comes from, then as lines() does. */
 static void tells_its_worker(struct hark_conn *c, void *arg)
 {
@@ -381,6 +428,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_boxs_own_fibers_are_cut_when_the_grace_ends),
 		cmocka_unit_test(a_second_drain_shortens_the_grace),
 		cmocka_unit_test(an_iterative_server_drains_between_two_connections),
+		cmocka_unit_test(a_boxs_own_child_leaves_the_backlog_to_the_server),
 		cmocka_unit_test(a_connection_whose_worker_died_still_hears_of_the_drain),
 	};
 	if (argc > 1)
