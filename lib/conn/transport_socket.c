@@ -36,11 +36,13 @@ static size_t pending(const struct hark_conn *c)
 }
 
 /* MSG_MORE keeps back what does not fill a segment: the end that follows at once takes it along (tcp_send_fin() in the
- * kernel), so that both are one segment, and one wake-up of the peer, instead of two. tcp(7) */
+ * kernel), so that both are one segment, and one wake-up of the peer, instead of two. tcp(7). None follows where others
+ * have the socket, too. */
 static ssize_t send_once(struct hark_conn *c, const struct iovec *iov, int count)
 {
 	ssize_t n;
-	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->ending == HARK__ENDING ? MSG_MORE : 0);
+	bool end_follows = c->ending == HARK__ENDING && !c->shared;
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (end_follows ? MSG_MORE : 0);
 	if (count == 1) {
 		n = hark__sys.send(c->src.fd, iov->iov_base, iov->iov_len, flags);
 	} else {

@@ -396,6 +396,7 @@ static void shared_close_with(struct ends e)
 	CHECK_INT(hark_write(e.c, "one ", 4), 4);
 	hark_shared(e.c);
 	CHECK_INT(hark_close(e.c), 0);
+	CHECK_INT(poll(&(struct pollfd){.fd = e.peer, .events = POLLIN}, 1, 50), 1); /* not kept back for an end */
 	CHECK_INT(write(copy, "two", 3), 3);
 	CHECK_INT(close(copy), 0);
 	check_end(&e, 0, 7, 7);
