@@ -83,7 +83,9 @@ void hark__conn_free(struct hark_conn *c)
 	hark__list_remove(&c->link);
 	hark__source_detach(&c->src);
 	hark__reply_free(hark__conn_reply(c)); /* first: nobody hands datagrams to a closed socket */
-	if (c->has_path)
+	if (c->has_path && c->shared)
+		free(c->path); /* it stays for the others */
+	else if (c->has_path)
 		hark__unix_path_remove(c->path);
 	if (c->src.fd >= 0)
 		hark__conn_transport(c)->close(c);

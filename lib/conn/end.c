@@ -166,7 +166,7 @@ void hark_release(struct hark_conn *c)
 {
 	if (c == NULL || !take_both(c))
 		return;
-	c->has_path = false; /* the other process's */
+	c->shared = true;
 	hark__conn_free(c);
 	hark__spend(1); /* close */
 }

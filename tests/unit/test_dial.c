@@ -381,6 +381,28 @@ static void a_unixgram_dialer_can_be_answered(void **state)
 	(void)close(live);
 }
 
+/* Who goes on with it is answered there. */
+static void a_path_dialed_from_stays_with_a_connection_that_others_have(void **state)
+{
+	(void)state;
+	struct dialed d;
+	char gram[sizeof address], local[sizeof path + 8];
+	int live = unix_listener(path, SOCK_DGRAM, 0);
+	(void)snprintf(gram, sizeof gram, "unixgram:%s", path);
+	(void)snprintf(local, sizeof local, "%s.local", path);
+	for (int shared = 0; shared < 2; shared++) {
+		assert_int_equal(dial(gram, (struct hark_dial_opts){.local = local}, &d), 0);
+		if (shared) {
+			hark_shared(d.conn);
+			assert_int_equal(hark_close(d.conn), 0);
+		} else {
+			hark_release(d.conn);
+		}
+		assert_int_equal(unlink(local), 0);
+	}
+	(void)close(live);
+}
+
 static void a_descriptor_becomes_the_connection(void **state)
 {
 	(void)state;
@@ -603,6 +625,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(unix_paths_are_dialed, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_full_unix_backlog_is_waited_for, make_directory, remove_directory),
 		cmocka_unit_test_setup_teardown(a_unixgram_dialer_can_be_answered, make_directory, remove_directory),
+		cmocka_unit_test_setup_teardown(a_path_dialed_from_stays_with_a_connection_that_others_have,
+	                                        make_directory, remove_directory),
 		cmocka_unit_test(a_descriptor_becomes_the_connection),
 		IN_CHILD(a_closed_local_port_is_refused_and_not_met_by_ourselves),
 		IN_CHILD(fast_open_hears_a_server_that_speaks_first),
