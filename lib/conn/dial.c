@@ -90,6 +90,10 @@ static void lose_all(struct race *r, int rc)
 	for (int i = 0; i < r->begun; i++)
 		if (r->conns[i] != NULL)
 			lose(r, i, rc);
+	if (r->begun < r->report->n) { /* a unix server's that waits for room */
+		note_end(r, r->begun, rc);
+		tell(r, r->begun, false);
+	}
 }
 
 /* Attempt i has connected. Returns 0. */
@@ -112,7 +116,6 @@ static int pause_for_room(struct race *r)
 	int64_t pause = r->retry_ns < left ? r->retry_ns : left;
 	r->retry_ns = r->retry_ns * 2 < RETRY_MOST_NS ? r->retry_ns * 2 : RETRY_MOST_NS;
 	r->begun--;
-	note_end(r, r->begun, -ETIMEDOUT); /* unless a later try has a better answer */
 	return pause > 0 ? hark_sleep(pause) : 0;
 }
 
@@ -206,8 +209,6 @@ static int run(struct race *r, struct hark_conn **out)
 		int64_t now = hark_now();
 		if (now >= r->deadline) {
 			lose_all(r, -ETIMEDOUT);
-			if (r->begun < r->report->n)
-				tell(r, r->begun, false); /* a unix server's that waited for room */
 			break;
 		}
 		if (r->begun < r->n && (r->running == 0 || now >= r->next)) {

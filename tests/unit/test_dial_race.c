@@ -370,6 +370,51 @@ static void cancel_a_dial(void)
 	blackhole_close(&dead);
 }
 
+struct queued {
+	struct hark_endpoint to;
+	struct told told;
+	int rc;
+};
+
+static void dial_a_full_one(void *arg)
+{
+	struct queued *q = arg;
+	struct dialed d;
+	q->rc = race(&q->to, 1, &(struct hark_dial_opts){.attempt = note_attempt, .attempt_arg = &q->told},
+	             HARK_FOREVER, &d);
+}
+
+static void cancel_while_a_backlog_is_full(void)
+{
+	struct hark_scope s;
+	struct queued q = {.rc = 1, .to = {.type = SOCK_STREAM, .addr.ss_family = AF_UNIX}};
+	q.to.len = sizeof q.to.addr.ss_family; /* bind(2) chooses an abstract name, unix(7) */
+	int live = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+	    first = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(live, (struct sockaddr *)&q.to.addr, q.to.len), 0);
+	assert_int_equal(listen(live, 0), 0);
+	q.to.len = sizeof q.to.addr;
+	assert_int_equal(getsockname(live, (struct sockaddr *)&q.to.addr, &q.to.len), 0);
+	assert_int_equal(connect(first, (struct sockaddr *)&q.to.addr, q.to.len), 0);
+	hark_scope_open(&s);
+	assert_int_equal(hark_go(&s, "dialer", dial_a_full_one, &q), 0);
+	assert_int_equal(hark_sleep(20 * HARK_MS), 0);
+	assert_int_equal(q.rc, 1); /* still at it */
+	assert_int_equal(q.told.n, 1);
+	hark_scope_close(&s);
+	assert_int_equal(q.rc, -ECANCELED);
+	assert_int_equal(q.told.n, 2);
+	assert_int_equal(q.told.attempts[1].error, ECANCELED);
+	(void)close(first);
+	(void)close(live);
+}
+
+static void a_cancelled_attempt_is_told_where_a_backlog_is_full(void **state)
+{
+	(void)state;
+	assert_true(on_each_engine(cancel_while_a_backlog_is_full) > 0);
+}
+
 static void a_cancelled_dial_leaves_nothing(void **state)
 {
 	(void)state;
@@ -391,6 +436,7 @@ int main(void)
 		cmocka_unit_test(attempts_are_bounded),
 		cmocka_unit_test(a_race_does_not_stall_the_loop),
 		cmocka_unit_test(a_dial_has_room_on_the_smallest_stack),
+		cmocka_unit_test(a_cancelled_attempt_is_told_where_a_backlog_is_full),
 		cmocka_unit_test(a_cancelled_dial_leaves_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
