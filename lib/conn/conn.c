@@ -34,7 +34,7 @@ void hark__conn_keep_error(struct hark_conn *c, int error)
 		atomic_store_explicit(&c->was_reset, true, memory_order_relaxed);
 }
 
-/* Nobody is in the midst of the buffer: who flushes it waits until what was handed over before has left. */
+/* Nobody is in the midst of the buffer: who flushes it has what was handed over before tried first. */
 static void unsent(struct hark__source *s, const void *bytes, size_t n, int error)
 {
 	struct hark_conn *c = hark__container(s, struct hark_conn, src);

@@ -100,25 +100,18 @@ static int flush_now(struct hark_conn *c)
 	return 0;
 }
 
-/* Waits until what the engine took has left. Who may not wait has it tried at least: it may not have come to that yet.
- */
-static int await_sent(struct hark_conn *c)
+/* What the engine took is tried first; what it had no room for is in c->out again. */
+static int settle(struct hark_conn *c)
 {
-	while (hark__conn_is_sending(c) && c->write_error == 0) {
-		hark__ready_clear(&c->src, HARK__OUT);
-		int r = hark__conn_wait(c, HARK__OUT, "write");
-		if (r < 0 && hark__conn_is_sending(c))
-			(void)c->src.engine->ops->wait(c->src.engine, 0);
-		if (r < 0 && hark__conn_is_sending(c))
-			return r;
-	}
+	if (hark__conn_is_sending(c))
+		c->src.engine->ops->batch->settle(c->src.engine);
 	return c->write_error;
 }
 
 /* With the writer's role and out_lock. */
 static int flush_all(struct hark_conn *c)
 {
-	int r = await_sent(c);
+	int r = settle(c);
 	if (r < 0)
 		return keep_error(c, r);
 	while (hark__buffer_len(&c->out) > 0 && c->write_error == 0) {
@@ -169,8 +162,7 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 		hark__attempt_send_syn(c);
 	r = hark__conn_wait(c, events | more, doing);
 	hark__conn_put(c, &c->waiting_in, false);
-	if (c->src.sending) /* the wait was none: who goes on with c may be another thread */
-		c->src.engine->ops->batch->settle(c->src.engine);
+	(void)settle(c); /* the wait may have been none, and who goes on with c may be another thread */
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&
 	    hark_drain_deadline() != HARK_FOREVER)
 		return -EAGAIN;
