@@ -199,6 +199,118 @@ static void a_connection_outlives_the_loop_on_another_thread(void **state)
 	assert_int_equal(unsetenv("HARK_ENGINE"), 0);
 }
 
+/* ---- from hand to hand ------------------------------------------------------------------------- */
+
+#define CARRIED       24 /* connections */
+#define CARRIED_LINES 600
+#define LOOPS         3
+#define PLAIN         2
+#define HANDS         4  /* fibers of a loop at a time */
+#define TURNS         40 /* of each, before its loop ends and another begins */
+
+/* guarded by carried_lock */
+static struct carried {
+	struct hark_conn *c;
+	int left; /* lines */
+} carried[CARRIED];
+static int waiting[CARRIED], n_waiting, n_open;
+static pthread_mutex_t carried_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct hark_cond carried_changed;
+
+/* One that nobody has at the moment, or -1: all have ended. */
+static int take_one(void)
+{
+	pthread_mutex_lock(&carried_lock);
+	while (n_waiting == 0 && n_open > 0)
+		CHECK_INT(hark_cond_wait(&carried_changed, &carried_lock, HARK_FOREVER), 0);
+	int i = n_waiting > 0 ? waiting[--n_waiting] : -1;
+	pthread_mutex_unlock(&carried_lock);
+	return i;
+}
+
+static void put_back(int i)
+{
+	pthread_mutex_lock(&carried_lock);
+	if (i >= 0)
+		waiting[n_waiting++] = i;
+	else
+		n_open--;
+	hark_cond_broadcast(&carried_changed);
+	pthread_mutex_unlock(&carried_lock);
+}
+
+/* What is not flushed the next one flushes. */
+static bool take_a_turn(void)
+{
+	int i = take_one();
+	if (i < 0)
+		return false;
+	int n = carried[i].left < 3 ? carried[i].left : 1 + carried[i].left % 3;
+	answer_lines(carried[i].c, n);
+	carried[i].left -= n;
+	if (carried[i].left == 0)
+		CHECK_INT(hark_close(carried[i].c), 0);
+	else if (carried[i].left % 4 != 0)
+		CHECK_INT(hark_flush(carried[i].c), 0);
+	put_back(carried[i].left > 0 ? i : -1);
+	return true;
+}
+
+static void take_turns(void *going)
+{
+	for (int i = 0; i < TURNS && *(bool *)going; i++)
+		*(bool *)going = take_a_turn();
+}
+
+static void *hands_on_loops(void *arg)
+{
+	(void)arg;
+	for (bool going = true; going;) {
+		struct hark_scope s;
+		hark_scope_open(&s);
+		for (int i = 0; i < HANDS; i++)
+			CHECK_INT(hark_go(&s, "hand", take_turns, &going), 0);
+		CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+		hark_scope_close(&s);
+	}
+	return NULL;
+}
+
+static void *hands_on_a_thread(void *arg)
+{
+	(void)arg;
+	while (take_a_turn())
+		;
+	return NULL;
+}
+
+static void hand_to_hand_body(void)
+{
+	struct peer peers[CARRIED];
+	pthread_t threads[LOOPS + PLAIN];
+	n_open = CARRIED;
+	for (int i = 0; i < CARRIED; i++) {
+		carried[i] = (struct carried){.c = peer_start(&peers[i], CARRIED_LINES), .left = CARRIED_LINES};
+		waiting[n_waiting++] = i;
+	}
+	for (int i = 0; i < LOOPS + PLAIN; i++)
+		CHECK_INT(pthread_create(&threads[i], NULL, i < LOOPS ? hands_on_loops : hands_on_a_thread, NULL), 0);
+	for (int i = 0; i < CARRIED; i++)
+		peer_end(&peers[i]);
+	for (int i = 0; i < LOOPS + PLAIN; i++)
+		CHECK_INT(pthread_join(threads[i], NULL), 0);
+}
+
+static void connections_go_from_hand_to_hand_between_loops_and_threads(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ENGINES_ALL; i++) {
+		assert_int_equal(setenv("HARK_ENGINE", engines_all[i], 1), 0);
+		on_plain_thread(hand_to_hand_body);
+	}
+	assert_int_equal(unsetenv("HARK_ENGINE"), 0);
+}
+
 /* ---- a forked child ----------------------------------------------------------------------------- */
 
 static void a_forked_child_reads_on(void)
@@ -228,6 +340,7 @@ int main(void)
 		EVERYWHERE(an_offloaded_function_reads_and_writes_where_the_fiber_did),
 		EVERYWHERE(another_thread_goes_on_with_a_connection_and_closes_it),
 		cmocka_unit_test(a_connection_outlives_the_loop_on_another_thread),
+		cmocka_unit_test(connections_go_from_hand_to_hand_between_loops_and_threads),
 		ON_ENGINES(another_thread_gets_ebusy_while_a_fiber_waits),
 		EVERYWHERE(a_forked_child_reads_on),
 	};
