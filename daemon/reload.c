@@ -213,12 +213,12 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 	sockets_sweep(v);
 	if (v->epoch != NULL && v->control_path == NULL && !same_text(v->epoch->config->control, c->control))
 		log_event(LOG_LEVEL_WARNING, NULL, "the control socket moves with an upgrade, not with a reload");
+	v->reloading = v->epoch != NULL; /* be it before all have started for the first time */
+	v->reload = *out;
 	epoch_release(v->epoch);
 	v->epoch = e;
 	if (v->told_ready)
 		supervisor_pid_file(v);
-	v->reloading = v->told_ready;
-	v->reload = *out;
 	return 0;
 }
 
@@ -396,7 +396,8 @@ static void finish(struct supervisor *v)
 	log_event(r->failed > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, NULL,
 	          "reloaded %s: %u added, %u changed, %u removed, %u unchanged%s", v->config_file, r->added, r->changed,
 	          r->removed, r->unchanged, r->failed > 0 ? ", and some do not work" : "");
-	notify("READY=1");
+	if (v->told_ready)
+		notify("READY=1");
 	control_reloaded(v, r);
 	for (unsigned i = 0; i < r->failed && r->errors != NULL; i++)
 		free(r->errors[i]);

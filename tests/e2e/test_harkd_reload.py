@@ -119,6 +119,28 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(harkd, run, tmp_pa
     assert answer.returncode == 1 and b"eccho" in answer.stderr
 
 
+def test_a_reload_that_is_asked_for_before_harkd_is_ready_is_answered_and_takes_hold(harkd, tmp_path):
+    many = "".join(service(f"many{i}", "box = echo", "workers = 64") for i in range(4))
+    d = harkd(ECHO + many, ready=False)
+
+    def workers():
+        with open(f"/proc/{d.pid}/task/{d.pid}/children") as f:
+            return f.read().split()
+
+    wait_until(workers)  # it has read its configuration
+    d.configure(ECHO.replace("box", "idle_timeout = 1h\nbox") + many)
+    until = time.monotonic() + PATIENCE
+    while not (tmp_path / "control").exists():  # at once: the last workers are about to be ready
+        assert time.monotonic() < until
+    last = int(workers()[-1])
+    os.kill(last, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (last, signal.SIGCONT)).start()
+    answer = d.ask("reload")
+    assert answer["ok"] and answer["changed"] == 1, answer
+    d.await_ready()
+    wait_until(lambda: len(d.service("echo")["workers"]) == 1)
+
+
 # ---- addresses --------------------------------------------------------------------------------------
 
 
