@@ -308,7 +308,7 @@ void service_worker_ended(struct service *s, struct worker *w)
 	forget(s, w);
 	if (drained || !current || s->state == SERVICE_STOPPED || s->state == SERVICE_GONE)
 		return;
-	if (lived)
+	if (ready && lived)
 		s->backoff = 0;
 	else if (!ready && s->backoff == 0) /* it never served: what is at once again would fail again */
 		s->backoff = BACKOFF_FIRST_NS;

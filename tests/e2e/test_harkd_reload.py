@@ -1,5 +1,6 @@
 """Reloads and upgrades that do not come out as wished, and what they say; addresses that come and go."""
 import contextlib
+import ctypes
 import os
 import select
 import shutil
@@ -69,6 +70,63 @@ def test_a_new_service_that_cannot_start_is_told_by_the_reload(harkd, run, tmp_p
     assert answer.returncode == 1
     assert b"[bad] does not start" in answer.stderr + answer.stdout, answer
     d.expect("bad: reload: does not start, and is tried again: a worker cannot start")
+
+
+class Newborn(threading.Thread):
+    """Holds each worker that harkd forks, for so many seconds, before its first instruction: ptrace(2)."""
+
+    CONT, DETACH, GETEVENTMSG, SEIZE, TRACEFORK, EVENT_FORK, WALL = 7, 17, 0x4201, 0x4206, 2, 1, 0x40000000
+
+    def __init__(self, pid, seconds):
+        super().__init__(daemon=True)
+        self.pid, self.seconds, self.held, self.works = pid, seconds, {}, False
+        self.seized, self.stopped = threading.Event(), threading.Event()
+
+    def ptrace(self, request, pid, data=0):
+        return ctypes.CDLL(None).ptrace(ctypes.c_long(request), pid, None, ctypes.c_void_p(data))
+
+    def run(self):
+        self.works = self.ptrace(self.SEIZE, self.pid, self.TRACEFORK) == 0
+        self.seized.set()
+        while self.works and not self.stopped.is_set():
+            self.look()
+            time.sleep(0.005)
+
+    def look(self):
+        pid, status = os.waitpid(self.pid, os.WNOHANG | self.WALL)
+        if pid and os.WIFSTOPPED(status):
+            if status >> 16 == self.EVENT_FORK:
+                child = ctypes.c_ulong()
+                self.ptrace(self.GETEVENTMSG, pid, ctypes.addressof(child))
+                self.held[child.value] = time.monotonic() + self.seconds
+            self.ptrace(self.CONT, pid, 0 if status >> 16 else os.WSTOPSIG(status))
+        for child in [c for c, until in self.held.items() if time.monotonic() >= until]:
+            os.waitpid(child, self.WALL)
+            self.ptrace(self.DETACH, child)
+            del self.held[child]
+
+
+@contextlib.contextmanager
+def slow_starts(d, seconds):
+    newborn = Newborn(d.pid, seconds)
+    newborn.start()
+    newborn.seized.wait(PATIENCE)
+    if not newborn.works:
+        pytest.skip("ptrace(2) is not allowed here")
+    try:
+        yield
+    finally:
+        wait_until(lambda: not newborn.held)
+        newborn.stopped.set()  # harkd goes on untraced when the thread has ended
+        newborn.join(PATIENCE)
+
+
+def test_a_reload_tells_of_a_service_that_takes_long_to_fail(harkd):
+    d = harkd(ECHO)
+    d.configure(ECHO + service("bad", "box = echo", "rlimit_nofile = 5"))
+    with slow_starts(d, 1.2):
+        answer = d.ask("reload")
+    assert not answer["ok"] and "[bad] does not start" in answer["errors"][0], answer
 
 
 def test_requests_that_change_services_wait_for_the_end_of_a_reload(harkd):
