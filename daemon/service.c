@@ -521,9 +521,11 @@ void service_remove(struct supervisor *v, struct service *s)
 
 /* ---- the clock ------------------------------------------------------------------------------- */
 
+/* Not while new settings are tried: their workers would end with the others, and nobody hear of it. */
 static bool ends_when_idle(const struct service *s)
 {
-	return s->state == SERVICE_RUNNING && s->conf->start == CONFIG_START_DEMAND && s->conf->stop_idle_ns > 0;
+	return s->state == SERVICE_RUNNING && s->trial == NULL && s->conf->start == CONFIG_START_DEMAND &&
+	       s->conf->stop_idle_ns > 0;
 }
 
 static int64_t idle_due(const struct service *s)

@@ -129,6 +129,22 @@ def test_a_reload_tells_of_a_service_that_takes_long_to_fail(harkd):
     assert not answer["ok"] and "[bad] does not start" in answer["errors"][0], answer
 
 
+def test_new_settings_are_tried_to_the_end_though_the_old_worker_is_idle(harkd):
+    old = service("echo", "box = echo", "start = demand", "stop_idle = 300ms")
+    d = harkd(old)
+    with d.connect("echo") as s:
+        ping(s)
+        d.configure(ECHO)
+        with slow_starts(d, 1), socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(PATIENCE)
+            control.connect(str(d.directory / "control"))
+            control.sendall(b"reload\n")
+            time.sleep(0.1)
+            s.close()
+            assert control.recv(4096).startswith(b'{"ok":true'), d.stderr
+    assert d.service("echo")["state"] == "running"
+
+
 def test_requests_that_change_services_wait_for_the_end_of_a_reload(harkd):
     d = harkd(ECHO)
     d.configure(service("echo", "box = echo", "workers = 8"))
