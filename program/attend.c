@@ -143,6 +143,14 @@ static bool has_ended_input(int fd)
 	return poll(&p, 1, 0) > 0;
 }
 
+/* All that the peer has said has been read, and its end as well: closing has nothing to wait for, whoever else has the
+ * connection. */
+static bool is_read_to_end(int fd)
+{
+	char byte;
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* Nobody has the connection any more, but the program goes on: its peer gets all that was written, and the end. */
 static void end_connection(struct hark_conn *c)
 {
@@ -242,7 +250,9 @@ int attend(const struct attend *how, struct hark_conn *c, const struct spawned *
 	/* -EAGAIN: killed, and stuck in the kernel; -ECHILD: SIGCHLD is ignored here, the status is lost. */
 	if (spawn_reap(p, &status) == -EAGAIN)
 		status = SIGKILL;
-	if (by_itself && !s.ended && hark_type(c) == SOCK_STREAM && holders_any(p, hark_fd(c)))
+	int fd = hark_fd(c);
+	/* Who may have it is asked second: it costs the more, the longer the program ran and the more others run. */
+	if (by_itself && !s.ended && hark_type(c) == SOCK_STREAM && (is_read_to_end(fd) || holders_left(p, fd)))
 		hark_shared(c);
 	return status;
 }

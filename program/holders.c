@@ -1,6 +1,6 @@
 /* holders.c — see holders.h.
  *
- * While the program runs and has the file, which is nearly always so, this is one call. Otherwise everything is looked
+ * While the program runs and has the file, which is nearly always so, two calls tell. Otherwise everything is looked
  * at that may descend from it: what the kernel has numbered since, in a session that began with the program, which
  * leads one, or later. Of a server's short-lived programs most have no such process: a getsid(2) for each number since
  * is all it costs.
@@ -123,20 +123,29 @@ static bool listed_has(const struct spawned *p, pid_t last, const struct stat *f
 	return found;
 }
 
+static bool left_has(const struct spawned *p, const struct stat *file)
+{
+	pid_t last = last_number();
+	if (last == 0) /* no /proc here: who is still in its group may have it */
+		return kill(-p->pid, 0) == 0 || errno == EPERM;
+	if (last < p->pid || last - p->pid > NUMBERS_MAX)
+		return listed_has(p, last, file);
+	for (pid_t pid = p->pid + 1; pid <= last; pid++)
+		if (descendant_has(pid, p, last, file))
+			return true;
+	return false;
+}
+
 bool holders_any(const struct spawned *p, int fd)
 {
 	struct stat file;
 	if (fstat(fd, &file) < 0)
 		return false;
-	pid_t last = has_our_numbers() ? last_number() : 0;
-	if (last == 0) /* who is still in its group may have it */
-		return kill(-p->pid, 0) == 0 || errno == EPERM;
-	if (has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file))
-		return true;
-	if (last < p->pid || last - p->pid > NUMBERS_MAX)
-		return listed_has(p, last, &file);
-	for (pid_t pid = p->pid + 1; pid <= last; pid++)
-		if (descendant_has(pid, p, last, &file))
-			return true;
-	return false;
+	return has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file) || left_has(p, &file);
+}
+
+bool holders_left(const struct spawned *p, int fd)
+{
+	struct stat file;
+	return fstat(fd, &file) == 0 && left_has(p, &file);
 }

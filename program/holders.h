@@ -10,4 +10,7 @@
  * Looks through /proc: what may not be looked at, such as a program that became another user, has it. Any thread. */
 bool holders_any(const struct spawned *p, int fd);
 
+/* The same of what it has started alone, once it has ended. */
+bool holders_left(const struct spawned *p, int fd);
+
 #endif
