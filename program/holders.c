@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define NUMBERS_MAX 1000 /* that are tried one by one; where there are more, /proc is listed */
@@ -82,14 +81,10 @@ static bool since(pid_t pid, pid_t first, pid_t last)
 /* Whether a process that came after the program may descend from it, and has the file. */
 static bool descendant_has(pid_t pid, const struct spawned *p, pid_t last, const struct stat *file)
 {
-	siginfo_t info;
+	if (pid == p->pid || spawn_is_ours(pid))
+		return false;
 	pid_t session = getsid(pid);
-	if (session <= 0 || pid == p->pid || !since(session, p->pid, last))
-		return false;
-	/* Another program of ours. */
-	if (session == pid && waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
-		return false;
-	return has(pid, file);
+	return session > 0 && since(session, p->pid, last) && has(pid, file);
 }
 
 /* Whether /proc is there and has our numbers: in a container it may be another PID namespace's. pid_namespaces(7) */

@@ -36,6 +36,7 @@
 
 #define CHILD_STACK   8192        /* bytes; the child uses 2 KB at most, the kernel none of it */
 #define LAST_SIGNAL   31          /* the standard ones; nobody starts a service with real-time signals ignored */
+#define RUNNING       4096        /* programs that are known to be ours; a power of two */
 #define KERNEL_SIGSET (_NSIG / 8) /* bytes of the kernel's sigset_t: 8, on MIPS 16 */
 
 #if defined(__clang__)
@@ -204,6 +205,15 @@ static __attribute__((noinline)) pid_t give_birth_by_libc(struct birth *b, int *
 	return pid < 0 ? -error : pid;
 }
 
+/* The programs that run, each at its number modulo RUNNING: the later of two has the place. Relaxed: each is right by
+ * itself. */
+static _Atomic pid_t running[RUNNING];
+
+bool spawn_is_ours(pid_t pid)
+{
+	return atomic_load_explicit(&running[pid % RUNNING], memory_order_relaxed) == pid;
+}
+
 int spawn_start(const struct spawn *s, struct spawned *out)
 {
 	struct birth b = {.s = s, .parent = getpid()};
@@ -221,6 +231,7 @@ int spawn_start(const struct spawn *s, struct spawned *out)
 		(void)close(pidfd);
 		return -b.error;
 	}
+	atomic_store_explicit(&running[pid % RUNNING], pid, memory_order_relaxed);
 	*out = p;
 	return 0;
 }
@@ -236,6 +247,9 @@ int spawn_reap(const struct spawned *p, int *status)
 		return -errno;
 	if (info.si_pid == 0)
 		return -EAGAIN;
+	pid_t pid = p->pid;
+	(void)atomic_compare_exchange_strong_explicit(&running[pid % RUNNING], &pid, 0, memory_order_relaxed,
+	                                              memory_order_relaxed);
 	if (info.si_code == CLD_EXITED)
 		*status = (info.si_status & 0xff) << 8;
 	else

@@ -35,6 +35,10 @@ int spawn_reap(const struct spawned *p, int *status);
  * another's. */
 void spawn_signal(const struct spawned *p, int sig);
 
+/* Whether pid is a program that this process has started and not reaped. One that is may be taken for a stranger where
+ * thousands run, never the other way round. */
+bool spawn_is_ours(pid_t pid);
+
 /* Finds name as execvp(3) does: as it is if it has a '/', else in $PATH. Writes an absolute path, so that a change of
  * directory does not matter. 0; -ENOENT, -EACCES (found, but not to be run by us), -EISDIR, -ENAMETOOLONG. */
 int spawn_find(const char *name, char *path, size_t cap);
