@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -284,6 +285,26 @@ def test_listen_for_datagrams_answers_the_first_sender(start):
         call.process.stdin.close()
         assert s.recv(100) == b"answer"
     assert call.wait() == 0
+
+
+def forge(source, port, payload):
+    """Sends a datagram to 127.0.0.1:port whose sender it names itself (RFC 791, RFC 768)."""
+    udp = struct.pack("!4H", 4000, port, 8 + len(payload), 0) + payload
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, socket.IPPROTO_UDP, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
+        s.sendto(ip + socket.inet_aton(source) + socket.inet_aton("127.0.0.1") + udp, ("127.0.0.1", 0))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root forges a sender's address")
+@pytest.mark.parametrize("source", ["192.0.2.1", "127.255.255.255"])
+def test_a_datagram_from_a_forged_address_ends_no_call(start, source):
+    call, address = listening(start, "-u", "127.0.0.1:0")
+    port = int(port_of(address))
+    forge(source, port, b"forged")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"mine", ("127.0.0.1", port))
+        wait_until(lambda: call.stdout == "mine" or call.process.poll() is not None)
+    assert call.stdout == "mine"
 
 
 def test_nobody_calls_in_time(run):

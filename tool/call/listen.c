@@ -6,7 +6,14 @@
 
 #include "call.h"
 
-/* A datagram's sender that has a connection here already gets its datagram there. */
+/* Of this process, not of one datagram's sender. */
+static bool is_shortage(int err)
+{
+	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
+}
+
+/* A datagram's sender that has a connection here already gets its datagram there. One that cannot be answered, since
+ * its address is forged or there is no way to it, is nobody's call. */
 static int accept_one(struct call *c, struct hark_listener *l)
 {
 	int64_t deadline = c->args.timeout > 0 ? hark_after(c->args.timeout) : HARK_FOREVER;
@@ -22,7 +29,7 @@ static int accept_one(struct call *c, struct hark_listener *l)
 			return 0;
 		hark_abort(c->peer);
 		c->peer = NULL;
-		if (err != -EALREADY)
+		if (is_shortage(err))
 			return err;
 	}
 }
