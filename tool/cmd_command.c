@@ -13,6 +13,7 @@
 struct args {
 	struct control_args control; /* first: the rows' offsets */
 	bool dry_run, force, no_wait;
+	const char *service; /* the operand; NULL: there is none */
 };
 
 #define COMMON_ROWS CONTROL_PATH_ROW, CONTROL_TIMEOUT_ROW("1m"), CONTROL_JSON_ROW
@@ -57,41 +58,24 @@ static void tell_reload(const json_t *answer, bool dry_run)
 	       (long long)control_count(answer, "removed"), (long long)control_count(answer, "unchanged"));
 }
 
-static void tell(const struct verb *self, const char *service, const struct args *args, const json_t *answer)
+static void tell(const struct control *c, const json_t *answer, const void *arg)
 {
-	if (strcmp(self->name, "reload") == 0)
+	const struct args *args = arg;
+	const char *name = c->verb->name;
+
+	if (strcmp(name, "reload") == 0)
 		tell_reload(answer, args->dry_run);
-	else if (strcmp(self->name, "stop") == 0)
-		printf("%s stops: what is busy may finish\n", service);
-	else if (strcmp(self->name, "start") == 0)
-		printf("%s starts\n", service);
-	else if (strcmp(self->name, "drain") == 0)
+	else if (strcmp(name, "stop") == 0)
+		printf("%s stops: what is busy may finish\n", args->service);
+	else if (strcmp(name, "start") == 0)
+		printf("%s starts\n", args->service);
+	else if (strcmp(name, "drain") == 0)
 		puts("harkd drains: what is busy may finish, then it ends");
 	else if (args->no_wait)
 		puts("the upgrade has begun");
 	else
 		printf("upgraded: generation %lld serves, process %lld\n",
 		       (long long)control_count(answer, "generation"), (long long)control_count(answer, "pid"));
-}
-
-static int ask(const struct control *c, const struct args *args, const char *service)
-{
-	struct control_answer answer;
-	struct hark_why why = {""};
-
-	if (control_ask(c, &answer, &why) < 0) {
-		say(c->verb, "%s", why.text);
-		return STATUS_SYSTEM;
-	}
-	int status = answer.ok ? STATUS_DONE : STATUS_FAILED;
-	if (c->args->json)
-		puts(answer.line);
-	else if (answer.ok)
-		tell(c->verb, service, args, answer.json);
-	if (!answer.ok)
-		control_tell_refusal(c->verb, &answer);
-	control_answer_free(&answer);
-	return status;
 }
 
 static int run(const struct verb *self, int argc, char *argv[])
@@ -108,15 +92,15 @@ static int run(const struct verb *self, int argc, char *argv[])
 		return options_usage(self, "no service is named");
 	if (n > wanted)
 		return options_usage(self, wanted > 0 ? "one service at a time" : "nothing is expected after it");
-	const char *service = wanted > 0 ? argv[0] : NULL;
+	args.service = wanted > 0 ? argv[0] : NULL;
 	if (args.dry_run && args.force)
 		return options_usage(self, "either --dry-run or --force, not both");
 	const char *how = args.dry_run ? "dry-run" : args.force ? "force" : NULL;
 	if (strcmp(self->name, "upgrade") == 0 && !args.no_wait)
 		how = "wait";
-	if ((status = control_init(&c, self, &args.control, how != NULL ? how : service)) != STATUS_DONE)
+	if ((status = control_init(&c, self, &args.control, how != NULL ? how : args.service)) != STATUS_DONE)
 		return status;
-	return ask(&c, &args, service);
+	return control_run(&c, tell, &args);
 }
 
 const struct verb verb_reload = {

@@ -97,32 +97,12 @@ static void print_table(const json_t *answer)
 		printf("and %" PRId64 " more\n", unlisted);
 }
 
-static void tell(const struct verb *self, const char *id, const json_t *answer)
+static void tell(const struct control *c, const json_t *answer, const void *operand)
 {
-	if (self == &verb_close)
-		printf("%s is closed\n", id);
+	if (c->verb == &verb_close)
+		printf("%s is closed\n", (const char *)operand);
 	else
 		print_table(answer);
-}
-
-static int ask(const struct control *c, const char *operand)
-{
-	struct control_answer answer;
-	struct hark_why why = {""};
-
-	if (control_ask(c, &answer, &why) < 0) {
-		say(c->verb, "%s", why.text);
-		return STATUS_SYSTEM;
-	}
-	int status = answer.ok ? STATUS_DONE : STATUS_FAILED;
-	if (c->args->json)
-		puts(answer.line);
-	else if (answer.ok)
-		tell(c->verb, operand, answer.json);
-	if (!answer.ok)
-		control_tell_refusal(c->verb, &answer);
-	control_answer_free(&answer);
-	return status;
 }
 
 static int run(const struct verb *self, int argc, char *argv[])
@@ -142,7 +122,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 	const char *operand = n == 1 ? argv[0] : NULL;
 	if ((status = control_init(&c, self, &args, operand)) != STATUS_DONE)
 		return status;
-	return ask(&c, operand);
+	return control_run(&c, tell, operand);
 }
 
 const struct verb verb_connections = {

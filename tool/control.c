@@ -262,3 +262,24 @@ int control_ask(const struct control *c, struct control_answer *answer, struct h
 		control_answer_free(answer);
 	return err;
 }
+
+int control_run(const struct control *c, void (*tell)(const struct control *c, const json_t *answer, const void *arg),
+                const void *arg)
+{
+	struct control_answer answer;
+	struct hark_why why = {""};
+
+	if (control_ask(c, &answer, &why) < 0) {
+		say(c->verb, "%s", why.text);
+		return STATUS_SYSTEM;
+	}
+	int status = answer.ok ? STATUS_DONE : STATUS_FAILED;
+	if (c->args->json)
+		puts(answer.line);
+	else if (answer.ok)
+		tell(c, answer.json, arg);
+	if (!answer.ok)
+		control_tell_refusal(c->verb, &answer);
+	control_answer_free(&answer);
+	return status;
+}

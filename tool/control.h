@@ -1,6 +1,6 @@
-/* control.h — one question to harkd over its control socket, one answer: what status, reload, stop, start, drain and
- * upgrade have in common. The protocol is told in daemon/control.h; the server is not trusted: its answer is bounded in
- * size and time, and printed with nothing in it that a terminal obeys. */
+/* control.h — one question to harkd over its control socket, one answer: what status, connections, close, reload, stop,
+ * start, drain and upgrade have in common. The protocol is told in daemon/control.h; the server is not trusted: its
+ * answer is bounded in size and time, and printed with nothing in it that a terminal obeys. */
 #ifndef CONTROL_H
 #define CONTROL_H
 
@@ -60,6 +60,11 @@ int control_init(struct control *c, const struct verb *v, const struct control_a
  * cause and what can be done about it. */
 int control_ask(const struct control *c, struct control_answer *answer, struct hark_why *why);
 void control_answer_free(struct control_answer *answer);
+
+/* A whole verb: asks once, and prints the answer as JSON if that is wanted, else by tell() if harkd said yes. Why it
+ * said no is told on standard error. Returns the exit code. */
+int control_run(const struct control *c, void (*tell)(const struct control *c, const json_t *answer, const void *arg),
+                const void *arg);
 
 /* Tells on standard error why harkd said no, each reason a line. */
 void control_tell_refusal(const struct verb *v, const struct control_answer *answer);
