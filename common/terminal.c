@@ -34,20 +34,6 @@ static void show(int terminal, const char *bytes, size_t n)
 	}
 }
 
-/* Bytes at the end that begin a character of UTF-8, which the next chunk ends. */
-static size_t unfinished(const char *bytes, size_t n)
-{
-	for (size_t back = 1; back <= 3 && back <= n; back++) {
-		unsigned char c = (unsigned char)bytes[n - back];
-		size_t length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 0;
-		if (length > back)
-			return back;
-		if (c < 0x80 || c >= 0xc0)
-			break;
-	}
-	return 0;
-}
-
 /* Line ends and tabs are the only control characters that stay. */
 static void scrub(char *bytes, size_t n)
 {
@@ -74,7 +60,7 @@ static _Noreturn void copy(int from, int terminal)
 		if (n < 0)
 			continue;
 		size_t have = kept + (size_t)n;
-		kept = unfinished(buf, have);
+		kept = text_unfinished(buf, have);
 		memcpy(next, buf + have - kept, kept);
 		scrub(buf, have - kept);
 		show(terminal, buf, have - kept);

@@ -77,6 +77,19 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 	return len;
 }
 
+size_t text_unfinished(const char *s, size_t n)
+{
+	for (size_t back = 1; back <= 3 && back <= n; back++) {
+		unsigned char c = (unsigned char)s[n - back];
+		size_t length = c >= 0xf5 ? 0 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 0;
+		if (length > back)
+			return back;
+		if (c < 0x80 || c >= 0xc0)
+			break;
+	}
+	return 0;
+}
+
 /* The code point of a whole sequence. */
 static uint32_t utf8_decode(const unsigned char *s, size_t len)
 {

@@ -37,6 +37,9 @@ void text_add_printable(struct text *t, const char *s, size_t n, const char *kee
  * direction of what is beside them; the others as \xNN. keep: bytes that stay. */
 void text_add_visible(struct text *t, const char *s, size_t n, const char *keep);
 
+/* How many bytes at the end of these n may begin a character of UTF-8 that the next ones end: 0 to 3. */
+size_t text_unfinished(const char *s, size_t n);
+
 /* Makes what is in t fit to be shown on a terminal: what text_add_json() would escape but quotes becomes '?'. */
 void text_scrub(struct text *t);
 

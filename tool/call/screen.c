@@ -11,17 +11,7 @@
 /* How many bytes at the end of the n at s may be the beginning of something that the next ones finish. */
 static size_t unfinished(const char *s, size_t n)
 {
-	static const unsigned char leads[] = {0xc0, 0xe0, 0xf0}; /* of two, three and four bytes (RFC 3629 section 3) */
-
-	if (n > 0 && s[n - 1] == '\r')
-		return 1;
-	for (size_t back = 1; back <= 3 && back <= n; back++) {
-		unsigned char c = (unsigned char)s[n - back];
-		if ((c & 0xc0) == 0x80)
-			continue;
-		return c >= leads[back - 1] && c < 0xf8 ? back : 0;
-	}
-	return 0;
+	return n > 0 && s[n - 1] == '\r' ? 1 : text_unfinished(s, n);
 }
 
 static int show(struct hark_conn *out, const char *s, size_t n)
