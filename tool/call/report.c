@@ -4,31 +4,36 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "call.h"
+#include "json.h"
 #include "text.h"
 
-static void json_begin(struct text *t, const char *event)
+/* A line of JSON in the making: points into itself. */
+struct line {
+	char buf[TEXT_LINE_MAX];
+	struct text text;
+	struct json json;
+};
+
+static struct json *begin(struct line *l, const char *event)
 {
-	text_add(t, "{\"event\":\"%s\"", event);
+	l->text = (struct text){.buf = l->buf, .cap = sizeof l->buf};
+	l->json = (struct json){.to = &l->text};
+	json_open(&l->json, NULL, '{');
+	json_put_string(&l->json, "event", event);
+	return &l->json;
 }
 
-static void json_string(struct text *t, const char *key, const char *value)
+static void put_seconds(struct json *j, int64_t ns)
 {
-	text_add(t, ",\"%s\":", key);
-	text_add_json(t, value, value != NULL ? strlen(value) : 0);
+	json_put_real(j, "seconds", (double)ns / 1e9, 6);
 }
 
-static void json_seconds(struct text *t, int64_t ns)
+static void end(struct json *j)
 {
-	text_add(t, ",\"seconds\":%.6f", (double)ns / 1e9);
-}
-
-static void json_end(struct text *t)
-{
-	text_add(t, "}");
-	(void)text_write_line(t, 2);
+	json_close(j, '}');
+	(void)text_write_line(j->to, 2);
 }
 
 static bool wanted(const struct call *c)
@@ -38,8 +43,8 @@ static bool wanted(const struct call *c)
 
 void report_error(const struct call *c, const char *format, ...)
 {
-	char message[1024], buf[TEXT_LINE_MAX];
-	struct text t = {.buf = buf, .cap = sizeof buf};
+	char message[1024];
+	struct line l;
 	va_list args;
 
 	va_start(args, format);
@@ -49,22 +54,23 @@ void report_error(const struct call *c, const char *format, ...)
 		say(c->verb, "%s", message);
 		return;
 	}
-	json_begin(&t, "error");
-	json_string(&t, "message", message);
-	json_end(&t);
+	struct json *j = begin(&l, "error");
+	json_put_string(j, "message", message);
+	end(j);
 }
 
 void report_lookup(const struct call *c, int64_t took_ns)
 {
-	char buf[TEXT_LINE_MAX];
+	struct line l;
+	char buf[64];
 	struct text t = {.buf = buf, .cap = sizeof buf};
 
 	if (!wanted(c))
 		return;
 	if (c->args.json) {
-		json_begin(&t, "look-up");
-		json_seconds(&t, took_ns);
-		json_end(&t);
+		struct json *j = begin(&l, "look-up");
+		put_seconds(j, took_ns);
+		end(j);
 		return;
 	}
 	text_add(&t, "look-up took ");
@@ -91,16 +97,15 @@ static void attempt_words(const struct call *c, const struct hark_attempt *a, co
 
 static void attempt_json(const struct hark_attempt *a, const char *to)
 {
-	char buf[TEXT_LINE_MAX];
-	struct text t = {.buf = buf, .cap = sizeof buf};
+	struct line l;
+	struct json *j = begin(&l, a->error == EINPROGRESS ? "connecting" : "attempt");
 
-	json_begin(&t, a->error == EINPROGRESS ? "connecting" : "attempt");
-	json_string(&t, "peer", to);
+	json_put_string(j, "peer", to);
 	if (a->error != EINPROGRESS) {
-		json_seconds(&t, a->end_ns - a->start_ns);
-		json_string(&t, "error", a->error != 0 ? hark_strerror(a->error) : NULL);
+		put_seconds(j, a->end_ns - a->start_ns);
+		json_put_string(j, "error", a->error != 0 ? hark_strerror(a->error) : NULL);
 	}
-	json_end(&t);
+	end(j);
 }
 
 void report_attempt(const struct hark_attempt *a, void *call)
@@ -118,8 +123,7 @@ void report_attempt(const struct hark_attempt *a, void *call)
 
 void report_listening(const struct call *c, const char *address)
 {
-	char buf[TEXT_LINE_MAX];
-	struct text t = {.buf = buf, .cap = sizeof buf};
+	struct line l;
 
 	if (!wanted(c))
 		return;
@@ -127,15 +131,15 @@ void report_listening(const struct call *c, const char *address)
 		say(c->verb, "listening on %s", address);
 		return;
 	}
-	json_begin(&t, "listening");
-	json_string(&t, "local", address);
-	json_end(&t);
+	struct json *j = begin(&l, "listening");
+	json_put_string(j, "local", address);
+	end(j);
 }
 
 void report_open(const struct call *c)
 {
-	char peer[HARK_ADDRESS_MAX] = "", local[HARK_ADDRESS_MAX] = "", buf[TEXT_LINE_MAX];
-	struct text t = {.buf = buf, .cap = sizeof buf};
+	char peer[HARK_ADDRESS_MAX] = "", local[HARK_ADDRESS_MAX] = "";
+	struct line l;
 
 	if (!wanted(c))
 		return;
@@ -145,27 +149,27 @@ void report_open(const struct call *c)
 		say(c->verb, "connection from %s", peer);
 		return;
 	}
-	json_begin(&t, "open");
-	json_string(&t, "peer", peer);
-	json_string(&t, "local", local);
-	json_end(&t);
+	struct json *j = begin(&l, "open");
+	json_put_string(j, "peer", peer);
+	json_put_string(j, "local", local);
+	end(j);
 }
 
 void report_close(const struct call *c, const struct hark_conn_stats *stats)
 {
-	char buf[TEXT_LINE_MAX];
-	struct text t = {.buf = buf, .cap = sizeof buf};
-	unsigned long long in = stats->bytes_in, out = stats->bytes_out;
+	struct line l;
 
 	if (!wanted(c))
 		return;
 	if (!c->args.json) {
-		say(c->verb, "%s: sent %llu bytes, received %llu", c->address, out, in);
+		say(c->verb, "%s: sent %llu bytes, received %llu", c->address, (unsigned long long)stats->bytes_out,
+		    (unsigned long long)stats->bytes_in);
 		return;
 	}
-	json_begin(&t, "close");
-	json_seconds(&t, hark_now() - stats->opened_ns);
-	text_add(&t, ",\"bytes_in\":%llu,\"bytes_out\":%llu", in, out);
-	json_string(&t, "error", c->error != 0 ? hark_strerror(c->error) : NULL);
-	json_end(&t);
+	struct json *j = begin(&l, "close");
+	put_seconds(j, hark_now() - stats->opened_ns);
+	json_put_int(j, "bytes_in", (int64_t)stats->bytes_in);
+	json_put_int(j, "bytes_out", (int64_t)stats->bytes_out);
+	json_put_string(j, "error", c->error != 0 ? hark_strerror(c->error) : NULL);
+	end(j);
 }

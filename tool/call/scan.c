@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "json.h"
 #include "options.h"
 #include "text.h"
 
@@ -202,14 +203,17 @@ static void tell_port(const struct scan *s, const struct port *p)
 	struct hark_endpoint e = endpoint(s, p);
 	char peer[HARK_ADDRESS_MAX] = "", buf[TEXT_LINE_MAX];
 	struct text t = {.buf = buf, .cap = sizeof buf};
+	struct json j = {.to = &t};
 
 	(void)hark_endpoint_format(&e, peer, sizeof peer);
 	if (args->json) {
-		printf("{\"peer\":\"%s\",\"state\":\"%s\",\"seconds\":%.6f,\"error\":", peer, names[p->state],
-		       (double)p->took_ns / 1e9);
-		text_add_json(&t, p->error != 0 ? hark_strerror(p->error) : NULL,
-		              p->error != 0 ? strlen(hark_strerror(p->error)) : 0);
-		printf("%s}\n", buf);
+		json_open(&j, NULL, '{');
+		json_put_string(&j, "peer", peer);
+		json_put_string(&j, "state", names[p->state]);
+		json_put_real(&j, "seconds", (double)p->took_ns / 1e9, 6);
+		json_put_string(&j, "error", p->error != 0 ? hark_strerror(p->error) : NULL);
+		json_close(&j, '}');
+		puts(buf);
 	} else if (p->state == OPEN || args->verbose || p->state == FAILED) {
 		printf("%s: %s\n", peer, p->state == OPEN ? names[OPEN] : hark_strerror(p->error));
 	}
