@@ -121,6 +121,12 @@ def test_completion_leaves_a_programs_options_alone():
     assert complete("hark", "serve", "tcp://*:7", "exec", "--host", "ls", "--") == set()
 
 
+def test_completion_offers_nothing_where_nothing_is_known():
+    """Hosts are for the verbs that call one."""
+    for verb in ("close", "reload", "drain", "upgrade"):
+        assert complete("hark", verb, "") == set(), verb
+
+
 def test_completion_knows_models_engines_and_boxes(run):
     text = help_of(run, "serve")
     assert complete("hark", "serve", "--model", "") == {"inline", "process", "thread", "fiber"}
@@ -176,6 +182,8 @@ def test_fish_knows_boxes_and_their_options(fish):
     assert fish("hark serve tcp://*:7 -- ls --") == set()
     assert "printenv" in fish("hark serve tcp://*:7 exec printe")
     assert fish("hark serve --model f") == {"fiber"}
+    assert fish("hark import --format x") == {"xinetd"}
+    assert fish("hark close ") == set()
 
 
 # ---- zsh

@@ -119,7 +119,7 @@ _hark() {
 		COMPREPLY=($(compgen -W "$boxes" -- "$cur"))
 	elif [[ $verb == status || $verb == connections || $verb == stop || $verb == start ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_services)" -- "$cur"))
-	elif [[ $verb == reload || $verb == drain || $verb == upgrade ]]; then
+	elif [[ $verb == close || $verb == reload || $verb == drain || $verb == upgrade ]]; then
 		return
 	elif [[ $verb == import || $verb == config ]]; then
 		COMPREPLY=($(compgen -f -- "$cur"))

@@ -71,9 +71,9 @@ complete -c hark -n '__hark_types_option; and __hark_box >/dev/null' -a '(__hark
 complete -c hark -n '__hark_wants_box' -a '(__hark_boxes)'
 complete -c hark -n __hark_wants_program -a '(__fish_complete_command)'
 complete -c hark -f -n '__hark_verb_is status connections stop start' -a '(__hark_services)'
-complete -c hark -f -n '__hark_verb_is reload drain upgrade'
+complete -c hark -f -n '__hark_verb_is close reload drain upgrade'
 complete -c hark -n '__hark_verb_is loggedin' -a '(__fish_complete_users)'
-for option in model:'inline process thread fiber' engine:'epoll uring poll'
+for option in model:'inline process thread fiber' engine:'epoll uring poll' format:'inetd xinetd systemd'
     set -l pair (string split -m1 : $option)
     complete -c hark -f -n "contains -- --$pair[1] (__hark_words)[-1]" -a $pair[2]
 end
