@@ -5,6 +5,9 @@
  * leads one, or later. Of a server's short-lived programs most have no such process: a getsid(2) for each number since
  * is all it costs.
  *
+ * Where we may not look, whose parent is known to be no descendant has not got it: programs of other services run as
+ * other users.
+ *
  * Not found: who has got the descriptor by SCM_RIGHTS and is older. */
 #include "holders.h"
 
@@ -19,6 +22,7 @@
 #include <unistd.h>
 
 #define NUMBERS_MAX 1000 /* that are tried one by one; where there are more, /proc is listed */
+#define DEPTH_MAX   64   /* processes above another that are looked at */
 
 static bool same(const struct stat *a, const struct stat *b)
 {
@@ -45,29 +49,42 @@ static bool has_at(pid_t pid, int fd, const struct stat *file)
 	return stat(path, &st) == 0 && same(&st, file);
 }
 
-/* A zombie has no descriptors, but only root may look. proc(5), /proc/pid/stat */
-static bool is_zombie(pid_t pid)
+/* A process's state and its parent's number; '\0': it has gone. proc(5), /proc/pid/stat */
+static char look_up(pid_t pid, pid_t *parent)
 {
 	char path[32], text[256];
 	(void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	const char *state = read_text(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
-	return state == NULL || (state[1] == ' ' && (state[2] == 'Z' || state[2] == 'X'));
+	const char *name_end = read_text(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
+	if (name_end == NULL || strlen(name_end) < 5) /* ") S 1" */
+		return '\0';
+	*parent = (pid_t)atoi(name_end + 4);
+	return name_end[2];
 }
 
-static bool has(pid_t pid, const struct stat *file)
+enum answer { NO, YES, HIDDEN /* we may not look */ };
+
+/* A zombie has no descriptors, but only root may look. */
+static enum answer has(pid_t pid, const struct stat *file)
 {
 	char path[32];
 	struct stat st;
 	const struct dirent *e;
-	bool found = false;
+	enum answer found = NO;
+	pid_t parent;
 	(void)snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
 	DIR *d = opendir(path);
-	if (d == NULL && (errno == ENOENT || errno == ESRCH)) /* it has ended; or hidepid= hides it */
-		return kill(pid, 0) == 0 || errno != ESRCH;
-	if (d == NULL) /* we may not look */
-		return !is_zombie(pid);
-	while (!found && (e = readdir(d)) != NULL)
-		found = fstatat(dirfd(d), e->d_name, &st, 0) < 0 ? errno == EACCES : same(&st, file);
+	if (d == NULL) {
+		if (errno == ENOENT || errno == ESRCH)
+			return NO;
+		char state = look_up(pid, &parent);
+		return state == '\0' || state == 'Z' || state == 'X' ? NO : HIDDEN;
+	}
+	while (found == NO && (e = readdir(d)) != NULL) {
+		if (fstatat(dirfd(d), e->d_name, &st, 0) == 0)
+			found = same(&st, file) ? YES : NO;
+		else if (errno == EACCES)
+			found = HIDDEN;
+	}
 	(void)closedir(d);
 	return found;
 }
@@ -78,13 +95,41 @@ static bool since(pid_t pid, pid_t first, pid_t last)
 	return first <= last ? pid >= first && pid <= last : pid >= first || pid <= last;
 }
 
+/* Whether what of the program's loses its parent may become this one's child: init, we, or one that we descend from
+ * (PR_SET_CHILD_SUBREAPER). */
+static bool may_adopt(pid_t pid)
+{
+	pid_t up = getpid();
+	for (int i = 0; i < DEPTH_MAX && up > 0 && up != pid; i++)
+		if (look_up(up, &up) == '\0')
+			return true;
+	return up != 0; /* not known: it may */
+}
+
+/* Whether one that came after the program may descend from it: not if the first of those above it that were there
+ * before can have no other children than its own, as another worker, sshd(8) or cron(8). */
+static bool may_descend(pid_t pid, const struct spawned *p, pid_t last)
+{
+	for (int i = 0; i < DEPTH_MAX && pid != p->pid; i++) {
+		pid_t session = getsid(pid);
+		if (session > 0 && !since(session, p->pid, last))
+			return may_adopt(pid);
+		if (session <= 0 || look_up(pid, &pid) == '\0')
+			return true;
+	}
+	return true;
+}
+
 /* Whether a process that came after the program may descend from it, and has the file. */
 static bool descendant_has(pid_t pid, const struct spawned *p, pid_t last, const struct stat *file)
 {
 	if (pid == p->pid || spawn_is_ours(pid))
 		return false;
 	pid_t session = getsid(pid);
-	return session > 0 && since(session, p->pid, last) && has(pid, file);
+	if (session <= 0 || !since(session, p->pid, last))
+		return false;
+	enum answer answer = has(pid, file);
+	return answer == YES || (answer == HIDDEN && may_descend(pid, p, last));
 }
 
 /* Whether /proc is there and has our numbers: in a container it may be another PID namespace's. pid_namespaces(7) */
@@ -136,7 +181,7 @@ bool holders_any(const struct spawned *p, int fd)
 	struct stat file;
 	if (fstat(fd, &file) < 0)
 		return false;
-	return has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file) || left_has(p, &file);
+	return has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file) != NO || left_has(p, &file);
 }
 
 bool holders_left(const struct spawned *p, int fd)

@@ -7,7 +7,8 @@
 #include "spawn.h"
 
 /* Whether the program, or what it has started, has the file that fd is of: what the kernel counts and tells nobody.
- * Looks through /proc: what may not be looked at, such as a program that became another user, has it. Any thread. */
+ * Looks through /proc: what may not be looked at, such as a program that became another user, has it, if it may descend
+ * from the program. Any thread. */
 bool holders_any(const struct spawned *p, int fd);
 
 /* The same of what it has started alone, once it has ended. */

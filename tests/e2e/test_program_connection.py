@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 
@@ -102,6 +103,31 @@ def test_an_answer_arrives_whole_though_input_stays_unread_and_a_child_works_on(
         pid, _, answer = read_all(s).partition(b"\n")
         pids.append(int(pid))
         assert answer == b"x" * 1000000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts services of other users")
+def test_what_another_user_starts_meanwhile_keeps_nobody_waiting(serve, pids):
+    """Whose descriptors may not be looked at, but who has other parents."""
+    source = "echo $$; read go; exec <&- >&- 2>&-; exec sleep 1000"
+    server = serve("tcp://127.0.0.1:0", *shell(source), user=65534)
+    stranger = subprocess.Popen(
+        ["sh", "-c", "read go; setsid sleep 1000 </dev/null >/dev/null & echo $!; wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with stranger, server.connect() as s:
+        pids.append(stranger.pid)
+        try:
+            s.settimeout(SOON)
+            pids.append(int(s.recv(100)))
+            stranger.stdin.write(b"go\n")
+            stranger.stdin.flush()
+            pids.append(int(stranger.stdout.readline()))
+            s.sendall(b"go\n")
+            assert read_all(s) == b""
+        finally:
+            stranger.kill()
 
 
 def test_harkd_leaves_the_connection_to_a_child_too(harkd, pids):
