@@ -83,6 +83,16 @@ void log_json_fields(struct json *j, const struct log_field *f, int n)
 		}
 }
 
+void log_add_status(struct text *t, int status)
+{
+	if (WIFSIGNALED(status)) {
+		const char *name = sigdescr_np(WTERMSIG(status));
+		text_add(t, "killed by signal %d (%s)", WTERMSIG(status), name != NULL ? name : "unknown");
+	} else {
+		text_add(t, "exit status %d", WEXITSTATUS(status));
+	}
+}
+
 void log_add_outcome(struct text *t, const struct log_connection *c)
 {
 	const char *between = c->ended != NULL ? ", " : "";
@@ -92,12 +102,9 @@ void log_add_outcome(struct text *t, const struct log_connection *c)
 		text_add(t, "%s%s", between, hark_strerror(c->error));
 		between = ", ";
 	}
-	if (WIFSIGNALED(c->status)) {
-		const char *name = sigdescr_np(WTERMSIG(c->status));
-		text_add(t, "%skilled by signal %d (%s)", between, WTERMSIG(c->status),
-		         name != NULL ? name : "unknown");
-	} else if (c->status != 0) {
-		text_add(t, "%sexit status %d", between, WEXITSTATUS(c->status));
+	if (c->status != 0) {
+		text_add(t, "%s", between);
+		log_add_status(t, c->status);
 	} else if (c->error == 0 && c->ended == NULL) {
 		text_add(t, "done");
 	}

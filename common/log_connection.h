@@ -47,6 +47,9 @@ void log_json_fields(struct json *j, const struct log_field *f, int n);
 void log_add_time(struct text *t, int64_t realtime_ns, int digits);
 int64_t log_realtime_ns(void);
 
+/* waitpid(2)'s, in words: "exit status 3", "killed by signal 15 (Terminated)". */
+void log_add_status(struct text *t, int status);
+
 /* How it ended, in words: "done", "lifetime, killed by signal 15 (Terminated)". */
 void log_add_outcome(struct text *t, const struct log_connection *c);
 

@@ -6,7 +6,6 @@
 #include "serve_events.h"
 
 #include <signal.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,14 +48,6 @@ static void tell_lost(struct serve_events *s)
 		text_add(&t, "hark: serve: %u line%s lost\n", n, n == 1 ? " was" : "s were");
 	if (line_out_put(&s->out, t.buf, t.len) < 0)
 		atomic_fetch_add_explicit(&s->lost, n, memory_order_relaxed);
-}
-
-static void add_status(struct text *t, int status)
-{
-	if (WIFSIGNALED(status))
-		text_add(t, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-	else
-		text_add(t, "exit status %d", WEXITSTATUS(status));
 }
 
 /* What both forms tell of a connection. */
@@ -119,7 +110,7 @@ static void event_words(struct serve_events *s, const struct hark_event *e)
 	case HARK_EVENT_WORKER_UP: text_add(&t, "worker %d up", (int)e->pid); break;
 	case HARK_EVENT_WORKER_DOWN:
 		text_add(&t, "worker %d down: ", (int)e->pid);
-		add_status(&t, e->status);
+		log_add_status(&t, e->status);
 		break;
 	case HARK_EVENT_REFUSED: text_add(&t, "refused: %s", hark_strerror(e->error)); break;
 	case HARK_EVENT_DRAINING: text_add(&t, "draining: no more connections are accepted"); break;
