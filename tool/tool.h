@@ -1,7 +1,7 @@
 /* tool.h — what the verbs of hark share: how a verb is entered, what the exit codes say, how an error is told.
  *
- * One file a verb, each with one struct verb; main.c holds the list. The tool sees hark.h and boxes/ alone, nothing
- * of lib/: it proves that the public face is enough. */
+ * One file a verb, each with one struct verb; main.c holds the list. Of lib/ the tool sees hark.h alone: it proves that
+ * the public face is enough. */
 #ifndef TOOL_H
 #define TOOL_H
 
