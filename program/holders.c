@@ -74,8 +74,8 @@ static enum answer has(pid_t pid, const struct stat *file)
 	(void)snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
 	DIR *d = opendir(path);
 	if (d == NULL) {
-		if (errno == ENOENT || errno == ESRCH)
-			return NO;
+		if (errno == ENOENT || errno == ESRCH) /* it has ended; or hidepid= hides it */
+			return kill(pid, 0) == 0 || errno != ESRCH ? HIDDEN : NO;
 		char state = look_up(pid, &parent);
 		return state == '\0' || state == 'Z' || state == 'X' ? NO : HIDDEN;
 	}
@@ -165,8 +165,8 @@ static bool listed_has(const struct spawned *p, pid_t last, const struct stat *f
 
 static bool left_has(const struct spawned *p, const struct stat *file)
 {
-	pid_t last = last_number();
-	if (last == 0) /* no /proc here: who is still in its group may have it */
+	pid_t last = has_our_numbers() ? last_number() : 0;
+	if (last == 0) /* who is still in its group may have it */
 		return kill(-p->pid, 0) == 0 || errno == EPERM;
 	if (last < p->pid || last - p->pid > NUMBERS_MAX)
 		return listed_has(p, last, file);
@@ -181,7 +181,9 @@ bool holders_any(const struct spawned *p, int fd)
 	struct stat file;
 	if (fstat(fd, &file) < 0)
 		return false;
-	return has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file) != NO || left_has(p, &file);
+	if (has_our_numbers() && (has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file) != NO))
+		return true;
+	return left_has(p, &file);
 }
 
 bool holders_left(const struct spawned *p, int fd)
