@@ -47,10 +47,11 @@ enum systemd_found { SYSTEMD_NOT_FOUND = 0, SYSTEMD_FOUND, SYSTEMD_MASKED };
 
 void systemd_search_path(struct systemd_path *p, const char *directory);
 
-/* Follows path where it is a link: path becomes what it is to, p the directories that has, name the unit's own. */
+/* Follows path where it is a link: path becomes what it is to. p, name: the unit's; a link out of p keeps both. */
 void systemd_resolve(struct systemd_path *p, char path[PATH_MAX], char name[NAME_MAX + 1]);
 
-/* The file of the unit of that name, or of its template. MASKED: it is /dev/null, or empty. */
+/* The file of the unit of that name, or of its template. MASKED: path is what masks it, a link to /dev/null or an empty
+ * file. */
 enum systemd_found systemd_find(const struct systemd_path *p, const char *name, char path[PATH_MAX]);
 
 /* Reads the drop-ins of the unit of that name, in their order. */

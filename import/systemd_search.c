@@ -61,23 +61,31 @@ static bool is_of_links(const char *directory)
 	return false;
 }
 
-void systemd_search_path(struct systemd_path *p, const char *directory)
+/* One of systemd's own directories: p is its search path. */
+static bool is_own(struct systemd_path *p, const char *directory)
 {
 	const char *const *names = system_directories;
 	char above[PATH_MAX];
 
-	*p = (struct systemd_path){0};
 	int n = is_of_links(directory) ? (int)(strrchr(directory, '/') - directory) : (int)strlen(directory);
 	(void)snprintf(above, sizeof above, "%.*s", n, directory);
 	int root = root_of(names, above);
 	if (root < 0)
 		root = root_of(names = user_directories, above);
-	if (root < 0 || root >= PATH_MAX / 2) {
-		(void)snprintf(p->alone, sizeof p->alone, "%s", directory);
-		return;
-	}
+	if (root < 0 || root >= PATH_MAX / 2)
+		return false;
 	(void)snprintf(p->root, sizeof p->root, "%.*s", root, directory);
 	p->names = names;
+	return true;
+}
+
+void systemd_search_path(struct systemd_path *p, const char *directory)
+{
+	char real[PATH_MAX];
+
+	*p = (struct systemd_path){0};
+	if (!is_own(p, directory) && (realpath(directory, real) == NULL || !is_own(p, real)))
+		(void)snprintf(p->alone, sizeof p->alone, "%s", directory);
 }
 
 /* The i-th directory; false: there is none. */
@@ -92,11 +100,12 @@ static bool directory_at(const struct systemd_path *p, size_t i, char buf[PATH_M
 	return snprintf(buf, PATH_MAX, "%s%s", p->root, p->names[i]) < PATH_MAX;
 }
 
+/* path is no link. */
 static bool is_mask(const char *path)
 {
 	struct stat st, null;
 
-	if (stat(path, &st) < 0)
+	if (lstat(path, &st) < 0)
 		return false;
 	return (S_ISREG(st.st_mode) && st.st_size == 0) ||
 	       (S_ISCHR(st.st_mode) && stat("/dev/null", &null) == 0 && st.st_rdev == null.st_rdev);
@@ -131,6 +140,14 @@ static bool follow_one(const struct systemd_path *p, char path[PATH_MAX])
 	return true;
 }
 
+/* Follows path to its end, within the root. False: it is masked. */
+static bool follow(const struct systemd_path *p, char path[PATH_MAX])
+{
+	for (int i = 0; i < LINKS_MAX && follow_one(p, path); i++)
+		;
+	return !is_mask(path);
+}
+
 const char *systemd_base(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -147,20 +164,34 @@ bool systemd_template(const char *name, char *buf, size_t cap)
 	return snprintf(buf, cap, "%.*s%s", (int)(at + 1 - name), name, dot) < (int)cap;
 }
 
+/* The search path of the directory that path is in. */
+static void search_path_of(struct systemd_path *p, const char *path)
+{
+	const char *base = systemd_base(path);
+	int n = base > path + 1 ? (int)(base - path) - 1 : base == path ? 0 : 1;
+	char directory[PATH_MAX];
+
+	(void)snprintf(directory, sizeof directory, "%.*s", n > 0 ? n : 1, n > 0 ? path : ".");
+	systemd_search_path(p, directory);
+}
+
 void systemd_resolve(struct systemd_path *p, char path[PATH_MAX], char name[NAME_MAX + 1])
 {
-	char template[NAME_MAX + 1], directory[PATH_MAX];
+	char template[NAME_MAX + 1];
+	struct systemd_path next;
+	bool linked = false;
 
 	(void)snprintf(name, NAME_MAX + 1, "%s", systemd_base(path));
-	for (int i = 0; i <= LINKS_MAX; i++) {
-		const char *base = systemd_base(path);
-		int n = base > path + 1 ? (int)(base - path) - 1 : base == path ? 0 : 1;
-		(void)snprintf(directory, sizeof directory, "%.*s", n > 0 ? n : 1, n > 0 ? path : ".");
-		systemd_search_path(p, directory);
-		if (i == LINKS_MAX || !follow_one(p, path) || is_mask(path))
-			return;
+	search_path_of(p, path);
+	for (int i = 0; i < LINKS_MAX && follow_one(p, path) && !is_mask(path); i++) {
+		/* A link out of the search path ("systemctl link") is a unit of its own: it keeps name and drop-ins. */
+		search_path_of(&next, path);
+		linked = linked || (p->names != NULL && (p->names != next.names || strcmp(p->root, next.root) != 0));
+		if (linked)
+			continue;
+		*p = next;
 		/* A link from an instance to its template is the instance; any other is an alias of what it is to. */
-		base = systemd_base(path);
+		const char *base = systemd_base(path);
 		if (!systemd_template(name, template, sizeof template) || strcmp(template, base) != 0)
 			(void)snprintf(name, NAME_MAX + 1, "%s", base);
 	}
@@ -168,18 +199,21 @@ void systemd_resolve(struct systemd_path *p, char path[PATH_MAX], char name[NAME
 
 enum systemd_found systemd_find(const struct systemd_path *p, const char *name, char path[PATH_MAX])
 {
-	char directory[PATH_MAX], template[NAME_MAX + 1];
+	char directory[PATH_MAX], template[NAME_MAX + 1], link[PATH_MAX];
 	bool is_instance = systemd_template(name, template, sizeof template);
 
 	for (int pass = 0; pass < (is_instance ? 2 : 1); pass++)
 		for (size_t i = 0; directory_at(p, i, directory); i++) {
 			struct stat st;
-			if (snprintf(path, PATH_MAX, "%s/%s", directory, pass == 0 ? name : template) >= PATH_MAX ||
-			    lstat(path, &st) < 0)
+			if (snprintf(link, sizeof link, "%s/%s", directory, pass == 0 ? name : template) >=
+			            (int)sizeof link ||
+			    lstat(link, &st) < 0)
 				continue;
-			for (int k = 0; k < LINKS_MAX && !is_mask(path) && follow_one(p, path); k++)
-				;
-			return is_mask(path) ? SYSTEMD_MASKED : SYSTEMD_FOUND;
+			(void)strcpy(path, link);
+			if (follow(p, path))
+				return SYSTEMD_FOUND;
+			(void)strcpy(path, link);
+			return SYSTEMD_MASKED;
 		}
 	return SYSTEMD_NOT_FOUND;
 }
@@ -190,6 +224,7 @@ struct drop_ins {
 	struct document *d;
 	char *path[DROP_INS_MAX];
 	size_t n;
+	bool full; /* there are more: said */
 };
 
 static int is_conf(const struct dirent *e)
@@ -199,10 +234,35 @@ static int is_conf(const struct dirent *e)
 	return e->d_name[0] != '.' && n > 5 && strcmp(e->d_name + n - 5, ".conf") == 0;
 }
 
-/* Adds the *.conf files of DIRECTORY/NAME.d; a file of the same name that was there before takes their place. */
+static bool is_taken(const struct drop_ins *all, const char *name)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (strcmp(systemd_base(all->path[i]), name) == 0)
+			return true;
+	return false;
+}
+
+/* A file of the same name that was there before takes its place. */
+static void add_file(struct drop_ins *all, const char *directory, const char *name)
+{
+	if (is_taken(all, name))
+		return;
+	if (all->n == DROP_INS_MAX) {
+		if (!all->full)
+			document_error(all->d, (struct config_place){.file = document_file(all->d, directory)},
+			               "more than %d drop-ins", DROP_INS_MAX);
+		all->full = true;
+	} else if (asprintf(&all->path[all->n], "%s/%s", directory, name) < 0) {
+		all->d->broken = true;
+	} else {
+		all->n++;
+	}
+}
+
+/* The *.conf files of DIRECTORY/NAME.d. */
 static void add_directory(struct drop_ins *all, const char *directory, const char *name)
 {
-	char path[PATH_MAX], file[PATH_MAX];
+	char path[PATH_MAX];
 	struct dirent **found = NULL;
 
 	if (snprintf(path, sizeof path, "%s/%s.d", directory, name) >= (int)sizeof path)
@@ -212,14 +272,7 @@ static void add_directory(struct drop_ins *all, const char *directory, const cha
 		document_error(all->d, (struct config_place){.file = document_file(all->d, path)}, "%s",
 		               strerror(errno));
 	for (int i = 0; i < n; i++) {
-		bool taken = all->n == DROP_INS_MAX ||
-		             snprintf(file, sizeof file, "%s/%s", path, found[i]->d_name) >= (int)sizeof file;
-		for (size_t k = 0; k < all->n && !taken; k++)
-			taken = strcmp(systemd_base(all->path[k]), found[i]->d_name) == 0;
-		if (!taken && (all->path[all->n] = strdup(file)) == NULL)
-			all->d->broken = true;
-		else if (!taken)
-			all->n++;
+		add_file(all, path, found[i]->d_name);
 		free(found[i]);
 	}
 	free(found);
@@ -258,8 +311,9 @@ void systemd_drop_ins(struct document *d, const struct systemd_path *p, const ch
 		add_directory(&all, directory, dot + 1); /* socket.d, service.d: of all units of the kind */
 	qsort(all.path, all.n, sizeof *all.path, by_name);
 	for (size_t i = 0; i < all.n; i++) {
-		if (!is_mask(all.path[i]))
-			read(d, u, all.path[i]);
+		char path[PATH_MAX];
+		if (snprintf(path, sizeof path, "%s", all.path[i]) >= (int)sizeof path || follow(p, path))
+			read(d, u, path);
 		free(all.path[i]);
 	}
 }

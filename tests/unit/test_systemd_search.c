@@ -161,6 +161,79 @@ static void an_instance_knows_its_name(void **state)
 	document_free(d);
 }
 
+/* As "systemctl link" makes them: the file is elsewhere, name and drop-ins are of the search path. */
+static void a_linked_unit_keeps_its_drop_ins(void **state)
+{
+	static const char *const names[] = {"etc/systemd/system/x.socket",
+	                                    "etc/systemd/system/sockets.target.wants/x.socket"};
+	(void)state;
+	clear();
+	put("other/pkg.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("other/x@.service", CAT);
+	link_to("/other/pkg.socket", "etc/systemd/system/x.socket");
+	link_to("/other/pkg.socket", "etc/systemd/system/sockets.target.wants/x.socket");
+	link_to("../../../other/x@.service", "etc/systemd/system/x@.service");
+	put("etc/systemd/system/x.socket.d/a.conf", "[Socket]\nIPAddressDeny=any\n");
+	put("run/systemd/system/x@.service.d/a.conf", "[Service]\nUser=nobody\n");
+	for (size_t i = 0; i < 2; i++) {
+		struct document *d = read_unit(names[i]);
+		assert_clean(d);
+		assert_setting(d, "x", "user", "nobody");
+		assert_disabled(d, "x", "IPAddressDeny=");
+		assert_int_equal(d->head.n, 0);
+		document_free(d);
+	}
+}
+
+static void a_directory_by_another_name_is_the_same(void **state)
+{
+	static const char *const names[] = {"etc/systemd//system/x.socket", "etc/systemd/system/./x.socket",
+	                                    "lib/units/x.socket"};
+	(void)state;
+	clear();
+	put("etc/systemd/system/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/x@.service", CAT);
+	put("run/systemd/system/x.socket.d/a.conf", "[Socket]\nBacklog=3\n");
+	link_to("../etc/systemd/system", "lib/units");
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		struct document *d = read_unit(names[i]);
+		assert_setting(d, "x", "backlog", "3");
+		document_free(d);
+	}
+}
+
+static void links_of_drop_ins_stay_in_the_root(void **state)
+{
+	(void)state;
+	clear();
+	put("etc/systemd/system/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("etc/systemd/system/x@.service", CAT);
+	put("other/backlog", "[Socket]\nBacklog=3\n");
+	link_to("/other/backlog", "etc/systemd/system/x.socket.d/a.conf");
+	struct document *d = read_unit("etc/systemd/system/x.socket");
+	assert_clean(d);
+	assert_setting(d, "x", "backlog", "3");
+	document_free(d);
+}
+
+static void drop_ins_that_are_too_many_are_told(void **state)
+{
+	(void)state;
+	clear();
+	put("other/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("other/x@.service", CAT);
+	for (int i = 0; i < 1002; i++) {
+		char name[64];
+		(void)snprintf(name, sizeof name, "other/x.socket.d/%04d.conf", i);
+		put(name, "\n");
+	}
+	struct document *d = read_unit("other/x.socket");
+	assert_int_equal(d->n_errors, 1);
+	assert_non_null(strstr(d->errors[0], "x.socket.d: more than 1000 drop-ins"));
+	document_free(d);
+	clear();
+}
+
 /* x.socket and its service in a directory of their own. */
 static struct document *read_pair(const char *socket, const char *service)
 {
@@ -308,6 +381,10 @@ int main(void)
 		cmocka_unit_test(masks_hide_a_unit),
 		cmocka_unit_test(one_unit_is_read_once_whatever_its_names),
 		cmocka_unit_test(an_instance_knows_its_name),
+		cmocka_unit_test(a_linked_unit_keeps_its_drop_ins),
+		cmocka_unit_test(a_directory_by_another_name_is_the_same),
+		cmocka_unit_test(links_of_drop_ins_stay_in_the_root),
+		cmocka_unit_test(drop_ins_that_are_too_many_are_told),
 		cmocka_unit_test(escapes_are_systemds_and_wrong_ones_disable),
 		cmocka_unit_test(outputs_default_to_the_one_before),
 		cmocka_unit_test(a_socket_proxy_is_a_relay),
