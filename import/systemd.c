@@ -240,9 +240,19 @@ static void read_pair(struct document *d, const char *name, const char *path, co
 	unit_done(&s);
 }
 
+/* What the unit is known by: its file; of an instance, whose file is its template's, the path it would have there. */
+static void unit_key(const char *file, const char *name, char key[PATH_MAX])
+{
+	char template[NAME_MAX + 1];
+
+	if (!systemd_template(name, template, sizeof template) ||
+	    snprintf(key, PATH_MAX, "%.*s%s", (int)(systemd_base(file) - file), file, name) >= PATH_MAX)
+		(void)strcpy(key, file);
+}
+
 int import_systemd(struct document *d, const char *socket_file)
 {
-	char path[PATH_MAX], name[NAME_MAX + 1], found[PATH_MAX];
+	char path[PATH_MAX], name[NAME_MAX + 1], found[PATH_MAX], key[PATH_MAX];
 	struct systemd_path p;
 	size_t n;
 
@@ -268,8 +278,10 @@ int import_systemd(struct document *d, const char *socket_file)
 			              "%s: it is masked", name);
 		break;
 	case SYSTEMD_FOUND:
-		if (is_known(d, found)) /* one unit once, whatever its names */
+		unit_key(found, name, key);
+		if (is_known(d, key)) /* one unit once, whatever its names */
 			break;
+		(void)document_file(d, key);
 		if (p.names != NULL && !same_file(found, path))
 			document_remark(d, NULL, (struct config_place){0}, "%s takes the place of %s", found, path);
 		read_pair(d, name, found, &p);

@@ -216,6 +216,34 @@ static void links_of_drop_ins_stay_in_the_root(void **state)
 	document_free(d);
 }
 
+static void each_instance_and_each_mask_counts(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x@.socket", "[Socket]\nListenStream=%i\n");
+	put("usr/lib/systemd/system/x@.service", "[Service]\nExecStart=/bin/cat\nStandardInput=socket\n");
+	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/x@71.socket");
+	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/x@72.socket");
+	link_to("/dev/null", "etc/systemd/system/y.socket");
+	link_to("/dev/null", "etc/systemd/system/z.socket");
+	const char *const names[] = {"etc/systemd/system/x@71.socket",
+	                             "etc/systemd/system/x@72.socket",
+	                             "etc/systemd/system/x@71.socket",
+	                             "etc/systemd/system/y.socket",
+	                             "etc/systemd/system/z.socket",
+	                             "etc/systemd/system/y.socket",
+	                             NULL};
+	struct document *d = read_units(names);
+	assert_clean(d);
+	assert_int_equal(d->n, 2);
+	assert_setting(d, "x-71", "listen", "tcp://*:71");
+	assert_setting(d, "x-72", "listen", "tcp://*:72");
+	assert_int_equal(d->head.n, 2);
+	assert_remark(d, NULL, "y.socket: it is masked");
+	assert_remark(d, NULL, "z.socket: it is masked");
+	document_free(d);
+}
+
 static void drop_ins_that_are_too_many_are_told(void **state)
 {
 	(void)state;
@@ -384,6 +412,7 @@ int main(void)
 		cmocka_unit_test(a_linked_unit_keeps_its_drop_ins),
 		cmocka_unit_test(a_directory_by_another_name_is_the_same),
 		cmocka_unit_test(links_of_drop_ins_stay_in_the_root),
+		cmocka_unit_test(each_instance_and_each_mask_counts),
 		cmocka_unit_test(drop_ins_that_are_too_many_are_told),
 		cmocka_unit_test(escapes_are_systemds_and_wrong_ones_disable),
 		cmocka_unit_test(outputs_default_to_the_one_before),
