@@ -139,12 +139,21 @@ static void no_delay(struct systemd_section *m, const struct unit_line *l, const
 		yes(m, l, key);
 }
 
-static void dynamic_user(struct systemd_section *m, const struct unit_line *l, const char *key)
+static void refuse_unless_no(struct systemd_section *m, const struct unit_line *l, const char *why)
 {
 	if (systemd_yes(l->value) == 0)
-		covered(m, l, key);
+		covered(m, l, why);
 	else
-		systemd_refuse(m, l, "set user = to one that exists");
+		systemd_refuse(m, l, why);
+}
+
+/* MPTCP falls back to TCP; a port of any other protocol is not TCP's or UDP's. */
+static void protocol(struct systemd_section *m, const struct unit_line *l, const char *why)
+{
+	if (strcmp(l->value, "mptcp") == 0)
+		systemd_drop(m, l, why);
+	else
+		systemd_refuse(m, l, why);
 }
 
 static void v6only(struct systemd_section *m, const struct unit_line *l, const char *key)
@@ -165,10 +174,10 @@ static void count(struct systemd_section *m, const struct unit_line *l, const ch
 		systemd_bad(m, l, "a number");
 	else if (!m->accept && strncmp(key, "max_", 4) == 0)
 		systemd_drop(m, l, "of Accept=yes alone");
-	else if (n > COUNT_MAX || (n == 0 && strcmp(key, "backlog") == 0))
-		covered(m, l, key); /* as many as the system lets */
-	else if (n == 0 && strncmp(key, "max_", 4) == 0)
+	else if (n == 0 && strcmp(key, "max_conns") == 0)
 		systemd_refuse(m, l, "nobody could connect");
+	else if (n == 0 || n > COUNT_MAX)
+		covered(m, l, key); /* as many as the system lets */
 	else
 		document_set(m->d, m->s, l->place, key, "%lld", (long long)n);
 }
@@ -391,10 +400,11 @@ static void restart(struct systemd_section *m, const struct unit_line *l, const 
 
 /* ---- the table ---- */
 
-#define ORDER   "harkd orders nothing; its own unit does"
-#define DURING  "only the program itself is run"
-#define SANDBOX "harkd has no sandbox yet; " GENTLE
-#define NOT_SET "the socket's option stays as the system has it"
+#define ORDER    "harkd orders nothing; its own unit does"
+#define DURING   "only the program itself is run"
+#define SANDBOX  "harkd has no sandbox yet; " GENTLE
+#define NOT_SET  "the socket's option stays as the system has it"
+#define NO_RULES "hark.conf has no rules of access yet"
 
 static const struct directive table[] = {
 	{"Unit", "Description", false, covered, NULL},
@@ -429,6 +439,7 @@ static const struct directive table[] = {
 	{"Socket", "ListenUSBFunction", true, covered, NULL},
 	{"Socket", "Backlog", false, count, "backlog"},
 	{"Socket", "BindIPv6Only", false, v6only, "v6only"},
+	{"Socket", "BPFProgram", true, systemd_refuse, NO_RULES},
 	{"Socket", "BindToDevice", false, systemd_refuse, "listen = has addresses, not interfaces"},
 	{"Socket", "Broadcast", false, unless_no, NOT_SET},
 	{"Socket", "DeferAcceptSec", false, duration, "defer_accept"},
@@ -440,8 +451,10 @@ static const struct directive table[] = {
 	{"Socket", "FileDescriptorName", false, systemd_drop, "of sd_listen_fds(3) alone"},
 	{"Socket", "FlushPending", false, unless_no, "what waits in the socket is served"},
 	{"Socket", "FreeBind", false, yes, "freebind"},
-	{"Socket", "IPAddressAllow", true, systemd_refuse, "hark.conf has no rules of access yet"},
-	{"Socket", "IPAddressDeny", true, systemd_refuse, "hark.conf has no rules of access yet"},
+	{"Socket", "IPAddressAllow", true, systemd_refuse, NO_RULES},
+	{"Socket", "IPAddressDeny", true, systemd_refuse, NO_RULES},
+	{"Socket", "IPEgressFilterPath", true, systemd_refuse, NO_RULES},
+	{"Socket", "IPIngressFilterPath", true, systemd_refuse, NO_RULES},
 	{"Socket", "IPTOS", false, systemd_drop, NOT_SET},
 	{"Socket", "IPTTL", false, systemd_drop, NOT_SET},
 	{"Socket", "KeepAlive", false, yes, NULL}, /* each TCP connection has SO_KEEPALIVE */
@@ -451,6 +464,7 @@ static const struct directive table[] = {
 	{"Socket", "Mark", false, systemd_drop, NOT_SET},
 	{"Socket", "MaxConnections", false, count, "max_conns"},
 	{"Socket", "MaxConnectionsPerSource", false, count, "max_per_source"},
+	{"Socket", "NetworkNamespacePath", false, systemd_refuse, "harkd listens in its own"},
 	{"Socket", "NoDelay", false, no_delay, NULL},
 	{"Socket", "PassCredentials", false, unless_no, NOT_SET},
 	{"Socket", "PassPacketInfo", false, unless_no, NOT_SET},
@@ -460,13 +474,16 @@ static const struct directive table[] = {
          "a service is never disabled; rate = limits how fast connections are taken"},
 	{"Socket", "PollLimitIntervalSec", false, systemd_drop,
          "a service is never disabled; rate = limits how fast connections are taken"},
+	{"Socket", "PrivateNetwork", false, refuse_unless_no, "harkd listens in its own namespace"},
 	{"Socket", "Priority", false, systemd_drop, NOT_SET},
 	{"Socket", "ReceiveBuffer", false, systemd_drop, NOT_SET},
 	{"Socket", "RemoveOnStop", false, yes, NULL},
+	{"Socket", "RestrictNetworkInterfaces", true, systemd_refuse, NO_RULES},
 	{"Socket", "ReusePort", false, yes, "reuseport"},
 	{"Socket", "SendBuffer", false, systemd_drop, NOT_SET},
 	{"Socket", "SocketGroup", false, of_path, "socket_group"},
 	{"Socket", "SocketMode", false, mode, "socket_mode"},
+	{"Socket", "SocketProtocol", false, protocol, "ports are TCP's and UDP's"},
 	{"Socket", "SocketUser", false, of_path, "socket_user"},
 	{"Socket", "Symlinks", true, systemd_drop, "one path a socket; listen = takes several"},
 	{"Socket", "TCPCongestion", false, systemd_drop, NOT_SET},
@@ -486,7 +503,7 @@ static const struct directive table[] = {
 	{"Service", "User", false, user, "user"},
 	{"Service", "Group", false, user, "group"},
 	{"Service", "SupplementaryGroups", true, groups, NULL},
-	{"Service", "DynamicUser", false, dynamic_user, NULL},
+	{"Service", "DynamicUser", false, refuse_unless_no, "set user = to one that exists"},
 	{"Service", "WorkingDirectory", false, directory, "directory"},
 	{"Service", "RootDirectory", false, directory, "chroot"},
 	{"Service", "UMask", false, mode, "umask"},
@@ -524,8 +541,12 @@ static const struct directive table[] = {
 	{"Service", "ExecStopPost", true, systemd_drop, DURING},
 	{"Service", "ExecReload", true, systemd_drop, DURING},
 	{"Service", "ExecCondition", true, systemd_refuse, "only the program itself is run"},
-	{"Service", "IPAddressAllow", true, systemd_refuse, "hark.conf has no rules of access yet"},
-	{"Service", "IPAddressDeny", true, systemd_refuse, "hark.conf has no rules of access yet"},
+	{"Service", "IPAddressAllow", true, systemd_refuse, NO_RULES},
+	{"Service", "IPAddressDeny", true, systemd_refuse, NO_RULES},
+	{"Service", "BPFProgram", true, systemd_refuse, NO_RULES},
+	{"Service", "IPEgressFilterPath", true, systemd_refuse, NO_RULES},
+	{"Service", "IPIngressFilterPath", true, systemd_refuse, NO_RULES},
+	{"Service", "RestrictNetworkInterfaces", true, systemd_refuse, NO_RULES},
 	{"Service", "NonBlocking", false, unless_no, "sockets are passed as they are"},
 	{"Service", "IgnoreSIGPIPE", false, unless_no, "a program has SIGPIPE's default"},
 };

@@ -404,7 +404,9 @@ static const char *no_address(const struct systemd_section *m)
 static void make_section(struct systemd_section *m, const char *wanted)
 {
 	const struct unit_line *about = unit_last(m->socket, "Unit", "Description");
+	const struct unit_line *most = unit_last(m->socket, "Socket", "MaxConnections");
 	char why[320];
+	int64_t n;
 	const struct unit_line *dynamic = m->service == NULL ? NULL : unit_last(m->service, "Service", "DynamicUser");
 
 	if (about != NULL)
@@ -428,7 +430,7 @@ static void make_section(struct systemd_section *m, const char *wanted)
 	}
 	if (!m->relay)
 		make_passing(m);
-	if (m->accept && unit_last(m->socket, "Socket", "MaxConnections") == NULL)
+	if (m->accept && (most == NULL || number_parse(most->value, "", &n) < 0))
 		document_set(m->d, m->s, m->place, "max_conns", "64"); /* systemd's own */
 	systemd_lines(m, m->socket);
 	systemd_lines(m, m->service);

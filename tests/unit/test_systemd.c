@@ -258,7 +258,7 @@ static void the_environment_is_what_the_unit_says(void **state)
 static void what_would_open_the_service_disables_it(void **state)
 {
 	static const char *const services[] = {"DynamicUser=yes\nUser=x-made-up", "IPAddressDeny=any", "User=%i",
-	                                       "ExecCondition=/bin/false"};
+	                                       "RestrictNetworkInterfaces=eth0", "ExecCondition=/bin/false"};
 	char text[256];
 	(void)state;
 	for (size_t i = 0; i < sizeof services / sizeof services[0]; i++) {
@@ -270,11 +270,34 @@ static void what_would_open_the_service_disables_it(void **state)
 		assert_loads(d);
 		document_free(d);
 	}
-	struct document *d = read_pair(ACCEPT "IPAddressAllow=127.0.0.1\n", CAT);
-	assert_disabled(d, "x", "IPAddressAllow=127.0.0.1: ");
+	static const char *const sockets[] = {
+		"IPAddressAllow=127.0.0.1", "BindToDevice=eth0",      "RestrictNetworkInterfaces=eth0",
+		"SocketProtocol=sctp",      "BPFProgram=ingress:/x",  "NetworkNamespacePath=/run/netns/x",
+		"PrivateNetwork=yes",       "IPIngressFilterPath=/x",
+	};
+	for (size_t i = 0; i < sizeof sockets / sizeof sockets[0]; i++) {
+		(void)snprintf(text, sizeof text, ACCEPT "%s\n", sockets[i]);
+		struct document *d = read_pair(text, CAT);
+		assert_disabled(d, "x", sockets[i]);
+		document_free(d);
+	}
+	struct document *d = read_pair(ACCEPT "PrivateNetwork=no\nSocketProtocol=mptcp\n", CAT);
+	assert_setting(d, "x", "disable", NULL);
 	document_free(d);
-	d = read_pair(ACCEPT "BindToDevice=eth0\n", CAT);
-	assert_disabled(d, "x", "BindToDevice=eth0: ");
+}
+
+/* What systemd itself takes for its own limit, or for none. */
+static void a_limit_of_systemd_that_is_wrong_is_its_default(void **state)
+{
+	struct document *d = read_pair(ACCEPT "MaxConnections=many\nMaxConnectionsPerSource=0\n", CAT);
+	(void)state;
+	assert_int_equal(d->n_errors, 1);
+	assert_setting(d, "x", "max_conns", "64");
+	assert_setting(d, "x", "max_per_source", NULL);
+	assert_setting(d, "x", "disable", NULL);
+	document_free(d);
+	d = read_pair(ACCEPT "MaxConnections=0\n", CAT);
+	assert_disabled(d, "x", "nobody could connect");
 	document_free(d);
 }
 
@@ -409,6 +432,7 @@ int main(void)
 		cmocka_unit_test(standard_error_goes_where_it_went),
 		cmocka_unit_test(the_environment_is_what_the_unit_says),
 		cmocka_unit_test(what_would_open_the_service_disables_it),
+		cmocka_unit_test(a_limit_of_systemd_that_is_wrong_is_its_default),
 		cmocka_unit_test(each_directive_that_is_not_carried_is_one_remark),
 		cmocka_unit_test(drop_ins_come_after_the_unit_in_order),
 		cmocka_unit_test(the_service_is_found_by_name),
