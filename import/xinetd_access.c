@@ -12,6 +12,8 @@
 
 /* ---- access ---- */
 
+static const char *const all_of_four[] = {"0.0.0.0", "0.0.0.0/0", NULL};
+
 /* Whether each of only_from's words is one of those; there is at least one. */
 static bool only_from(const struct xinetd_section *m, const char *const *words)
 {
@@ -27,27 +29,39 @@ void xinetd_narrow(struct xinetd_section *m)
 {
 	static const char *const here[] = {"localhost",    "127.0.0.1", "127.0.0.1/32", "127.0.0.0", "127.0.0.0/8",
 	                                   "127.0.0.0/24", NULL};
-	static const char *const four[] = {"0.0.0.0", "0.0.0.0/0", NULL};
 	static const char *const here6[] = {"localhost", "::1", "::1/128", NULL};
-	bool six = xinetd_has(m, X_FLAGS, "IPv6");
+	bool six = xinetd_has(m, X_FLAGS, "IPv6"), only_six = m->v[X_V6ONLY].set;
 
-	m->loopback = xinetd_binds_all(m) && only_from(m, here) && !six;
+	m->loopback = xinetd_binds_all(m) && only_from(m, here) && !six && !only_six;
 	m->local = (strncmp(m->bind, "127.", 4) == 0 || (strcasecmp(m->bind, "localhost") == 0 && !six))
 	                   ? only_from(m, here)
 	                   : strcmp(m->bind, "::1") == 0 && only_from(m, here6);
-	m->four = only_from(m, four) && strchr(m->bind, ':') == NULL && !six;
+	m->four = only_from(m, all_of_four) && strchr(m->bind, ':') == NULL && !six && !only_six;
+}
+
+/* Whether only_from has all that the socket can be reached from. A socket of IPv6 sees IPv4 as mapped addresses: ::/0
+ * has them, 0.0.0.0/0 has nothing else; to one of IPv4 no rule of IPv6 is anything. */
+static bool is_everybody(const struct xinetd_section *m)
+{
+	static const char *const all[] = {"0.0.0.0", "0.0.0.0/0", "::/0", "::0/0", NULL};
+	const struct config_words *from = &m->v[X_ONLY_FROM].words;
+	bool six = xinetd_has(m, X_FLAGS, "IPv6");
+	bool is_four = xinetd_has(m, X_FLAGS, "IPv4") || (m->bind[0] != '\0' && strchr(m->bind, ':') == NULL && !six);
+
+	for (size_t i = 0; i < from->n; i++)
+		if (xinetd_is_one_of(from->word[i], all_of_four) == is_four)
+			return only_from(m, all);
+	return false;
 }
 
 void xinetd_access(struct xinetd_section *m)
 {
-	static const char *const everybody[] = {"0.0.0.0", "0.0.0.0/0", "::/0", "::0/0", NULL};
-
 	if (m->loopback || m->local || m->four) {
 		xinetd_covered(m);
 		document_remark(m->d, m->s, xinetd_at(m, X_ONLY_FROM),
 		                "only_from = %s: by its address, which is %s alone", xinetd_value_of(m, X_ONLY_FROM),
 		                m->loopback || m->local ? "this host's" : "IPv4");
-	} else if (only_from(m, everybody)) {
+	} else if (is_everybody(m)) {
 		xinetd_covered(m);
 	} else if (m->v[X_ONLY_FROM].set) {
 		xinetd_drop(m, X_ONLY_FROM,

@@ -132,6 +132,12 @@ static void rules_of_access_that_cannot_be_kept_disable_the_service(void **state
 		{"instances = 0\n", "not carried over: instances = 0: "},
 		{"per_source = 0\n", "not carried over: per_source = 0: "},
 		{"bind = 192.0.2.1\nonly_from = 127.0.0.1\n", "not carried over: only_from = 127.0.0.1: "},
+		/* Of one family, where the socket is of the other or both. */
+		{"flags = IPv6\nonly_from = 0.0.0.0/0\n", "not carried over: only_from = 0.0.0.0/0: "},
+		{"bind = ::\nonly_from = 0.0.0.0\n", "not carried over: only_from = 0.0.0.0: "},
+		{"v6only = yes\nonly_from = 0.0.0.0/0\n", "not carried over: only_from = 0.0.0.0/0: "},
+		{"flags = IPv4\nonly_from = ::/0\n", "not carried over: only_from = ::/0: "},
+		{"bind = 192.0.2.1\nonly_from = ::/0\n", "not carried over: only_from = ::/0: "},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
@@ -157,6 +163,10 @@ static void who_is_reached_from_here_alone_listens_on_loopback(void **state)
 	assert_loads(d);
 	document_free(d);
 	d = read_service("only_from = 0.0.0.0/0 ::/0\n");
+	assert_setting(d, "telnet", "listen", "tcp://*:telnet");
+	assert_setting(d, "telnet", "disable", NULL);
+	document_free(d);
+	d = read_service("only_from = ::/0\n"); /* mapped addresses are in it */
 	assert_setting(d, "telnet", "listen", "tcp://*:telnet");
 	assert_setting(d, "telnet", "disable", NULL);
 	document_free(d);
