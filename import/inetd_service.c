@@ -704,7 +704,10 @@ static void put_dropped(struct inetd *r, struct document_section *to, const stru
 	if (filter != NULL)
 		document_drop(r->document, to, e->place, "accept filter %s", filter);
 	if (e->ipsec != NULL)
-		document_drop(r->document, to, e->place, "IPsec policy \"%s\"; see ip-xfrm(8)", e->ipsec);
+		document_drop(
+			r->document, to, e->place,
+			"IPsec policy \"%s\": without it anybody could connect, so it is disabled; see ip-xfrm(8)",
+			e->ipsec);
 	if (s->class != NULL)
 		document_drop(r->document, to, e->place, "login class %s", s->class);
 }
@@ -736,7 +739,7 @@ static void put_service(struct inetd *r, struct service *all, size_t n, struct s
 	if (!s->e->off && admits_nobody(s) != NULL)
 		document_drop(r->document, to, s->e->place, "%s: nobody is admitted, so it is disabled",
 		              admits_nobody(s));
-	if (s->e->off || admits_nobody(s) != NULL)
+	if (s->e->off || admits_nobody(s) != NULL || s->e->ipsec != NULL)
 		document_set(r->document, to, s->e->place, "disable", "yes");
 	put_dropped(r, to, s);
 	if (s->rate < 0)

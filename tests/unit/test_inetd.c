@@ -366,7 +366,9 @@ static void an_ipsec_policy_is_dropped_for_each_service_it_is_for(void **state)
 	                               "smtp stream tcp nowait root /bin/x x\n");
 	assert_clean(d);
 	assert_remark(d, "ftp", "IPsec policy \"in ipsec esp/transport//require\"");
+	assert_setting(d, "ftp", "disable", "yes"); /* who may connect was IPsec's to say */
 	assert_false(has_remark(d, "smtp", "IPsec"));
+	assert_setting(d, "smtp", "disable", NULL);
 	document_free(d);
 }
 
