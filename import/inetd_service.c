@@ -425,13 +425,30 @@ static char *list_addresses(struct inetd *r, struct service *s)
 	}
 }
 
+struct owner {
+	char user[64], group[64], mode[8];
+};
+
+/* "user:group:mode" of FreeBSD's unix sockets. */
+static bool read_owner(const char *text, struct owner *o)
+{
+	int end = 0;
+
+	return sscanf(text, "%63[^:]:%63[^:]:%7[0-7]%n", o->user, o->group, o->mode, &end) == 3 && text[end] == '\0' &&
+	       is_name(o->user) && is_name(o->group);
+}
+
 /* Everything that one service says of itself. False: it gets no section; it was told why. */
 static bool judge(struct inetd *r, struct service *s)
 {
+	struct owner o;
+
 	s->rate = s->max_conns = s->rate_per_source = s->max_per_source = -1;
 	if (is_refused(r, s->e) || !judge_type(r, s) || !judge_protocol(r, s) || !judge_internal(r, s) ||
 	    !judge_wait(r, s) || !judge_counts(r, s) || !judge_user(r, s))
 		return false;
+	if (s->e->owner != NULL && !read_owner(s->e->owner, &o))
+		return wrong(r, s->e, "\":%s:\" is not :USER:GROUP:MODE:", s->e->owner);
 	if (s->protocol->look_up != NULL)
 		return judge_port(r, s);
 	if (s->e->service[0] == '/' || s->e->service[0] == '@')
@@ -669,22 +686,15 @@ static void put_limits(struct inetd *r, struct document_section *to, const struc
 		document_set(r->document, to, place, "rate_per_source", "%ld/m", s->rate_per_source);
 }
 
-/* "user:group:mode" of FreeBSD's unix sockets. */
 static void put_owner(struct inetd *r, struct document_section *to, const struct service *s)
 {
-	char user[64], group[64], mode[8];
-	int end = 0;
+	struct owner o;
 
-	if (s->e->owner == NULL)
+	if (s->e->owner == NULL || !read_owner(s->e->owner, &o))
 		return;
-	if (sscanf(s->e->owner, "%63[^:]:%63[^:]:%7[0-7]%n", user, group, mode, &end) != 3 ||
-	    s->e->owner[end] != '\0' || !is_name(user) || !is_name(group)) {
-		(void)wrong(r, s->e, "\":%s:\" is not :USER:GROUP:MODE:", s->e->owner);
-		return;
-	}
-	document_set(r->document, to, s->e->place, "socket_user", "%s", user);
-	document_set(r->document, to, s->e->place, "socket_group", "%s", group);
-	document_set(r->document, to, s->e->place, "socket_mode", "%s", mode);
+	document_set(r->document, to, s->e->place, "socket_user", "%s", o.user);
+	document_set(r->document, to, s->e->place, "socket_group", "%s", o.group);
+	document_set(r->document, to, s->e->place, "socket_mode", "%s", o.mode);
 }
 
 /* What hark has no setting for. */

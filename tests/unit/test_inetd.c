@@ -142,6 +142,8 @@ static void freebsd_gives_unix_sockets_an_owner(void **state)
 	assert_setting(d, "echo", "socket_mode", "660");
 	document_free(d);
 	assert_wrong(":news:/var/run/echo stream unix nowait root /bin/cat cat\n", 1, ":USER:GROUP:MODE:/PATH");
+	/* Without its mode everybody could connect. */
+	assert_wrong(":news:uucp:6x0:/var/run/echo stream unix nowait root /bin/cat cat\n", 1, ":USER:GROUP:MODE:");
 }
 
 static void max_is_a_rate_and_never_the_end(void **state)
