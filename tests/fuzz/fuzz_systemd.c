@@ -36,23 +36,7 @@ static void clean_up(void)
 	}
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	char path[128], unused[64];
-	(void)argc, (void)argv;
-	must(mkdtemp(directory) != NULL && atexit(clean_up) == 0);
-	for (int i = 0; i < FILES; i++)
-		files[i] = memory_file((const uint8_t *)"", 0, unused);
-	(void)snprintf(path, sizeof path, "%s/x.socket.d", directory);
-	must(mkdir(path, 0700) == 0);
-	name_it("x.socket", files[0]);
-	name_it("x.service", files[1]);
-	name_it("x@.service", files[1]);
-	name_it("x.socket.d/a.conf", files[2]);
-	return 0;
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static struct document *read_units(const uint8_t *data, size_t size)
 {
 	char path[128];
 
@@ -67,6 +51,42 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct document *d = document_new();
 	(void)snprintf(path, sizeof path, "%s/x.socket", directory);
 	must(d != NULL && import_systemd(d, path) == 0);
+	return d;
+}
+
+/* The reader finds what lies in the directory: else nothing would be tried. */
+static void check_reading(void)
+{
+	static const char good[] =
+		"[Socket]\nListenStream=1\n---\n[Service]\nExecStart=/bin/cat\nStandardInput=socket\n---\n"
+		"[Socket]\nBacklog=3\n";
+	struct document *d = read_units((const uint8_t *)good, sizeof good - 1);
+
+	must(d->n == 1 && document_get(d->sections[0], "backlog") != NULL);
+	document_free(d);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	char path[128], unused[64];
+	(void)argc, (void)argv;
+	must(mkdtemp(directory) != NULL && atexit(clean_up) == 0);
+	for (int i = 0; i < FILES; i++)
+		files[i] = memory_file((const uint8_t *)"", 0, unused);
+	(void)snprintf(path, sizeof path, "%s/x.socket.d", directory);
+	must(mkdir(path, 0700) == 0);
+	name_it("x.socket", files[0]);
+	name_it("x.service", files[1]);
+	name_it("x@.service", files[1]);
+	name_it("x.socket.d/a.conf", files[2]);
+	check_reading();
+	return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct document *d = read_units(data, size);
+
 	check_document(d);
 	document_free(d);
 	return 0;
