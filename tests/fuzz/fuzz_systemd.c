@@ -2,9 +2,10 @@
  * printed and loaded.
  *
  * The input is up to three files, a line "---" between them: x.socket, its service, and a drop-in of x.socket. They lie
- * in memory; links in a directory of ours, made once, give them the names that the reader looks for. */
+ * in a directory of ours, made once: a link would be followed to another name, which is no unit's. */
 #include "reader_fuzz.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #define FILES 3
@@ -15,13 +16,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static char directory[] = "/tmp/hark-fuzz-systemd-XXXXXX";
 static int files[FILES];
 
-static void name_it(const char *name, int fd)
+static int open_file(const char *name)
 {
-	char path[128], target[64];
+	char path[128];
 
 	(void)snprintf(path, sizeof path, "%s/%s", directory, name);
-	(void)snprintf(target, sizeof target, "/proc/self/fd/%d", fd);
-	must(symlink(target, path) == 0);
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	must(fd >= 0);
+	return fd;
 }
 
 static void clean_up(void)
@@ -68,17 +70,17 @@ static void check_reading(void)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	char path[128], unused[64];
+	char path[128], other[128];
 	(void)argc, (void)argv;
 	must(mkdtemp(directory) != NULL && atexit(clean_up) == 0);
-	for (int i = 0; i < FILES; i++)
-		files[i] = memory_file((const uint8_t *)"", 0, unused);
 	(void)snprintf(path, sizeof path, "%s/x.socket.d", directory);
 	must(mkdir(path, 0700) == 0);
-	name_it("x.socket", files[0]);
-	name_it("x.service", files[1]);
-	name_it("x@.service", files[1]);
-	name_it("x.socket.d/a.conf", files[2]);
+	files[0] = open_file("x.socket");
+	files[1] = open_file("x.service");
+	files[2] = open_file("x.socket.d/a.conf");
+	(void)snprintf(path, sizeof path, "%s/x.service", directory);
+	(void)snprintf(other, sizeof other, "%s/x@.service", directory);
+	must(link(path, other) == 0);
 	check_reading();
 	return 0;
 }
