@@ -1,5 +1,5 @@
-/* reader_support.h — what the tests of xinetd's and systemd's readers share: files in a directory of their own, and
- * what is asked of the document that was made of them. */
+/* reader_support.h — what the tests of import/ share: files in a directory of their own, and what is asked of the
+ * document that was made of them. */
 #ifndef READER_SUPPORT_H
 #define READER_SUPPORT_H
 
@@ -32,13 +32,18 @@ static inline const char *path_of(const char *name)
 	return path[which];
 }
 
-static inline void write_file(const char *name, const char *text)
+static inline void write_bytes(const char *name, const void *bytes, size_t n)
 {
 	FILE *f = fopen(path_of(name), "w");
 
 	assert_non_null(f);
-	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fwrite(bytes, 1, n, f), n);
 	assert_int_equal(fclose(f), 0);
+}
+
+static inline void write_file(const char *name, const char *text)
+{
+	write_bytes(name, text, strlen(text));
 }
 
 static inline const struct document_section *find(const struct document *d, const char *name)
@@ -64,14 +69,20 @@ static inline void assert_setting(const struct document *d, const char *section,
 }
 
 /* section NULL: at the top. */
-static inline void assert_remark(const struct document *d, const char *section, const char *part)
+static inline bool has_remark(const struct document *d, const char *section, const char *part)
 {
 	const struct document_section *s = section != NULL ? find(d, section) : &d->head;
 
 	for (size_t i = 0; s != NULL && i < s->n; i++)
 		if (s->lines[i].kind == DOCUMENT_REMARK && strstr(s->lines[i].value, part) != NULL)
-			return;
-	fail_msg("[%s] has no remark with \"%s\"", section != NULL ? section : "top", part);
+			return true;
+	return false;
+}
+
+static inline void assert_remark(const struct document *d, const char *section, const char *part)
+{
+	if (!has_remark(d, section, part))
+		fail_msg("[%s] has no remark with \"%s\"", section != NULL ? section : "top", part);
 }
 
 static inline void assert_clean(const struct document *d)

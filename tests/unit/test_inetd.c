@@ -1,6 +1,8 @@
 /* test_inetd.c — inetd.conf in each of its dialects: a line in, settings out. */
 #include "inetd_support.h"
 
+#include <pwd.h>
+
 static void seven_columns_are_a_service(void **state)
 {
 	(void)state;
@@ -402,5 +404,5 @@ int main(void)
 		cmocka_unit_test(quotes_hold_an_argument_together),
 		cmocka_unit_test(an_ipsec_policy_is_dropped_for_each_service_it_is_for),
 	};
-	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

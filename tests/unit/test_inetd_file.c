@@ -214,8 +214,8 @@ static void included_files_are_read_in_place(void **state)
 	static const char a[] = "ftp stream tcp nowait root /bin/x x\n10.0.0.1:\n",
 			  b[] = "smtp stream tcp nowait root /bin/x x\n";
 	assert_int_equal(mkdir(path_of("sub"), 0700), 0);
-	write_file("sub/a.conf", a, sizeof a - 1);
-	write_file("sub/b.conf", b, sizeof b - 1);
+	write_bytes("sub/a.conf", a, sizeof a - 1);
+	write_bytes("sub/b.conf", b, sizeof b - 1);
 	struct document *d = read_text("127.0.0.1:\n.include \"sub/*.conf\" and more\n.include none/*\npop3 stream tcp "
 	                               "nowait root /bin/x x\n");
 	assert_clean(d);
@@ -242,7 +242,7 @@ static void includes_without_end_are_told(void **state)
 		char name[32];
 		int n = snprintf(text, sizeof text, ".include chain%d\n", i + 1);
 		(void)snprintf(name, sizeof name, "chain%d", i);
-		write_file(name, text, (size_t)n);
+		write_bytes(name, text, (size_t)n);
 	}
 	struct document *d = read_text(".include chain0\n");
 	assert_int_equal(d->n_errors, 1);
@@ -290,7 +290,7 @@ static void names_that_hark_conf_keeps_for_itself_are_not_taken(void **state)
 	assert_line("@x stream unix nowait root /bin/x x\n", "x", "listen", "unix:@x");
 }
 
-static void assert_loads(const struct config *c)
+static void assert_loaded(const struct config *c)
 {
 	if (c->n_errors > 0)
 		fail_msg("%s", c->errors[0]);
@@ -315,12 +315,12 @@ static void what_is_printed_is_loaded_as_the_document_itself_is(void **state)
 	assert_int_equal(d->n, 9);
 	struct config *from_document, *from_file;
 	assert_int_equal(config_load_document(d, &from_document), 0);
-	assert_loads(from_document);
+	assert_loaded(from_document);
 	FILE *to = fopen(path_of("hark.conf"), "w");
 	assert_int_equal(document_print(d, to), 0);
 	assert_int_equal(fclose(to), 0);
 	assert_int_equal(config_load(path_of("hark.conf"), &from_file), 0);
-	assert_loads(from_file);
+	assert_loaded(from_file);
 	assert_int_equal(from_file->n_services, 9);
 	assert_int_equal(from_document->n_services, 9);
 	for (size_t i = 0; i < 9; i++)
@@ -362,5 +362,5 @@ int main(void)
 		cmocka_unit_test(names_that_hark_conf_keeps_for_itself_are_not_taken),
 		cmocka_unit_test(what_is_printed_is_loaded_as_the_document_itself_is),
 	};
-	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,15 +1,5 @@
 /* test_inetd_netbsd.c — inetd.conf's key-value form: limits of 0, and keys that are said twice. */
-#include "reader_support.h"
-
-static struct document *read_text(const char *text)
-{
-	struct document *d = document_new();
-
-	write_file("inetd.conf", text);
-	assert_non_null(d);
-	assert_int_equal(import_inetd(d, path_of("inetd.conf")), 0);
-	return d;
-}
+#include "inetd_support.h"
 
 static struct document *read_keys(const char *more)
 {

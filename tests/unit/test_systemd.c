@@ -1,39 +1,14 @@
 /* test_systemd.c — socket units and their services: what they become, and what harkd cannot do in their place. */
-#include "reader_support.h"
-
-static struct document *read_socket(const char *name)
-{
-	struct document *d = document_new();
-
-	assert_non_null(d);
-	assert_int_equal(import_systemd(d, path_of(name)), 0);
-	return d;
-}
-
-/* x.socket with those lines in [Socket], and the service it wants with those in [Service]. */
-static struct document *read_pair(const char *socket, const char *service)
-{
-	char text[4096];
-
-	(void)snprintf(text, sizeof text, "[Socket]\n%s", socket);
-	write_file("x.socket", text);
-	(void)snprintf(text, sizeof text, "[Service]\n%s", service);
-	write_file("x@.service", text);
-	write_file("x.service", text);
-	return read_socket("x.socket");
-}
-
-#define ACCEPT "ListenStream=7007\nAccept=yes\n"
-#define CAT    "ExecStart=/bin/cat\nStandardInput=socket\n"
+#include "systemd_support.h"
 
 static void a_program_a_connection_is_a_section(void **state)
 {
 	struct document *d = read_pair(
 		ACCEPT "MaxConnections=30\nMaxConnectionsPerSource=4\nBacklog=100\nDeferAcceptSec=2min\n"
 		       "ReusePort=true\nNoDelay=1\nKeepAlive=no\n",
-		CAT "User=nobody\nGroup=tty\nUMask=0027\nNice=-3\nRuntimeMaxSec=1h 30min\nTimeoutStopSec=1500ms\n"
-		    "WorkingDirectory=/tmp\nLimitNOFILE=1024:4096\nLimitCORE=infinity\nLimitAS=16M\nLimitCPU=2min\n"
-		    "LimitNICE=+5\nSupplementaryGroups=tty games\nSupplementaryGroups=audio\n");
+		STDIN "User=nobody\nGroup=tty\nUMask=0027\nNice=-3\nRuntimeMaxSec=1h 30min\nTimeoutStopSec=1500ms\n"
+		      "WorkingDirectory=/tmp\nLimitNOFILE=1024:4096\nLimitCORE=infinity\nLimitAS=16M\nLimitCPU=2min\n"
+		      "LimitNICE=+5\nSupplementaryGroups=tty games\nSupplementaryGroups=audio\n");
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "tcp://*:7007");
@@ -66,7 +41,7 @@ static void a_program_a_connection_is_a_section(void **state)
 
 static void a_program_with_the_socket_waits(void **state)
 {
-	struct document *d = read_pair("ListenDatagram=69\n", CAT);
+	struct document *d = read_pair("ListenDatagram=69\n", STDIN);
 	(void)state;
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "udp://*:69");
@@ -75,7 +50,7 @@ static void a_program_with_the_socket_waits(void **state)
 	assert_setting(d, "x", "disable", NULL);
 	assert_loads(d);
 	document_free(d);
-	d = read_pair("ListenStream=7007\nAccept=no\nMaxConnections=3\n", CAT);
+	d = read_pair("ListenStream=7007\nAccept=no\nMaxConnections=3\n", STDIN);
 	assert_setting(d, "x", "wait", "yes");
 	assert_remark(d, "x", "MaxConnections=3: ");
 	document_free(d);
@@ -113,13 +88,13 @@ static void addresses_are_translated(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
 		(void)snprintf(text, sizeof text, "%sAccept=yes\n", good[i][0]);
-		struct document *d = read_pair(text, CAT);
+		struct document *d = read_pair(text, STDIN);
 		assert_clean(d);
 		assert_setting(d, "x", "listen", good[i][1]);
 		assert_loads(d);
 		document_free(d);
 	}
-	struct document *d = read_pair("ListenDatagram=/run/x\nListenDatagram=514\n", CAT);
+	struct document *d = read_pair("ListenDatagram=/run/x\nListenDatagram=514\n", STDIN);
 	assert_setting(d, "x", "listen", "unixgram:/run/x udp://*:514");
 	document_free(d);
 }
@@ -127,17 +102,17 @@ static void addresses_are_translated(void **state)
 static void unix_sockets_have_their_owner_and_mode(void **state)
 {
 	struct document *d = read_pair(
-		"ListenStream=/run/x\nAccept=yes\nSocketUser=root\nSocketGroup=tty\nSocketMode=0660\n", CAT);
+		"ListenStream=/run/x\nAccept=yes\nSocketUser=root\nSocketGroup=tty\nSocketMode=0660\n", STDIN);
 	(void)state;
 	assert_setting(d, "x", "socket_user", "root");
 	assert_setting(d, "x", "socket_group", "tty");
 	assert_setting(d, "x", "socket_mode", "0660");
 	assert_loads(d);
 	document_free(d);
-	d = read_pair("ListenStream=/run/x\nAccept=yes\n", CAT);
+	d = read_pair("ListenStream=/run/x\nAccept=yes\n", STDIN);
 	assert_setting(d, "x", "socket_mode", "0666");
 	document_free(d);
-	d = read_pair(ACCEPT "SocketMode=0600\n", CAT);
+	d = read_pair(ACCEPT "SocketMode=0600\n", STDIN);
 	assert_setting(d, "x", "socket_mode", NULL);
 	assert_loads(d);
 	document_free(d);
@@ -155,7 +130,7 @@ static void what_is_no_socket_is_refused_by_name(void **state)
 		(void)snprintf(text, sizeof text, "%s\n", others[i]);
 		(void)snprintf(name, sizeof name, "%.*s", (int)strcspn(others[i], "="), others[i]);
 		write_file("x@.socket", "[Socket]\n");
-		struct document *d = read_pair(text, CAT);
+		struct document *d = read_pair(text, STDIN);
 		if (strchr(others[i], '%') == NULL || d->n == 0) {
 			assert_int_equal(d->n, 0);
 			assert_remark(d, NULL, name);
@@ -226,7 +201,7 @@ static void standard_error_goes_where_it_went(void **state)
 	char text[256];
 	(void)state;
 	for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-		(void)snprintf(text, sizeof text, CAT "%s", ways[i][0]);
+		(void)snprintf(text, sizeof text, STDIN "%s", ways[i][0]);
 		struct document *d = read_pair(ACCEPT, text);
 		assert_clean(d);
 		assert_setting(d, "x", "stderr", ways[i][1]);
@@ -234,7 +209,7 @@ static void standard_error_goes_where_it_went(void **state)
 		assert_loads(d);
 		document_free(d);
 	}
-	struct document *d = read_pair(ACCEPT, CAT "StandardOutput=journal\n");
+	struct document *d = read_pair(ACCEPT, STDIN "StandardOutput=journal\n");
 	assert_remark(d, "x", "StandardOutput=journal: ");
 	document_free(d);
 }
@@ -242,15 +217,15 @@ static void standard_error_goes_where_it_went(void **state)
 static void the_environment_is_what_the_unit_says(void **state)
 {
 	struct document *d = read_pair(ACCEPT,
-	                               CAT "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
-	                                   "Environment=bad-name=1\n");
+	                               STDIN "Environment=A=1 \"B=two words\"\nEnvironment=C=%p\nPassEnvironment=TERM\n"
+	                                     "Environment=bad-name=1\n");
 	(void)state;
 	assert_setting(d, "x", "env", "A=1 \"B=two words\" C=x");
 	assert_setting(d, "x", "pass_env", "PATH TZ LANG LC_* TERM");
 	assert_remark(d, "x", "bad-name=1: ");
 	assert_loads(d);
 	document_free(d);
-	d = read_pair(ACCEPT, CAT "Environment=A=1\nEnvironment=\nEnvironment=B=2\n");
+	d = read_pair(ACCEPT, STDIN "Environment=A=1\nEnvironment=\nEnvironment=B=2\n");
 	assert_setting(d, "x", "env", "B=2");
 	document_free(d);
 }
@@ -262,7 +237,7 @@ static void what_would_open_the_service_disables_it(void **state)
 	char text[256];
 	(void)state;
 	for (size_t i = 0; i < sizeof services / sizeof services[0]; i++) {
-		(void)snprintf(text, sizeof text, CAT "%s\n", services[i]);
+		(void)snprintf(text, sizeof text, STDIN "%s\n", services[i]);
 		struct document *d = read_pair(ACCEPT, text);
 		assert_clean(d);
 		assert_disabled(d, "x", "is not carried over");
@@ -277,11 +252,11 @@ static void what_would_open_the_service_disables_it(void **state)
 	};
 	for (size_t i = 0; i < sizeof sockets / sizeof sockets[0]; i++) {
 		(void)snprintf(text, sizeof text, ACCEPT "%s\n", sockets[i]);
-		struct document *d = read_pair(text, CAT);
+		struct document *d = read_pair(text, STDIN);
 		assert_disabled(d, "x", sockets[i]);
 		document_free(d);
 	}
-	struct document *d = read_pair(ACCEPT "PrivateNetwork=no\nSocketProtocol=mptcp\n", CAT);
+	struct document *d = read_pair(ACCEPT "PrivateNetwork=no\nSocketProtocol=mptcp\n", STDIN);
 	assert_setting(d, "x", "disable", NULL);
 	document_free(d);
 }
@@ -289,14 +264,14 @@ static void what_would_open_the_service_disables_it(void **state)
 /* What systemd itself takes for its own limit, or for none. */
 static void a_limit_of_systemd_that_is_wrong_is_its_default(void **state)
 {
-	struct document *d = read_pair(ACCEPT "MaxConnections=many\nMaxConnectionsPerSource=0\n", CAT);
+	struct document *d = read_pair(ACCEPT "MaxConnections=many\nMaxConnectionsPerSource=0\n", STDIN);
 	(void)state;
 	assert_int_equal(d->n_errors, 1);
 	assert_setting(d, "x", "max_conns", "64");
 	assert_setting(d, "x", "max_per_source", NULL);
 	assert_setting(d, "x", "disable", NULL);
 	document_free(d);
-	d = read_pair(ACCEPT "MaxConnections=0\n", CAT);
+	d = read_pair(ACCEPT "MaxConnections=0\n", STDIN);
 	assert_disabled(d, "x", "nobody could connect");
 	document_free(d);
 }
@@ -305,7 +280,7 @@ static void each_directive_that_is_not_carried_is_one_remark(void **state)
 {
 	struct document *d = read_pair(
 		ACCEPT "TriggerLimitBurst=5\nFreeBind=yes\nFreeBindd=yes\nSymlinks=/a /b\nSymlinks=/c\n",
-		CAT "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
+		STDIN "ProtectSystem=strict\nPrivateTmp=yes\nKillMode=process\nRestart=always\nMemoryMax=1G\n");
 	(void)state;
 	assert_clean(d);
 	assert_int_equal(d->fates[DOCUMENT_DROPPED], 9);
@@ -320,7 +295,7 @@ static void drop_ins_come_after_the_unit_in_order(void **state)
 	(void)state;
 	write_file("x.socket", "[Unit]\nDescription=What x is "
 	                       "for\nBefore=x@.service\nAfter=network.target\n[Socket]\nListenStream=1\nAccept=yes\n");
-	write_file("x@.service", "[Service]\n" CAT);
+	write_file("x@.service", "[Service]\n" STDIN);
 	assert_int_equal(mkdir(path_of("x.socket.d"), 0700), 0);
 	assert_int_equal(mkdir(path_of("x@.service.d"), 0700), 0);
 	write_file("x.socket.d/20.conf", "[Socket]\nListenStream=3\n");
@@ -344,12 +319,12 @@ static void the_service_is_found_by_name(void **state)
 {
 	(void)state;
 	write_file("one.socket", "[Socket]\nListenStream=1\nService=two.service\n");
-	write_file("two.service", "[Service]\n" CAT);
+	write_file("two.service", "[Service]\n" STDIN);
 	struct document *d = read_socket("one.socket");
 	assert_setting(d, "one", "exec", "/bin/cat");
 	document_free(d);
 	write_file("many@.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
-	write_file("many@.service", "[Service]\n" CAT);
+	write_file("many@.service", "[Service]\n" STDIN);
 	d = read_socket("many@.socket");
 	assert_setting(d, "many-", "exec", "/bin/cat");
 	document_free(d);
@@ -371,7 +346,7 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 	(void)state;
 	write_file("w.socket", "before=1\n[Socket]\nListenStream=80\n; comment\n# "
 	                       "comment\nnonsense\nAccept=perhaps\nBacklog=many\n[Bad\n=x\n");
-	write_file("w.service", "[Service]\n" CAT "UMask=99\nLimitCORE=much\nRuntimeMaxSec=5 parsecs\nNice=low\n");
+	write_file("w.service", "[Service]\n" STDIN "UMask=99\nLimitCORE=much\nRuntimeMaxSec=5 parsecs\nNice=low\n");
 	d = read_socket("w.socket");
 	assert_error(d, "w.socket", 1, "before: before the first section");
 	assert_error(d, "w.socket", 6, "neither [SECTION] nor KEY=VALUE: nonsense");
@@ -386,10 +361,10 @@ static void mistakes_name_their_line_and_the_rest_is_read(void **state)
 	assert_int_equal(d->n_errors, 10);
 	assert_setting(d, "w", "listen", "tcp://*:80");
 	document_free(d);
-	d = read_pair(ACCEPT "ListenDatagram=1\n", CAT);
+	d = read_pair(ACCEPT "ListenDatagram=1\n", STDIN);
 	assert_error(d, "x.socket", 4, "Accept=yes is of streams alone");
 	document_free(d);
-	write_file("x.service", "[Service]\n" CAT);
+	write_file("x.service", "[Service]\n" STDIN);
 	d = read_socket("x.service");
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], "should end in .socket"));

@@ -1,8 +1,8 @@
 /* test_systemd_search.c — which files a unit is read from, as systemd looks for them, in a tree of the test's own; and
  * what its defaults mean. */
-#include "reader_support.h"
+#include "systemd_support.h"
 
-#define CAT "[Service]\nExecStart=/bin/cat\nStandardInput=socket\n"
+#define CAT "[Service]\n" STDIN
 
 /* A file of the tree, with the directories above it. */
 static void put(const char *name, const char *text)
@@ -43,13 +43,6 @@ static struct document *read_units(const char *const *names)
 	return d;
 }
 
-static struct document *read_unit(const char *name)
-{
-	const char *const names[] = {name, NULL};
-
-	return read_units(names);
-}
-
 static void the_first_of_the_search_path_counts(void **state)
 {
 	(void)state;
@@ -58,7 +51,7 @@ static void the_first_of_the_search_path_counts(void **state)
 	put("usr/lib/systemd/system/x@.service", CAT);
 	put("run/systemd/system/x.socket", "[Socket]\nListenStream=2\nAccept=yes\n");
 	put("etc/systemd/system/x@.service", CAT "User=nobody\n");
-	struct document *d = read_unit("usr/lib/systemd/system/x.socket");
+	struct document *d = read_socket("usr/lib/systemd/system/x.socket");
 	assert_clean(d);
 	assert_setting(d, "x", "listen", "tcp://*:2");
 	assert_setting(d, "x", "user", "nobody");
@@ -66,7 +59,7 @@ static void the_first_of_the_search_path_counts(void **state)
 	document_free(d);
 	put("usr/local/lib/systemd/system/y.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
 	put("lib/systemd/system/y@.service", CAT);
-	d = read_unit("usr/local/lib/systemd/system/y.socket");
+	d = read_socket("usr/local/lib/systemd/system/y.socket");
 	assert_setting(d, "y", "listen", "tcp://*:1");
 	document_free(d);
 }
@@ -88,7 +81,7 @@ static void drop_ins_of_all_directories_are_sorted_by_name(void **state)
 	put("etc/systemd/system/a-b@.service.d/x.conf", "[Service]\nUser=nobody\n");
 	put("etc/systemd/system/a-@.service.d/x.conf", "[Service]\nGroup=tty\n");
 	put("etc/systemd/system/service.d/y.conf", "[Service]\nNice=3\n");
-	struct document *d = read_unit("usr/lib/systemd/system/a-b.socket");
+	struct document *d = read_socket("usr/lib/systemd/system/a-b.socket");
 	assert_clean(d);
 	assert_setting(d, "a-b", "listen", "tcp://*:1 tcp://*:3 tcp://*:5 tcp://*:6");
 	assert_setting(d, "a-b", "backlog", "20");
@@ -138,7 +131,7 @@ static void one_unit_is_read_once_whatever_its_names(void **state)
 	assert_int_equal(d->n, 1);
 	assert_setting(d, "x", "exec", "/bin/cat");
 	document_free(d);
-	d = read_unit("other/loop.socket");
+	d = read_socket("other/loop.socket");
 	assert_int_equal(d->n_errors, 1);
 	document_free(d);
 }
@@ -151,12 +144,12 @@ static void an_instance_knows_its_name(void **state)
 	put("usr/lib/systemd/system/x@.service", "[Service]\nExecStart=/bin/cat %i %p\nStandardInput=socket\n");
 	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/sockets.target.wants/x@71.socket");
 	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/x@72.socket");
-	struct document *d = read_unit("etc/systemd/system/x@72.socket");
+	struct document *d = read_socket("etc/systemd/system/x@72.socket");
 	assert_clean(d);
 	assert_setting(d, "x-72", "listen", "tcp://*:72");
 	assert_setting(d, "x-72", "exec", "/bin/cat 72 x");
 	document_free(d);
-	d = read_unit("etc/systemd/system/sockets.target.wants/x@71.socket");
+	d = read_socket("etc/systemd/system/sockets.target.wants/x@71.socket");
 	assert_setting(d, "x-71", "listen", "tcp://*:71");
 	document_free(d);
 }
@@ -176,7 +169,7 @@ static void a_linked_unit_keeps_its_drop_ins(void **state)
 	put("etc/systemd/system/x.socket.d/a.conf", "[Socket]\nIPAddressDeny=any\n");
 	put("run/systemd/system/x@.service.d/a.conf", "[Service]\nUser=nobody\n");
 	for (size_t i = 0; i < 2; i++) {
-		struct document *d = read_unit(names[i]);
+		struct document *d = read_socket(names[i]);
 		assert_clean(d);
 		assert_setting(d, "x", "user", "nobody");
 		assert_disabled(d, "x", "IPAddressDeny=");
@@ -196,7 +189,7 @@ static void a_directory_by_another_name_is_the_same(void **state)
 	put("run/systemd/system/x.socket.d/a.conf", "[Socket]\nBacklog=3\n");
 	link_to("../etc/systemd/system", "lib/units");
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		struct document *d = read_unit(names[i]);
+		struct document *d = read_socket(names[i]);
 		assert_setting(d, "x", "backlog", "3");
 		document_free(d);
 	}
@@ -210,7 +203,7 @@ static void links_of_drop_ins_stay_in_the_root(void **state)
 	put("etc/systemd/system/x@.service", CAT);
 	put("other/backlog", "[Socket]\nBacklog=3\n");
 	link_to("/other/backlog", "etc/systemd/system/x.socket.d/a.conf");
-	struct document *d = read_unit("etc/systemd/system/x.socket");
+	struct document *d = read_socket("etc/systemd/system/x.socket");
 	assert_clean(d);
 	assert_setting(d, "x", "backlog", "3");
 	document_free(d);
@@ -255,28 +248,12 @@ static void drop_ins_that_are_too_many_are_told(void **state)
 		(void)snprintf(name, sizeof name, "other/x.socket.d/%04d.conf", i);
 		put(name, "\n");
 	}
-	struct document *d = read_unit("other/x.socket");
+	struct document *d = read_socket("other/x.socket");
 	assert_int_equal(d->n_errors, 1);
 	assert_non_null(strstr(d->errors[0], "x.socket.d: more than 1000 drop-ins"));
 	document_free(d);
 	clear();
 }
-
-/* x.socket and its service in a directory of their own. */
-static struct document *read_pair(const char *socket, const char *service)
-{
-	char text[1024];
-
-	(void)snprintf(text, sizeof text, "[Socket]\n%s", socket);
-	put("other/x.socket", text);
-	(void)snprintf(text, sizeof text, "[Service]\n%s", service);
-	put("other/x.service", text);
-	put("other/x@.service", text);
-	return read_unit("other/x.socket");
-}
-
-#define ACCEPT "ListenStream=7007\nAccept=yes\n"
-#define STDIN  "ExecStart=/bin/cat\nStandardInput=socket\n"
 
 static void escapes_are_systemds_and_wrong_ones_disable(void **state)
 {

@@ -1,15 +1,5 @@
 /* test_xinetd.c — xinetd.conf: what a service's attributes become, what defaults give it, and what is refused. */
-#include "reader_support.h"
-
-static struct document *read_text(const char *text)
-{
-	struct document *d = document_new();
-
-	write_file("xinetd.conf", text);
-	assert_non_null(d);
-	assert_int_equal(import_xinetd(d, path_of("xinetd.conf")), 0);
-	return d;
-}
+#include "xinetd_support.h"
 
 /* A service that is complete, with more attributes, one a line. */
 static struct document *read_service(const char *more)

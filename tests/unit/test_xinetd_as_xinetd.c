@@ -1,16 +1,6 @@
 /* test_xinetd_as_xinetd.c — xinetd.conf means what xinetd 2.3.15.3 makes of it; what cannot be kept closed is disabled,
  * and nothing is opened that xinetd keeps closed. */
-#include "reader_support.h"
-
-static struct document *read_text(const char *text)
-{
-	struct document *d = document_new();
-
-	write_file("xinetd.conf", text);
-	assert_non_null(d);
-	assert_int_equal(import_xinetd(d, path_of("xinetd.conf")), 0);
-	return d;
-}
+#include "xinetd_support.h"
 
 /* Lines of defaults, and a service that is complete with more lines from line 9 + those of defaults on. */
 static struct document *read_both(const char *defaults, const char *more)
