@@ -238,7 +238,7 @@ static enum outcome obey(struct supervisor *v, char *line, struct json *to)
 	else if (strcmp(command, "close") == 0 && name != NULL)
 		do_close(v, name, to);
 	else if (v->draining)
-		error_answer(to, "harkd is draining");
+		error_answer(to, v->standby ? "an upgrade is under way" : "harkd is draining");
 	else if (v->reloading &&
 	         (strcmp(command, "reload") == 0 || strcmp(command, "stop") == 0 || strcmp(command, "start") == 0))
 		later = OUTCOME_TURN;
@@ -346,14 +346,14 @@ static void tell_outcome(struct supervisor *v, enum outcome o, const struct text
 		k->active = hark_now();
 		if (answered)
 			queue(k, text);
-		if (k->fd >= 0 && c->paused)
-			k->ended = true;
-		else if (k->fd >= 0)
+		if (k->fd >= 0)
 			take_lines(v, k);
 		if (v->control != c)
 			return;
-		if (k->fd >= 0)
-			send_out(k);
+		if (k->fd < 0)
+			continue;
+		k->ended = k->ended || c->paused;
+		send_out(k);
 	}
 }
 
@@ -383,19 +383,6 @@ void control_upgraded(struct supervisor *v, const char *error)
 	text_free(&text);
 }
 
-void control_pause(struct control *c, bool pause)
-{
-	for (int i = 0; c != NULL && pause && i < CLIENTS_MAX; i++) {
-		struct client *k = &c->clients[i];
-		if (k->fd < 0 || k->awaits != OUTCOME_NONE)
-			continue;
-		k->ended = true; /* dropped when it has its answers */
-		send_out(k);
-	}
-	if (c != NULL)
-		c->paused = pause;
-}
-
 void control_path(const struct control *c, dev_t *dev, ino_t *ino)
 {
 	*dev = c->dev;
@@ -417,6 +404,25 @@ static void hear(struct supervisor *v, struct client *c)
 	take_lines(v, c);
 	if (c->fd >= 0)
 		send_out(c);
+}
+
+/* Whoever has asked by now has an answer; who asks later dials the next generation. */
+void control_pause(struct supervisor *v, bool pause)
+{
+	struct control *c = v->control;
+	for (int i = 0; c != NULL && pause && i < CLIENTS_MAX; i++) {
+		struct client *k = &c->clients[i];
+		if (k->fd < 0 || k->awaits != OUTCOME_NONE)
+			continue;
+		if (!k->ended)
+			hear(v, k);
+		if (k->fd < 0)
+			continue;
+		k->ended = true; /* dropped when it has its answers */
+		send_out(k);
+	}
+	if (c != NULL)
+		c->paused = pause;
 }
 
 /* Its answer is on its way: however long that takes, it is not silent. */

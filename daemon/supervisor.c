@@ -189,7 +189,7 @@ void supervisor_drain(struct supervisor *v)
 void supervisor_stand_by(struct supervisor *v)
 {
 	v->draining = v->handed_over = v->standby = true;
-	control_pause(v->control, true);
+	control_pause(v, true);
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (s->state != SERVICE_GONE && s->state != SERVICE_STOPPED) {
 			s->state = SERVICE_STANDBY;
@@ -200,7 +200,7 @@ void supervisor_stand_by(struct supervisor *v)
 void supervisor_take_over(struct supervisor *v)
 {
 	v->draining = v->handed_over = v->standby = false;
-	control_pause(v->control, false);
+	control_pause(v, false);
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (s->state == SERVICE_STANDBY) {
 			s->backoff = 0;

@@ -281,7 +281,7 @@ int control_poll(struct control *c, struct pollfd *p, int room); /* fills p; ret
 int64_t control_due(const struct control *c);                    /* when control_poll() is next needed */
 void control_run(struct supervisor *v, const struct pollfd *p, int n);
 void control_close(struct supervisor *v);
-void control_pause(struct control *c, bool pause); /* pause: the next generation answers, except who waits for it */
+void control_pause(struct supervisor *v, bool pause); /* pause: the next generation answers, except who waits for it */
 void control_reloaded(struct supervisor *v, const struct reload_result *r); /* it is complete */
 void control_upgraded(struct supervisor *v, const char *error);             /* NULL: the next generation serves */
 void control_path(const struct control *c, dev_t *dev, ino_t *ino);

@@ -114,7 +114,7 @@ def slow_starts(d, seconds):
     if not newborn.works:
         pytest.skip("ptrace(2) is not allowed here")
     try:
-        yield
+        yield newborn
     finally:
         wait_until(lambda: not newborn.held)
         newborn.stopped.set()  # harkd goes on untraced when the thread has ended
@@ -463,6 +463,43 @@ def test_silent_control_clients_do_not_take_the_place_of_one_that_awaits_its_ans
         answer = awaiting.recv(4096)
     assert answer.startswith(b'{"ok":false') and b"ended before it was ready" in answer, answer
     assert d.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["has asked", "waits for a reload"])
+def test_who_asks_as_a_new_generation_says_that_it_is_ready_has_an_answer(own, tmp_path, kind):
+    d, go = own(ECHO), tmp_path / "go"
+    wait = f'while not os.path.exists("{go}"): time.sleep(0.01)\n'
+    replace(own.binary, READY_THEN.replace("os.write", wait + "os.write").format(f'os.unlink("{go}"); time.sleep(0.5)'))
+    with contextlib.ExitStack() as stack:
+
+        def client(request):
+            s = stack.enter_context(socket.socket(socket.AF_UNIX))
+            s.settimeout(PATIENCE)
+            s.connect(str(tmp_path / "control"))
+            s.sendall(request)
+            return s
+
+        one = client(b"status\n")
+        assert one.recv(4096).startswith(b'{"ok":true')
+        if kind == "waits for a reload":
+            newborn = stack.enter_context(slow_starts(d, 5))
+            d.configure(ECHO.replace("box", "idle_timeout = 1h\nbox"))
+            client(b"reload\n")
+            wait_until(lambda: newborn.held)
+            newborn.seconds = 0
+            one.sendall(b"stop echo\n")
+        upgrade = client(b"upgrade wait\n")
+        wait_until(lambda: not d.ask("upgrade")["ok"])
+        if kind == "has asked":
+            d.send(signal.SIGSTOP)
+            wait_until(lambda: ") T " in open(f"/proc/{d.pid}/stat").read())
+            one.sendall(b"status\n")
+        go.touch()
+        wait_until(lambda: not go.exists())
+        d.send(signal.SIGCONT)
+        answer = one.recv(4096)
+        assert answer.startswith(b'{"ok":true' if kind == "has asked" else b'{"ok":false,"error":"an upgrade'), answer
+        assert b"died as soon as it served" in upgrade.recv(4096)
 
 
 def test_an_upgrade_waits_for_the_outcome(harkd, run, tmp_path):
