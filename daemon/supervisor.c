@@ -163,6 +163,8 @@ void supervisor_drain(struct supervisor *v)
 {
 	bool begins = !v->draining || v->standby, again = v->ending;
 	v->draining = v->ending = true;
+	if (v->generation > 1 && !v->told_ready)
+		v->handed_over = true; /* the older one goes on: paths and pid file are still its own */
 	if (begins && v->told_ready && !v->handed_over)
 		log_event(LOG_LEVEL_NOTICE, NULL, "draining: what is busy may finish within its grace");
 	if (!v->handed_over) {
@@ -375,7 +377,7 @@ static void look_at_start(struct supervisor *v)
 		upgrade_tell_failed(v, why);
 		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends",
 		          v->generation);
-		v->handed_over = v->failed = true; /* the older generation keeps paths and pid file */
+		v->failed = true;
 		supervisor_drain(v);
 	} else {
 		become_ready(v);

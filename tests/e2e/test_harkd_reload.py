@@ -502,6 +502,20 @@ def test_who_asks_as_a_new_generation_says_that_it_is_ready_has_an_answer(own, t
         assert b"died as soon as it served" in upgrade.recv(4096)
 
 
+def test_a_new_generation_that_is_told_to_end_before_it_is_ready_leaves_the_old_ones_paths(own, hark, tmp_path):
+    path = tmp_path / "sock"
+    d = own(service("echo", "box = echo", listen=f"unix:{path}"))
+    told = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); os.kill(os.getpid(), signal.SIGTERM)"
+    replace(own.binary, f'#!/usr/bin/python3\nimport os, signal, sys\n{told}\nos.execv("{hark}d", sys.argv)\n')
+    answer = d.ask("upgrade wait")
+    assert not answer["ok"] and "ended before it was ready" in answer["error"], answer
+    assert d.status()["generation"] == 1
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(PATIENCE)
+        s.connect(str(path))
+        ping(s)
+
+
 def test_an_upgrade_waits_for_the_outcome(harkd, run, tmp_path):
     d = harkd(ECHO)
     answer = run("upgrade", "--control", tmp_path / "control")
