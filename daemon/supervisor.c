@@ -224,7 +224,10 @@ static char *const *own_argv;
 
 int supervisor_upgrade(struct supervisor *v, struct hark_why *why)
 {
-	return upgrade_begin(v, own_argv, why);
+	int r = upgrade_begin(v, own_argv, why);
+	if (r < 0)
+		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: %s", why->text);
+	return r;
 }
 
 static struct worker *worker_of(const struct supervisor *v, pid_t pid, struct service **of)
@@ -264,8 +267,8 @@ static void take_signals(struct supervisor *v)
 			reap(v);
 		else if (i.ssi_signo == SIGHUP && !v->draining)
 			supervisor_hang_up(v);
-		else if (i.ssi_signo == SIGUSR2 && !v->draining && supervisor_upgrade(v, &why) < 0)
-			log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
+		else if (i.ssi_signo == SIGUSR2 && !v->draining)
+			(void)supervisor_upgrade(v, &why);
 	}
 }
 
@@ -355,10 +358,21 @@ void supervisor_pid_file(struct supervisor *v)
 		v->pid_written = strdup(path);
 }
 
+/* To whoever started it in the background: the log is elsewhere then. */
+static void tell_failed_services(const struct supervisor *v)
+{
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		if (s->state == SERVICE_BACKING_OFF)
+			(void)fprintf(stderr, "harkd: [%s] does not start, and is tried again: %s\n", s->conf->name,
+			              s->error);
+}
+
 static void become_ready(struct supervisor *v)
 {
 	v->told_ready = true;
 	supervisor_pid_file(v);
+	if (v->in_background && v->generation == 1)
+		tell_failed_services(v);
 	upgrade_tell_ready(v);
 	if (v->in_background)
 		leave_terminal();

@@ -319,6 +319,7 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	(void)sigaddset(&ends, SIGINT);
 	(void)sigprocmask(SIG_UNBLOCK, &ends, NULL);
 	(void)execv(own_path, argv);
+	(void)dprintf(FIRST_FD + n_sockets, "%s: %s", own_path, strerror(errno));
 	_exit(111);
 }
 
@@ -390,8 +391,8 @@ int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why
 	else
 		pid = access(own_path, X_OK) < 0 ? -errno : start_heir(v, argv, said);
 	if (pid < 0) {
-		(void)snprintf(why->text, sizeof why->text, "upgrade: %.180s: %s",
-		               reason != NULL ? "refused" : own_path, reason != NULL ? reason : strerror(-pid));
+		(void)snprintf(why->text, sizeof why->text, "%.180s: %s", reason != NULL ? "refused" : own_path,
+		               reason != NULL ? reason : strerror(-pid));
 		return pid;
 	}
 	(void)fcntl(said[0], F_SETFL, O_NONBLOCK);
@@ -482,16 +483,16 @@ void upgrade_heard(struct supervisor *v)
 		hear(v, text, (size_t)n);
 		return;
 	}
-	if (n == 0 && v->standby) { /* SIGCHLD tells whether it has ended */
+	if (n == 0 && v->heir_fd >= 0) { /* SIGCHLD tells whether it has ended, and how */
 		(void)close(v->heir_fd);
 		v->heir_fd = -1;
 	}
 	bool late = hark_now() >= v->heir_deadline;
 	if (v->standby && late) {
 		heir_proven(v);
-	} else if (!v->standby && (n == 0 || late)) {
+	} else if (late) {
 		end_heir(v);
-		heir_failed(v, n == 0 ? "ended before it was ready" : "was not ready in time");
+		heir_failed(v, "was not ready in time");
 	}
 }
 
@@ -530,6 +531,6 @@ void upgrade_ended(struct supervisor *v)
 		(void)snprintf(how, sizeof how, "%s (signal %d, %s)", when, WTERMSIG(status),
 		               strsignal(WTERMSIG(status)));
 	else
-		(void)snprintf(how, sizeof how, "%s", when);
+		(void)snprintf(how, sizeof how, "%s (exit status %d)", when, WEXITSTATUS(status));
 	heir_failed(v, how);
 }

@@ -551,6 +551,46 @@ def test_why_an_upgrade_failed_is_told_and_logged_in_the_background_as_well(hark
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
+@pytest.mark.parametrize(
+    "new, why",
+    [
+        (b"no program at all", "Exec format error"),
+        (b"#!/no/such/interpreter\n", "No such file or directory"),
+        (b"#!/bin/sh\nexit 7\n", "exit status 7"),
+        (b"#!/bin/sh\nkill -SEGV $$\n", "signal 11"),
+    ],
+)
+def test_a_binary_that_does_not_run_is_told_by_what_it_ended_with(own, run, tmp_path, new, why):
+    d = own(ECHO)
+    for _ in range(3):  # its end may be seen by its pipe or by its signal first
+        own.binary.with_name("new").write_bytes(new)
+        own.binary.with_name("new").chmod(0o755)
+        own.binary.with_name("new").rename(own.binary)
+        answer = run("upgrade", "--control", tmp_path / "control")
+        assert answer.returncode == 1 and why in answer.stderr.decode(), answer
+    with d.connect("echo") as s:
+        ping(s)
+
+
+def test_an_upgrade_that_is_refused_is_told_once_and_logged(own, run, tmp_path):
+    d = own(ECHO)
+    own.binary.unlink()
+    said = run("upgrade", "--control", tmp_path / "control").stderr.decode()
+    assert said.count("upgrade:") == 1 and "No such file" in said
+    wait_until(lambda: "harkd: No such file" in d.stderr)
+
+
+def test_a_daemon_says_which_service_does_not_start(hark, tmp_path):
+    head = HEAD.replace("log = stderr", "log = {dir}/log\npid_file = {dir}/pid").format(dir=tmp_path)
+    (tmp_path / "hark.conf").write_text(head + ECHO + service("bad", "box = echo", "rlimit_nofile = 5"))
+    r = subprocess.run(
+        [hark + "d", "-c", tmp_path / "hark.conf", "--daemon"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    assert r.returncode == 0
+    assert "[bad] does not start, and is tried again: " in r.stderr and "Too many open files" in r.stderr
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_an_upgrade_leaves_a_foreign_socket_at_a_services_path_alone(harkd, run, tmp_path, kept):
     path = tmp_path / "sock"
