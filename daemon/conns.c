@@ -9,8 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -18,8 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tcp_bytes.h"
+
 enum { FREE = 0, LIVE, BUSY };
-enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_CLOSING_ = 11 }; /* include/net/tcp_states.h */
 
 static struct {
 	struct conns *t; /* NULL: none */
@@ -60,15 +59,11 @@ void conns_free(struct conns *t)
 
 static void look_at_bytes(struct conn_row *r, int fd)
 {
-	struct tcp_info i;
-	socklen_t len = sizeof i;
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len) < 0)
+	int64_t in, out;
+	if (!tcp_bytes(fd, &in, &out))
 		return;
-	/* The peer's FIN is numbered, and counted, as a byte. */
-	bool ended = i.tcpi_state == TCP_CLOSE_WAIT_ || i.tcpi_state == TCP_LAST_ACK_ || i.tcpi_state == TCP_CLOSING_;
-	atomic_store_explicit(&r->bytes_in, (int64_t)i.tcpi_bytes_received - ended, memory_order_relaxed);
-	atomic_store_explicit(&r->bytes_out, (int64_t)(i.tcpi_bytes_sent - i.tcpi_bytes_retrans + i.tcpi_notsent_bytes),
-	                      memory_order_relaxed);
+	atomic_store_explicit(&r->bytes_in, in, memory_order_relaxed);
+	atomic_store_explicit(&r->bytes_out, out, memory_order_relaxed);
 }
 
 /* Reading ends and writing fails, for a program as well; which is asked to end, too: it may do neither. */

@@ -26,10 +26,7 @@
 #include "log.h"
 #include "program_stderr.h"
 #include "supervisor.h"
-
-/* Of include/net/tcp_states.h, which <linux/tcp.h> leaves out, and <netinet/tcp.h>, which has them, lacks struct
- * tcp_info's newer half. */
-enum { TCP_CLOSE_WAIT_ = 8, TCP_LAST_ACK_ = 9, TCP_LISTEN_ = 10, TCP_CLOSING_ = 11 };
+#include "tcp_bytes.h"
 
 #define STACK_LEFT      (128 * 1024) /* bytes below, where the supervisor's calls may have left something */
 #define KEPT_EACH       8            /* chunks of one size */
@@ -301,26 +298,18 @@ static void serve(struct hark_conn *c, void *arg)
 	self.conf->box->serve(c, arg);
 }
 
-/* What a program moved is known to the kernel alone. tcp(7) */
+/* wait = yes: what came and went on it is not counted there. */
 static void count_bytes(struct hark_conn *c, struct log_connection *l)
 {
 	struct hark_conn_stats stats;
-	struct tcp_info info;
-	socklen_t len = sizeof info;
 	hark_conn_stats(c, &stats);
 	l->bytes_in = (int64_t)stats.bytes_in;
 	l->bytes_out = (int64_t)stats.bytes_out;
 	if (!self.is_exec)
 		return;
 	l->bytes_in = l->bytes_out = -1;
-	if (hark_type(c) == SOCK_STREAM && getsockopt(hark_fd(c), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-	    info.tcpi_state != TCP_LISTEN_) { /* wait = yes: what came and went on it is not counted there */
-		bool ended = info.tcpi_state == TCP_CLOSE_WAIT_ || info.tcpi_state == TCP_LAST_ACK_ ||
-		             info.tcpi_state == TCP_CLOSING_;
-		/* The peer's FIN is numbered, and counted, as a byte. */
-		l->bytes_in = (int64_t)info.tcpi_bytes_received - ended;
-		l->bytes_out = (int64_t)(info.tcpi_bytes_sent - info.tcpi_bytes_retrans + info.tcpi_notsent_bytes);
-	}
+	if (hark_type(c) == SOCK_STREAM)
+		(void)tcp_bytes(hark_fd(c), &l->bytes_in, &l->bytes_out);
 }
 
 static void describe(struct hark_conn *c, struct log_connection *l, struct log_room *room)

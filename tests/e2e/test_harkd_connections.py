@@ -90,6 +90,21 @@ def test_close_ends_a_program_that_does_not_listen(harkd, model):  # noqa: F811
     gone(h)
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+def test_the_end_of_a_closed_peer_is_no_byte(harkd, speaks):  # noqa: F811
+    """TCP numbers its end as a byte."""
+    h = harkd(service("cat", "exec = /bin/cat"))
+    text = b"abc" if speaks else b""
+    with h.connect("cat") as s:
+        s.sendall(text)
+        assert s.recv(len(text), socket.MSG_WAITALL) == text
+        (c,) = listed(h)
+        assert h.ask(f"close {c['id']}")["ok"]
+        assert s.recv(1) == b""
+    gone(h)
+    wait_until(lambda: f"in {len(text)} out {len(text)}" in h.stderr)
+
+
 def test_a_unix_peer_is_told_by_its_user(harkd, tmp_path):  # noqa: F811
     h = harkd(service("echo", "box = echo", listen=f"unix:{tmp_path}/echo"))
     with socket.socket(socket.AF_UNIX) as s:
