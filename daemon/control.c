@@ -144,7 +144,7 @@ static void reload_answer(struct json *to, const struct reload_result *r)
 		(void)snprintf(text, sizeof text, "reloaded, but %u %s not start with %s new settings", r->failed,
 		               r->failed == 1 ? "service does" : "services do", r->failed == 1 ? "its" : "their");
 		json_put_string(to, "error", text);
-		put_errors(to, r->errors, r->errors != NULL ? r->failed : 0);
+		put_errors(to, r->errors, r->n_errors);
 	}
 	reload_counts(to, r);
 	json_close(to, '}');

@@ -141,6 +141,17 @@ static bool loses_address(const struct service *s, const struct config *c)
 	return false;
 }
 
+static void add_error(struct reload_result *r, const char *service, const char *what)
+{
+	r->failed++;
+	log_event(LOG_LEVEL_ERROR, service, "reload: %s", what);
+	char **grown = realloc(r->errors, (r->n_errors + 1) * sizeof(char *));
+	if (grown != NULL)
+		r->errors = grown;
+	if (grown != NULL && asprintf(&grown[r->n_errors], "[%s] %s", service, what) >= 0)
+		r->n_errors++; /* else there was no memory to say it */
+}
+
 static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf,
                          struct reload_result *out)
 {
@@ -156,7 +167,11 @@ static void take_service(struct supervisor *v, struct epoch *e, const struct con
 	}
 	s = service_new(v, e, conf);
 	if (s == NULL) {
-		log_event(LOG_LEVEL_ERROR, conf->name, "no room for one more service");
+		static const char why[] = "does not start: no memory or descriptors for one more service";
+		if (v->epoch != NULL)
+			add_error(out, conf->name, why);
+		else
+			log_event(LOG_LEVEL_ERROR, conf->name, "%s", why);
 		return;
 	}
 	out->added++;
@@ -349,20 +364,6 @@ int reload_compare(struct supervisor *v, struct json *to, struct reload_result *
 
 /* ---- how it ends ----------------------------------------------------------------------------- */
 
-static void add_error(struct reload_result *r, const struct service *s, const char *what)
-{
-	char *text = NULL;
-	r->failed++;
-	log_event(LOG_LEVEL_ERROR, s->conf->name, "reload: %s", what);
-	char **grown = realloc(r->errors, r->failed * sizeof(char *));
-	if (grown == NULL || asprintf(&text, "[%s] %s", s->conf->name, what) < 0)
-		text = NULL;
-	if (grown != NULL)
-		r->errors = grown;
-	if (r->errors != NULL && grown != NULL)
-		r->errors[r->failed - 1] = text; /* NULL: there was no memory to say it */
-}
-
 /* False: it is not known yet how the reload came out for s. */
 static bool settle(struct supervisor *v, struct service *s)
 {
@@ -370,7 +371,7 @@ static bool settle(struct supervisor *v, struct service *s)
 	int r = service_outcome(v, s);
 	if (r < 0) {
 		v->reload.changed--;
-		add_error(&v->reload, s, s->error);
+		add_error(&v->reload, s->conf->name, s->error);
 	}
 	if (r <= 0)
 		return r < 0;
@@ -381,7 +382,7 @@ static bool settle(struct supervisor *v, struct service *s)
 	s->settling = false;
 	if (s->state == SERVICE_BACKING_OFF) {
 		(void)snprintf(text, sizeof text, "does not start, and is tried again: %s", s->error);
-		add_error(&v->reload, s, text);
+		add_error(&v->reload, s->conf->name, text);
 	}
 	return true;
 }
@@ -399,7 +400,7 @@ static void finish(struct supervisor *v)
 	if (v->told_ready)
 		notify("READY=1");
 	control_reloaded(v, r);
-	for (unsigned i = 0; i < r->failed && r->errors != NULL; i++)
+	for (unsigned i = 0; i < r->n_errors; i++)
 		free(r->errors[i]);
 	free(r->errors);
 }

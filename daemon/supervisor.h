@@ -163,8 +163,9 @@ struct control;
 
 struct reload_result {
 	unsigned added, changed, removed, unchanged;
-	unsigned failed;         /* services that go on as they were, or do not start */
-	char **errors;           /* a line each */
+	unsigned failed; /* services that go on as they were, or do not start */
+	char **errors;   /* a line each, n_errors of them */
+	unsigned n_errors;
 	struct config *mistakes; /* not NULL: nothing was changed, and why is in its errors; the caller's to free */
 	char text[256];          /* nothing was changed otherwise: why */
 };

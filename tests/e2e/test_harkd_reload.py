@@ -2,6 +2,7 @@
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import shutil
 import signal
@@ -70,6 +71,21 @@ def test_a_new_service_that_cannot_start_is_told_by_the_reload(harkd, run, tmp_p
     assert answer.returncode == 1
     assert b"[bad] does not start" in answer.stderr + answer.stdout, answer
     d.expect("bad: reload: does not start, and is tried again: a worker cannot start")
+
+
+def test_a_new_service_for_which_there_are_no_descriptors_is_told_by_the_reload(harkd, tmp_path):
+    d = harkd(ECHO, ready=False, head=HEAD.replace("log = stderr", "log = {dir}/log"))
+    wait_until(lambda: (tmp_path / "log").exists() and "ready: " in (tmp_path / "log").read_text())
+    d.configure(ECHO + service("more", "box = echo"))
+    limit = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
+    used = {int(fd) for fd in os.listdir(f"/proc/{d.pid}/fd")}
+    free = [n for n in range(len(used) + 3) if n not in used]
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (free[2], limit[1]))  # for a client and the service's socket
+    answer = d.ask("reload")
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, limit)
+    assert (answer["ok"], answer["added"]) == (False, 0) and "[more] does not start" in answer["errors"][0], answer
+    d.configure(ECHO)
+    assert d.ask("reload")["ok"]
 
 
 class Newborn(threading.Thread):
