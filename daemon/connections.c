@@ -95,7 +95,8 @@ static void add_row(struct listing *l, const struct service *s, const struct wor
 {
 	char id[48], peer[HARK_ADDRESS_MAX] = "";
 	struct hark_endpoint e = r->peer;
-	int64_t opened = r->opened_ns > 0 && r->opened_ns < l->now ? r->opened_ns : l->now;
+	int64_t said = *(const volatile int64_t *)&r->opened_ns; /* once: it may change between two looks */
+	int64_t opened = said > 0 && said < l->now ? said : l->now;
 	int32_t owner = atomic_load_explicit(&r->owner, memory_order_relaxed);
 	int32_t program = atomic_load_explicit(&r->program, memory_order_relaxed);
 	bool known = r->has_credentials;
