@@ -5,12 +5,6 @@
 
 #include "faults.h"
 
-/* ---- Internet ---- */
-
-static int (*real_bind)(int fd, const struct sockaddr *at, socklen_t len);
-
-/* ---- unix ---- */
-
 static char directory[] = "/tmp/hark-listen-XXXXXX";
 static char path[sizeof directory + 8], address[sizeof path + 16], gram[sizeof path + 16];
 

@@ -170,10 +170,24 @@ static void the_peer_gets_the_whole_tail_and_then_the_end(void)
 	end_with(true, SHORT, false);
 }
 
-/* The victim is cancelled in the very turn in which it began to wait: the engine was not asked since. */
+/* Without a turn of the loop in between. */
+static void expect_reset(int fd)
+{
+	char buf[4096];
+	struct timeval soon = {.tv_sec = SOON / HARK_S};
+	ssize_t n;
+	CHECK_INT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon), 0);
+	while ((n = recv(fd, buf, sizeof buf, 0)) > 0)
+		;
+	CHECK_INT(n, -1);
+	CHECK_INT(errno, ECONNRESET);
+}
+
+/* Cancelled in the very turn in which it began to wait: the engine was not asked since, and what it has written was not
+ * tried. */
 struct victim {
 	struct box b;
-	bool waits;
+	bool aborts, waits;
 	int r;
 };
 
@@ -185,13 +199,18 @@ static void victim_main(void *arg)
 	CHECK_INT(put(&v->b, SHORT), SHORT);
 	v->waits = true;
 	CHECK_INT(hark_read(v->b.c, &byte, 1), -ECANCELED);
-	v->r = hark_close(v->b.c);
+	if (!v->aborts) {
+		v->r = hark_close(v->b.c);
+		return;
+	}
+	hark_abort(v->b.c);
+	expect_reset(v->b.peer);
 }
 
-static void cancel_once(void)
+static void cut_off_once(bool aborts)
 {
 	struct hark_scope scope;
-	struct victim v = {.b = box_new(0)};
+	struct victim v = {.b = box_new(0), .aborts = aborts};
 	hark_scope_open(&scope);
 	CHECK_INT(hark_go(&scope, "victim", victim_main, &v), 0);
 	CHECK_INT(hark_sleep(HARK_MS), 0); /* it waits to read */
@@ -202,14 +221,15 @@ static void cancel_once(void)
 	CHECK_INT(hark_join(&scope, hark_after(SOON)), 0);
 	hark_scope_close(&scope);
 	CHECK_INT(v.r, 0); /* nothing was lost */
-	take_to_the_end(&v.b);
+	if (!aborts)
+		take_to_the_end(&v.b);
 	(void)close(v.b.peer);
 }
 
 static void a_cancelled_fiber_still_sends_what_can_leave_at_once(void)
 {
 	for (int i = 0; i < 20; i++)
-		cancel_once();
+		cut_off_once(false);
 }
 
 static void a_cancelled_fiber_does_not_wait_for_a_blocked_answer(void)
@@ -478,53 +498,6 @@ static void time_runs_out_in_a_flush_behind_a_blocked_answer(void)
 
 #define ABORTED (SLOTS + 20)
 
-/* Without a turn of the loop in between. */
-static void expect_reset(int fd)
-{
-	char buf[4096];
-	struct timeval soon = {.tv_sec = SOON / HARK_S};
-	ssize_t n;
-	CHECK_INT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon), 0);
-	while ((n = recv(fd, buf, sizeof buf, 0)) > 0)
-		;
-	CHECK_INT(n, -1);
-	CHECK_INT(errno, ECONNRESET);
-}
-
-struct aborter {
-	struct box b;
-	bool waits;
-};
-
-/* As in cancel_once(): what it has written is handed over, and was not tried yet. */
-static void abort_beside(void *arg)
-{
-	struct aborter *a = arg;
-	char byte;
-	CHECK_INT(hark_read(a->b.c, &byte, 1), 1);
-	CHECK_INT(put(&a->b, SHORT), SHORT);
-	a->waits = true;
-	CHECK_INT(hark_read(a->b.c, &byte, 1), -ECANCELED);
-	hark_abort(a->b.c);
-	expect_reset(a->b.peer);
-}
-
-static void abort_once(void)
-{
-	struct hark_scope scope;
-	struct aborter a = {.b = box_new(0)};
-	hark_scope_open(&scope);
-	CHECK_INT(hark_go(&scope, "aborter", abort_beside, &a), 0);
-	CHECK_INT(hark_sleep(HARK_MS), 0);
-	CHECK_INT(send(a.b.peer, "x", 1, 0), 1);
-	while (!a.waits)
-		CHECK_INT(hark_yield(), 0);
-	hark_cancel(&scope);
-	CHECK_INT(hark_join(&scope, hark_after(SOON)), 0);
-	hark_scope_close(&scope);
-	(void)close(a.b.peer);
-}
-
 static void abort_resets_at_once_whatever_is_under_way(void)
 {
 	for (int i = 0; i < 3; i++) {
@@ -539,7 +512,7 @@ static void abort_resets_at_once_whatever_is_under_way(void)
 		(void)close(b.peer);
 	}
 	for (int i = 0; i < ABORTED; i++)
-		abort_once();
+		cut_off_once(true);
 }
 
 int main(void)
