@@ -9,12 +9,13 @@
 #include "reading.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "file_open.h"
 
 /* A file that is being read, on the stack of whoever reads it. */
 struct inetd_source {
@@ -343,22 +344,10 @@ static int read_fd(struct inetd *r, int fd, const char *name)
 	return 0;
 }
 
-/* What was asked for may come through a pipe that is open here already, as /dev/stdin; a FIFO's writer is not waited
- * for. */
-static bool is_readable(const struct stat *st, const char *name, struct config_place by)
-{
-	return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode) ||
-	       (by.line == 0 && (strncmp(name, "/dev/", 5) == 0 || strncmp(name, "/proc/", 6) == 0));
-}
-
 /* One that may not be read: it includes itself, or there are too many. */
 static bool is_refused(struct inetd *r, const struct stat *st, const char *name, struct config_place by)
 {
-	if (by.line > 0 && !S_ISREG(st->st_mode))
-		document_error(r->document, by, ".include %s: it is no regular file", name);
-	else if (!is_readable(st, name, by))
-		document_error(r->document, by, "not a regular file");
-	else if (is_being_read(r, st))
+	if (is_being_read(r, st))
 		document_error(r->document, by,
 		               ".include %s: it is being read already: it would include itself for ever", name);
 	else if (r->source != NULL && r->source->depth == INETD_DEPTH_MAX)
@@ -372,34 +361,44 @@ static bool is_refused(struct inetd *r, const struct stat *st, const char *name,
 	return true;
 }
 
+/* Its descriptor, or -errno. What was asked for may be open here already, as /dev/stdin; what is included may not. */
+static int open_source(const char *file, bool included, struct stat *st)
+{
+	if (included && stat(file, st) == 0 && !S_ISREG(st->st_mode))
+		return -EINVAL;
+	int fd = file_open(file, INETD_FILE_MAX);
+	if (fd >= 0 && fstat(fd, st) < 0) {
+		int err = -errno;
+		(void)close(fd);
+		return err;
+	}
+	return fd;
+}
+
 /* by: who asks for it; of line 0 it is the caller of import_inetd(). */
 static void read_file(struct inetd *r, const char *file, struct config_place by)
 {
 	const char *name = document_file(r->document, file);
+	bool included = by.line > 0;
 	struct stat st;
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd = open_source(file, included, &st), err = fd < 0 ? fd : 0;
 
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		r->document->unread |= by.line == 0;
-		document_error(r->document, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
-		               strerror(errno));
-	} else if (is_refused(r, &st, name, by)) {
-		r->document->unread |= by.line == 0;
-	} else {
+	if (fd >= 0 && is_refused(r, &st, name, by)) {
+		r->document->unread |= !included;
+	} else if (fd >= 0) {
 		struct inetd_source source = {.by = r->source, .dev = st.st_dev, .ino = st.st_ino};
 		source.depth = source.by != NULL ? source.by->depth + 1 : 1;
 		r->source = &source;
 		r->files++;
-		int flags = fcntl(fd, F_GETFL); /* of a pipe that is being written to, all is waited for */
-		int err = flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : read_fd(r, fd, name);
+		err = read_fd(r, fd, name);
 		r->source = source.by;
-		r->document->unread |= err < 0 && by.line == 0;
-		if (err == -ENOMEM)
-			r->no_memory = true;
-		else if (err < 0)
-			document_error(r->document, by, "%s%s%s", by.line > 0 ? file : "", by.line > 0 ? ": " : "",
-			               strerror(-err));
 	}
+	if (err == -ENOMEM)
+		r->no_memory = true;
+	else if (err < 0)
+		document_error(r->document, by, "%s%s%s", included ? file : "", included ? ": " : "",
+		               file_open_error(err));
+	r->document->unread |= err < 0 && !included;
 	if (fd >= 0)
 		(void)close(fd);
 }

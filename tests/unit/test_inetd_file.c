@@ -1,6 +1,8 @@
 /* test_inetd_file.c — inetd.conf as a file: lines and their ends, mistakes, NetBSD's key-value form, includes. */
 #include "inetd_support.h"
 
+#include "file_open.h"
+
 static void an_indented_line_continues_the_one_before(void **state)
 {
 	(void)state;
@@ -237,7 +239,7 @@ static void includes_without_end_are_told(void **state)
 	assert_wrong(".include none\n", 1, "No such file");
 	assert_wrong(".include\n", 1, "names no file");
 	assert_wrong(".exclude x\n", 1, "no directive");
-	assert_wrong(".include /dev/null\n", 1, "no regular file");
+	assert_wrong(".include /dev/null\n", 1, "not a regular file");
 	for (int i = 0; i < 20; i++) {
 		char name[32];
 		int n = snprintf(text, sizeof text, ".include chain%d\n", i + 1);
@@ -279,6 +281,28 @@ static void a_file_that_cannot_be_read_is_an_error(void **state)
 	assert_string_equal(d->errors[0], "/no/such/inetd.conf: No such file or directory");
 	assert_non_null(strstr(d->errors[1], ": Is a directory"));
 	document_free(d);
+}
+
+/* As /dev/stdin may be: a pipe whose writer says nothing, and goes on. */
+static void a_silent_writer_does_not_hold_up_the_reading(void **state)
+{
+	int ends[2];
+	char name[64];
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	(void)snprintf(name, sizeof name, "/proc/self/fd/%d", ends[0]);
+	file_open_patience_ns = 20 * HARK_MS;
+	(void)alarm(20);
+	struct document *d = document_new();
+	assert_int_equal(import_inetd(d, name), 0);
+	(void)alarm(0);
+	file_open_patience_ns = HARK_FOREVER;
+	assert_int_equal(d->n_errors, 1);
+	assert_non_null(strstr(d->errors[0], "nobody wrote it to its end in time"));
+	assert_true(d->unread);
+	document_free(d);
+	(void)close(ends[0]);
+	(void)close(ends[1]);
 }
 
 static void names_that_hark_conf_keeps_for_itself_are_not_taken(void **state)
@@ -359,6 +383,7 @@ int main(void)
 		cmocka_unit_test(includes_without_end_are_told),
 		cmocka_unit_test(many_services_are_read_in_bounded_time_and_number),
 		cmocka_unit_test(a_file_that_cannot_be_read_is_an_error),
+		cmocka_unit_test(a_silent_writer_does_not_hold_up_the_reading),
 		cmocka_unit_test(names_that_hark_conf_keeps_for_itself_are_not_taken),
 		cmocka_unit_test(what_is_printed_is_loaded_as_the_document_itself_is),
 	};
