@@ -127,7 +127,7 @@ void wordlist_remove(struct config_words *w, const char *word)
 	for (size_t i; (i = find(w, word)) < w->n;) {
 		free(w->word[i]);
 		memmove(w->word + i, w->word + i + 1, (w->n - i) * sizeof *w->word);
-		w->n--; /* the room may now be more than wordlist_add() thinks, never less */
+		w->n--; /* wordlist_add() now assumes less room than there is */
 	}
 }
 

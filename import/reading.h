@@ -12,9 +12,8 @@
 
 #define READING_FILE_MAX (1 << 20) /* bytes; no configuration in the wild is a tenth of it */
 
-/* The whole of a regular file as a string, the caller's to free; *len without its NUL. A device or a pipe is not opened
- * for good: it might block or never end. NULL, with the error in d at place, if it cannot be read, is longer than max,
- * or has a NUL byte. */
+/* The whole of a regular file as a string, the caller's to free; *len without its NUL. NULL, with the error in d at
+ * place: it cannot be read, is no regular file (which might block, or never end), is longer than max, or has a NUL. */
 char *reading_file(struct document *d, struct config_place place, const char *file, size_t max, size_t *len);
 
 /* The same of one that is open: at most max bytes, with a NUL behind them. 0, -EFBIG or another -errno. */

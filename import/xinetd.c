@@ -262,8 +262,8 @@ static size_t count_words(const char *text)
 	return n;
 }
 
-/* xinetd ignores a line with too many values, or an operator that the attribute does not take. Where the line limits
- * who is served, or as whom, nothing is served without it. */
+/* Limits who is served, or as whom. xinetd ignores a line with too many values or with an operator that the attribute
+ * does not take; the service of such a line is disabled here if the attribute is a guard. */
 static bool is_guard(enum xinetd_attribute a)
 {
 	static const enum xinetd_attribute others[] = {X_BANNER,  X_BANNER_FAIL, X_BANNER_SUCCESS, X_DENY_TIME, X_ID,

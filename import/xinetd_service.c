@@ -429,7 +429,7 @@ static void make_flags(struct xinetd_section *m)
 	static const struct {
 		const char *name, *dropped; /* NULL: carried over */
 	} flags[] = {
-		{"IDONLY", NULL}, /* make_access() */
+		{"IDONLY", NULL}, /* xinetd_access() */
 		{"INTERCEPT", "nothing stands between a wait program and its clients"},
 		{"IPv4", NULL},
 		{"IPv6", NULL},
