@@ -387,6 +387,7 @@ static void show_drop_json(const struct document_section *s, const struct docume
 
 static void report_json(const struct document *d)
 {
+	size_t carried = 0;
 	fputs("{\"files\":[", stdout);
 	for (size_t i = 0; i < d->n_files; i++) {
 		struct counts c = count_file(d, d->files[i]);
@@ -394,8 +395,9 @@ static void report_json(const struct document *d)
 		print_json(d->files[i]);
 		printf(",\"services\":%zu,\"carried\":%zu,\"dropped\":%zu,\"errors\":%zu}", c.services, c.carried,
 		       c.dropped, c.errors);
+		carried += c.carried;
 	}
-	printf("],\"carried\":%zu,\"dropped\":[", d->fates[DOCUMENT_CARRIED]);
+	printf("],\"carried\":%zu,\"dropped\":[", carried);
 	each_drop(d, show_drop_json);
 	fputs("],\"errors\":[", stdout);
 	for (size_t i = 0; i < d->n_errors; i++) {
