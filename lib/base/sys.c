@@ -59,6 +59,11 @@ static int epoll_create1_high(int flags)
 	return hark__sys_high(epoll_create1(flags));
 }
 
+static int timerfd_create_high(int clock, int flags)
+{
+	return hark__sys_high(timerfd_create(clock, flags));
+}
+
 static int eventfd_high(unsigned value, int flags)
 {
 	return hark__sys_high(eventfd(value, flags));
@@ -169,7 +174,8 @@ struct hark__sys hark__sys = {
 	.epoll_create1 = epoll_create1_high,
 	.epoll_ctl = epoll_ctl,
 	.epoll_wait = epoll_wait,
-	.epoll_pwait2 = epoll_pwait2,
+	.timerfd_create = timerfd_create_high,
+	.timerfd_settime = timerfd_settime,
 	.eventfd = eventfd_high,
 	.pipe2 = pipe2_high,
 	.fork = fork,

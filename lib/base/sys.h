@@ -15,6 +15,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -90,9 +91,9 @@
 	X(int, epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event), (epfd, op, fd, event)) \
 	X(int, epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout_ms), \
 	  (epfd, events, n, timeout_ms)) \
-	X(int, epoll_pwait2, \
-	  (int epfd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask), \
-	  (epfd, events, n, timeout, mask)) \
+	X(int, timerfd_create, (int clock, int flags), (clock, flags)) \
+	X(int, timerfd_settime, (int fd, int flags, const struct itimerspec *value, struct itimerspec *old), \
+	  (fd, flags, value, old)) \
 	X(int, eventfd, (unsigned value, int flags), (value, flags)) \
 	X(int, pipe2, (int fds[2], int flags), (fds, flags)) \
 	X(pid_t, fork, (void), ()) \

@@ -67,9 +67,10 @@ struct hark__engine_ops {
 	int (*arm)(struct hark__engine *e, struct hark__source *s, unsigned events);
 	/* Forgets s: no event touches it after the return. */
 	void (*detach)(struct hark__engine *e, struct hark__source *s);
-	/* Waits up to timeout_ns (-1: for ever, 0: only looks) and wakes whom it concerns. 0: of all that has
-	 * happened; else how many events were told, and more may have happened; or -errno. */
-	int (*wait)(struct hark__engine *e, int64_t timeout_ns);
+	/* Waits until hark_now() is `until` (up to now, the loop's: only looks) and wakes whom it concerns. 0: of all
+	 * that has happened; else how many events were told, and more may have happened; or -errno. It may return
+	 * early. */
+	int (*wait)(struct hark__engine *e, int64_t until, int64_t now);
 	const struct hark__batch_ops *batch; /* NULL: the engine tells readiness and no more */
 };
 

@@ -1,32 +1,53 @@
 /* engine_epoll.c — the epoll(7) engine: one edge-triggered registration a descriptor, made when somebody first waits
  * there and kept until it is closed. A request then costs its read and its write, and a share of one epoll_wait(2).
  *
+ * The time is a timerfd(2) among the descriptors, armed when an earlier moment than the armed one is waited for. Most
+ * deadlines are put off again and again; a timeout of each wait would be armed and taken back each time, which costs a
+ * short connection a twentieth.
+ *
  * One thread: the loop's. A connection that was handed to another thread is detached there. */
 #include "loop/engine_epoll.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/sys.h"
 #include "hark.h"
 
-#define AHEAD 4 /* events */
+#define AHEAD      4     /* events */
+#define LONGEST_MS 60000 /* without a timer */
 
 static struct hark__epoll_engine *mine(struct hark__engine *e)
 {
 	return hark__container(e, struct hark__epoll_engine, e);
 }
 
+static void close_timer(struct hark__epoll_engine *m)
+{
+	if (m->timer.fd >= 0)
+		(void)hark__sys.close(m->timer.fd);
+	m->timer.fd = -1;
+}
+
 int hark__epoll_init(struct hark__epoll_engine *m)
 {
 	m->fd = hark__sys.epoll_create1(EPOLL_CLOEXEC);
-	return m->fd < 0 ? -errno : 0;
+	if (m->fd < 0)
+		return -errno;
+	hark__source_init(&m->timer, hark__sys.timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+	m->timer_at = INT64_MIN;
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.ptr = &m->timer};
+	if (m->timer.fd >= 0 && hark__sys.epoll_ctl(m->fd, EPOLL_CTL_ADD, m->timer.fd, &ev) < 0)
+		close_timer(m);
+	return 0;
 }
 
 void hark__epoll_done(struct hark__epoll_engine *m)
 {
 	hark__sources_leave(&m->e);
+	close_timer(m);
 	(void)hark__sys.close(m->fd);
 }
 
@@ -54,6 +75,7 @@ static void close_epoll(struct hark__engine *e)
 /* The registrations belong to the open file, which the parent still has: closing this descriptor leaves them alone. */
 void hark__epoll_forked(struct hark__engine *e)
 {
+	close_timer(mine(e));
 	(void)hark__sys.close(mine(e)->fd);
 	mine(e)->fd = -1; /* a source that is detached in the child must not find another file under the number */
 }
@@ -95,17 +117,27 @@ static unsigned bits(uint32_t events)
 	return b;
 }
 
-static int wait_once(struct hark__epoll_engine *m, int64_t timeout_ns)
+/* Nobody reads the timer: each expiry is an edge. */
+static bool timer_armed(struct hark__epoll_engine *m, int64_t at, int64_t now)
 {
-	if (timeout_ns > 0 && !m->no_pwait2) {
-		struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
-		int n = hark__sys.epoll_pwait2(m->fd, m->events, HARK__EPOLL_BATCH, &t, NULL);
-		if (n >= 0 || errno != ENOSYS)
-			return n;
-		m->no_pwait2 = true;
-	}
-	int64_t ms = timeout_ns <= 0 ? timeout_ns : (timeout_ns + HARK_MS - 1) / HARK_MS;
-	return hark__sys.epoll_wait(m->fd, m->events, HARK__EPOLL_BATCH, ms > 60000 ? 60000 : (int)ms);
+	if (at >= m->timer_at && m->timer_at > now)
+		return true;
+	struct itimerspec t = {.it_value = {.tv_sec = at / HARK_S, .tv_nsec = at % HARK_S}};
+	if (m->timer.fd < 0 || hark__sys.timerfd_settime(m->timer.fd, TFD_TIMER_ABSTIME, &t, NULL) < 0)
+		return false;
+	m->timer_at = at;
+	return true;
+}
+
+/* In milliseconds, for epoll_wait(2): -1 where nothing is to come, or the timer tells. */
+static int timeout(struct hark__epoll_engine *m, int64_t until, int64_t now)
+{
+	if (until <= now)
+		return 0;
+	if (until == HARK_FOREVER || timer_armed(m, until, now))
+		return -1;
+	int64_t ms = (until - now - 1) / HARK_MS + 1;
+	return ms < LONGEST_MS ? (int)ms : LONGEST_MS;
 }
 
 /* The sources of a large batch, and then who waits for them, are fetched some events ahead: see fetch_ahead() in
@@ -118,12 +150,12 @@ static inline __attribute__((always_inline)) void fetch_ahead(const struct hark_
 		__builtin_prefetch(((const struct hark__source *)m->events[i + AHEAD].data.ptr)->in, 1);
 }
 
-int hark__epoll_wait(struct hark__engine *e, int64_t timeout_ns)
+int hark__epoll_wait(struct hark__engine *e, int64_t until, int64_t now)
 {
 	struct hark__epoll_engine *m = mine(e);
 	/* Who leaves before this has no event in the batch that comes. */
 	atomic_store_explicit(&e->some_left, false, memory_order_relaxed);
-	int n = wait_once(m, timeout_ns), error = errno;
+	int n = hark__sys.epoll_wait(m->fd, m->events, HARK__EPOLL_BATCH, timeout(m, until, now)), error = errno;
 	pthread_mutex_lock(&e->lock); /* what the kernel told is worked off with it: none leaves meanwhile */
 	bool all_there = !e->some_left;
 	for (int i = 0; i < n; i++) {

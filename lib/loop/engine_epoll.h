@@ -11,7 +11,8 @@
 struct hark__epoll_engine {
 	struct hark__engine e;
 	int fd;
-	bool no_pwait2; /* the kernel is older than 5.11: milliseconds it is */
+	struct hark__source timer; /* a timerfd(2), or none */
+	int64_t timer_at;          /* when it expires; past: not armed */
 	struct epoll_event events[HARK__EPOLL_BATCH];
 };
 
@@ -23,6 +24,6 @@ void hark__epoll_done(struct hark__epoll_engine *m);
 void hark__epoll_forked(struct hark__engine *e);
 int hark__epoll_arm(struct hark__engine *e, struct hark__source *s, unsigned events);
 void hark__epoll_detach(struct hark__engine *e, struct hark__source *s);
-int hark__epoll_wait(struct hark__engine *e, int64_t timeout_ns);
+int hark__epoll_wait(struct hark__engine *e, int64_t until, int64_t now);
 
 #endif

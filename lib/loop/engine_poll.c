@@ -182,14 +182,15 @@ static int ask(struct poll_engine *m, uint32_t n_asked, const struct timespec *t
 	return n;
 }
 
-static int wait_poll(struct hark__engine *e, int64_t timeout_ns)
+static int wait_poll(struct hark__engine *e, int64_t until, int64_t now)
 {
 	struct poll_engine *m = mine(e);
-	struct timespec t = {.tv_sec = timeout_ns / HARK_S, .tv_nsec = timeout_ns % HARK_S};
+	int64_t ns = until > now ? until - now : 0;
+	struct timespec t = {.tv_sec = ns / HARK_S, .tv_nsec = ns % HARK_S};
 	pthread_mutex_lock(&e->lock);
 	uint32_t n_asked = copy(m);
 	pthread_mutex_unlock(&e->lock);
-	int n = ask(m, n_asked, timeout_ns < 0 ? NULL : &t), error = errno;
+	int n = ask(m, n_asked, until == HARK_FOREVER ? NULL : &t), error = errno;
 	pthread_mutex_lock(&e->lock);
 	if (n >= 0 && e->some_left) { /* others lie at their places now: once more, with the lock */
 		n_asked = copy(m);

@@ -161,15 +161,15 @@ static void settle_uring(struct hark__engine *e)
 	submit(mine(e));
 }
 
-static int wait_uring(struct hark__engine *e, int64_t timeout_ns)
+static int wait_uring(struct hark__engine *e, int64_t until, int64_t now)
 {
 	struct uring_engine *m = mine(e);
 	if (m->n_sends > 0)
 		submit(m);
 	if (m->woke)
-		timeout_ns = 0;
+		until = now;
 	m->woke = false;
-	return hark__epoll_wait(e, timeout_ns);
+	return hark__epoll_wait(e, until, now);
 }
 
 /* ---- the interface --------------------------------------------------------------------------- */

@@ -20,7 +20,6 @@
 
 #ifdef HARK__TSAN
 #include <sanitizer/tsan_interface.h>
-#define SIGNAL_NS (20 * HARK_MS)
 #endif
 
 #define SCHED_STACK_BYTES (8u << 20) /* as much as a thread has: boxes run on it under the inline model */
@@ -135,30 +134,13 @@ static __attribute__((constructor)) void make_signal_table(void)
 }
 #endif
 
-/* See hold_signals() in fiber.c. io_uring_enter(2) and epoll_pwait2(2) are no calls that ThreadSanitizer knows: a
- * signal that comes just before them waits as long as they do. */
-static int64_t in_time_for_signals(int64_t timeout_ns)
-{
-#ifdef HARK__TSAN
-	if (timeout_ns < 0 || timeout_ns > SIGNAL_NS)
-		return SIGNAL_NS;
-#endif
-	return timeout_ns;
-}
-
-static int64_t engine_timeout(struct hark__loop *l)
+/* HARK_FOREVER: no timer is due. */
+static int64_t next_due(struct hark__loop *l)
 {
 	int64_t at = HARK_FOREVER, deadline = HARK_FOREVER;
-	if (l->n_ready > 0)
-		return 0;
 	(void)hark__heap_least(&l->timers, &at);
 	(void)hark__heap_least(&l->deadlines, &deadline);
-	if (deadline < at)
-		at = deadline;
-	if (at == HARK_FOREVER) /* nothing to come: the kernel need not arm a timer */
-		return -1;
-	int64_t now = hark_now();
-	return at > now ? at - now : 0; /* at may be INT64_MIN */
+	return deadline < at ? deadline : at;
 }
 
 static bool will_pass(int r)
@@ -170,7 +152,7 @@ static bool will_pass(int r)
  * nobody has still to take what it brought: else this loop would spin. */
 static int ask_engine(struct hark__loop *l)
 {
-	int r = l->engine->ops->wait(l->engine, in_time_for_signals(engine_timeout(l)));
+	int r = l->engine->ops->wait(l->engine, l->n_ready > 0 ? l->now : next_due(l), l->now);
 	if (r < 0 && !will_pass(r) && l->n_ready == 0)
 		(void)hark__engine_replace(&l->engine);
 	return r;

@@ -97,8 +97,6 @@ static struct hark__source *leaving[LEAVING]; /* each on a page of its own: who 
 static int leaving_fds[LEAVING][2];
 static bool may_leave;
 static int (*real_epoll_wait)(int fd, struct epoll_event *events, int n, int timeout_ms);
-static int (*real_epoll_pwait2)(int fd, struct epoll_event *events, int n, const struct timespec *timeout,
-                                const sigset_t *mask);
 static int (*real_ppoll)(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
 static int (*real_close)(int fd);
 
@@ -125,14 +123,6 @@ static void all_leave(void)
 static int epoll_wait_and_leave(int fd, struct epoll_event *events, int n, int timeout_ms)
 {
 	int r = real_epoll_wait(fd, events, n, timeout_ms);
-	all_leave();
-	return r;
-}
-
-static int epoll_pwait2_and_leave(int fd, struct epoll_event *events, int n, const struct timespec *timeout,
-                                  const sigset_t *mask)
-{
-	int r = real_epoll_pwait2(fd, events, n, timeout, mask);
 	all_leave();
 	return r;
 }
@@ -178,10 +168,8 @@ static void leaving_end(void)
 static void what_another_thread_takes_during_a_wait_is_not_followed(void)
 {
 	real_epoll_wait = hark__sys.epoll_wait;
-	real_epoll_pwait2 = hark__sys.epoll_pwait2;
 	real_ppoll = hark__sys.ppoll;
 	hark__sys.epoll_wait = epoll_wait_and_leave;
-	hark__sys.epoll_pwait2 = epoll_pwait2_and_leave;
 	hark__sys.ppoll = ppoll_and_leave;
 	leaving_begin();
 	leaving_end();
@@ -195,6 +183,77 @@ static void what_another_thread_takes_from_an_engine_that_is_replaced_is_not_fol
 	CHECK_INT(hark__engine_replace(&hark__loop_current->engine), 0);
 	all_leave(); /* poll closes nothing */
 	leaving_end();
+}
+
+/* ---- the time ---- */
+
+static int (*real_settime)(int fd, int flags, const struct itimerspec *value, struct itimerspec *old);
+static int armed;
+
+static int count_settime(int fd, int flags, const struct itimerspec *value, struct itimerspec *old)
+{
+	armed++;
+	return real_settime(fd, flags, value, old);
+}
+
+static int no_timer(int clock, int flags)
+{
+	(void)clock;
+	(void)flags;
+	errno = EMFILE;
+	return -1;
+}
+
+static void deadlines_that_are_put_off_arm_no_timer_each(void)
+{
+	char byte = 'x';
+	struct pair p = tcp_pair();
+	real_settime = hark__sys.timerfd_settime;
+	hark__sys.timerfd_settime = count_settime;
+	for (int i = 0; i < 100; i++) {
+		hark_deadline(p.a, hark_after(10 * HARK_S));
+		CHECK_INT(hark_write(p.b, &byte, 1), 1);
+		CHECK_INT(hark_flush(p.b), 0);
+		CHECK_INT(hark_read(p.a, &byte, 1), 1);
+		hark_yield();
+	}
+	CHECK(armed <= 5);
+	pair_drop(&p);
+}
+
+static void sleeps(void *arg)
+{
+	(void)arg;
+	CHECK_INT(hark_sleep(300 * HARK_MS), 0);
+}
+
+static void an_earlier_deadline_comes_before_one_that_is_waited_for(void)
+{
+	struct hark_scope s;
+	int64_t began = hark_now();
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "late", sleeps, NULL), 0);
+	hark_yield();
+	for (int i = 0; i < 3; i++) {
+		int64_t at = hark_now();
+		CHECK_INT(hark_sleep(5 * HARK_MS), 0);
+		CHECK(hark_now() - at >= 5 * HARK_MS);
+		CHECK(hark_now() - at < 250 * HARK_MS * SLOWER);
+	}
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	CHECK(hark_now() - began >= 300 * HARK_MS);
+	CHECK(hark_now() - began < 10 * HARK_S);
+	hark_scope_close(&s);
+}
+
+static void without_a_timer_time_passes_all_the_same(void)
+{
+	struct pair p = tcp_pair();
+	hark__sys.timerfd_create = no_timer;
+	CHECK_INT(hark__engine_replace(&hark__loop_current->engine), 0); /* by epoll, or poll */
+	still_works(&p);
+	an_earlier_deadline_comes_before_one_that_is_waited_for();
+	pair_drop(&p);
 }
 
 static void a_descriptor_limit_below_what_is_open_stops_nothing(void)
@@ -324,6 +383,9 @@ int main(void)
 		ON_ENGINES(what_is_forgotten_wakes_nobody),
 		ON_ENGINES(what_another_thread_takes_during_a_wait_is_not_followed),
 		ON_ENGINES(what_another_thread_takes_from_an_engine_that_is_replaced_is_not_followed),
+		ON_ENGINES(deadlines_that_are_put_off_arm_no_timer_each),
+		ON_ENGINES(an_earlier_deadline_comes_before_one_that_is_waited_for),
+		ON_ENGINES(without_a_timer_time_passes_all_the_same),
 		ON_ENGINES(a_descriptor_limit_below_what_is_open_stops_nothing),
 		ON_ENGINES(io_uring_taken_away_later_is_replaced),
 		cmocka_unit_test(io_uring_that_cannot_be_entered_is_not_there),
