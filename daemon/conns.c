@@ -23,6 +23,7 @@ enum { FREE = 0, LIVE, BUSY };
 static struct {
 	struct conns *t; /* NULL: none */
 	pid_t worker;
+	pid_t process;                       /* this one: getpid(2) is a system call */
 	int own;                             /* the row that a forked child serves; -1: this is the worker */
 	int32_t next[CONNS_MAX], first_free; /* -1: none */
 	uint64_t serial;
@@ -124,7 +125,7 @@ int conns_attach(int fd)
 	if (t == MAP_FAILED)
 		return fd >= 0 ? -errno : -EBADF;
 	self.t = t;
-	self.worker = getpid();
+	self.worker = self.process = getpid();
 	for (int i = 0; i < CONNS_MAX; i++)
 		self.next[i] = i + 1 < CONNS_MAX ? i + 1 : -1;
 	return sigaction(SIGUSR2, &asked, NULL) < 0 ? -errno : 0;
@@ -180,7 +181,8 @@ void conns_opened(int row)
 	if (atomic_load_explicit(&r->owner, memory_order_relaxed) != 0)
 		return;
 	self.own = row;
-	atomic_store(&r->owner, getpid());
+	self.process = getpid();
+	atomic_store(&r->owner, self.process);
 	if (atomic_load(&r->end)) /* it was asked for before there was anybody to ask */
 		attend_row(r);
 }
@@ -196,7 +198,8 @@ void conns_closed(int row)
 	if (self.t == NULL || row < 0)
 		return;
 	struct conn_row *r = &self.t->rows[row];
-	if (atomic_load_explicit(&r->owner, memory_order_relaxed) != getpid()) /* a child's: it may have been killed */
+	if (atomic_load_explicit(&r->owner, memory_order_relaxed) !=
+	    self.process) /* a child's: it may have been killed */
 		return;
 	for (uint32_t live = LIVE; !atomic_compare_exchange_strong(&r->state, &live, BUSY); live = LIVE)
 		(void)sched_yield(); /* the handler, in another thread, is about to be done */
