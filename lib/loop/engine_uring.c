@@ -31,6 +31,8 @@
 #define SLOTS      64u /* sends of a turn; a power of two */
 #define SLOT_BYTES 2048u
 #define NO_SLOT    UINT16_MAX
+#define FEW        2u /* sends: by send(2), which costs less for so few */
+#define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 
 struct uring_engine {
 	struct hark__epoll_engine epoll;
@@ -39,10 +41,11 @@ struct uring_engine {
 	struct hark__source *of[SLOTS]; /* whose each slot is; NULL: free */
 	uint16_t len[SLOTS];            /* of the bytes in each */
 	uint16_t next_free[SLOTS];
-	uint16_t free_slot; /* the first; NO_SLOT: none */
-	unsigned n_sends;   /* taken, and not tried yet */
-	bool woke;          /* a send's end woke somebody: there is no waiting now */
-	bool given_up;      /* the kernel takes nothing more */
+	uint16_t free_slot;      /* the first; NO_SLOT: none */
+	uint16_t waiting[SLOTS]; /* the n_sends slots that were taken, and not tried yet */
+	unsigned n_sends;
+	bool woke;     /* a send's end woke somebody: there is no waiting now */
+	bool given_up; /* the kernel takes nothing more */
 };
 
 static struct uring_engine *mine(struct hark__engine *e)
@@ -85,7 +88,6 @@ static void sent(struct uring_engine *m, uint16_t slot, int res)
 {
 	struct hark__source *s = m->of[slot];
 	s->sending = false;
-	m->n_sends--;
 	m->woke |= s->out != NULL || res != m->len[slot];
 	if (res == m->len[slot])
 		hark__source_ready(&m->epoll.e, s, HARK__OUT);
@@ -104,6 +106,7 @@ static void work_off(struct uring_engine *m)
 		n++;
 	}
 	io_uring_cq_advance(&m->ring, n);
+	m->n_sends -= n;
 }
 
 /* The kernel does not take what is in the ring (a filter, no memory): none is used from now on. */
@@ -112,12 +115,39 @@ static void give_up(struct uring_engine *m)
 	for (uint16_t slot = 0; slot < SLOTS; slot++)
 		if (m->of[slot] != NULL)
 			sent(m, slot, -ECANCELED);
+	m->n_sends = 0;
 	m->given_up = true;
+}
+
+static void send_each(struct uring_engine *m)
+{
+	for (unsigned i = 0; i < m->n_sends; i++) {
+		uint16_t slot = m->waiting[i];
+		ssize_t r = hark__sys.send(m->of[slot]->fd, slot_bytes(m, slot), m->len[slot], SEND_FLAGS);
+		sent(m, slot, r < 0 ? -errno : (int)r);
+	}
+	m->n_sends = 0;
+}
+
+static void fill_ring(struct uring_engine *m)
+{
+	for (unsigned i = 0; i < m->n_sends; i++) {
+		uint16_t slot = m->waiting[i];
+		struct io_uring_sqe *q = io_uring_get_sqe(&m->ring);
+		assert(q != NULL); /* it has a place for each slot, and is empty */
+		io_uring_prep_send(q, m->of[slot]->fd, slot_bytes(m, slot), m->len[slot], SEND_FLAGS);
+		io_uring_sqe_set_data64(q, slot);
+	}
 }
 
 /* After the return no send is under way. Waiting for them all costs nothing, as each has ended already. */
 static void submit(struct uring_engine *m)
 {
+	if (m->n_sends <= FEW) {
+		send_each(m);
+		return;
+	}
+	fill_ring(m);
 	while (m->n_sends > 0) {
 		int r = io_uring_submit_and_wait(&m->ring, m->n_sends);
 		work_off(m);
@@ -136,18 +166,13 @@ static int send_uring(struct hark__engine *e, struct hark__source *s, const void
 	uint16_t slot = m->free_slot;
 	if (m->given_up)
 		return -EAGAIN;
-	struct io_uring_sqe *q = io_uring_get_sqe(&m->ring);
-	if (q == NULL)
-		return -EAGAIN;
 	m->free_slot = m->next_free[slot];
 	m->of[slot] = s;
 	m->len[slot] = (uint16_t)n;
 	memcpy(slot_bytes(m, slot), bytes, n);
-	io_uring_prep_send(q, s->fd, slot_bytes(m, slot), n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	io_uring_sqe_set_data64(q, slot);
 	s->slot = slot;
 	s->sending = true;
-	m->n_sends++;
+	m->waiting[m->n_sends++] = slot;
 	return 0;
 }
 

@@ -142,11 +142,14 @@ static void note(struct hark__source *s, short revents)
 /* One poll(2), until the deadline or a signal. 1: something is ready; 0: look at the clock and the drain again. */
 static int poll_once(struct pollfd p[], struct hark__source *const s[], int n, int watch_drain, int64_t until)
 {
-	struct timespec t;
-	int64_t now = hark_now();
-	int64_t left = until == HARK_FOREVER ? -1 : until > now ? until - now : 0; /* until may be INT64_MIN */
-	t = (struct timespec){.tv_sec = left / HARK_S, .tv_nsec = left % HARK_S};
-	int r = hark__sys.ppoll(p, (nfds_t)(n + watch_drain), left < 0 ? NULL : &t, NULL);
+	struct timespec t, *timeout = NULL;
+	if (until != HARK_FOREVER) {
+		int64_t now = hark_now();
+		int64_t left = until > now ? until - now : 0; /* until may be INT64_MIN */
+		t = (struct timespec){.tv_sec = left / HARK_S, .tv_nsec = left % HARK_S};
+		timeout = &t;
+	}
+	int r = hark__sys.ppoll(p, (nfds_t)(n + watch_drain), timeout, NULL);
 	if (r < 0)
 		return errno == EINTR || errno == EAGAIN ? 0 : -errno;
 	for (int i = 0; i < n; i++)
