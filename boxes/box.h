@@ -1,40 +1,60 @@
-/* box.h — what a box is to whoever offers it by name (hark serve, harkd): one row of a table.
+/* box.h — the boxes that hark serve and harkd offer by name, and how one is set up from a command line.
  *
- * One file a box; a new box is a new file and one row in table.c, nothing else. Boxes see hark.h, common/ and program/
- * alone. */
+ * What a box is to them: struct hark_box_row. One file a box, with its row at the end; a new box is a new file and one
+ * line in table.c. Boxes see hark.h, common/ and program/ alone. A
+ * state is its caller's, one thread at a time until it serves. */
 #ifndef BOX_H
 #define BOX_H
 
+#include <stdio.h>
+
 #include "hark.h"
 
-struct box {
-	const char *name;      /* as it is asked for: "daytime" */
-	const char *arguments; /* for --help: "[--nist]"; "" if it takes none */
-	const char *summary;   /* one line, for lists */
-	hark_box *serve;
-	bool client_first; /* the peer speaks first: see struct hark_serve_opts */
-	int conn_fds;      /* descriptors it opens for a connection: see struct hark_serve_opts */
-	bool stream;       /* can serve a stream */
-	bool datagram;     /* can serve a datagram */
-	bool sessions;     /* a peer's datagrams are a session that lasts, not an answer each */
-	/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM with these arguments, where that depends on them: stream and
-	 * datagram then say what it can with others. NULL: it does not. */
-	bool (*takes)(const void *arg, int type);
-	/* Where its connections go on to, for the log. NULL: nowhere. */
-	const char *(*target)(const void *arg);
-	/* Takes the arguments after the name apart into *arg, which is then the box's. NULL: the box takes none.
-	 * -EINVAL or another -errno, with why. */
-	int (*open)(int argc, char *const argv[], void **arg, struct hark_why *why);
-	void (*close)(void *arg); /* frees *arg; NULL where there is nothing to free */
-};
-
-/* The table ends with a row whose name is NULL. */
-extern const struct box boxes[];
-
-/* Whether the box, opened with that arg, can serve a SOCK_STREAM or SOCK_DGRAM. */
-bool box_takes(const struct box *b, const void *arg, int type);
+/* Ends with NULL. */
+extern const struct hark_box_row *const boxes[];
 
 /* The box of that name, or NULL. */
-const struct box *box_find(const char *name);
+const struct hark_box_row *box_find(const char *name);
+
+/* A state with every option at its standard; box_free(). NULL: no memory. */
+void *box_new(const struct hark_box_row *b);
+
+/* Takes the options off the front of argv, up to the first other argument or "--" (which is taken). given (may be NULL)
+ * tells by the option's place in the row which were there. Returns how many arguments it took; -EINVAL with why. */
+int box_options(const struct hark_box_row *b, int argc, char *const argv[], void *state, bool given[],
+                struct hark_why *why);
+
+/* Hands the operands over. 0 or a -errno, with why. */
+int box_operands(const struct hark_box_row *b, int argc, char *const argv[], void *state, struct hark_why *why);
+
+/* All three. The caller owns *state; NULL where it fails. */
+int box_parse(const struct hark_box_row *b, int argc, char *const argv[], void **state, struct hark_why *why);
+
+/* The row's own, where there are any. 0 or a -errno, with why. */
+int box_prepare(const struct hark_box_row *b, void *state, struct hark_why *why);
+int box_open(const struct hark_box_row *b, void *state, struct hark_why *why);
+
+/* Closes and frees. state may be NULL. */
+void box_free(const struct hark_box_row *b, void *state);
+
+/* Whether it can serve a SOCK_STREAM or SOCK_DGRAM. */
+bool box_takes(const struct hark_box_row *b, const void *state, int type);
+
+/* What the log calls it. */
+const char *box_title(const struct hark_box_row *b, const void *state);
+
+/* Where its connections go on to; NULL: nowhere. */
+const char *box_target(const struct hark_box_row *b, const void *state);
+
+/* ---- options.c ---- */
+
+/* The option of that name (len bytes of it; '_' is as good as '-'), or NULL. */
+const struct hark_option *box_option_find(const struct hark_box_row *b, const char *name, size_t len);
+
+/* Puts text in the option's place. -EINVAL; why is about the value alone: "is not a duration". */
+int box_option_set(const struct hark_option *o, const char *text, void *state, struct hark_why *why);
+
+/* Writes the value as box_option_set() would read it; nothing where there is none. */
+void box_option_print(const struct hark_option *o, const void *state, FILE *to);
 
 #endif

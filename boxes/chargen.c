@@ -36,7 +36,7 @@ static void chargen_stream(struct hark_conn *c)
 			break;
 }
 
-void chargen_serve(struct hark_conn *c, void *arg)
+static void chargen_serve(struct hark_conn *c, void *arg)
 {
 	if (hark_type(c) == SOCK_STREAM) {
 		chargen_stream(c);
@@ -50,3 +50,15 @@ void chargen_serve(struct hark_conn *c, void *arg)
 	size_t n = arc4random_uniform(DATAGRAM_MAX + 1);
 	(void)reply_write(c, lines, limit < (ssize_t)n ? (size_t)limit : n);
 }
+
+const struct hark_box_row chargen_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "chargen",
+	.summary = "lines of characters without end (RFC 864)",
+	.options = reply_options,
+	.state_bytes = sizeof(struct reply_rules),
+	.stream = true,
+	.datagram = true,
+	.open = reply_open,
+	.serve = chargen_serve,
+};

@@ -12,9 +12,7 @@
 #include "reply.h"
 #include "table.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/timex.h>
 #include <time.h>
@@ -62,7 +60,7 @@ static int iso_line(char *buf, time_t now)
 	return last.n;
 }
 
-void daytime_serve(struct hark_conn *c, void *arg)
+static void daytime_serve(struct hark_conn *c, void *arg)
 {
 	const struct daytime *d = arg;
 	char line[80];
@@ -75,18 +73,21 @@ void daytime_serve(struct hark_conn *c, void *arg)
 		(void)reply_write(c, line, (size_t)n);
 }
 
-int daytime_open(int argc, char *const argv[], void **arg, struct hark_why *why)
-{
-	struct daytime *d = calloc(1, sizeof *d);
-	reply_begin();
-	if (d == NULL)
-		return box_why(why, -ENOMEM, "out of memory");
-	const struct box_option options[] = {{"nist", &d->nist, NULL}, REPLY_OPTIONS(&d->rules), {NULL}};
-	int r = box_options_all(argc, argv, options, why);
-	if (r < 0) {
-		free(d);
-		return r;
-	}
-	*arg = d;
-	return 0;
-}
+static const struct hark_option options[] = {
+	{"nist", HARK_OPTION_FLAG, offsetof(struct daytime, nist), .help = "the line of the NIST service"},
+	REPLY_ANY_PORT,
+	REPLY_LONGER,
+	{NULL},
+};
+
+const struct hark_box_row daytime_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "daytime",
+	.summary = "date and time in words, UTC (RFC 867)",
+	.options = options,
+	.state_bytes = sizeof(struct daytime),
+	.stream = true,
+	.datagram = true,
+	.open = reply_open,
+	.serve = daytime_serve,
+};

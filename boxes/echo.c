@@ -28,10 +28,25 @@ static void echo_datagram(struct hark_conn *c)
 	free(buf);
 }
 
-void echo_serve(struct hark_conn *c, void *arg)
+static void echo_serve(struct hark_conn *c, void *arg)
 {
 	if (hark_type(c) == SOCK_STREAM)
 		echo_stream(c);
 	else if (reply_limit(c, arg) >= 0)
 		echo_datagram(c);
 }
+
+static const struct hark_option options[] = {REPLY_ANY_PORT, {NULL}};
+
+const struct hark_box_row echo_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "echo",
+	.summary = "sends back what it is sent (RFC 862)",
+	.options = options,
+	.state_bytes = sizeof(struct reply_rules),
+	.stream = true,
+	.datagram = true,
+	.client_first = true,
+	.open = reply_open,
+	.serve = echo_serve,
+};

@@ -1,13 +1,12 @@
 /* exec.c — a program with the connection as its standard input and output, in the manner of inetd(8) and the ucspi
  * tools.
  *
- *   exec [--stderr] [--stdin-null] [--host] [--until-eof] [--argv0 NAME] [--directory DIR] [--term-after T]
- *        [--kill-after T] PROGRAM [ARGUMENT...]
+ *   exec [OPTION...] PROGRAM [ARGUMENT...]
  *
  * PROGRAM is looked for in $PATH, once, when the service starts, and gets its arguments exactly as they are given: no
- * shell; --argv0 gives it another name than the one it was found by. Its standard error is the server's own, or with
- * --stderr the connection too; its standard input with --stdin-null is /dev/null, for a program that only answers. Its
- * environment is environ.h's; --host has the peer's name looked up for it. It leads a session of its own.
+ * shell; --argv0 gives it another name than the one it was found by. Its standard error is the server's own, or what
+ * --stderr says; its standard input with --stdin null is /dev/null, for a program that only answers. Its environment is
+ * environ.h's; --lookup-host has the peer's name looked up for it. It leads a session of its own.
  *
  * Streams: a program a connection. Datagrams: a program a peer, its socket connected to that peer and the first
  * datagram still in it (hark_udp_connect()); or, where the server gives the listening socket itself (struct
@@ -16,8 +15,7 @@
  * When the program has ended the box returns, and the server ends the connection so that the peer gets all that was
  * written; what it leaves running goes on, and keeps the connection where it has it, as under inetd. But when the
  * connection's time is over, its peer is gone (--until-eof: has ended its side), or the server drains, the whole group
- * is asked to end, ever more firmly: end of input at once, SIGTERM --term-after later, and SIGKILL --kill-after
- * (attend.h).
+ * is asked to end, ever more firmly, by --stop-ladder (attend.h).
  *
  * Where there is no room for a process (RLIMIT_NPROC, memory, descriptors) it is tried again for ten seconds.
  *
@@ -32,28 +30,36 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "number.h"
+#define FILE_MODE 0640 /* of a file that --stderr makes */
 
-/* A time-out's ladder, unless told otherwise: end of input at once, SIGTERM and SIGKILL so long after. */
-#define TERM_AFTER_NS    (1 * HARK_S)
-#define KILL_AFTER_NS    (3 * HARK_S)
 #define DATAGRAM_IDLE_NS (60 * HARK_S) /* of a conversation by datagrams, which has no end of its own */
 /* How long a connection waits for a process that cannot be had, and between tries. */
 #define ROOM_NS      (10 * HARK_S)
 #define ROOM_STEP_NS (100 * HARK_MS)
 
+enum { STDIN_CONNECTION = 0, STDIN_NULL };
+static const char *const stdins[] = {[STDIN_CONNECTION] = "connection", [STDIN_NULL] = "null", NULL};
+static const char *const stderrs[] = {"log", "connection", "null", NULL};
+
 struct exec {
-	bool stderr_too;
-	bool want_host;
-	int input; /* /dev/null, or -1: the connection. Opened once: a chroot that is entered later may have none */
-	struct attend ladder;
-	char *directory; /* absolute; NULL: the server's */
+	/* its options */
+	int stdin_from;
+	bool stdin_null, want_host;
+	const char *stderr_to, *argv0; /* argv0 NULL: as the program is written */
+	struct attend attend;
+	/* its operands */
+	char *const *words;
+	size_t n_words;
+	char *program; /* words[0], where it is a path from the directory that we were started in; NULL: as it is */
+	/* Descriptors + 1; 0: none. null, file and root were opened, input and error are of those. */
+	int null, file, input, error, root;
 	char **argv;
 	char **environ; /* what every program gets */
 	size_t environ_count;
@@ -88,10 +94,9 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 		.path = x->path,
 		.argv = x->argv,
 		.envp = envp,
-		.directory = x->directory,
 		.fd = hark_fd(c),
-		.input = x->input,
-		.stderr_too = x->stderr_too,
+		.input = x->input - 1,
+		.error = strcmp(x->stderr_to, "connection") == 0 ? hark_fd(c) : x->error - 1,
 	};
 	int r = spawn_start(&s, p);
 	free(envp);
@@ -118,7 +123,7 @@ static int start_patiently(const struct exec *x, struct hark_conn *c, struct spa
 	}
 }
 
-void exec_serve(struct hark_conn *c, void *arg)
+static void exec_serve(struct hark_conn *c, void *arg)
 {
 	const struct exec *x = arg;
 	struct hark_conn_stats stats;
@@ -138,106 +143,189 @@ void exec_serve(struct hark_conn *c, void *arg)
 	hark_conn_stats(c, &stats);
 	if (has_peer && hark_type(c) == SOCK_DGRAM && stats.idle_ns == 0)
 		hark_idle_timeout(c, DATAGRAM_IDLE_NS);
-	hark_outcome(c, p.pid, attend(&x->ladder, c, &p, has_peer));
+	hark_outcome(c, p.pid, attend(&x->attend, c, &p, has_peer));
 	(void)close(p.pidfd);
 }
 
-static int check_directory(struct exec *x, const char *directory, struct hark_why *why)
+/* ---- its arguments ---------------------------------------------------------------------------- */
+
+static int exec_parse(void *state, int argc, char *const argv[], struct hark_why *why)
 {
-	struct stat st;
-	x->directory = realpath(directory, NULL);
-	int r = x->directory == NULL || stat(x->directory, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
-	return r < 0 ? box_why(why, r, "cannot start in %s: %s", directory, hark_strerror(r)) : 0;
+	struct exec *x = state;
+	if (argc == 0)
+		return box_why(why, -EINVAL, "no program to run");
+	if (x->attend.ladder_ns[1] < x->attend.ladder_ns[0])
+		return box_why(why, -EINVAL, "--kill-after is sooner than --term-after");
+	x->words = argv;
+	x->n_words = (size_t)argc;
+	return 0;
+}
+
+/* Returns a descriptor above the standard ones in fd's place, or -errno: fd is -1, or that could not be. */
+static int above_standard(int fd)
+{
+	if (fd < 0 || fd > 2)
+		return fd < 0 ? -errno : fd;
+	int above = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	int error = errno;
+	(void)close(fd);
+	return above < 0 ? -error : above;
+}
+
+/* The directory may become another one. */
+static int keep_program(struct exec *x)
+{
+	const char *name = x->words[0];
+	char cwd[PATH_MAX];
+	if (name[0] == '/' || strchr(name, '/') == NULL)
+		return 0;
+	if (getcwd(cwd, sizeof cwd) == NULL)
+		return -errno;
+	return asprintf(&x->program, "%s/%s", cwd, name) < 0 ? -ENOMEM : 0;
+}
+
+/* A chroot that is entered later may lack /dev/null, and has other files. */
+static int exec_prepare(void *state, struct hark_why *why)
+{
+	struct exec *x = state;
+	int fd, r = keep_program(x);
+	if (r < 0)
+		return box_why(why, r, "cannot run %s: %s", x->words[0], hark_strerror(r));
+	bool stdin_null = x->stdin_null || x->stdin_from == STDIN_NULL, stderr_null = strcmp(x->stderr_to, "null") == 0;
+	if (stdin_null || stderr_null) {
+		if ((fd = above_standard(open("/dev/null", O_RDWR | O_CLOEXEC))) < 0)
+			return box_why(why, fd, "cannot open /dev/null: %s", hark_strerror(fd));
+		x->null = 1 + fd;
+		x->input = stdin_null ? x->null : 0;
+		x->error = stderr_null ? x->null : 0;
+	}
+	if (x->stderr_to[0] == '/') {
+		if ((fd = above_standard(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC))) < 0)
+			return box_why(why, fd, "cannot open /: %s", hark_strerror(fd));
+		x->root = 1 + fd;
+	}
+	return 0;
+}
+
+/* Neither waits for a FIFO's reader, nor makes a terminal ours, nor follows a link: a user could have put it there.
+ * In the root directory that was there before a chroot; in ours before Linux 5.6. */
+static int open_file(const struct exec *x)
+{
+	int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
+	struct open_how how = {.flags = (unsigned)flags, .mode = FILE_MODE, .resolve = RESOLVE_IN_ROOT};
+	long fd = -1;
+	errno = ENOSYS;
+	if (x->root > 0)
+		fd = syscall(SYS_openat2, x->root - 1, x->stderr_to, &how, sizeof how);
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* it is older, or a seccomp filter forbids it */
+		fd = open(x->stderr_to, flags, FILE_MODE);
+	return above_standard((int)fd);
+}
+
+static int open_stderr(struct exec *x, struct hark_why *why)
+{
+	for (size_t i = 0; stderrs[i] != NULL; i++)
+		if (strcmp(x->stderr_to, stderrs[i]) == 0)
+			return 0;
+	int fd = open_file(x);
+	if (x->root > 0)
+		(void)close(x->root - 1);
+	x->root = 0;
+	if (fd < 0)
+		return box_why(why, fd, "stderr: %s: %s", x->stderr_to,
+		               fd == -ELOOP ? "a symbolic link is not followed"
+		                            : strerror(-fd)); /* ENXIO: no host here */
+	(void)fcntl(fd, F_SETFL, O_APPEND);                   /* programs find it as they expect */
+	x->file = x->error = 1 + fd;
+	return 0;
 }
 
 /* What every program gets: arguments and environment. */
-static int take_words(struct exec *x, char *const words[], size_t n, const char *argv0)
+static int take_words(struct exec *x)
 {
-	char **argv = malloc(n * sizeof *argv);
+	char **argv = malloc(x->n_words * sizeof *argv);
 	if (argv == NULL)
 		return -ENOMEM;
-	memcpy(argv, words, n * sizeof *argv);
-	if (argv0 != NULL)
-		argv[0] = (char *)argv0; /* strings_copy() does not write to it */
-	x->argv = strings_copy(argv, n);
+	memcpy(argv, x->words, x->n_words * sizeof *argv);
+	if (x->argv0 != NULL)
+		argv[0] = (char *)x->argv0; /* strings_copy() does not write to it */
+	x->argv = strings_copy(argv, x->n_words);
 	free(argv);
 	x->environ = environ_base(&x->environ_count);
 	return x->argv == NULL || x->environ == NULL ? -ENOMEM : 0;
 }
 
-/* A chroot may lack it; but a server's own standard input often is that already. Returns a descriptor or -errno. */
-static int open_null(void)
+static int exec_open(void *state, struct hark_why *why)
 {
-	struct stat st;
-	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	int error = errno;
-	/* 1, 3: Linux's devices.txt. */
-	if (fd < 0 && fstat(0, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3))
-		fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
-	return fd >= 0 ? fd : -error;
-}
-
-static int fill(struct exec *x, int argc, char *const argv[], struct hark_why *why)
-{
-	const char *directory = NULL, *argv0 = NULL, *term_after = NULL, *kill_after = NULL;
-	bool stdin_null = false;
-	const struct box_option options[] = {{"stderr", &x->stderr_too, NULL},
-	                                     {"stdin-null", &stdin_null, NULL},
-	                                     {"host", &x->want_host, NULL},
-	                                     {"until-eof", &x->ladder.until_eof, NULL},
-	                                     {"argv0", NULL, &argv0},
-	                                     {"directory", NULL, &directory},
-	                                     {"term-after", NULL, &term_after},
-	                                     {"kill-after", NULL, &kill_after},
-	                                     {NULL}};
-	int took = box_options_front(argc, argv, options, why);
-	if (took < 0)
-		return took;
-	if (took == argc)
-		return box_why(why, -EINVAL, "no program to run");
-	int r = box_duration("term-after", term_after, &x->ladder.term_after_ns, why);
-	if (r == 0)
-		r = box_duration("kill-after", kill_after, &x->ladder.kill_after_ns, why);
-	if (r == 0 && x->ladder.kill_after_ns < x->ladder.term_after_ns)
-		r = box_why(why, -EINVAL, "--kill-after is sooner than --term-after");
-	if (r < 0)
-		return r;
-	const char *name = argv[took];
-	r = spawn_find(name, x->path, sizeof x->path);
+	struct exec *x = state;
+	const char *name = x->words[0];
+	int r = spawn_find(x->program != NULL ? x->program : name, x->path, sizeof x->path);
 	if (r < 0)
 		return box_why(why, r, "cannot run %s: %s", name,
 		               r == -ENOENT && strchr(name, '/') == NULL ? "not found in $PATH" : hark_strerror(r));
-	if (take_words(x, argv + took, (size_t)(argc - took), argv0) < 0)
+	if (take_words(x) < 0)
 		return box_why(why, -ENOMEM, "out of memory");
-	if (stdin_null && (x->input = open_null()) < 0)
-		return box_why(why, x->input, "cannot open /dev/null: %s", hark_strerror(x->input));
-	return directory != NULL ? check_directory(x, directory, why) : 0;
+	return open_stderr(x, why);
 }
 
-int exec_open(int argc, char *const argv[], void **arg, struct hark_why *why)
+static void exec_close(void *state)
 {
-	struct exec *x = calloc(1, sizeof *x);
-	if (x == NULL)
-		return box_why(why, -ENOMEM, "out of memory");
-	*x = (struct exec){.input = -1, .ladder = {.term_after_ns = TERM_AFTER_NS, .kill_after_ns = KILL_AFTER_NS}};
-	int r = fill(x, argc, argv, why);
-	if (r < 0) {
-		exec_close(x);
-		return r;
-	}
-	*arg = x;
-	return 0;
-}
-
-void exec_close(void *arg)
-{
-	struct exec *x = arg;
-	if (x == NULL)
-		return;
-	if (x->input >= 0)
-		(void)close(x->input);
-	free(x->directory);
+	struct exec *x = state;
+	if (x->null > 0)
+		(void)close(x->null - 1);
+	if (x->file > 0)
+		(void)close(x->file - 1);
+	if (x->root > 0)
+		(void)close(x->root - 1);
+	free(x->program);
 	free(x->argv);
 	free(x->environ);
-	free(x);
 }
+
+static const char *exec_title(const void *state)
+{
+	const struct exec *x = state;
+	const char *slash = strrchr(x->words[0], '/');
+	return slash != NULL ? slash + 1 : x->words[0];
+}
+
+static const struct hark_option options[] = {
+	{"stdin", HARK_OPTION_CHOICE, offsetof(struct exec, stdin_from), "connection|null",
+         "the program's standard input; null: it only answers", .standard = "connection", .choices = stdins},
+	{"stderr", HARK_OPTION_PATH, offsetof(struct exec, stderr_to), "log|connection|null|PATH",
+         "the program's standard error; log: the server's own", .standard = "log", .alone = "connection",
+         .choices = stderrs},
+	{"lookup-host", HARK_OPTION_FLAG, offsetof(struct exec, want_host),
+         .help = "look the peer's name up, for TCPREMOTEHOST", .standard = "no"},
+	{"argv0", HARK_OPTION_TEXT, offsetof(struct exec, argv0), "NAME", "what the program finds as its own name"},
+	{"stop-ladder", HARK_OPTION_DURATIONS, offsetof(struct exec, attend.ladder_ns), "'T T'",
+         "SIGTERM and SIGKILL so long after the end of its input", .standard = "1s 3s"},
+	{"until-eof", HARK_OPTION_FLAG, offsetof(struct exec, attend.until_eof),
+         .help = "the ladder begins also when the peer has ended its side", .standard = "no"},
+	{"term-after", HARK_OPTION_DURATION, offsetof(struct exec, attend.ladder_ns[0]), "T", .standard = "1s"},
+	{"kill-after", HARK_OPTION_DURATION, offsetof(struct exec, attend.ladder_ns[1]), "T", .standard = "3s"},
+	{"stdin-null", HARK_OPTION_FLAG, offsetof(struct exec, stdin_null)},
+	{"host", HARK_OPTION_FLAG, offsetof(struct exec, want_host)},
+	{NULL},
+};
+
+const struct hark_box_row exec_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "exec",
+	.summary = "a program with the connection as its standard input and output",
+	.usage = "PROGRAM [ARGUMENT...]",
+	.operands = HARK_OPERANDS_PROGRAM,
+	.options = options,
+	.state_bytes = sizeof(struct exec),
+	.stream = true,
+	.datagram = true,
+	.sessions = true,
+	.hands_over = true,
+	.conn_fds = 2, /* the program's end, and what tells of an idle connection */
+	.parse = exec_parse,
+	.prepare = exec_prepare,
+	.open = exec_open,
+	.serve = exec_serve,
+	.close = exec_close,
+	.title = exec_title,
+};

@@ -67,10 +67,23 @@ static void loggedin_datagram(struct hark_conn *c, const struct logins *u)
 		(void)reply_write(c, text, (size_t)len);
 }
 
-void loggedin_serve(struct hark_conn *c, void *arg)
+static void loggedin_serve(struct hark_conn *c, void *arg)
 {
 	if (hark_type(c) == SOCK_STREAM)
 		loggedin_stream(c, arg);
 	else
 		loggedin_datagram(c, arg);
 }
+
+const struct hark_box_row loggedin_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "loggedin",
+	.summary = "a user name in, yes or no out: is that user logged in on this host",
+	.options = logins_options,
+	.state_bytes = sizeof(struct logins),
+	.stream = true,
+	.datagram = true,
+	.client_first = true,
+	.open = reply_open,
+	.serve = loggedin_serve,
+};

@@ -55,21 +55,9 @@ int logins_walk(const char *path, bool (*each)(const char *name, void *arg), voi
 	return n < 0 ? (int)n : 0;
 }
 
-int logins_open(int argc, char *const argv[], void **arg, struct hark_why *why)
-{
-	struct logins *u = calloc(1, sizeof *u);
-	reply_begin();
-	if (u == NULL)
-		return box_why(why, -ENOMEM, "out of memory");
-	const char *path = "";
-	const struct box_option options[] = {{"utmp", NULL, &path}, REPLY_OPTIONS(&u->rules), {NULL}};
-	int r = box_options_all(argc, argv, options, why);
-	if (r == 0 && snprintf(u->path, sizeof u->path, "%s", path) >= (int)sizeof u->path)
-		r = box_why(why, -ENAMETOOLONG, "%s: %s", path, hark_strerror(ENAMETOOLONG));
-	if (r < 0) {
-		free(u);
-		return r;
-	}
-	*arg = u;
-	return 0;
-}
+const struct hark_option logins_options[] = {
+	{"utmp", HARK_OPTION_PATH, offsetof(struct logins, path), "FILE", "who is logged in, in the form of utmp(5)"},
+	REPLY_ANY_PORT,
+	REPLY_LONGER,
+	{NULL},
+};

@@ -2,19 +2,17 @@
 #ifndef BOX_LOGINS_H
 #define BOX_LOGINS_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <utmp.h>
 
-#include "options.h"
 #include "reply.h"
 
 #define LOGIN_NAME_BYTES UT_NAMESIZE /* bytes of a user name in utmp; there need not be a NUL after them */
 
-/* The arg of users and of loggedin. */
+/* The state of users and of loggedin. */
 struct logins {
 	struct reply_rules rules;
-	char path[PATH_MAX]; /* empty: the system's */
+	const char *path; /* NULL: the system's */
 };
 
 /* Calls each(name, arg) for each session's user, a name of several sessions several times, until each returns false.
@@ -22,7 +20,7 @@ struct logins {
  * cannot be read. */
 int logins_walk(const char *path, bool (*each)(const char *name, void *arg), void *arg);
 
-/* The open of both boxes; reply_close() closes. */
-int logins_open(int argc, char *const argv[], void **arg, struct hark_why *why);
+/* The options of both boxes. */
+extern const struct hark_option logins_options[];
 
 #endif

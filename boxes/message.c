@@ -110,7 +110,7 @@ static ssize_t take(struct hark_conn *c, char *buf, size_t cap)
 	return (ssize_t)have;
 }
 
-void message_serve(struct hark_conn *c, void *arg)
+static void message_serve(struct hark_conn *c, void *arg)
 {
 	char message[MESSAGE_MAX], answer[40];
 	ssize_t limit = reply_limit(c, arg);
@@ -120,3 +120,16 @@ void message_serve(struct hark_conn *c, void *arg)
 	int len = snprintf(answer, sizeof answer, "+ got %zd bytes\r\n", n);
 	(void)reply_write(c, answer, limit < len ? (size_t)limit : (size_t)len);
 }
+
+const struct hark_box_row message_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "message",
+	.summary = "shows a message on standard output and answers that it got it",
+	.options = reply_options,
+	.state_bytes = sizeof(struct reply_rules),
+	.stream = true,
+	.datagram = true,
+	.client_first = true,
+	.open = reply_open,
+	.serve = message_serve,
+};

@@ -3,6 +3,7 @@
  * From a file in fortune(6)'s form (quotations between lines of a single '%'), read once at the start, or from a few
  * that we bring along. A quotation of 512 bytes or more is left out. To a datagram the answer is one that is no
  * longer than the request was (reply.h); where there is none, no answer is given. */
+#include "options.h"
 #include "reply.h"
 #include "table.h"
 
@@ -23,6 +24,7 @@ struct quote {
 
 struct qotd {
 	struct reply_rules rules;
+	const char *file;
 	char *text; /* what quotes point into; NULL: the built-in ones */
 	struct quote *quotes;
 	size_t count;
@@ -54,7 +56,7 @@ static const struct quote *choose(const struct quote quotes[], size_t count, siz
 	return chosen;
 }
 
-void qotd_serve(struct hark_conn *c, void *arg)
+static void qotd_serve(struct hark_conn *c, void *arg)
 {
 	const struct qotd *q = arg;
 	ssize_t limit = reply_limit(c, q != NULL ? &q->rules : NULL);
@@ -169,31 +171,36 @@ static int load(struct qotd *q, const char *path, struct hark_why *why)
 	return r < 0 ? box_why(why, r, "out of memory") : 0;
 }
 
-int qotd_open(int argc, char *const argv[], void **arg, struct hark_why *why)
+static int qotd_open(void *state, struct hark_why *why)
 {
-	struct qotd *q = calloc(1, sizeof *q);
+	struct qotd *q = state;
 	reply_begin();
-	if (q == NULL)
-		return box_why(why, -ENOMEM, "out of memory");
-	const char *file = NULL;
-	const struct box_option options[] = {{"file", NULL, &file}, REPLY_OPTIONS(&q->rules), {NULL}};
-	int r = box_options_all(argc, argv, options, why);
-	if (r == 0 && file != NULL)
-		r = load(q, file, why);
-	if (r < 0) {
-		qotd_close(q);
-		return r;
-	}
-	*arg = q;
-	return 0;
+	return q->file != NULL ? load(q, q->file, why) : 0;
 }
 
-void qotd_close(void *arg)
+static void qotd_close(void *state)
 {
-	struct qotd *q = arg;
-	if (q == NULL)
-		return;
+	struct qotd *q = state;
 	free(q->quotes);
 	free(q->text);
-	free(q);
 }
+
+static const struct hark_option options[] = {
+	{"file", HARK_OPTION_PATH, offsetof(struct qotd, file), "FILE", "quotations, in fortune(6)'s form"},
+	REPLY_ANY_PORT,
+	REPLY_LONGER,
+	{NULL},
+};
+
+const struct hark_box_row qotd_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "qotd",
+	.summary = "a quotation, another each time (RFC 865)",
+	.options = options,
+	.state_bytes = sizeof(struct qotd),
+	.stream = true,
+	.datagram = true,
+	.open = qotd_open,
+	.serve = qotd_serve,
+	.close = qotd_close,
+};

@@ -22,13 +22,12 @@
 #include "options.h"
 #include "table.h"
 
-#define DIAL_NS          (10 * HARK_S)
 #define ROOM_STEP_NS     (100 * HARK_MS) /* between tries where descriptors ran out */
 #define DATAGRAM_IDLE_NS (60 * HARK_S)
 
 struct relay {
-	char *address;
-	char *local; /* NULL: as the kernel chooses */
+	const char *address;
+	const char *local; /* NULL: as the kernel chooses */
 	int64_t dial_ns;
 	int type; /* SOCK_STREAM, SOCK_DGRAM */
 };
@@ -97,7 +96,7 @@ static int dial(const struct relay *x, struct hark_conn *client, struct hark_con
 	return 0;
 }
 
-void relay_serve(struct hark_conn *c, void *arg)
+static void relay_serve(struct hark_conn *c, void *arg)
 {
 	const struct relay *x = arg;
 	struct hark_conn *target;
@@ -123,16 +122,16 @@ void relay_serve(struct hark_conn *c, void *arg)
 		hark_outcome(c, 0, r);
 }
 
-const char *relay_target(const void *arg)
+static const char *relay_target(const void *state)
 {
-	return ((const struct relay *)arg)->address;
+	return ((const struct relay *)state)->address;
 }
 
 /* ---- its arguments ---------------------------------------------------------------------------- */
 
-bool relay_takes(const void *arg, int type)
+static bool relay_takes(const void *state, int type)
 {
-	return ((const struct relay *)arg)->type == type;
+	return ((const struct relay *)state)->type == type;
 }
 
 /* "host", "host:port", ":port", "[::1]:port", a bare IPv6 address: as struct hark_dial_opts takes it. */
@@ -150,63 +149,53 @@ static int check_local(const char *local, struct hark_why *why)
 	               local);
 }
 
-static int fill(struct relay *x, int argc, char *const argv[], struct hark_why *why)
+static int relay_parse(void *state, int argc, char *const argv[], struct hark_why *why)
 {
+	struct relay *x = state;
 	struct hark_address a;
-	const char *timeout = NULL, *local = NULL;
-	const struct box_option options[] = {{"timeout", NULL, &timeout}, {"local", NULL, &local}, {NULL}};
-	int took = box_options_front(argc, argv, options, why);
-	if (took < 0)
-		return took;
-	if (took == argc)
+	if (argc == 0)
 		return box_why(why, -EINVAL, "no address to relay to");
-	if (took + 1 < argc)
-		return box_why(why, -EINVAL, "unexpected argument: %s", argv[took + 1]);
-	int r = hark_address_parse(argv[took], &a, why);
-	if (r == 0)
-		r = box_duration("timeout", timeout, &x->dial_ns, why);
+	if (argc > 1)
+		return box_why(why, -EINVAL, "unexpected argument: %s", argv[1]);
+	int r = hark_address_parse(argv[0], &a, why);
 	if (r < 0)
 		return r;
-	if (x->dial_ns == 0)
-		return box_why(why, -EINVAL, "--timeout: no time to dial at all");
 	if (a.scheme == HARK_FD)
-		return box_why(why, -EINVAL, "%s: connections cannot share one descriptor", argv[took]);
+		return box_why(why, -EINVAL, "%s: connections cannot share one descriptor", argv[0]);
 	bool is_unix = a.scheme == HARK_UNIX || a.scheme == HARK_UNIXGRAM;
-	if (local != NULL && is_unix)
-		return box_why(why, -EINVAL, "--local is for tcp and udp, not for %s", argv[took]);
-	if (local != NULL && check_local(local, why) < 0)
+	if (x->local != NULL && is_unix)
+		return box_why(why, -EINVAL, "--local is for tcp and udp, not for %s", argv[0]);
+	if (x->local != NULL && check_local(x->local, why) < 0)
 		return -EINVAL;
 	bool datagrams = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
 	                 a.scheme == HARK_UNIXGRAM;
 	x->type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
-	x->address = strdup(argv[took]);
-	x->local = local != NULL ? strdup(local) : NULL;
-	if (x->address == NULL || (local != NULL && x->local == NULL))
-		return box_why(why, -ENOMEM, "out of memory");
+	x->address = argv[0];
 	return 0;
 }
 
-int relay_open(int argc, char *const argv[], void **arg, struct hark_why *why)
-{
-	struct relay *x = calloc(1, sizeof *x);
-	if (x == NULL)
-		return box_why(why, -ENOMEM, "out of memory");
-	x->dial_ns = DIAL_NS;
-	int r = fill(x, argc, argv, why);
-	if (r < 0) {
-		relay_close(x);
-		return r;
-	}
-	*arg = x;
-	return 0;
-}
+static const struct hark_option options[] = {
+	{"timeout", HARK_OPTION_DURATION, offsetof(struct relay, dial_ns), "T", "for look-up and connecting together",
+         .standard = "10s", .min = 1},
+	{"local", HARK_OPTION_TEXT, offsetof(struct relay, local), "ADDRESS",
+         "where the dialed connection comes from: HOST, HOST:PORT, :PORT"},
+	{NULL},
+};
 
-void relay_close(void *arg)
-{
-	struct relay *x = arg;
-	if (x == NULL)
-		return;
-	free(x->address);
-	free(x->local);
-	free(x);
-}
+const struct hark_box_row relay_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "relay",
+	.summary = "joins each connection to another address, whatever it speaks",
+	.usage = "ADDRESS",
+	.operands = HARK_OPERANDS_ADDRESS,
+	.options = options,
+	.state_bytes = sizeof(struct relay),
+	.stream = true,
+	.datagram = true,
+	.sessions = true,
+	.conn_fds = 1, /* the target */
+	.parse = relay_parse,
+	.serve = relay_serve,
+	.takes = relay_takes,
+	.target = relay_target,
+};

@@ -3,11 +3,9 @@
  * for one turn more. */
 #include "reply.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -115,23 +113,11 @@ ssize_t reply_limit(struct hark_conn *c, const struct reply_rules *rules)
 	return rules->longer ? SSIZE_MAX : (ssize_t)hark_buffered(c);
 }
 
-int reply_open(int argc, char *const argv[], void **arg, struct hark_why *why)
+int reply_open(void *state, struct hark_why *why)
 {
-	struct reply_rules *rules = calloc(1, sizeof *rules);
+	(void)state, (void)why;
 	reply_begin();
-	if (rules == NULL)
-		return box_why(why, -ENOMEM, "out of memory");
-	const struct box_option options[] = {REPLY_OPTIONS(rules), {NULL}};
-	int r = box_options_all(argc, argv, options, why);
-	if (r < 0) {
-		free(rules);
-		return r;
-	}
-	*arg = rules;
 	return 0;
 }
 
-void reply_close(void *arg)
-{
-	free(arg);
-}
+const struct hark_option reply_options[] = {REPLY_ANY_PORT, REPLY_LONGER, {NULL}};

@@ -14,23 +14,28 @@
 #ifndef BOX_REPLY_H
 #define BOX_REPLY_H
 
-#include <stdint.h>
+#include <stddef.h>
 
-#include "options.h"
+#include "hark.h"
 
 #define REPLY_ECHOES_MAX 50 /* a second, to one source */
 
-/* Static storage or calloc makes the careful rules, which a box's arg of NULL also means. */
+/* Zeroes are the careful rules, which a box's arg of NULL also means. */
 struct reply_rules {
 	bool any_port;
 	bool longer;
 };
 
-/* The rows that set the rules, for a box's struct box_option list. */
-#define REPLY_OPTIONS(rules) \
-	{"any-port", &(rules)->any_port, NULL}, \
+/* The options that set them, for a box whose state begins with the rules. */
+#define REPLY_ANY_PORT \
 	{ \
-		"longer", &(rules)->longer, NULL \
+		"any-port", HARK_OPTION_FLAG, offsetof(struct reply_rules, any_port), \
+			.help = "answer datagrams from ports below 1024, too" \
+	}
+#define REPLY_LONGER \
+	{ \
+		"longer", HARK_OPTION_FLAG, offsetof(struct reply_rules, longer), \
+			.help = "answer a datagram with more bytes than it had" \
 	}
 
 /* The most bytes that the answer on c may have; SSIZE_MAX: any number; -1: give none. Of a datagram, which must not
@@ -43,8 +48,10 @@ void reply_begin(void);
 /* Writes an answer, and remembers it. As hark_write(). */
 ssize_t reply_write(struct hark_conn *c, const void *buf, size_t n);
 
-/* The open and close of a box whose arg is a struct reply_rules and nothing else. */
-int reply_open(int argc, char *const argv[], void **arg, struct hark_why *why);
-void reply_close(void *arg);
+/* The open of a box that opens nothing else. */
+int reply_open(void *state, struct hark_why *why);
+
+/* Both of them, for boxes whose state is the rules and nothing else. */
+extern const struct hark_option reply_options[];
 
 #endif

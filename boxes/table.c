@@ -1,122 +1,87 @@
-/* table.c — every box by name. A new box is a new file, its functions in table.h, and one row here. */
+/* table.c — every box by name, and the steps of its row with what they have in common. Any thread, one a state. */
 #include "table.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define REPLY "[--any-port] [--longer]"
+#include "options.h"
 
-const struct box boxes[] = {
-	{.name = "echo",
-         .arguments = "[--any-port]",
-         .summary = "sends back what it is sent (RFC 862)",
-         .serve = echo_serve,
-         .client_first = true,
-         .stream = true,
-         .datagram = true,
-         .open = reply_open,
-         .close = reply_close},
-	{.name = "discard",
-         .arguments = "",
-         .summary = "reads everything, answers nothing (RFC 863)",
-         .serve = discard_serve,
-         .client_first = true,
-         .stream = true,
-         .datagram = true},
-	{.name = "chargen",
-         .arguments = REPLY,
-         .summary = "lines of characters without end (RFC 864)",
-         .serve = chargen_serve,
-         .stream = true,
-         .datagram = true,
-         .open = reply_open,
-         .close = reply_close},
-	{.name = "daytime",
-         .arguments = "[--nist] " REPLY,
-         .summary = "date and time in words, UTC (RFC 867)",
-         .serve = daytime_serve,
-         .stream = true,
-         .datagram = true,
-         .open = daytime_open,
-         .close = reply_close},
-	{.name = "time",
-         .arguments = REPLY,
-         .summary = "the seconds since 1900, 4 bytes (RFC 868)",
-         .serve = time_serve,
-         .stream = true,
-         .datagram = true,
-         .open = reply_open,
-         .close = reply_close},
-	{.name = "qotd",
-         .arguments = "[--file FILE] " REPLY,
-         .summary = "a quotation, another each time (RFC 865)",
-         .serve = qotd_serve,
-         .stream = true,
-         .datagram = true,
-         .open = qotd_open,
-         .close = qotd_close},
-	{.name = "users",
-         .arguments = "[--utmp FILE] " REPLY,
-         .summary = "the users active on this host (RFC 866)",
-         .serve = users_serve,
-         .stream = true,
-         .datagram = true,
-         .open = logins_open,
-         .close = reply_close},
-	{.name = "loggedin",
-         .arguments = "[--utmp FILE] " REPLY,
-         .summary = "a user name in, yes or no out: is that user logged in on this host",
-         .serve = loggedin_serve,
-         .client_first = true,
-         .stream = true,
-         .datagram = true,
-         .open = logins_open,
-         .close = reply_close},
-	{.name = "message",
-         .arguments = REPLY,
-         .summary = "shows a message on standard output and answers that it got it",
-         .serve = message_serve,
-         .client_first = true,
-         .stream = true,
-         .datagram = true,
-         .open = reply_open,
-         .close = reply_close},
-	{.name = "exec",
-         .arguments = "[--stderr] [--stdin-null] [--host] [--until-eof] [--argv0 NAME] [--directory DIR] "
-                      "[--term-after T] [--kill-after T] PROGRAM [ARGUMENT...]",
-         .summary = "a program with the connection as its standard input and output",
-         .serve = exec_serve,
-         .conn_fds = 2, /* the program's end, and what tells of an idle connection */
-         .stream = true,
-         .datagram = true,
-         .sessions = true,
-         .open = exec_open,
-         .close = exec_close},
-	{.name = "relay",
-         .arguments = "[--timeout T] [--local ADDRESS] ADDRESS",
-         .summary = "joins each connection to another address, whatever it speaks",
-         .serve = relay_serve,
-         .conn_fds = 1, /* the target */
-         .stream = true,
-         .datagram = true,
-         .sessions = true,
-         .takes = relay_takes,
-         .target = relay_target,
-         .open = relay_open,
-         .close = relay_close},
-	{.name = NULL},
+const struct hark_box_row *const boxes[] = {
+	&echo_box,  &discard_box,  &chargen_box, &daytime_box, &time_box,  &qotd_box,
+	&users_box, &loggedin_box, &message_box, &exec_box,    &relay_box, NULL,
 };
 
-bool box_takes(const struct box *b, const void *arg, int type)
+const struct hark_box_row *box_find(const char *name)
+{
+	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++)
+		if (strcmp((*b)->name, name) == 0)
+			return *b;
+	return NULL;
+}
+
+void *box_new(const struct hark_box_row *b)
+{
+	void *state = calloc(1, b->state_bytes > 0 ? b->state_bytes : 1);
+	for (const struct hark_option *o = b->options; state != NULL && o != NULL && o->name != NULL; o++)
+		if (o->standard != NULL)
+			(void)box_option_set(o, o->standard, state, NULL);
+	return state;
+}
+
+int box_operands(const struct hark_box_row *b, int argc, char *const argv[], void *state, struct hark_why *why)
+{
+	if (b->parse != NULL)
+		return b->parse(state, argc, argv, why);
+	return argc == 0 ? 0 : box_why(why, -EINVAL, "unexpected argument: %s", argv[0]);
+}
+
+int box_parse(const struct hark_box_row *b, int argc, char *const argv[], void **state, struct hark_why *why)
+{
+	void *s = box_new(b);
+	if (s == NULL)
+		return box_why(why, -ENOMEM, "out of memory");
+	int r = box_options(b, argc, argv, s, NULL, why);
+	if (r >= 0)
+		r = box_operands(b, argc - r, argv + r, s, why);
+	if (r < 0) {
+		box_free(b, s);
+		s = NULL;
+	}
+	*state = s;
+	return r;
+}
+
+int box_prepare(const struct hark_box_row *b, void *state, struct hark_why *why)
+{
+	return b->prepare != NULL ? b->prepare(state, why) : 0;
+}
+
+int box_open(const struct hark_box_row *b, void *state, struct hark_why *why)
+{
+	return b->open != NULL ? b->open(state, why) : 0;
+}
+
+void box_free(const struct hark_box_row *b, void *state)
+{
+	if (state != NULL && b->close != NULL)
+		b->close(state);
+	free(state);
+}
+
+bool box_takes(const struct hark_box_row *b, const void *state, int type)
 {
 	if (b->takes != NULL)
-		return b->takes(arg, type);
+		return b->takes(state, type);
 	return type == SOCK_STREAM ? b->stream : b->datagram;
 }
 
-const struct box *box_find(const char *name)
+const char *box_title(const struct hark_box_row *b, const void *state)
 {
-	for (const struct box *b = boxes; b->name != NULL; b++)
-		if (strcmp(b->name, name) == 0)
-			return b;
-	return NULL;
+	return b->title != NULL ? b->title(state) : b->name;
+}
+
+const char *box_target(const struct hark_box_row *b, const void *state)
+{
+	return b->target != NULL ? b->target(state) : NULL;
 }

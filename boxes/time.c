@@ -10,7 +10,7 @@
 #define SECONDS_1900_TO_1970 2208988800u /* RFC 868 */
 
 /* Not time(2): it reads the clock of the last tick, and so is still in the second before for some milliseconds. */
-void time_serve(struct hark_conn *c, void *arg)
+static void time_serve(struct hark_conn *c, void *arg)
 {
 	struct timespec now;
 	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail */
@@ -18,3 +18,15 @@ void time_serve(struct hark_conn *c, void *arg)
 	if (reply_limit(c, arg) >= (ssize_t)sizeof answer)
 		(void)reply_write(c, &answer, sizeof answer);
 }
+
+const struct hark_box_row time_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "time",
+	.summary = "the seconds since 1900, 4 bytes (RFC 868)",
+	.options = reply_options,
+	.state_bytes = sizeof(struct reply_rules),
+	.stream = true,
+	.datagram = true,
+	.open = reply_open,
+	.serve = time_serve,
+};

@@ -41,7 +41,7 @@ static bool add(const char *name, void *arg)
 	return true; /* a shorter name may still fit */
 }
 
-void users_serve(struct hark_conn *c, void *arg)
+static void users_serve(struct hark_conn *c, void *arg)
 {
 	const struct logins *u = arg;
 	struct list l;
@@ -54,3 +54,15 @@ void users_serve(struct hark_conn *c, void *arg)
 	if (logins_walk(u != NULL ? u->path : NULL, add, &l) == 0)
 		(void)reply_write(c, l.text, l.len); /* a datagram also when it is empty: nobody is an answer */
 }
+
+const struct hark_box_row users_box = {
+	.version = HARK_BOX_VERSION,
+	.name = "users",
+	.summary = "the users active on this host (RFC 866)",
+	.options = logins_options,
+	.state_bytes = sizeof(struct logins),
+	.stream = true,
+	.datagram = true,
+	.open = reply_open,
+	.serve = users_serve,
+};

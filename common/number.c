@@ -2,6 +2,8 @@
 #include "number.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +34,21 @@ int duration_parse(const char *text, int64_t *ns)
 		return 0;
 	}
 	return -EINVAL;
+}
+
+const char *duration_format(int64_t ns, char buf[32])
+{
+	static const struct {
+		const char *unit;
+		int64_t ns;
+	} units[] = {{"h", 3600000000000}, {"m", 60000000000}, {"s", 1000000000},
+	             {"ms", 1000000},      {"us", 1000},       {"ns", 1}};
+	size_t i = 0;
+
+	while (ns % units[i].ns != 0)
+		i++;
+	(void)snprintf(buf, 32, ns == 0 ? "0" : "%" PRId64 "%s", ns / units[i].ns, units[i].unit);
+	return buf;
 }
 
 int number_parse(const char *text, const char *suffixes, int64_t *out)

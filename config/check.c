@@ -2,9 +2,9 @@
  * run its program.
  *
  * Where another user or root directory is asked for, a forked child becomes that and tries; what it finds comes back
- * through a pipe. It is killed if it has not said so in time (a directory on a file server that is gone). The child
- * calls nothing that allocates or locks: harkd may have threads. A script's interpreter and a program's libraries
- * are not looked at. Main thread. */
+ * through a pipe. It is killed if it has not said so in time (a directory on a file server that is gone). A box that
+ * has something to open is prepared and opened there, too. A script's interpreter and a program's libraries are not
+ * looked at. Main thread. */
 #include "inside.h"
 
 #include <errno.h>
@@ -21,21 +21,23 @@
 #define CHILD_NS (3 * HARK_S)  /* for one service */
 #define ALL_NS   (15 * HARK_S) /* for all of them */
 
-enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM };
+enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM, STEP_BOX };
 
 /* What is found. */
 struct report {
 	enum step step; /* where it ended; DONE: all is well */
 	int error;      /* errno */
 	int at; /* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program */
+	struct hark_why why; /* BOX */
 };
 
 /* One service. */
 struct trial {
 	const struct service *s;
 	const char *program; /* NULL: none, or it was found wanting already */
-	const char *path;    /* $PATH, or what stands for it */
+	const char *path;    /* $PATH; NULL: there is none */
 	bool become;         /* another user or other groups */
+	bool opens;          /* the box is prepared and opened as well */
 };
 
 /* ---- what the child calls ---- */
@@ -80,20 +82,20 @@ static int may_run(const char *path, int *at)
 }
 
 /* As execvp(3) looks: a name without '/' in each directory of $PATH. */
-static int may_run_found(const struct trial *t, int *at)
+int program_look(const char *program, const char *dirs, int *at)
 {
 	char path[PATH_MAX];
-	size_t len = strlen(t->program), n;
+	size_t len = strlen(program), n;
 	int worst = ENOENT;
 
-	if (strchr(t->program, '/') != NULL)
-		return may_run(t->program, at);
-	for (const char *dir = t->path;; dir += n + 1) {
+	if (strchr(program, '/') != NULL)
+		return may_run(program, at);
+	for (const char *dir = dirs != NULL && dirs[0] != '\0' ? dirs : "/bin:/usr/bin";; dir += n + 1) {
 		n = strcspn(dir, ":");
 		if (n > 0 && n + len + 2 <= sizeof path) {
 			memcpy(path, dir, n);
 			path[n] = '/';
-			memcpy(path + n + 1, t->program, len + 1);
+			memcpy(path + n + 1, program, len + 1);
 			int err = may_run(path, at);
 			*at = 0; /* of the one of many directories nothing is told */
 			if (err == 0)
@@ -109,14 +111,35 @@ static void look(const struct trial *t, struct report *r)
 {
 	if (t->s->s.directory != NULL && (r->error = may_enter(t->s->s.directory)) != 0)
 		r->step = STEP_DIRECTORY;
-	else if (t->program != NULL && (r->error = may_run_found(t, &r->at)) != 0)
+	else if (t->program != NULL && (r->error = program_look(t->program, t->path, &r->at)) != 0)
 		r->step = STEP_PROGRAM;
+}
+
+/* Once the child is what the worker will be. */
+static void open_box(const struct trial *t, void *state, struct report *r)
+{
+	if (t->s->s.directory != NULL && chdir(t->s->s.directory) < 0)
+		r->error = errno;
+	else
+		r->error = -box_open(t->s->s.box, state, &r->why);
+	r->step = r->error != 0 ? STEP_BOX : STEP_DONE;
+	box_free(t->s->s.box, state);
 }
 
 static void become_and_look(const struct trial *t, struct report *r)
 {
 	const struct config_service *s = &t->s->s;
+	void *state = NULL;
 
+	if (t->opens) {
+		r->error = -box_parse(s->box, (int)s->argv.n - 1, s->argv.word + 1, &state, &r->why);
+		if (r->error == 0)
+			r->error = -box_prepare(s->box, state, &r->why);
+		if (r->error != 0) {
+			r->step = STEP_BOX;
+			return;
+		}
+	}
 	if (s->chroot != NULL && (chroot(s->chroot) < 0 || chdir("/") < 0)) {
 		*r = (struct report){STEP_CHROOT, errno, 0};
 		return;
@@ -130,6 +153,8 @@ static void become_and_look(const struct trial *t, struct report *r)
 		}
 	}
 	look(t, r);
+	if (t->opens && r->step == STEP_DONE)
+		open_box(t, state, r);
 }
 
 /* ---- the parent ---- */
@@ -181,7 +206,7 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 	const struct service *s = t->s;
 	const char *who = s->s.user != NULL ? s->s.user : s->s.group != NULL ? s->s.group : "harkd";
 	const char *why = hark_strerror(r->error);
-	const char *key = s->what[WHAT_EXEC].n > 0 ? "exec" : "box";
+	const char *key = what_names[service_what(s)];
 	struct at head = {.file = s->s.place.file, .line = s->s.place.line, .order = s->order};
 
 	switch (r->step) {
@@ -204,6 +229,10 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 		return inside_error(w, key_at(s->at, key), "%s: %s cannot run %s%s%s: %s%s%.*s", key, who, t->program,
 		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
 		                    r->at > 0 ? " at " : "", r->at, t->program);
+	case STEP_BOX:
+		return inside_error(w, key_at(s->at, key), "%s: %s%s%s%s", key,
+		                    r->why.text[0] != '\0' ? r->why.text : why, t->become ? " (as " : "",
+		                    t->become ? who : "", t->become ? ")" : "");
 	}
 }
 
@@ -215,17 +244,17 @@ static bool must_become(const struct service *s)
 
 static void try_service(struct whole *w, const struct service *s, int64_t deadline)
 {
-	const char *path = service_path(s);
-	struct trial t = {.s = s,
-	                  .become = must_become(s),
-	                  .path = path != NULL && path[0] != '\0' ? path : "/bin:/usr/bin"};
+	const struct hark_box_row *box = s->s.box;
+	struct trial t = {.s = s, .become = must_become(s), .path = service_path(s)};
 	struct report r = {0};
 
 	if (s->s.disabled || (s->s.user != NULL && s->s.gid == (gid_t)-1))
 		return;
-	if (s->is_exec && !s->program_bad)
-		t.program = service_program(s);
-	if (t.become || s->s.chroot != NULL) {
+	if (!s->program_bad)
+		t.program = s->program;
+	/* Where a program is served the look at it is all: what it opens may be made by that, such as a log. */
+	t.opens = box != NULL && !s->program_bad && s->program == NULL && (box->prepare != NULL || box->open != NULL);
+	if (t.become || t.opens || s->s.chroot != NULL) {
 		int64_t own = hark_after(CHILD_NS);
 		try_in_child(&t, own < deadline ? own : deadline, &r);
 	} else {

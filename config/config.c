@@ -29,8 +29,10 @@ static void free_sections(struct whole *w)
 {
 	for (size_t i = 0; i < w->n_sections; i++) {
 		struct section *s = w->sections[i];
-		for (size_t k = 0; k < s->n; k++)
+		for (size_t k = 0; k < s->n; k++) {
+			free(s->settings[k].name);
 			free(s->settings[k].value);
+		}
 		free(s->settings);
 		free(s->name);
 		free(s);

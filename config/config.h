@@ -49,8 +49,8 @@ struct config_service {
 
 	/* what */
 	struct config_words listen; /* addresses as hark_listen() takes them, in canonical form */
-	struct config_words argv;   /* the box's name and its arguments, as hark serve takes them */
-	const struct box *box;
+	struct config_words argv;   /* the box's name and its arguments, keys that are its options included */
+	const struct hark_box_row *box;
 	bool wait;    /* inetd's wait */
 	char *banner; /* sent first to each stream, '\n' and '\t' and "\\" undone; NULL: none */
 
@@ -72,7 +72,7 @@ struct config_service {
 	/* limits; 0: none */
 	int max_conns; /* of the service, over all its workers */
 	int max_per_source;
-	int max_sessions;                   /* of datagrams, from one source: struct box's sessions */
+	int max_sessions;                   /* of datagrams, from one source: the box's sessions */
 	int source_v4_bits, source_v6_bits; /* what counts as one source: 32 and 64 */
 	struct config_rate rate, rate_per_source;
 	double max_load; /* the 1 min load average above which connections wait */
@@ -92,8 +92,6 @@ struct config_service {
 	struct config_words env;          /* "NAME=value" */
 	struct config_words user_env;     /* the same of user: USER, LOGNAME, HOME, SHELL */
 	struct config_words pass_env;     /* what programs get of harkd's; "*": all. Default: PATH TZ LANG LC_* */
-	char *stderr_to;                  /* "log" (harkd's), "connection", "null", or an absolute path */
-	bool stdin_null;                  /* stdin = null: programs only answer */
 	char *socket_user, *socket_group; /* of unix paths; NULL: harkd's */
 	int socket_mode;                  /* -1: what the umask leaves */
 };

@@ -230,13 +230,9 @@ static const struct config_key *key_of(struct whole *w, const struct section *s,
 	char hint[96];
 
 	if (key == NULL) {
-		const char *near = key_hint(name, is_global(s), hint, sizeof hint);
-		if (near[0] == '\0') {
-			const char *other = key_hint(name, !is_global(s), hint, sizeof hint);
-			near = other[0] == '\0' ? ""
-			       : is_global(s)   ? " (a service has one like it)"
-			                        : " ([harkd] has one like it)";
-		}
+		const char *near = key_hint(name, true, hint, sizeof hint);
+		if (near[0] == '\0' && key_hint(name, false, hint, sizeof hint)[0] != '\0')
+			near = " (a service has one like it)";
 		inside_error(w, at, "no such key: %.80s%s", name, near);
 	} else if (s == NULL && strcmp(name, "include") != 0) {
 		inside_error(w, at, "%s stands before the first [section]", name);
@@ -265,16 +261,27 @@ static const char *bad_value(const char *value)
 	return slashes % 2 != 0 ? "the \\ at the end has nothing after it" : NULL;
 }
 
+/* The section's setting of that key, or of that name where it is none. */
+static const struct setting *find_setting(const struct section *s, const struct config_key *key, const char *name)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (key != NULL ? s->settings[i].key == key
+		                : s->settings[i].key == NULL && strcmp(s->settings[i].name, name) == 0)
+			return &s->settings[i];
+	return NULL;
+}
+
 void inside_setting(struct whole *w, struct section *s, struct at at, const char *name, const char *value)
 {
-	const struct config_key *key = key_of(w, s, at, name);
+	/* What is no key of a service may be an option of its box, which may come later. */
+	bool option = !is_global(s) && key_find(name) == NULL;
+	const struct config_key *key = option ? NULL : key_of(w, s, at, name);
 
-	if (key == NULL || s == NULL) /* include: whoever reads has done it */
+	if ((key == NULL && !option) || s == NULL) /* include: whoever reads has done it */
 		return;
-	for (size_t i = 0; i < s->n && !(key->how->flags & KEY_LIST); i++) {
-		if (s->settings[i].key != key)
-			continue;
-		inside_error(w, at, "%s was given already, at line %d", name, s->settings[i].at.line);
+	const struct setting *before = key == NULL || !(key->how->flags & KEY_LIST) ? find_setting(s, key, name) : NULL;
+	if (before != NULL) {
+		inside_error(w, at, "%s was given already, at line %d", name, before->at.line);
 		return;
 	}
 	const char *wrong = bad_value(value);
@@ -290,6 +297,10 @@ void inside_setting(struct whole *w, struct section *s, struct at at, const char
 	if (more != NULL)
 		s->settings = more;
 	char *copy = more != NULL ? inside_copy(w, value, strlen(value)) : NULL;
-	if (copy != NULL)
-		more[s->n++] = (struct setting){.key = key, .value = copy, .at = at};
+	char *own_name = copy != NULL && option ? inside_copy(w, name, strlen(name)) : NULL;
+	if (copy == NULL || (option && own_name == NULL)) {
+		free(copy);
+		return;
+	}
+	more[s->n++] = (struct setting){.key = key, .name = own_name, .value = copy, .at = at};
 }

@@ -47,7 +47,8 @@ struct message {
 };
 
 struct setting {
-	const struct config_key *key;
+	const struct config_key *key; /* NULL: the name may be an option of the section's box */
+	char *name;                   /* key NULL */
 	char *value;
 	struct at at;
 };
@@ -71,12 +72,12 @@ struct service {
 	struct at at[KEYS_MAX];  /* where each key was set, in [defaults] or by the service itself */
 	bool own[KEYS_MAX];      /* it was the service itself */
 	struct at listen_at[LISTEN_MAX];
-	struct config_words what[WHATS]; /* as they were given */
-	unsigned order, end;             /* of its head's place, and of its last setting's */
-	bool program_bad;                /* the box refused its arguments, or lacks its program: that was said */
-	bool is_exec;                    /* a program is served: exec = ..., or box = exec ... */
-	bool lookup_host, until_eof;
-	int64_t term_after_ns, kill_after_ns; /* stop_ladder */
+	struct config_words what[WHATS];  /* as they were given */
+	unsigned order, end;              /* of its head's place, and of its last setting's */
+	bool program_bad;                 /* the box refused its arguments, or lacks its program: that was said */
+	const char *program;              /* the box's, among its operands; NULL: it runs none */
+	struct config_words option_words; /* "--x=V" for each option that a key set */
+	struct config_words option_lines; /* "x = V" for each that is not on the box's own line */
 	struct config_words group_names;
 };
 
@@ -147,8 +148,7 @@ void inside_collide_names(struct whole *w);
 enum {
 	KEY_LIST = 1, /* may be given several times, adding up */
 	KEY_OWN = 2,  /* no default can be set for it */
-	KEY_EXEC = 4, /* of programs alone */
-	KEY_UNIX = 8, /* of unix sockets alone */
+	KEY_UNIX = 4, /* of unix sockets alone */
 };
 
 /* What a value is read for. */
@@ -199,9 +199,9 @@ struct at key_at(const struct at at[KEYS_MAX], const char *name);
 const char *key_hint(const char *name, bool global, char *buf, size_t cap);
 
 extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kind_env, kind_group, kind_groups,
-	kind_include, kind_ladder, kind_listen, kind_load, kind_names, kind_number, kind_octal, kind_one_of, kind_path,
-	kind_path_or, kind_prefix, kind_rate, kind_rlimit, kind_seconds, kind_size, kind_socket_group, kind_socket_user,
-	kind_user, kind_words;
+	kind_include, kind_listen, kind_load, kind_names, kind_number, kind_octal, kind_one_of, kind_path, kind_path_or,
+	kind_prefix, kind_rate, kind_rlimit, kind_seconds, kind_size, kind_socket_group, kind_socket_user, kind_user,
+	kind_words;
 
 /* ---- users.c: names and numbers. 0; -ENOENT: there is none; or another -errno of the database. ---- */
 
@@ -227,8 +227,24 @@ void print_service(const struct service *s, FILE *to);
 
 void service_free(struct service *s);
 
-/* The program among the words of exec's argv, or NULL. */
-const char *service_program(const struct service *s);
+/* Whether we would run the program, found in path where its name has no '/'. 0 or an errno; *at: the first bytes of it
+ * that name the directory in the way, 0: it is the program. */
+int program_look(const char *program, const char *path, int *at);
+
+/* ---- box_keys.c: the options of a service's box, by its own line and by keys ---- */
+
+/* Says which settings of the section are neither keys nor options of its box. box may be NULL: it is not known. */
+void box_keys_check(struct whole *w, const struct section *own, const struct hark_box_row *box);
+/* The same of [defaults]: there, any box's options may be. */
+void box_keys_check_defaults(struct whole *w, const struct section *defaults);
+/* Puts the options among words, the box's own line from its from-th word on, and the settings into state. Returns how
+ * many words those were, or -1: what is wrong was said. */
+int box_keys_read(struct whole *w, struct service *s, const struct section *own, const struct section *defaults,
+                  const struct config_words *words, size_t from, void *state);
+
+/* "exec", "box", "relay"; and which of them a service has, the first of them. */
+extern const char *const what_names[WHATS];
+int service_what(const struct service *s);
 
 /* $PATH as the service's worker will have it; NULL: none. */
 const char *service_path(const struct service *s);

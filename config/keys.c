@@ -24,7 +24,6 @@ static const struct choice models[] = {{"inline", HARK_MODEL_INLINE},
                                        {NULL}};
 static const struct choice firsts[] = {{"client", 1}, {"server", 0}, {NULL}};
 static const struct choice starts[] = {{"boot", CONFIG_START_BOOT}, {"demand", CONFIG_START_DEMAND}, {NULL}};
-static const struct choice stdins[] = {{"connection", 0}, {"null", 1}, {NULL}};
 static const struct choice formats[] = {{"text", CONFIG_LOG_TEXT}, {"json", CONFIG_LOG_JSON}, {NULL}};
 static const struct choice engines[] = {{"epoll", 0}, {"uring", 1}, {"poll", 2}, {NULL}};
 static const struct choice facilities[] = {{"daemon", LOG_DAEMON}, {"auth", LOG_AUTH},     {"authpriv", LOG_AUTHPRIV},
@@ -35,7 +34,6 @@ static const struct choice facilities[] = {{"daemon", LOG_DAEMON}, {"auth", LOG_
                                            {"local3", LOG_LOCAL3}, {"local4", LOG_LOCAL4}, {"local5", LOG_LOCAL5},
                                            {"local6", LOG_LOCAL6}, {"local7", LOG_LOCAL7}, {NULL}};
 static const struct choice logs[] = {{"stderr", 0}, {"syslog", 0}, {"journal", 0}, {NULL}};
-static const struct choice stderrs[] = {{"log", 0}, {"connection", 0}, {"null", 0}, {NULL}};
 static const struct choice yes_no[] = {{"no", 0}, {"yes", 1}, {NULL}};
 static const struct choice none[] = {{"none", 0}, {NULL}};
 
@@ -89,10 +87,6 @@ const struct config_key config_keys[] = {
          HOW(&kind_duration, OF_SERVICE(s.lifetime_ns))},
 	{"grace", false, "DURATION", "10s", "what is busy may take so long to finish at a reload or stop",
          HOW(&kind_duration, OF_SERVICE(s.grace_ns))},
-	{"stop_ladder", false, "DURATION DURATION", "1s 3s",
-         "SIGTERM and SIGKILL so long after a program's end of input", HOW(&kind_ladder, 0, KEY_EXEC)},
-	{"until_eof", false, "yes|no", "no", "the ladder begins also when the peer has ended its side",
-         HOW(&kind_bool, OF_SERVICE(until_eof), KEY_EXEC, .choices = yes_no)},
 	{"backlog", false, "NUMBER", "0", "connections that may wait to be accepted; 0: the system's most",
          HOW(&kind_number, OF_SERVICE(s.backlog), .max = COUNT_MAX)},
 	{"reuseport", false, "yes|no", "no", "shares the ports with other processes that do the same",
@@ -153,12 +147,6 @@ const struct config_key config_keys[] = {
          HOW(&kind_env, OF_SERVICE(s.env), KEY_LIST)},
 	{"pass_env", false, "NAME...|*|none", "PATH TZ LANG LC_*", "what is taken of harkd's own environment",
          HOW(&kind_names, OF_SERVICE(s.pass_env), KEY_LIST)},
-	{"stdin", false, "connection|null", "connection", "a program's standard input",
-         HOW(&kind_bool, OF_SERVICE(s.stdin_null), KEY_EXEC, .choices = stdins)},
-	{"stderr", false, "log|connection|null|PATH", "log", "a program's standard error",
-         HOW(&kind_path_or, OF_SERVICE(s.stderr_to), KEY_EXEC, .choices = stderrs)},
-	{"lookup_host", false, "yes|no", "no", "looks the peer's name up, for TCPREMOTEHOST",
-         HOW(&kind_bool, OF_SERVICE(lookup_host), KEY_EXEC, .choices = yes_no)},
 	{"socket_user", false, "USER", "", "the owner of Unix sockets",
          HOW(&kind_socket_user, OF_SERVICE(s.socket_user), KEY_UNIX)},
 	{"socket_group", false, "GROUP", "", "the group of Unix sockets",

@@ -5,14 +5,16 @@
 #include <errno.h>
 #include <string.h>
 
-/* Every key that has a value, in the order of the table. The numbers behind names are in it as a comment: a user who
- * is another one now, or is in another group, makes it another service. */
+/* Every key that has a value, in the order of the table; then the box's options. The numbers behind names are in it as
+ * a comment: a user who is another one now, or is in another group, makes it another service. */
 void print_service(const struct service *s, FILE *to)
 {
 	fprintf(to, "[%s]\n", s->s.name);
 	for (const struct config_key *k = config_keys; k->name != NULL; k++)
-		if (!k->global && (s->is_exec || !(k->how->flags & KEY_EXEC)))
+		if (!k->global)
 			k->how->kind->print(k, s, to);
+	for (size_t i = 0; i < s->option_lines.n; i++)
+		fprintf(to, "%s\n", s->option_lines.word[i]);
 	if (s->s.uid == (uid_t)-1 && s->s.gid == (gid_t)-1 && s->s.n_groups == 0)
 		return;
 	fputs("#", to);

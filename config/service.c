@@ -16,10 +16,10 @@ void service_free(struct service *s)
 {
 	if (s == NULL)
 		return;
-	char *texts[] = {s->s.name,   s->s.text,      s->s.banner,    s->s.engine,      s->s.user,        s->s.group,
-	                 s->s.chroot, s->s.directory, s->s.stderr_to, s->s.socket_user, s->s.socket_group};
-	struct config_words *words[] = {&s->s.listen,   &s->s.argv,     &s->s.env,
-	                                &s->s.user_env, &s->s.pass_env, &s->group_names};
+	char *texts[] = {s->s.name,  s->s.text,   s->s.banner,    s->s.engine,      s->s.user,
+	                 s->s.group, s->s.chroot, s->s.directory, s->s.socket_user, s->s.socket_group};
+	struct config_words *words[] = {&s->s.listen,   &s->s.argv,      &s->s.env,        &s->s.user_env,
+	                                &s->s.pass_env, &s->group_names, &s->option_words, &s->option_lines};
 
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		free(texts[i]);
@@ -113,7 +113,7 @@ static void read_key(struct whole *w, struct service *s, const struct section *o
 
 	s->own[i] = gives(own, key);
 	bool any = s->own[i] && read_from(&own_r, own, key, s, &s->at[i]);
-	if (!s->own[i] && !((key->how->flags & KEY_EXEC) && !s->is_exec))
+	if (!s->own[i])
 		any = read_from(&default_r, defaults, key, s, &s->at[i]);
 	if (!any)
 		read_standard(w, key, s);
@@ -121,7 +121,7 @@ static void read_key(struct whole *w, struct service *s, const struct section *o
 
 /* ---- what goes together ---- */
 
-static const char *const what_names[WHATS] = {[WHAT_EXEC] = "exec", [WHAT_BOX] = "box", [WHAT_RELAY] = "relay"};
+const char *const what_names[WHATS] = {[WHAT_EXEC] = "exec", [WHAT_BOX] = "box", [WHAT_RELAY] = "relay"};
 
 static struct at head_at(const struct section *s)
 {
@@ -160,7 +160,7 @@ static int check_what(struct whole *w, const struct service *s, const struct sec
 	return found < 0 || s->what[found].n == 0 ? -1 : found;
 }
 
-static void check_flags(struct whole *w, const struct service *s, int what)
+static void check_flags(struct whole *w, const struct service *s)
 {
 	bool has_unix = false;
 
@@ -168,18 +168,13 @@ static void check_flags(struct whole *w, const struct service *s, int what)
 		has_unix = has_unix || strncmp(s->s.listen.word[i], "unix", 4) == 0;
 	for (const struct config_key *k = config_keys; k->name != NULL; k++) {
 		int i = key_index(k);
-		if (!s->own[i] || s->at[i].file == NULL)
-			continue;
-		if ((k->how->flags & KEY_EXEC) && what >= 0 && !s->is_exec)
-			inside_error(w, s->at[i], "%s is for programs: it goes with exec, not with %s", k->name,
-			             what_names[what]);
-		if ((k->how->flags & KEY_UNIX) && !has_unix)
+		if (s->own[i] && s->at[i].file != NULL && (k->how->flags & KEY_UNIX) && !has_unix)
 			inside_warning(w, s->at[i], "%s: the service listens on no Unix socket", k->name);
 	}
 }
 
 /* inetd's wait: the program accepts by itself, so what harkd does with each connection it does not do here. */
-static void check_wait(struct whole *w, struct service *s)
+static void check_wait(struct whole *w, struct service *s, const struct section *own)
 {
 	const struct {
 		const char *key;
@@ -189,12 +184,11 @@ static void check_wait(struct whole *w, struct service *s)
 		{"max_conns", s->s.max_conns > 0},
 		{"max_per_source", s->s.max_per_source > 0},
 		{"rate_per_source", s->s.rate_per_source.events > 0},
-		{"lookup_host", s->lookup_host},
 	};
 
 	if (!s->s.wait)
 		return;
-	if (!s->is_exec) {
+	if (!s->s.box->hands_over) {
 		inside_warning(w, key_at(s->at, "wait"), "wait: no effect on [%s]: it is for programs", s->s.name);
 		s->s.wait = false;
 		return;
@@ -204,6 +198,11 @@ static void check_wait(struct whole *w, struct service *s)
 			inside_warning(w, key_at(s->at, idle[i].key),
 			               "%s: no effect on [%s], as wait = yes: the program accepts by itself",
 			               idle[i].key, s->s.name);
+	for (size_t i = 0; i < own->n; i++)
+		if (own->settings[i].key == NULL && strcmp(own->settings[i].name, "lookup_host") == 0 &&
+		    strcmp(own->settings[i].value, "yes") == 0)
+			inside_warning(w, own->settings[i].at,
+			               "lookup_host: no effect on [%s], as wait = yes: there is no peer", s->s.name);
 }
 
 /* ---- the box ---- */
@@ -213,85 +212,36 @@ static int add(struct whole *w, struct config_words *to, const char *word)
 	return inside_add_word(w, to, inside_copy(w, word, strlen(word)));
 }
 
-static void add_duration(struct whole *w, struct config_words *to, const char *option, int64_t ns)
-{
-	char text[32];
-
-	(void)snprintf(text, sizeof text, "%lldns", (long long)ns);
-	(void)add(w, to, option);
-	(void)add(w, to, text);
-}
-
-/* exec's options stand before the program; the ladder's standard is exec's own. */
-static void add_exec_options(struct whole *w, struct service *s)
-{
-	struct config_words *argv = &s->s.argv;
-	const struct service standard = {.term_after_ns = 1 * HARK_S, .kill_after_ns = 3 * HARK_S};
-
-	if (s->s.stderr_to != NULL && strcmp(s->s.stderr_to, "connection") == 0)
-		(void)add(w, argv, "--stderr");
-	if (s->lookup_host)
-		(void)add(w, argv, "--host");
-	if (s->s.stdin_null)
-		(void)add(w, argv, "--stdin-null");
-	if (s->until_eof)
-		(void)add(w, argv, "--until-eof");
-	if (s->term_after_ns != standard.term_after_ns || s->kill_after_ns != standard.kill_after_ns) {
-		add_duration(w, argv, "--term-after", s->term_after_ns);
-		add_duration(w, argv, "--kill-after", s->kill_after_ns);
-	}
-}
-
+/* Keys that are options come first: what the box's own line has may end in somebody else's arguments. */
 static void make_argv(struct whole *w, struct service *s, int what)
 {
-	const struct config_words *words = &s->what[what];
+	const struct config_words *words = &s->what[what], *options = &s->option_words;
 
-	(void)add(w, &s->s.argv, what == WHAT_BOX ? words->word[0] : what_names[what]);
-	if (s->is_exec)
-		add_exec_options(w, s);
+	(void)add(w, &s->s.argv, s->s.box->name);
+	for (size_t i = 0; i < options->n; i++)
+		(void)add(w, &s->s.argv, options->word[i]);
 	if (what == WHAT_EXEC && words->word[0][0] == '-')
 		(void)add(w, &s->s.argv, "--");
 	for (size_t i = what == WHAT_BOX; i < words->n; i++)
 		(void)add(w, &s->s.argv, words->word[i]);
 }
 
-static const struct box *find_box(struct whole *w, const struct service *s, int what)
+static const struct hark_box_row *find_box(struct whole *w, const struct service *s, int what)
 {
 	const char *name = what == WHAT_BOX ? s->what[what].word[0] : what_names[what];
-	const struct box *box = box_find(name);
+	const struct hark_box_row *box = box_find(name);
 	struct nearest n = {.word = name};
 	char hint[96];
 
-	for (const struct box *b = boxes; b->name != NULL && box == NULL; b++)
-		nearest_offer(&n, b->name);
+	for (const struct hark_box_row *const *b = boxes; *b != NULL && box == NULL; b++)
+		nearest_offer(&n, (*b)->name);
 	if (box == NULL)
 		inside_error(w, key_at(s->at, what_names[what]), "%s: no such box: %.60s%s", what_names[what], name,
 		             nearest_hint(&n, "", hint, sizeof hint));
 	return box;
 }
 
-const char *service_program(const struct service *s)
-{
-	static const char *const flags[] = {"--stderr", "--stdin-null", "--host", "--until-eof"};
-	const struct config_words *argv = &s->s.argv;
-	size_t i = 1;
-
-	for (; i < argv->n && argv->word[i][0] == '-' && argv->word[i][1] != '\0'; i++) {
-		const char *word = argv->word[i];
-		bool alone = strchr(word, '=') != NULL;
-		if (strcmp(word, "--") == 0) {
-			i++;
-			break;
-		}
-		for (size_t k = 0; k < sizeof flags / sizeof flags[0]; k++)
-			alone = alone || strcmp(word, flags[k]) == 0;
-		i += !alone;
-	}
-	return i < argv->n ? argv->word[i] : NULL;
-}
-
-/* arg: what the box made of its arguments; a box that was not opened tells of its row alone. */
-static void check_kinds(struct whole *w, const struct service *s, const void *arg)
+static void check_kinds(struct whole *w, const struct service *s, const void *state)
 {
 	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
 		struct hark_address a;
@@ -299,40 +249,11 @@ static void check_kinds(struct whole *w, const struct service *s, const void *ar
 			continue;
 		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
 		                a.scheme == HARK_UNIXGRAM;
-		if (!box_takes(s->s.box, arg, datagram ? SOCK_DGRAM : SOCK_STREAM))
+		if (!box_takes(s->s.box, state, datagram ? SOCK_DGRAM : SOCK_STREAM))
 			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i],
 			             s->s.box->name, s->s.box->takes != NULL ? "with these arguments takes" : "serves",
 			             datagram ? "datagrams" : "streams");
 	}
-}
-
-/* Opens the box for what it says of its arguments, and closes it again. */
-static void try_box(struct whole *w, struct service *s, int what)
-{
-	const struct config_words *argv = &s->s.argv;
-	struct hark_why why = {""};
-	void *arg = NULL;
-	int err = 0;
-
-	if (s->s.box->open != NULL) {
-		err = s->s.box->open((int)argv->n - 1, argv->word + 1, &arg, &why);
-	} else if (argv->n > 1) {
-		(void)snprintf(why.text, sizeof why.text, "%.80s takes no arguments", s->s.box->name);
-		err = -EINVAL;
-	}
-	if (err >= 0) {
-		check_kinds(w, s, arg);
-		if (s->s.box->open != NULL && s->s.box->close != NULL)
-			s->s.box->close(arg);
-		return;
-	}
-	s->program_bad = true;
-	if (err == -ENOMEM)
-		w->no_memory = true;
-	/* -EINVAL: the arguments are wrong on any system. */
-	enum message_kind kind = s->s.disabled && err != -EINVAL ? MESSAGE_WARNING : MESSAGE_ERROR;
-	inside_message(w, kind, key_at(s->at, what_names[what]), "%s: %s", what_names[what],
-	               why.text[0] != '\0' ? why.text : hark_strerror(err));
 }
 
 /* A path of a program that does not begin with '/' is meant from the directory of the file that it stands in:
@@ -375,30 +296,65 @@ const char *service_path(const struct service *s)
 	return passed ? getenv("PATH") : NULL;
 }
 
-/* Whether exec's box, opened here, would look for the program elsewhere than in the worker. */
-static bool looks_elsewhere(const struct service *s, const char *program)
+/* Whether the program is looked for elsewhere than in the worker, if it is done here. */
+static bool looks_elsewhere(const struct service *s)
 {
 	const char *ours = getenv("PATH"), *its = service_path(s);
 
 	if (s->s.chroot != NULL)
 		return true;
-	return program != NULL && program[0] != '/' && strcmp(ours != NULL ? ours : "", its != NULL ? its : "") != 0;
+	return s->program[0] != '/' && strcmp(ours != NULL ? ours : "", its != NULL ? its : "") != 0;
 }
 
-static void check_box(struct whole *w, struct service *s, int what)
+/* What the box's user can see of it is config_check_system()'s affair. */
+static void check_program(struct whole *w, struct service *s, int what)
 {
-	const char *program = s->is_exec ? service_program(s) : NULL;
+	struct at at = key_at(s->at, what_names[what]);
+	const char *path = getenv("PATH");
+	int where;
 
-	if (program != NULL && program[0] != '/' && strchr(program, '/') != NULL) {
+	if (s->program[0] != '/' && strchr(s->program, '/') != NULL) {
 		s->program_bad = true;
-		inside_error(w, key_at(s->at, what_names[what]),
-		             "%s: %.200s: give an absolute path, or a name that is found in $PATH", what_names[what],
-		             program);
-	} else if (s->is_exec && looks_elsewhere(s, program)) {
-		check_kinds(w, s, NULL); /* config_check_system() looks for the program where it will be */
-	} else {
-		try_box(w, s, what);
+		return inside_error(w, at, "%s: %.200s: give an absolute path, or a name that is found in $PATH",
+		                    what_names[what], s->program);
 	}
+	int err = looks_elsewhere(s) ? 0 : program_look(s->program, path, &where);
+	if (err == 0)
+		return;
+	s->program_bad = true;
+	inside_message(w, s->s.disabled ? MESSAGE_WARNING : MESSAGE_ERROR, at, "%s: cannot run %.200s: %s",
+	               what_names[what], s->program,
+	               err == ENOENT && s->program[0] != '/' ? "not found in $PATH" : hark_strerror(err));
+}
+
+/* Reads the box's own line and the keys that are its options into a state of it, for what only the box can tell. */
+static void build_box(struct whole *w, struct service *s, const struct section *own, const struct section *defaults)
+{
+	int what = service_what(s);
+	const struct config_words *words = &s->what[what];
+	size_t from = what == WHAT_BOX;
+	struct hark_why why = {""};
+	void *state = box_new(s->s.box);
+	int took = state != NULL ? box_keys_read(w, s, own, defaults, words, from, state) : -1;
+
+	if (state == NULL)
+		w->no_memory = true;
+	from += took > 0 ? (size_t)took : 0;
+	s->program_bad = took < 0;
+	if (took >= 0) {
+		if (s->s.box->operands == HARK_OPERANDS_PROGRAM && from < words->n)
+			s->program = words->word[from];
+		if (box_operands(s->s.box, (int)(words->n - from), words->word + from, state, &why) == 0) {
+			check_kinds(w, s, state);
+			if (s->program != NULL)
+				check_program(w, s, what);
+		} else {
+			s->program_bad = true;
+			inside_error(w, key_at(s->at, what_names[what]), "%s: %s", what_names[what], why.text);
+		}
+	}
+	box_free(s->s.box, state);
+	make_argv(w, s, what);
 }
 
 /* ---- as whom ---- */
@@ -452,6 +408,15 @@ static void make_text(struct whole *w, struct service *s)
 		w->no_memory = true;
 }
 
+int service_what(const struct service *s)
+{
+	int what = 0;
+
+	while (what < WHATS - 1 && s->what[what].n == 0)
+		what++;
+	return what;
+}
+
 static struct service *build(struct whole *w, const struct section *own, const struct section *defaults)
 {
 	struct service *s = service_new(w, own);
@@ -460,27 +425,23 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	if (s == NULL)
 		return NULL;
 	read_key(w, s, own, defaults, disable);
-	for (const struct config_key *k = config_keys; k->name != NULL; k++) {
+	for (const struct config_key *k = config_keys; k->name != NULL; k++)
 		if (!k->global && k != disable)
 			read_key(w, s, own, defaults, k);
-		/* What is served stands before what goes with it in the table. */
-		s->is_exec = s->what[WHAT_EXEC].n > 0 ||
-		             (s->what[WHAT_BOX].n > 0 && strcmp(s->what[WHAT_BOX].word[0], "exec") == 0);
-	}
 	int what = own->wrong ? -1 : check_what(w, s, own);
 	if (!own->wrong)
 		check_listen(w, s, own);
-	check_flags(w, s, what);
-	if (what >= 0)
-		check_wait(w, s);
+	check_flags(w, s);
 	find_variables(w, s);
 	find_groups(w, s);
-	if (what >= 0 && (s->s.box = find_box(w, s, what)) != NULL) {
+	s->s.box = what >= 0 ? find_box(w, s, what) : NULL;
+	box_keys_check(w, own, s->s.box);
+	if (s->s.box != NULL)
+		check_wait(w, s, own);
+	if (s->s.box != NULL && !w->no_memory) {
 		if (what == WHAT_EXEC && s->s.chroot == NULL)
 			make_absolute(w, s);
-		make_argv(w, s, what);
-		if (!w->no_memory)
-			check_box(w, s, what);
+		build_box(w, s, own, defaults);
 	}
 	make_text(w, s);
 	return s;
@@ -538,6 +499,7 @@ static void check_defaults(struct whole *w, const struct section *defaults)
 		if (!k->global)
 			(void)read_from(&r, defaults, k, scratch, &at);
 	service_free(scratch);
+	box_keys_check_defaults(w, defaults);
 }
 
 void inside_build(struct whole *w)

@@ -123,20 +123,6 @@ static bool duration(struct reading *r, const char *value, int64_t *ns)
 	return err == 0;
 }
 
-static void print_ns(int64_t ns, FILE *to)
-{
-	static const struct {
-		const char *unit;
-		int64_t ns;
-	} units[] = {{"h", 3600 * HARK_S}, {"m", 60 * HARK_S},     {"s", HARK_S},
-	             {"ms", HARK_MS},      {"us", HARK_MS / 1000}, {"ns", 1}};
-	size_t i = 0;
-
-	while (ns % units[i].ns != 0)
-		i++;
-	fprintf(to, ns == 0 ? "0" : "%" PRId64 "%s", ns / units[i].ns, units[i].unit);
-}
-
 static void read_duration(struct reading *r, const char *value, void *base)
 {
 	int64_t ns;
@@ -151,9 +137,9 @@ static void read_duration(struct reading *r, const char *value, void *base)
 
 static void print_duration(const struct config_key *key, const void *base, FILE *to)
 {
-	fprintf(to, "%s = ", key->name);
-	print_ns(*SEE(base, key, int64_t), to);
-	fputc('\n', to);
+	char text[32];
+
+	fprintf(to, "%s = %s\n", key->name, duration_format(*SEE(base, key, int64_t), text));
 }
 
 const struct kind kind_duration = {read_duration, print_duration};
@@ -452,33 +438,6 @@ static void print_prefix(const struct config_key *key, const void *base, FILE *t
 }
 
 const struct kind kind_prefix = {read_prefix, print_prefix};
-
-static void read_ladder(struct reading *r, const char *value, void *base)
-{
-	struct service *s = base;
-	char term[32], kill[32];
-	int64_t term_ns, kill_ns;
-
-	if (!two_words(value, term, kill) || duration_parse(term, &term_ns) < 0 || duration_parse(kill, &kill_ns) < 0)
-		return inside_bad(r, "\"%.60s\" is not two durations, to SIGTERM and to SIGKILL, such as 1s 3s", value);
-	if (kill_ns < term_ns)
-		return inside_bad(r, "\"%.60s\" has SIGKILL before SIGTERM", value);
-	s->term_after_ns = term_ns;
-	s->kill_after_ns = kill_ns;
-}
-
-static void print_ladder(const struct config_key *key, const void *base, FILE *to)
-{
-	const struct service *s = base;
-
-	fprintf(to, "%s = ", key->name);
-	print_ns(s->term_after_ns, to);
-	fputc(' ', to);
-	print_ns(s->kill_after_ns, to);
-	fputc('\n', to);
-}
-
-const struct kind kind_ladder = {read_ladder, print_ladder};
 
 static bool parse_limit(const char *text, size_t n, const char *suffixes, rlim_t *out)
 {

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,66 +25,10 @@ static struct {
 	const char *service;
 } self = {.pipe = -1};
 
-static int tell(struct hark_why *why, int err, const char *what, const char *reason)
+static int tell(struct hark_why *why, int err, const char *what)
 {
-	(void)snprintf(why->text, sizeof why->text, "%.150s: %s", what, reason);
+	(void)snprintf(why->text, sizeof why->text, "%s: %s", what, hark_strerror(err));
 	return err;
-}
-
-/* ---- to a file ------------------------------------------------------------------------------- */
-
-/* Neither waits for a fifo's reader nor makes a terminal ours. */
-static int open_file(const char *path)
-{
-	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return -errno;
-	int flags = fcntl(fd, F_GETFL);
-	if (flags >= 0)
-		(void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK); /* programs find it as they expect */
-	return fd;
-}
-
-/* Only as the effective user, since chroot(2) comes later. */
-static int open_as_user(const struct config_service *c, const char *path)
-{
-	gid_t group = getegid();
-	if (geteuid() != 0 || (c->uid == (uid_t)-1 && c->gid == (gid_t)-1))
-		return open_file(path);
-	if (setgroups(c->n_groups, c->groups) < 0 || (c->gid != (gid_t)-1 && setegid(c->gid) < 0) ||
-	    (c->uid != (uid_t)-1 && seteuid(c->uid) < 0))
-		return -errno;
-	int fd = open_file(path);
-	if (seteuid(0) < 0 || setegid(group) < 0)
-		return -errno;
-	return fd;
-}
-
-static int open_path(const struct config_service *c, struct hark_why *why)
-{
-	const char *path = c->stderr_to[0] == '/' ? c->stderr_to : "/dev/null";
-	int fd = c->stderr_to[0] == '/' ? open_as_user(c, path) : open(path, O_WRONLY | O_CLOEXEC);
-	if (fd == -1)
-		fd = -errno;
-	if (fd == -ELOOP)
-		return tell(why, fd, path, "a symbolic link is not followed");
-	if (fd < 0 || dup2(fd, 2) < 0)
-		return tell(why, fd < 0 ? fd : -errno, path, strerror(fd < 0 ? -fd : errno));
-	(void)close(fd);
-	return 0;
-}
-
-/* ---- to the log ------------------------------------------------------------------------------ */
-
-static int open_pipe(struct hark_why *why)
-{
-	int ends[2];
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return tell(why, -errno, "pipe", hark_strerror(errno));
-	int r = dup2(ends[1], 2) < 0 ? -errno : 0;
-	(void)close(ends[1]);
-	self.pipe = ends[0];
-	return r < 0 ? tell(why, r, "pipe", hark_strerror(r)) : 0;
 }
 
 /* Takes whole lines off the front of said. Returns how many bytes of the last, unfinished one are left. */
@@ -117,15 +60,20 @@ static void *read_all(void *arg)
 	return arg;
 }
 
-int program_stderr_open(const struct config_service *c, struct hark_why *why)
+int program_stderr_open(struct hark_why *why)
 {
-	bool to_log = c->stderr_to == NULL || strcmp(c->stderr_to, "log") == 0;
-	if ((to_log && log_is_plain_stderr()) || (!to_log && strcmp(c->stderr_to, "connection") == 0))
+	int ends[2];
+	if (log_is_plain_stderr())
 		return 0;
 	int r = log_leave_stderr();
 	if (r < 0)
-		return tell(why, r, "log", hark_strerror(r));
-	return to_log ? open_pipe(why) : open_path(c, why);
+		return tell(why, r, "log");
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return tell(why, -errno, "pipe");
+	r = dup2(ends[1], 2) < 0 ? -errno : 0;
+	(void)close(ends[1]);
+	self.pipe = ends[0];
+	return r < 0 ? tell(why, r, "pipe") : 0;
 }
 
 int program_stderr_begin(const char *service)

@@ -1,16 +1,15 @@
-/* program_stderr.h — where the standard error of a service's programs goes. In a worker alone. */
+/* program_stderr.h — what a service's programs say on standard error, in the log. In a worker alone; a box may give its
+ * programs another one. */
 #ifndef PROGRAM_STDERR_H
 #define PROGRAM_STDERR_H
 
-#include "config.h"
 #include "hark.h"
 
-/* Makes descriptor 2 what c's stderr says, for the programs that inherit it; the log's is another one then. Before the
- * worker leaves harkd's root for its own: a file is opened there, but as the service's user, and never through a link.
- * 0 or -errno with why. */
-int program_stderr_open(const struct config_service *c, struct hark_why *why);
+/* Makes descriptor 2, which programs inherit, a way to the log; the log's own is another one then. Where the log is
+ * plain lines on standard error it stays that. 0 or -errno with why. */
+int program_stderr_open(struct hark_why *why);
 
-/* Begins to write to the log, line by line, what programs say, where stderr = log. Once the worker is its user. 0 or
+/* Begins to write to the log, line by line, what programs say. Once the worker is its user. 0 or
  * -errno. */
 int program_stderr_begin(const char *service);
 

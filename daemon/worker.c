@@ -43,11 +43,10 @@ static struct {
 	struct epoch *epoch;
 	struct counters *counters;
 	struct limits_worker limits;
-	void *box_arg;
+	const struct hark_box_row *box;
+	void *box_state;
 	int ready_fd;
 	pid_t supervisor;
-	bool is_exec;
-	const char *name; /* for the log: the box's, or the program's */
 	size_t banner_len;
 } self;
 
@@ -124,11 +123,11 @@ static void open_null(int at)
 		(void)close(fd);
 }
 
-/* Another box's, and a worker's own, stays where it is. */
+/* Of a service's programs; another box's, and a worker's own, stays where it is. */
 static void set_stderr(void)
 {
 	struct hark_why why = {""};
-	if (self.is_exec && program_stderr_open(self.conf, &why) < 0)
+	if (self.box->hands_over && program_stderr_open(&why) < 0)
 		give_up("stderr", why.text);
 }
 
@@ -140,7 +139,8 @@ static void set_limits(void)
 	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all
 	 * there is. */
 	struct rlimit files;
-	if (!self.is_exec && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+	if (!self.box->hands_over && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) &&
+	    getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
@@ -265,7 +265,7 @@ static void serve_lent(struct hark_conn *c, void *arg)
 	limits_lend(&self.limits);
 	_Atomic uint32_t *now = &self.counters->slots[self.limits.slot].now;
 	atomic_fetch_add_explicit(now, 1, memory_order_relaxed);
-	self.conf->box->serve(c, arg);
+	self.box->serve(c, arg);
 	atomic_fetch_sub_explicit(now, 1, memory_order_relaxed);
 }
 
@@ -295,7 +295,7 @@ static void serve(struct hark_conn *c, void *arg)
 	if (self.banner_len > 0 && hark_type(c) == SOCK_STREAM)
 		if (hark_write(c, self.conf->banner, self.banner_len) < 0 || hark_flush(c) < 0)
 			return;
-	self.conf->box->serve(c, arg);
+	self.box->serve(c, arg);
 }
 
 /* wait = yes: what came and went on it is not counted there. */
@@ -305,7 +305,7 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	hark_conn_stats(c, &stats);
 	l->bytes_in = (int64_t)stats.bytes_in;
 	l->bytes_out = (int64_t)stats.bytes_out;
-	if (!self.is_exec)
+	if (!self.box->hands_over)
 		return;
 	l->bytes_in = l->bytes_out = -1;
 	if (hark_type(c) == SOCK_STREAM)
@@ -315,8 +315,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 static void describe(struct hark_conn *c, struct log_connection *l, struct log_room *room)
 {
 	l->service = self.conf->name;
-	l->box = self.name;
-	l->target = self.conf->box->target != NULL && l->refused == NULL ? self.conf->box->target(self.box_arg) : NULL;
+	l->box = box_title(self.box, self.box_state);
+	l->target = l->refused == NULL ? box_target(self.box, self.box_state) : NULL;
 	log_connection_describe(l, c, room);
 }
 
@@ -417,8 +417,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	struct hark_why why = {""};
 	const struct hark_serve_opts opts = {
 		.model = c->model,
-		.conn_fds = c->box->conn_fds,
-		.client_first = c->banner == NULL && (c->client_first < 0 ? c->box->client_first : c->client_first > 0),
+		.conn_fds = self.box->conn_fds,
+		.client_first = c->banner == NULL &&
+	                        (c->client_first < 0 ? self.box->client_first : c->client_first > 0),
 		.wait = c->wait,
 		.engine = c->engine,
 		.stack_bytes = c->stack_bytes,
@@ -431,39 +432,37 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.event = on_event,
 		.why = &why,
 	};
-	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_arg, &opts);
+	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_state, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", strncmp(why.text, "serve: ", 7) == 0 ? why.text + 7 : hark_strerror(r));
 	program_stderr_end();
 	_exit(r == 0 ? 0 : STATUS_CUT);
 }
 
-static void open_box(void)
+static _Noreturn void give_up_box(int r, const struct hark_why *why)
+{
+	give_up(self.conf->argv.word[0], why->text[0] != '\0' ? why->text : hark_strerror(r));
+}
+
+/* With the rights that harkd has. */
+static void prepare_box(void)
 {
 	struct hark_why why = {""};
 	const struct config_words *argv = &self.conf->argv;
-	if (self.conf->box->open == NULL)
-		return;
-	int r = self.conf->box->open((int)argv->n - 1, argv->word + 1, &self.box_arg, &why);
+	self.box = self.conf->box;
+	int r = box_parse(self.box, (int)argv->n - 1, argv->word + 1, &self.box_state, &why);
+	if (r == 0)
+		r = box_prepare(self.box, self.box_state, &why);
 	if (r < 0)
-		give_up(argv->word[0], why.text[0] != '\0' ? why.text : hark_strerror(r));
+		give_up_box(r, &why);
 }
 
-/* exec's arguments are its options, some with a value (exec.c), and then the program. */
-static const char *program_name(const struct config_words *argv)
+static void open_box(void)
 {
-	static const char *const with_value[] = {"--argv0", "--term-after", "--kill-after", "--directory"};
-	size_t i = 1;
-	while (i < argv->n && strncmp(argv->word[i], "--", 2) == 0 && argv->word[i][2] != '\0') {
-		bool value = false;
-		for (size_t k = 0; k < sizeof with_value / sizeof with_value[0]; k++)
-			value = value || strcmp(argv->word[i], with_value[k]) == 0;
-		i += value ? 2 : 1;
-	}
-	if (i < argv->n && strcmp(argv->word[i], "--") == 0)
-		i++;
-	const char *slash = i < argv->n ? strrchr(argv->word[i], '/') : NULL;
-	return slash != NULL ? slash + 1 : i < argv->n ? argv->word[i] : argv->word[0];
+	struct hark_why why = {""};
+	int r = box_open(self.box, self.box_state, &why);
+	if (r < 0)
+		give_up_box(r, &why);
 }
 
 /* The service's own, and no other's: the supervisor's mappings did not come with the fork. */
@@ -506,8 +505,6 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	self.config = w->epoch->config;
 	self.ready_fd = ready_fd;
 	self.supervisor = v->pid;
-	self.is_exec = strcmp(w->conf->box->name, "exec") == 0;
-	self.name = self.is_exec ? program_name(&w->conf->argv) : w->conf->argv.word[0];
 	self.banner_len = w->conf->banner != NULL ? strlen(w->conf->banner) : 0;
 	int n;
 	struct hark_listener **listeners = own_listeners(&v->sockets, w, &n);
@@ -524,6 +521,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		open_null(1);
 		open_null(2);
 	}
+	prepare_box();
 	set_stderr();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	set_limits();

@@ -535,6 +535,84 @@ void hark_retire(void);
 /* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
 int64_t hark_drain_deadline(void);
 
+/* ---- a box by name ---------------------------------------------------------------------------
+ *
+ * What harkd and hark serve know of a box: one row. They take its options apart by a table, from the command line
+ * (--any-port) and from hark.conf (any_port = yes), and call, in this order:
+ *
+ *   parse    at any time, also just to check: no files, no privileges, nothing that lasts
+ *   prepare  in the service's process while it has the rights that it was started with: keys, logs, low descriptors
+ *   open     as the service's user, in its root and working directory, before the first connection
+ *   serve    each connection, in any model; several at once
+ *   close    after any of them, failed ones too
+ *
+ * All get one state: state_bytes of zeroes in which the options have been put at their places. harkd -t calls all but
+ * serve, in a child process.
+ *
+ * A shared object is a box, too: box = /path/mine.so, hark serve ADDRESS /path/mine.so. It defines
+ *
+ *     const struct hark_box_row hark_box_row = {.version = HARK_BOX_VERSION, .name = "mine", .serve = ...};
+ *
+ * and is loaded once the service's process has become its user. It need not be linked with libhark: the symbols are
+ * those of the program that loads it. */
+
+#define HARK_BOX_VERSION     1
+#define HARK_BOX_OPTIONS_MAX 32
+
+enum hark_option_kind {
+	HARK_OPTION_FLAG = 1,  /* bool; yes or no, --x alone is yes */
+	HARK_OPTION_TEXT,      /* const char *: NULL if it is not given; good as long as the state */
+	HARK_OPTION_PATH,      /* const char *, likewise; absolute in hark.conf */
+	HARK_OPTION_NUMBER,    /* int64_t, from min to max */
+	HARK_OPTION_SIZE,      /* int64_t bytes, from min to max: 4096, 64k, 1m */
+	HARK_OPTION_DURATION,  /* int64_t nanoseconds, at least min: 500ms, 5s, 2m, 1h, plain seconds */
+	HARK_OPTION_DURATIONS, /* int64_t[2] nanoseconds, "1s 3s", the second no less than the first */
+	HARK_OPTION_CHOICE,    /* int: the place in choices of the word that is given */
+};
+
+struct hark_option {
+	const char *name; /* "any-port": --any-port, any_port = yes; none that hark.conf has for every service */
+	enum hark_option_kind kind;
+	size_t at;                  /* offsetof() in the state */
+	const char *value;          /* what --help calls the value: "FILE"; NULL for a flag */
+	const char *help;           /* a line; NULL: a former name, still taken and not shown */
+	const char *standard;       /* what it is where it is not given, as it would be written; NULL: zero */
+	const char *alone;          /* what --x alone means, a value then follows as --x=V only; NULL: it must follow */
+	int64_t min, max;           /* max 0: no limit */
+	const char *const *choices; /* ends with NULL */
+};
+
+enum hark_operands {
+	HARK_OPERANDS_OTHER = 0,
+	HARK_OPERANDS_PROGRAM, /* the first one is a program, found in $PATH; what follows is its own */
+	HARK_OPERANDS_ADDRESS, /* the first one is an address to dial */
+};
+
+struct hark_box_row {
+	unsigned version;    /* HARK_BOX_VERSION */
+	const char *name;    /* as it is asked for: "daytime" */
+	const char *summary; /* a line for lists */
+	const char *usage;   /* its operands: "PROGRAM [ARGUMENT...]"; NULL: none */
+	enum hark_operands operands;
+	const struct hark_option *options; /* ends with a row whose name is NULL; NULL: none */
+	size_t state_bytes;
+	bool stream, datagram; /* what it can serve */
+	bool sessions;         /* a peer's datagrams are a session that lasts, not an answer each */
+	bool client_first;     /* see struct hark_serve_opts */
+	bool hands_over;       /* the connection's bytes go through another process: only the kernel can count them */
+	int conn_fds;          /* see struct hark_serve_opts */
+	/* Each may be NULL, but serve. Those that return int: 0 or a -errno with why, -EINVAL where the arguments are
+	 * wrong on any system. argv lives as long as the state. */
+	int (*parse)(void *state, int argc, char *const argv[], struct hark_why *why); /* its operands */
+	int (*prepare)(void *state, struct hark_why *why);
+	int (*open)(void *state, struct hark_why *why);
+	hark_box *serve; /* arg: the state */
+	void (*close)(void *state);
+	bool (*takes)(const void *state, int type); /* SOCK_STREAM, SOCK_DGRAM, where that depends on the arguments */
+	const char *(*title)(const void *state);    /* for the log; NULL: the name */
+	const char *(*target)(const void *state);   /* where its connections go on to, for the log; NULL: nowhere */
+};
+
 /* ---- fibers: structured concurrency inside a box or a program -----------------------------------
  *
  * A fiber is a function with a stack of its own, on the event loop of the thread that started it; it never moves to

@@ -54,8 +54,8 @@ static void timetable(const struct attend *how, int64_t begun, int64_t deadline,
 {
 	int64_t from = deadline > begun ? deadline : begun;
 	int64_t end = hark_drain_deadline();
-	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, how->term_after_ns);
-	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, how->kill_after_ns);
+	*term = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, how->ladder_ns[0]);
+	*kill = deadline == HARK_FOREVER ? HARK_FOREVER : later_by(from, how->ladder_ns[1]);
 	if (end == HARK_FOREVER)
 		return;
 	int64_t step = end > begun ? earlier((end - begun) / 4, DRAIN_STEP_NS) : 0;

@@ -11,7 +11,7 @@
 struct attend {
 	/* The ladder by which a program is asked to end, with its whole group: it reads the end of its input at once,
 	 * SIGTERM and SIGKILL come so long after. */
-	int64_t term_after_ns, kill_after_ns;
+	int64_t ladder_ns[2];
 	bool until_eof; /* it begins also when the peer has ended its side */
 };
 

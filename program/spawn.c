@@ -85,9 +85,10 @@ UNWATCHED static int child_descriptors(const struct spawn *s)
 		fd = syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
 	if (input <= 2)
 		input = syscall(SYS_fcntl, input, F_DUPFD_CLOEXEC, 3);
+	long error = s->error == s->fd ? fd : s->error;
 	if (fd < 0 || input < 0 || syscall(SYS_dup3, input, 0, 0) < 0 || syscall(SYS_dup3, fd, 1, 0) < 0)
 		return errno;
-	if (s->stderr_too && syscall(SYS_dup3, fd, 2, 0) < 0)
+	if (error >= 0 && syscall(SYS_dup3, error, 2, 0) < 0)
 		return errno;
 	/* All of ours are close-on-exec already; this is for what somebody else's code in this process, or whoever
 	 * started it, left open. */
@@ -119,9 +120,7 @@ UNWATCHED static int child(void *arg)
 		if (syscall(SYS_getppid) != b->parent)
 			syscall(SYS_exit_group, 127);
 		child_signals(b->reset);
-		if (s->directory != NULL && syscall(SYS_chdir, s->directory) < 0)
-			b->error = errno;
-		else if (syscall(SYS_execve, s->path, s->argv, s->envp) < 0)
+		if (syscall(SYS_execve, s->path, s->argv, s->envp) < 0)
 			b->error = errno;
 	}
 	syscall(SYS_exit_group, 127);

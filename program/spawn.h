@@ -10,10 +10,9 @@ struct spawn {
 	const char *path; /* as spawn_find() gave it: no search here */
 	char *const *argv;
 	char *const *envp;
-	const char *directory; /* to start in; NULL: ours */
-	int fd;                /* becomes descriptors 0 and 1 */
-	int input;             /* becomes 0 in its place; -1: none */
-	bool stderr_too;       /* and 2; else 2 is ours */
+	int fd;    /* becomes descriptors 0 and 1 */
+	int input; /* becomes 0 in its place; -1: none */
+	int error; /* becomes 2, may be fd; -1: 2 is ours */
 };
 
 struct spawned {
@@ -24,7 +23,7 @@ struct spawned {
 /* Starts a program: leader of a session of its own, which has no terminal, every signal at its default and none
  * blocked, no descriptor but 0, 1 and 2. The calling thread waits until the program runs, as with vfork(2). The caller
  * owns *out: spawn_reap(), then close the pidfd. 0; or why it could not be started: -ENOENT, -EACCES, -ENOEXEC, … of
- * execve(2) and chdir(2), -EAGAIN, -ENOMEM of clone(2). */
+ * execve(2), -EAGAIN, -ENOMEM of clone(2). */
 int spawn_start(const struct spawn *s, struct spawned *out);
 
 /* Takes a program's end, if it has ended: *status is as waitpid(2) gives it. Returns 0; -EAGAIN: it runs; -ECHILD:

@@ -31,6 +31,23 @@ static void print_keys(bool global)
 			       k->standard[0] != '\0' ? " (" : "", k->standard, k->standard[0] != '\0' ? ")" : "");
 }
 
+/* The options of a box, as the keys that they are in a service that has it. */
+static void print_box_keys(const struct hark_box_row *b)
+{
+	if (b->options == NULL || b->options->name == NULL)
+		return;
+	printf("\n# a service of the box %s\n", b->name);
+	for (const struct hark_option *o = b->options; o->name != NULL; o++) {
+		const char *standard = o->standard != NULL ? o->standard : o->kind == HARK_OPTION_FLAG ? "no" : "";
+		if (o->help == NULL)
+			continue;
+		for (const char *p = o->name; *p != '\0'; p++)
+			putchar(*p == '-' ? '_' : *p);
+		printf(" = %s\n    %s%s%s%s\n", o->value != NULL ? o->value : "yes|no", o->help,
+		       standard[0] != '\0' ? " (" : "", standard, standard[0] != '\0' ? ")" : "");
+	}
+}
+
 static void print_messages(const struct config *c)
 {
 	for (size_t i = 0; i < c->n_warnings; i++)
@@ -75,6 +92,8 @@ static int run(const struct verb *self, int argc, char *argv[])
 		print_keys(true);
 		putchar('\n');
 		print_keys(false);
+		for (const struct hark_box_row *const *b = boxes; *b != NULL; b++)
+			print_box_keys(*b);
 		return STATUS_DONE;
 	}
 	if (config_load(n > 0 ? argv[0] : DEFAULT_FILE, &c) < 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "box.h"
 #include "hark.h"
@@ -19,7 +20,7 @@
 #define GRACE_DEFAULT (10 * HARK_S)
 
 struct serve_args {
-	const char *model, *engine, *unix_owner;
+	const char *model, *engine, *unix_owner, *directory;
 	int workers, max_conns, backlog, files;
 	int64_t timeout, lifetime, grace;
 	size_t stack;
@@ -55,6 +56,7 @@ static const struct option_row options[] = {
 	{"stack", 0, OPTION_SIZE, "SIZE", "stack of each fiber or thread: 256k, 1m (64k for fibers)", AT(stack), 16384,
          1 << 30},
 	{"files", 0, OPTION_COUNT, "N", "raise the limit of open files to N (as it was found)", AT(files), 16, 1 << 30},
+	{"directory", 0, OPTION_TEXT, "DIR", "where the box runs (here)", AT(directory)},
 	{"wait", 0, OPTION_FLAG, NULL, "inetd's wait: the box gets the listening socket itself", AT(wait)},
 	{"verbose", 'v', OPTION_FLAG, NULL, "a line on standard error for each connection, worker and pause",
          AT(verbose)},
@@ -68,9 +70,8 @@ struct serve {
 	struct serve_args args;
 	char **addresses;
 	int n;
-	const struct box *box;
-	const char *box_name; /* for the log: the box's, or the program's */
-	void *box_arg;
+	const struct hark_box_row *box;
+	void *box_state;
 	struct hark_listener **listeners; /* n of them, NULL where not yet opened */
 	char (*bound)[HARK_ADDRESS_MAX];
 	const char **bound_list;
@@ -81,28 +82,39 @@ static int no_such_box(const struct verb *v, const char *name)
 	struct nearest n = {.word = name};
 	char hint[64];
 
-	for (const struct box *b = boxes; b->name != NULL; b++)
-		nearest_offer(&n, b->name);
+	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++)
+		nearest_offer(&n, (*b)->name);
 	say(v, "no such box: %s%s (an address holds a ':'; a program comes after --)", name,
 	    nearest_hint(&n, "", hint, sizeof hint));
 	return STATUS_USAGE;
 }
 
-static int open_box(struct serve *s, int argc, char *argv[])
+static int box_failed(const struct serve *s, int err, const struct hark_why *why)
+{
+	say(s->verb, "%s: %s", s->box->name, why->text[0] != '\0' ? why->text : hark_strerror(err));
+	return err == -EINVAL ? STATUS_USAGE : STATUS_SYSTEM;
+}
+
+static int parse_box(struct serve *s, int argc, char *argv[])
 {
 	struct hark_why why = {""};
+	int err = box_parse(s->box, argc, argv, &s->box_state, &why);
 
-	if (s->box->open == NULL) {
-		if (argc == 0)
-			return STATUS_DONE;
-		say(s->verb, "%s takes no arguments: %s", s->box->name, argv[0]);
-		return STATUS_USAGE;
+	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
+}
+
+static int open_box(struct serve *s)
+{
+	struct hark_why why = {""};
+	int err = box_prepare(s->box, s->box_state, &why);
+
+	if (err == 0 && s->args.directory != NULL && chdir(s->args.directory) < 0) {
+		say(s->verb, "--directory: %s: %s", s->args.directory, strerror(errno));
+		return STATUS_SYSTEM;
 	}
-	int err = s->box->open(argc, argv, &s->box_arg, &why);
 	if (err == 0)
-		return STATUS_DONE;
-	say(s->verb, "%s: %s", s->box->name, why.text[0] != '\0' ? why.text : hark_strerror(err));
-	return err == -EINVAL ? STATUS_USAGE : STATUS_SYSTEM;
+		err = box_open(s->box, s->box_state, &why);
+	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
 }
 
 /* ADDRESS... BOX [ARGUMENT]...   or   ADDRESS... -- PROGRAM [ARGUMENT]... */
@@ -129,9 +141,8 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 	s->box = box_find(program ? "exec" : argv[0]);
 	if (s->box == NULL)
 		return no_such_box(s->verb, argv[0]);
-	s->box_name = program ? argv[1] : argv[0];
 	/* exec is given the "--" as well, lest it takes a program's name for an option of its own. */
-	return program ? open_box(s, argc, argv) : open_box(s, argc - 1, argv + 1);
+	return program ? parse_box(s, argc, argv) : parse_box(s, argc - 1, argv + 1);
 }
 
 /* inetd's wait hands the socket itself over: whether it is a stream's is then the program's affair. */
@@ -140,7 +151,7 @@ static int check_type(struct serve *s, int i)
 	int type = hark_listener_type(s->listeners[i]);
 	bool stream = type == SOCK_STREAM;
 
-	if (s->args.wait || box_takes(s->box, s->box_arg, type))
+	if (s->args.wait || box_takes(s->box, s->box_state, type))
 		return STATUS_DONE;
 	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->box->name,
 	    stream ? "datagrams" : "streams", s->box->takes != NULL ? " with these arguments" : "");
@@ -194,8 +205,8 @@ static void close_all(struct serve *s)
 	free(s->listeners);
 	free(s->bound);
 	free(s->bound_list);
-	if (s->box != NULL && s->box->close != NULL)
-		s->box->close(s->box_arg);
+	if (s->box != NULL)
+		box_free(s->box, s->box_state);
 }
 
 /* Only on demand: what the service starts inherits the limit, and a low one may be meant. */
@@ -253,9 +264,9 @@ static int serve_all(struct serve *s)
 	struct hark_why why = {""};
 	struct serve_events events = {
 		.verb = s->verb,
-		.box = s->box_name,
-		.target = s->box->target != NULL ? s->box->target(s->box_arg) : NULL,
-		.is_program = strcmp(s->box->name, "exec") == 0,
+		.box = box_title(s->box, s->box_state),
+		.target = box_target(s->box, s->box_state),
+		.is_program = s->box->hands_over,
 		.verbose = s->args.verbose,
 		.json = s->args.json,
 		.addresses = s->bound_list,
@@ -278,7 +289,7 @@ static int serve_all(struct serve *s)
 	};
 
 	serve_events_open(&events);
-	int err = hark_serve(s->listeners, s->n, s->box->serve, s->box_arg, &opts);
+	int err = hark_serve(s->listeners, s->n, s->box->serve, s->box_state, &opts);
 	if (err == 0)
 		return STATUS_DONE;
 	if (err == -ETIMEDOUT) {
@@ -304,6 +315,8 @@ static int run(const struct verb *self, int argc, char *argv[])
 	if (status == STATUS_DONE)
 		status = listen_all(&s);
 	if (status == STATUS_DONE)
+		status = open_box(&s);
+	if (status == STATUS_DONE)
 		status = leave_terminal(&s);
 	if (status == STATUS_DONE)
 		status = serve_all(&s);
@@ -311,34 +324,31 @@ static int run(const struct verb *self, int argc, char *argv[])
 	return status;
 }
 
-#define HELP_INDENT  13
-#define HELP_COLUMNS 110
+#define HELP_COLUMN 29
 
-/* A box's arguments, broken before the one that would be too far to the right. */
-static void list_arguments(FILE *to, const char *words)
+/* What precedes the help, then spaces up to its column, or a line of its own. */
+static void list_option(FILE *to, const struct hark_option *o)
 {
-	size_t column = 0;
-	while (*words != '\0') {
-		size_t n = strcspn(words, " ");
-		if (words[0] == '[' && n < strcspn(words, "]")) /* "[--file FILE]" is one */
-			n = strcspn(words, "]") + 1;
-		if (column > 0 && column + 1 + n > HELP_COLUMNS) {
-			fputc('\n', to);
-			column = 0;
-		}
-		column += (size_t)fprintf(to, "%*s%.*s", column == 0 ? HELP_INDENT : 1, "", (int)n, words);
-		words += n + strspn(words + n, " ");
-	}
-	if (column > 0)
-		fputc('\n', to);
+	int n = fprintf(to, "      [--%s%s%s%s]", o->name,
+	                o->value == NULL   ? ""
+	                : o->alone != NULL ? "[="
+	                                   : " ",
+	                o->value != NULL ? o->value : "", o->value != NULL && o->alone != NULL ? "]" : "");
+
+	fprintf(to, "%*s%s", n < HELP_COLUMN ? HELP_COLUMN - n : 1, "", o->help);
+	fprintf(to, o->standard != NULL && o->kind != HARK_OPTION_FLAG ? " (%s)\n" : "\n", o->standard);
 }
 
 static void list_boxes(FILE *to)
 {
 	fputs("\nBoxes:\n", to);
-	for (const struct box *b = boxes; b->name != NULL; b++) {
-		fprintf(to, "  %-10s %s\n", b->name, b->summary);
-		list_arguments(to, b->arguments);
+	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++) {
+		fprintf(to, "  %-10s %s\n", (*b)->name, (*b)->summary);
+		if ((*b)->usage != NULL)
+			fprintf(to, "      %s\n", (*b)->usage);
+		for (const struct hark_option *o = (*b)->options; o != NULL && o->name != NULL; o++)
+			if (o->help != NULL)
+				list_option(to, o);
 	}
 }
 

@@ -5,8 +5,11 @@ Ports are the kernel's choice: `listen = tcp://127.0.0.1:0`, and the control soc
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -110,3 +113,16 @@ def harkd(hark, tmp_path):
 
 def service(name, what, *more, listen="tcp://127.0.0.1:0"):
     return f"[{name}]\nlisten = {listen}\n{what}\n" + "".join(f"{line}\n" for line in more) + "\n"
+
+
+def shell_root(root):
+    """A directory that has /bin/sh and its libraries, for chroot."""
+    for path in [
+        "/bin/sh",
+        *re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout),
+    ]:
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(os.path.realpath(path), root / path[1:])
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o755)
+    return root

@@ -448,10 +448,10 @@ def test_local_datagrams_have_no_size_rule(serve, tmp_path):
     "args, words",
     [
         (["daytime", "--nits"], "no such option: --nits"),
-        (["daytime", "--nist=1"], "--nist takes no value"),
+        (["daytime", "--nist=1"], '--nist: "1" is not yes|no'),
         (["qotd", "--file"], "--file wants a value"),
         (["echo", "loud"], "unexpected argument: loud"),
-        (["discard", "all"], "takes no arguments"),
+        (["discard", "all"], "unexpected argument: all"),
     ],
 )
 def test_a_wrong_argument_is_named(run, args, words):

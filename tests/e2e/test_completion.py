@@ -118,7 +118,7 @@ def test_completion_knows_the_options_of_each_box(run):
 
 def test_completion_leaves_a_programs_options_alone():
     assert complete("hark", "serve", "tcp://*:7", "--", "ls", "--") == set()
-    assert complete("hark", "serve", "tcp://*:7", "exec", "--host", "ls", "--") == set()
+    assert complete("hark", "serve", "tcp://*:7", "exec", "--lookup-host", "ls", "--") == set()
 
 
 def test_completion_offers_nothing_where_nothing_is_known():

@@ -40,14 +40,14 @@ def config(run, tmp_path):
 
 
 def keys_of(run):
-    """{name: (value, default, global)} as hark config --keys tells them."""
+    """{name: (value, default, "[harkd]", "" or the last box that has it)} as hark config --keys tells them."""
     text = run("config", "--keys").stdout.decode()
-    found, of_harkd = {}, None
+    found, whose = {}, None
     for line, after in zip(text.splitlines(), text.splitlines()[1:] + [""]):
         if line.startswith("# "):
-            of_harkd = "[harkd]" in line
+            whose = "[harkd]" if "[harkd]" in line else "".join(re.findall(r"of the box (\w+)", line))
         elif key := re.fullmatch(r"(\w+) = (.*)", line):
-            found[key[1]] = (key[2], after, of_harkd)
+            found[key[1]] = (key[2].replace("'", ""), after, whose)
     return found
 
 
@@ -152,7 +152,7 @@ def test_the_manual_has_every_key_with_value_and_default_and_nothing_else(run):
     for name, head, _ in items():
         value, default = re.fullmatch(r"Ar (.*?)(?: Pq Li (.*))?", head).groups()
         assert name not in told
-        told[name] = (value.replace(" Ns Op : Ns Ar LIMIT", "[:LIMIT]"), default)
+        told[name] = (value.replace(" Ns Op : Ns Ar LIMIT", "[:LIMIT]").replace(r"\(aq", ""), default)
     assert list(told) and set(told) == set(keys)
     for name, (value, after, _) in keys.items():
         default = told[name][1]
@@ -167,13 +167,14 @@ def test_the_manual_has_every_key_with_value_and_default_and_nothing_else(run):
 def test_each_example_of_the_manual_is_taken(run, config, tmp_path, name, body):
     examples = [plain(e) for e in re.findall(r"^\.Dl (.*)$", body, re.M)]
     assert examples and all(e.startswith(f"{name} = ") for e in examples)
-    of_harkd = keys_of(run)[name][2]
+    whose = keys_of(run)[name][2]
+    what = {"": "exec = cat", "exec": "exec = cat", "relay": "relay = tcp://localhost:1"}.get(whose, f"box = {whose}")
     for example in examples:
         # What this machine may lack is not the manual's fault.
         example = example.replace("www-data", "root").replace("staff", "root").replace("/usr/sbin/in.ftpd", "/bin/cat")
         service = "listen = unix:@s\n" if name != "listen" else ""
-        service += "exec = cat\n" if name not in ("exec", "box", "relay") else ""
-        r = config(f"[harkd]\n{example}\n" if of_harkd else f"[s]\n{service}{example}\n")
+        service += f"{what}\n" if name not in ("exec", "box", "relay") else ""
+        r = config(f"[harkd]\n{example}\n" if whose == "[harkd]" else f"[s]\n{service}{example}\n")
         refused = [
             line
             for line in r.stderr.decode().splitlines()

@@ -170,7 +170,7 @@ def test_the_peers_name_is_looked_up_by_choice(serve):
         name = socket.gethostbyaddr("127.0.0.1")[0].lower()
     except OSError:
         pytest.skip("127.0.0.1 has no name on this machine")
-    server = serve("tcp://127.0.0.1:0", "exec", "--host", "env")
+    server = serve("tcp://127.0.0.1:0", "exec", "--lookup-host", "env")
     assert variables(run_program(server))["TCPREMOTEHOST"] == name
 
 
@@ -275,7 +275,7 @@ def test_standard_error_is_the_connection_by_choice(serve):
 
 
 def test_a_program_starts_in_the_directory_that_was_asked_for(serve, tmp_path):
-    server = serve("tcp://127.0.0.1:0", "exec", "--directory", str(tmp_path), "pwd")
+    server = serve("--directory", str(tmp_path), "tcp://127.0.0.1:0", "exec", "pwd")
     assert run_program(server).decode().strip() == os.path.realpath(tmp_path)
 
 
@@ -283,7 +283,7 @@ def test_a_relative_program_is_found_from_where_the_server_was_started(serve, tm
     script = tmp_path / "service"
     script.write_text("#!/bin/sh\necho here\n")
     script.chmod(0o755)
-    server = serve("tcp://127.0.0.1:0", "exec", "--directory", "/", "./service", cwd=tmp_path)
+    server = serve("--directory", "/", "tcp://127.0.0.1:0", "exec", "./service", cwd=tmp_path)
     assert run_program(server) == b"here\n"
 
 
@@ -348,8 +348,7 @@ def test_the_exit_status_is_noted(serve):
         (["/etc/passwd"], "Permission denied"),
         (["/etc"], "Is a directory"),
         ([], "no program"),
-        (["--directory", "/nowhere", "true"], "cannot start in /nowhere"),
-        (["--directory", "/etc/passwd", "true"], "Not a directory"),
+        (["--directory", "/", "true"], "no such option: --directory"),
         (["--term-after", "soon", "true"], '--term-after: "soon" is not a duration'),
         (["--kill-after=1000000d", "true"], '--kill-after: "1000000d" is too long'),
         (["--term-after", "4s", "true"], "--kill-after is sooner than --term-after"),

@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import resource
-import shutil
 import signal
 import socket
 import stat
@@ -20,7 +19,7 @@ import time
 import pytest
 
 from conftest import MODELS, PATIENCE, read_all, wait_until
-from harkd_support import HEAD, harkd, service  # noqa: F401 harkd is a fixture
+from harkd_support import HEAD, harkd, service, shell_root  # noqa: F401 harkd is a fixture
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -187,13 +186,7 @@ def test_user_group_and_groups(harkd):
 
 @needs_root
 def test_chroot_holds_the_program_and_its_directory(harkd, tmp_path):
-    root = tmp_path / "root"
-    for path in [
-        "/bin/sh",
-        *re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True).stdout),
-    ]:
-        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(os.path.realpath(path), root / path[1:])
+    root = shell_root(tmp_path / "root")
     (root / "inner").mkdir()
     (root / "mark").write_text("here\n")
     (root / "inner" / "mark").write_text("inner\n")

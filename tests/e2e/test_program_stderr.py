@@ -3,11 +3,13 @@ import json
 import os
 import pwd
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from conftest import MODELS, read_all, wait_until
-from harkd_support import harkd, service  # noqa: F401 harkd is a fixture
+from harkd_support import harkd, service, shell_root  # noqa: F401 harkd is a fixture
 
 NOBODY = pwd.getpwnam("nobody")
 SAYS = "exec = /bin/sh -c 'echo one >&2; printf \"two\\\\033[1m\" >&2; echo out'"
@@ -73,35 +75,48 @@ def test_what_outlives_its_worker_is_logged_on(logged, tmp_path):
     wait_until(lambda: "harkd: says: late\n" in log.read_text())
 
 
+@pytest.fixture
+def own():
+    """A directory of nobody's, beside which is one that is not, in one that others may enter (pytest's is closed)."""
+    with tempfile.TemporaryDirectory() as at:
+        Path(at).chmod(0o711)
+        (Path(at) / "own").mkdir()
+        (Path(at) / "others").mkdir()
+        os.chown(Path(at) / "own", NOBODY.pw_uid, NOBODY.pw_gid)
+        yield Path(at) / "own"
+
+
 @needs_root
-def test_a_file_is_opened_as_the_services_user(harkd, tmp_path):
-    tmp_path.chmod(0o711)
-    own, others = tmp_path / "own", tmp_path / "others"
-    own.mkdir()
-    others.mkdir()
-    os.chown(own, NOBODY.pw_uid, NOBODY.pw_gid)
-    for parent in tmp_path.parents:
-        if not parent.stat().st_mode & 1:
-            pytest.skip(f"{parent} is closed to others")
+def test_a_file_is_opened_as_the_services_user(harkd, own):
     says = "exec = /bin/sh -c 'echo one >&2; echo out'"
+    others = own.parent / "others"
     d = harkd(
         service("may", says, "user = nobody", f"stderr = {own}/err")
         + service("may_not", says, "user = nobody", f"stderr = {others}/err")
     )
     assert ask(d, "may") == b"out\n"
     assert (own / "err").read_text() == "one\n" and (own / "err").stat().st_uid == NOBODY.pw_uid
-    d.expect(rf"may_not: a worker cannot start: stderr: {others}/err: Permission denied")
+    d.expect(rf"may_not: a worker cannot start: exec: stderr: {others}/err: Permission denied")
     assert not (others / "err").exists()
+
+
+@needs_root
+def test_a_file_is_opened_outside_the_services_chroot(harkd, own):
+    root = shell_root(own.parent / "root")
+    says = "exec = /bin/sh -c 'echo one >&2; echo out'"
+    d = harkd(service("says", says, "user = nobody", f"chroot = {root}", f"stderr = {own}/err"))
+    assert ask(d, "says") == b"out\n"
+    assert (own / "err").read_text() == "one\n" and (own / "err").stat().st_uid == NOBODY.pw_uid
 
 
 def test_a_link_is_not_followed(harkd, tmp_path):
     (tmp_path / "err").symlink_to(tmp_path / "target")
     d = harkd(service("says", SAYS, f"stderr = {tmp_path}/err"))
-    d.expect(rf"says: a worker cannot start: stderr: {tmp_path}/err: a symbolic link is not followed")
+    d.expect(rf"says: a worker cannot start: exec: stderr: {tmp_path}/err: a symbolic link is not followed")
     assert not (tmp_path / "target").exists()
 
 
 def test_a_fifo_without_a_reader_is_told_and_waited_for_by_nobody(harkd, tmp_path):
     os.mkfifo(tmp_path / "err")
     d = harkd(service("says", SAYS, f"stderr = {tmp_path}/err"))
-    d.expect(r"says: a worker cannot start: stderr: \S+: No such device or address")
+    d.expect(r"says: a worker cannot start: exec: stderr: \S+: No such device or address")

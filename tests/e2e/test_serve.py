@@ -470,7 +470,7 @@ def test_a_socket_that_was_handed_over_is_served(hark):
         (["echo"], 100, "no address"),
         (["--", "cat"], 100, "no address"),
         (["tcp://127.0.0.1:0", "ehco"], 100, "did you mean echo?"),
-        (["tcp://127.0.0.1:0", "discard", "more"], 100, "no arguments"),
+        (["tcp://127.0.0.1:0", "discard", "more"], 100, "unexpected argument: more"),
         (["tcp://127.0.0.1:0", "daytime", "--nits"], 100, "--nits"),
         (["tcp://127.0.0.1:99999", "echo"], 100, "99999"),
         (["htp://127.0.0.1:1", "echo"], 100, "htp"),

@@ -58,6 +58,15 @@ static inline void expect_warning(const char *text, const char *what)
 	config_free(c);
 }
 
+static inline bool has_line(const char *text, const char *line)
+{
+	size_t n = strlen(line);
+	for (const char *p = text; (p = strstr(p, line)) != NULL; p++)
+		if ((p == text || p[-1] == '\n') && p[n] == '\n')
+			return true;
+	return false;
+}
+
 #define ECHO "[s]\nlisten = tcp://*:7\nbox = echo\n"
 #define CAT  "[s]\nlisten = tcp://*:7\nexec = cat\n"
 

@@ -27,7 +27,7 @@ static void what_a_service_must_have(void **state)
 	expect_error("[s]\nlisten = tcp://*:7\n", "t.conf:1: [s] has neither exec nor box nor relay: nothing to serve");
 	expect_error("[default]\nbox = echo\n", "t.conf:1: [default] has no listen (did you mean defaults?)");
 	expect_error("[s]\nlisten = tcp://*:7\nbox = echo --any-prt\n", "t.conf:3: box: no such option: --any-prt");
-	expect_error("[s]\nlisten = tcp://*:7\nbox = discard x\n", "t.conf:3: box: discard takes no arguments");
+	expect_error("[s]\nlisten = tcp://*:7\nbox = discard x\n", "t.conf:3: box: unexpected argument: x");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = /no/such prog\n",
 	             "t.conf:3: exec: cannot run /no/such: No such file");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = /etc/passwd\n",
@@ -35,8 +35,8 @@ static void what_a_service_must_have(void **state)
 	expect_error("[s]\nlisten = tcp://*:7\nbox = exec bin/cat\n", "box: bin/cat: give an absolute path");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/cat\nchroot = /\n", "exec: bin/cat: give an absolute path");
 	expect_error("[s]\nlisten = tcp://*:7\nexec = bin/no-such\n", "/bin/no-such: No such file or directory");
-	expect_error(ECHO "stdin = null\n", "t.conf:4: stdin is for programs: it goes with exec, not with box");
-	expect_error(ECHO "stop_ladder = 1s 2s\n", "stop_ladder is for programs");
+	expect_error(ECHO "stdin = null\n", "t.conf:4: stdin is an option of the box exec, not of echo");
+	expect_error(ECHO "stop_ladder = 1s 2s\n", "stop_ladder is an option of the box exec");
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = --no-such tcp://h:1\n", "t.conf:3: relay: ");
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = tcp://h\n", "t.conf:3: relay: ");
 	expect_error("[s]\nlisten = udp://*:7\nrelay = tcp://h:1\n",
@@ -46,17 +46,9 @@ static void what_a_service_must_have(void **state)
 
 static void the_argv_is_what_hark_serve_takes(void **state)
 {
-	static const char *const want[] = {"exec",
-	                                   "--stderr",
-	                                   "--host",
-	                                   "--stdin-null",
-	                                   "--term-after",
-	                                   "2000000000ns",
-	                                   "--kill-after",
-	                                   "5000000000ns",
-	                                   "cat",
-	                                   "-u",
-	                                   NULL};
+	static const char *const want[] = {
+		"exec", "--stdin=null", "--stderr=connection", "--lookup-host=yes", "--stop-ladder=2s 5s", "cat", "-u",
+		NULL};
 	(void)state;
 	struct config *c = load_good(
 		"[s]\nlisten = tcp://*:7\nexec = cat -u\nstderr = connection\nlookup_host = yes\nstdin = null\n"
@@ -64,14 +56,15 @@ static void the_argv_is_what_hark_serve_takes(void **state)
 		"[r]\nlisten = tcp://*:9\nrelay = tcp://localhost:1\n");
 	for (size_t i = 0; want[i] != NULL; i++)
 		assert_string_equal(c->services[0]->argv.word[i], want[i]);
-	assert_int_equal(c->services[0]->argv.n, 10);
-	assert_string_equal(c->services[1]->argv.word[1], "--stderr");
+	assert_int_equal(c->services[0]->argv.n, 7);
+	assert_string_equal(c->services[1]->argv.word[1], "--stderr=connection");
 	assert_string_equal(c->services[1]->argv.word[2], "--argv0");
 	assert_string_equal(c->services[2]->argv.word[0], "relay");
 	assert_string_equal(c->services[2]->argv.word[1], "tcp://localhost:1");
 	assert_string_equal(c->services[2]->box->name, "relay");
-	assert_string_equal(service_program((struct service *)c->services[0]), "cat");
-	assert_string_equal(service_program((struct service *)c->services[1]), "cat");
+	assert_string_equal(((struct service *)c->services[0])->program, "cat");
+	assert_string_equal(((struct service *)c->services[1])->program, "cat");
+	assert_null(((struct service *)c->services[2])->program);
 	config_free(c);
 }
 
@@ -87,10 +80,12 @@ static void a_service_wins_over_defaults_wherever_they_stand(void **state)
 	assert_int_equal(c->services[0]->env.n, 2);
 	assert_int_equal(c->services[1]->workers, 2);
 	assert_int_equal(c->services[1]->idle_timeout_ns, 0); /* an empty value: as if there were no default */
-	assert_string_equal(c->services[1]->stderr_to, "null");
+	assert_true(has_line(c->services[0]->text, "workers = 3"));
+	assert_null(strstr(c->services[0]->text, "stderr"));
+	assert_true(has_line(c->services[1]->text, "stderr = null"));
 	assert_int_equal(c->services[2]->env.n, 1);
 	assert_string_equal(c->services[2]->env.word[0], "C=3");
-	assert_string_equal(c->services[2]->stderr_to, "log");
+	assert_true(has_line(c->services[2]->text, "stderr = log"));
 	config_free(c);
 	expect_error(ECHO "[defaults]\nlisten = tcp://*:8\n",
 	             "t.conf:5: listen is each service's own and cannot be a default");
@@ -113,7 +108,7 @@ static void standards_are_what_the_table_says(void **state)
 	assert_int_equal(s->socket_mode, -1);
 	assert_true(s->uid == (uid_t)-1 && s->gid == (gid_t)-1 && s->groups == NULL);
 	assert_int_equal(s->pass_env.n, 4);
-	assert_string_equal(s->stderr_to, "log");
+	assert_true(has_line(s->text, "stderr = log"));
 	assert_true(c->log_connections);
 	assert_string_equal(c->log, "stderr");
 	assert_string_equal(c->syslog_facility, "daemon");

@@ -8,7 +8,8 @@
 _hark_options() {
 	case $1 in
 	serve) echo "--model --workers --engine --max-conns --timeout --lifetime --grace --backlog --reuseport" \
-		"--v6only --freebind --unix-mode --unix-owner --stack --files --wait --verbose --json --help" ;;
+		"--v6only --freebind --unix-mode --unix-owner --stack --files --directory --wait --verbose --json" \
+		"--help" ;;
 	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --timeout --idle --quit --wait --local" \
 		"--source-port --reserved-port --crlf --lines --count --half-close --no-half-close --send-only" \
 		"--recv-only --raw --listen --keep-open --scan --help" ;;
@@ -31,7 +32,7 @@ _hark_box_options() {
 	daytime) echo "--nist --any-port --longer" ;;
 	qotd) echo "--file --any-port --longer" ;;
 	users | loggedin) echo "--utmp --any-port --longer" ;;
-	exec) echo "--stderr --stdin-null --host --until-eof --argv0 --directory --term-after --kill-after" ;;
+	exec) echo "--stdin --stderr --lookup-host --argv0 --stop-ladder --until-eof" ;;
 	relay) echo "--timeout --local" ;;
 	esac
 }
@@ -63,7 +64,7 @@ _hark_after_box() {
 	if [[ $box == exec ]]; then
 		while [[ $i -lt $COMP_CWORD && ${COMP_WORDS[i]} == -* ]]; do
 			case ${COMP_WORDS[i]} in
-			--argv0 | --directory | --term-after | --kill-after)
+			--stdin | --argv0 | --stop-ladder | --term-after | --kill-after)
 				[[ ${COMP_WORDS[i+1]} == = ]] && i=$((i + 2)) || i=$((i + 1))
 				;;
 			esac

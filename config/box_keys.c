@@ -1,0 +1,215 @@
+/* box_keys.c — the options of a service's box: --x V on the box's own line is the key x = V of its section, by the
+ * table in the box's row (hark.h).
+ *
+ * Each option is given once: on the line, by the section, or by [defaults], where it counts for every service whose box
+ * has it. Main thread, at start and reload. */
+#include "inside.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "nearest.h"
+
+#define KEY_BYTES 40 /* of an option's name; a longer one is offered as a hint cut short */
+
+/* The option as a key: any_port. */
+static const char *key_name(const struct hark_option *o, char buf[KEY_BYTES])
+{
+	(void)snprintf(buf, KEY_BYTES, "%s", o->name);
+	for (char *p = buf; *p != '\0'; p++)
+		if (*p == '-')
+			*p = '_';
+	return buf;
+}
+
+static const struct hark_option *option_of(const struct hark_box_row *box, const char *name)
+{
+	if (box == NULL || strchr(name, '-') != NULL)
+		return NULL;
+	return box_option_find(box, name, strlen(name));
+}
+
+/* The first box that has an option of that name, or NULL. */
+static const struct hark_box_row *box_with(const char *name)
+{
+	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++)
+		if (option_of(*b, name) != NULL)
+			return *b;
+	return NULL;
+}
+
+/* ---- names that nobody knows ---- */
+
+static void offer_options(struct nearest *n, const struct hark_box_row *box, char names[][KEY_BYTES])
+{
+	const struct hark_option *o = box != NULL ? box->options : NULL;
+
+	for (int i = 0; o != NULL && o->name != NULL && i < HARK_BOX_OPTIONS_MAX; i++, o++)
+		if (o->help != NULL)
+			nearest_offer(n, key_name(o, names[i]));
+}
+
+static void no_such_key(struct whole *w, const struct setting *set, const struct hark_box_row *box)
+{
+	char names[HARK_BOX_OPTIONS_MAX][KEY_BYTES], hint[96];
+	struct nearest n = {.word = set->name};
+	const struct hark_box_row *other = box_with(set->name);
+
+	if (box != NULL && other != NULL)
+		return inside_error(w, set->at, "%s is an option of the box %s, not of %s", set->name, other->name,
+		                    box->name);
+	for (const struct config_key *k = config_keys; k->name != NULL; k++)
+		if (!k->global)
+			nearest_offer(&n, k->name);
+	offer_options(&n, box, names);
+	const char *near = nearest_hint(&n, "", hint, sizeof hint);
+	if (near[0] == '\0' && key_hint(set->name, true, hint, sizeof hint)[0] != '\0')
+		near = " ([harkd] has one like it)";
+	inside_error(w, set->at, "no such key: %.80s%s", set->name, near);
+}
+
+void box_keys_check(struct whole *w, const struct section *own, const struct hark_box_row *box)
+{
+	for (size_t i = 0; i < own->n; i++) {
+		const struct setting *set = &own->settings[i];
+		if (set->key == NULL && option_of(box, set->name) == NULL &&
+		    (box != NULL || box_with(set->name) == NULL))
+			no_such_key(w, set, box);
+	}
+}
+
+/* ---- values ---- */
+
+/* false: it was said, unless quiet. */
+static bool set_value(struct whole *w, const struct hark_option *o, const struct setting *set, void *state, bool quiet)
+{
+	struct hark_why why = {""};
+	bool word = false;
+
+	for (const char *const *c = o->choices; o->kind == HARK_OPTION_PATH && c != NULL && *c != NULL; c++)
+		word = word || strcmp(*c, set->value) == 0;
+	if (o->kind == HARK_OPTION_PATH && !word && set->value[0] != '/')
+		(void)snprintf(why.text, sizeof why.text,
+		               o->choices != NULL ? "\"%.80s\" is not %s" : "\"%.80s\" is not an absolute path",
+		               set->value, o->value);
+	else if (strchr(" \t", set->value[0]) != NULL || strchr(" \t", set->value[strlen(set->value) - 1]) != NULL)
+		(void)snprintf(why.text, sizeof why.text, "a blank at its beginning or end");
+	else if (box_option_set(o, set->value, state, &why) == 0)
+		return true;
+	if (!quiet)
+		inside_error(w, set->at, "%s: %s", set->name, why.text);
+	return false;
+}
+
+void box_keys_check_defaults(struct whole *w, const struct section *defaults)
+{
+	for (size_t i = 0; i < defaults->n; i++) {
+		const struct setting *set = &defaults->settings[i];
+		const struct hark_box_row *box = set->key == NULL ? box_with(set->name) : NULL;
+		if (set->key != NULL)
+			continue;
+		if (box == NULL) {
+			no_such_key(w, set, NULL);
+			continue;
+		}
+		void *state = box_new(box);
+		if (state == NULL)
+			w->no_memory = true;
+		else if (set->value[0] != '\0')
+			(void)set_value(w, option_of(box, set->name), set, state, false);
+		free(state); /* nothing was opened */
+	}
+}
+
+/* The section's setting of the option, or NULL. */
+static const struct setting *setting_of(const struct section *s, const struct hark_box_row *box,
+                                        const struct hark_option *o)
+{
+	for (size_t i = 0; s != NULL && i < s->n; i++)
+		if (s->settings[i].key == NULL && option_of(box, s->settings[i].name) == o)
+			return &s->settings[i];
+	return NULL;
+}
+
+/* Adds before, name, between and the option's value as a word. */
+static void add_option(struct whole *w, struct config_words *to, const char *before, const char *name,
+                       const char *between, const char *value)
+{
+	char *text;
+
+	if (asprintf(&text, "%s%s%s%s", before, name, between, value) < 0)
+		w->no_memory = true;
+	else
+		(void)inside_add_word(w, to, text);
+}
+
+/* The option's value, as it is written; NULL: no memory. */
+static char *value_of(struct whole *w, const struct hark_option *o, const void *state)
+{
+	char *text = NULL;
+	size_t n;
+	FILE *to = open_memstream(&text, &n);
+
+	if (to != NULL)
+		box_option_print(o, state, to);
+	if (to != NULL && fclose(to) == 0)
+		return text;
+	w->no_memory = true;
+	free(text);
+	return NULL;
+}
+
+static bool is_standard(const struct hark_option *o, const char *value)
+{
+	return strcmp(value, o->standard != NULL ? o->standard : o->kind == HARK_OPTION_FLAG ? "no" : "0") == 0;
+}
+
+/* One option. on_line: the box's own line has it. */
+static bool read_option(struct whole *w, struct service *s, const struct section *own, const struct section *defaults,
+                        const struct hark_option *o, bool on_line, void *state)
+{
+	const struct setting *set = setting_of(own, s->s.box, o);
+	const char *what = what_names[service_what(s)];
+	bool its_own = set != NULL;
+	char name[KEY_BYTES];
+
+	if (on_line && its_own) {
+		inside_error(w, set->at, "%s: --%s stands in %s, at line %d, too: one of them", set->name, o->name,
+		             what, key_at(s->at, what).line);
+		return false;
+	}
+	if (set == NULL && !on_line)
+		set = setting_of(defaults, s->s.box, o);
+	if (set != NULL && set->value[0] == '\0')
+		set = NULL;
+	if (set != NULL && !set_value(w, o, set, state, !its_own))
+		return false;
+	char *value = value_of(w, o, state);
+	bool is_text = o->kind == HARK_OPTION_TEXT || o->kind == HARK_OPTION_PATH;
+	/* What is as it would be anyway needs no saying to the box. */
+	if (value != NULL && set != NULL && !is_standard(o, value))
+		add_option(w, &s->option_words, "--", o->name, "=", value);
+	if (value != NULL && !on_line && (set != NULL || o->help != NULL) && (!is_text || value[0] != '\0'))
+		add_option(w, &s->option_lines, "", key_name(o, name), " = ", value);
+	free(value);
+	return true;
+}
+
+int box_keys_read(struct whole *w, struct service *s, const struct section *own, const struct section *defaults,
+                  const struct config_words *words, size_t from, void *state)
+{
+	const struct hark_box_row *box = s->s.box;
+	bool given[HARK_BOX_OPTIONS_MAX] = {false}, good = true;
+	struct hark_why why = {""};
+	const char *what = what_names[service_what(s)];
+	/* exec = PROGRAM has no room for options: what begins with a '-' is the program. */
+	int took = service_what(s) == WHAT_EXEC
+	                   ? 0
+	                   : box_options(box, (int)(words->n - from), words->word + from, state, given, &why);
+	if (took < 0)
+		inside_error(w, key_at(s->at, what), "%s: %s", what, why.text);
+	const struct hark_option *o = box->options;
+	for (int i = 0; o != NULL && o->name != NULL && i < HARK_BOX_OPTIONS_MAX; i++, o++)
+		good = read_option(w, s, own, defaults, o, given[i], state) && good;
+	return good ? took : -1;
+}
