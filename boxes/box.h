@@ -46,6 +46,17 @@ const char *box_title(const struct hark_box_row *b, const void *state);
 /* Where its connections go on to; NULL: nowhere. */
 const char *box_target(const struct hark_box_row *b, const void *state);
 
+/* ---- shared.c ---- */
+
+/* What stands for a shared object until it is loaded. */
+extern const struct hark_box_row shared_box;
+
+/* A box is asked for by its name, or by the path of a shared object, which has a '/'. */
+bool box_is_path(const char *name);
+
+/* Loads a shared object, for good. Runs its initialisers. 0; -ENOEXEC, -EPROTO, -EINVAL with why. */
+int box_load(const char *path, const struct hark_box_row **out, struct hark_why *why);
+
 /* ---- options.c ---- */
 
 /* The option of that name (len bytes of it; '_' is as good as '-'), or NULL. */

@@ -8,8 +8,8 @@
 #include "options.h"
 
 const struct hark_box_row *const boxes[] = {
-	&echo_box,  &discard_box,  &chargen_box, &daytime_box, &time_box,  &qotd_box,
-	&users_box, &loggedin_box, &message_box, &exec_box,    &relay_box, NULL,
+	&echo_box,     &discard_box, &chargen_box, &daytime_box, &time_box,   &qotd_box, &users_box,
+	&loggedin_box, &message_box, &exec_box,    &relay_box,   &tcpmux_box, NULL,
 };
 
 const struct hark_box_row *box_find(const char *name)

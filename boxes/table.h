@@ -5,6 +5,6 @@
 #include "box.h"
 
 extern const struct hark_box_row chargen_box, daytime_box, discard_box, echo_box, exec_box, loggedin_box, message_box,
-	qotd_box, relay_box, time_box, users_box;
+	qotd_box, relay_box, tcpmux_box, time_box, users_box;
 
 #endif

@@ -72,7 +72,7 @@ void box_keys_check(struct whole *w, const struct section *own, const struct har
 {
 	for (size_t i = 0; i < own->n; i++) {
 		const struct setting *set = &own->settings[i];
-		if (set->key == NULL && option_of(box, set->name) == NULL &&
+		if (set->key == NULL && box != &shared_box && option_of(box, set->name) == NULL &&
 		    (box != NULL || box_with(set->name) == NULL))
 			no_such_key(w, set, box);
 	}
@@ -162,6 +162,30 @@ static char *value_of(struct whole *w, const struct hark_option *o, const void *
 static bool is_standard(const struct hark_option *o, const char *value)
 {
 	return strcmp(value, o->standard != NULL ? o->standard : o->kind == HARK_OPTION_FLAG ? "no" : "0") == 0;
+}
+
+static void add_text(struct whole *w, struct config_words *to, const char *before, const struct setting *set,
+                     const char *between, char dash)
+{
+	char *text;
+
+	if (asprintf(&text, "%s%s%s%s", before, set->name, between, set->value) < 0) {
+		w->no_memory = true;
+		return;
+	}
+	for (char *p = text + strlen(before); p < text + strlen(before) + strlen(set->name); p++)
+		*p = *p == '_' ? dash : *p;
+	(void)inside_add_word(w, to, text);
+}
+
+void box_keys_keep(struct whole *w, struct service *s, const struct section *own)
+{
+	for (size_t i = 0; i < own->n; i++) {
+		if (own->settings[i].key != NULL || own->settings[i].value[0] == '\0')
+			continue;
+		add_text(w, &s->option_words, "--", &own->settings[i], "=", '-');
+		add_text(w, &s->option_lines, "", &own->settings[i], " = ", '_');
+	}
 }
 
 /* One option. on_line: the box's own line has it. */

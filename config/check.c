@@ -15,13 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define CHILD_NS (3 * HARK_S)  /* for one service */
 #define ALL_NS   (15 * HARK_S) /* for all of them */
 
-enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM, STEP_BOX };
+enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM, STEP_BOX, STEP_DIED };
 
 /* What is found. */
 struct report {
@@ -115,15 +116,37 @@ static void look(const struct trial *t, struct report *r)
 		r->step = STEP_PROGRAM;
 }
 
+/* A shared object is loaded as the service's user alone: all of its steps come then. */
+static int load_box(const struct config_service *s, const struct hark_box_row **box, void **state, struct hark_why *why)
+{
+	int r = box_load(s->argv.word[0], box, why);
+	if (r == 0)
+		r = box_parse(*box, (int)s->argv.n - 1, s->argv.word + 1, state, why);
+	for (size_t i = 0; i < s->listen.n && r == 0 && !s->wait; i++) {
+		int type = address_type(s->listen.word[i]);
+		if (type == 0 || box_takes(*box, *state, type))
+			continue;
+		(void)snprintf(why->text, sizeof why->text, "%.100s serves no %s", (*box)->name,
+		               type == SOCK_STREAM ? "streams" : "datagrams");
+		r = -EINVAL;
+	}
+	return r == 0 ? box_prepare(*box, *state, why) : r;
+}
+
 /* Once the child is what the worker will be. */
 static void open_box(const struct trial *t, void *state, struct report *r)
 {
-	if (t->s->s.directory != NULL && chdir(t->s->s.directory) < 0)
-		r->error = errno;
-	else
-		r->error = -box_open(t->s->s.box, state, &r->why);
-	r->step = r->error != 0 ? STEP_BOX : STEP_DONE;
-	box_free(t->s->s.box, state);
+	const struct config_service *s = &t->s->s;
+	const struct hark_box_row *box = s->box;
+	int err = s->directory != NULL && chdir(s->directory) < 0 ? -errno : 0;
+
+	if (err == 0 && box == &shared_box)
+		err = load_box(s, &box, &state, &r->why);
+	if (err == 0)
+		err = box_open(box, state, &r->why);
+	r->error = -err;
+	r->step = err < 0 ? STEP_BOX : STEP_DONE;
+	box_free(box, state);
 }
 
 static void become_and_look(const struct trial *t, struct report *r)
@@ -131,7 +154,7 @@ static void become_and_look(const struct trial *t, struct report *r)
 	const struct config_service *s = &t->s->s;
 	void *state = NULL;
 
-	if (t->opens) {
+	if (t->opens && s->box != &shared_box) {
 		r->error = -box_parse(s->box, (int)s->argv.n - 1, s->argv.word + 1, &state, &r->why);
 		if (r->error == 0)
 			r->error = -box_prepare(s->box, state, &r->why);
@@ -171,7 +194,16 @@ static void await_report(int fd, int64_t deadline, struct report *r)
 	if (n == 0)
 		*r = (struct report){STEP_USER, ETIMEDOUT, 0};
 	else if (n < 0 || read(fd, r, sizeof *r) != sizeof *r)
-		*r = (struct report){STEP_USER, EIO, 0}; /* it died */
+		*r = (struct report){STEP_DIED, EIO, 0};
+}
+
+/* What is loaded is foreign code: it gets nothing of ours. Returns the report's new number. */
+static int close_others(int report)
+{
+	if (report != 3)
+		report = dup3(report, 3, O_CLOEXEC);
+	(void)syscall(SYS_close_range, 4u, ~0u, 0);
+	return report;
 }
 
 static void try_in_child(const struct trial *t, int64_t deadline, struct report *r)
@@ -184,8 +216,9 @@ static void try_in_child(const struct trial *t, int64_t deadline, struct report 
 	}
 	pid_t pid = fork();
 	if (pid == 0) {
+		int report = t->s->s.box == &shared_box ? close_others(fds[1]) : fds[1];
 		become_and_look(t, r);
-		ssize_t ignored = write(fds[1], r, sizeof *r); /* the parent notices */
+		ssize_t ignored = write(report, r, sizeof *r); /* the parent notices */
 		_exit(ignored != sizeof *r);
 	}
 	int err = errno;
@@ -229,6 +262,7 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 		return inside_error(w, key_at(s->at, key), "%s: %s cannot run %s%s%s: %s%s%.*s", key, who, t->program,
 		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
 		                    r->at > 0 ? " at " : "", r->at, t->program);
+	case STEP_DIED: return inside_error(w, key_at(s->at, key), "%s: it ended when it was tried", key);
 	case STEP_BOX:
 		return inside_error(w, key_at(s->at, key), "%s: %s%s%s%s", key,
 		                    r->why.text[0] != '\0' ? r->why.text : why, t->become ? " (as " : "",
@@ -253,7 +287,8 @@ static void try_service(struct whole *w, const struct service *s, int64_t deadli
 	if (!s->program_bad)
 		t.program = s->program;
 	/* Where a program is served the look at it is all: what it opens may be made by that, such as a log. */
-	t.opens = box != NULL && !s->program_bad && s->program == NULL && (box->prepare != NULL || box->open != NULL);
+	t.opens = box != NULL && !s->program_bad && s->program == NULL &&
+	          (box == &shared_box || box->prepare != NULL || box->open != NULL);
 	if (t.become || t.opens || s->s.chroot != NULL) {
 		int64_t own = hark_after(CHILD_NS);
 		try_in_child(&t, own < deadline ? own : deadline, &r);

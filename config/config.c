@@ -144,7 +144,7 @@ static void take_section(struct whole *w, const struct document_section *from)
 		s->end = w->order;
 }
 
-int config_load_document(const struct document *d, struct config **out)
+static int load_document(const struct document *d, bool keys_alone, struct config **out)
 {
 	struct whole *w = whole_new();
 
@@ -152,6 +152,7 @@ int config_load_document(const struct document *d, struct config **out)
 		free(w);
 		return -ENOMEM;
 	}
+	w->keys_alone = keys_alone;
 	for (size_t i = 0; i < d->n_errors; i++) /* each has its place in it already */
 		inside_message(w, MESSAGE_ERROR, (struct at){0}, "%s", d->errors[i]);
 	for (size_t i = 0; i < w->n_messages; i++) /* the lines were skipped by whoever read them */
@@ -160,6 +161,16 @@ int config_load_document(const struct document *d, struct config **out)
 	for (size_t i = 0; i < d->n; i++)
 		take_section(w, d->sections[i]);
 	return finish(w, out);
+}
+
+int config_load_document(const struct document *d, struct config **out)
+{
+	return load_document(d, false, out);
+}
+
+int config_load_keys(const struct document *d, struct config **out)
+{
+	return load_document(d, true, out);
 }
 
 /* Takes out the service that the error is about. False: it is about none that is there. */

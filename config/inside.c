@@ -281,7 +281,10 @@ void inside_setting(struct whole *w, struct section *s, struct at at, const char
 		return;
 	const struct setting *before = key == NULL || !(key->how->flags & KEY_LIST) ? find_setting(s, key, name) : NULL;
 	if (before != NULL) {
-		inside_error(w, at, "%s was given already, at line %d", name, before->at.line);
+		if (before->at.line > 0)
+			inside_error(w, at, "%s was given already, at line %d", name, before->at.line);
+		else
+			inside_error(w, at, "%s was given already", name);
 		return;
 	}
 	const char *wrong = bad_value(value);

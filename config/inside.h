@@ -85,8 +85,9 @@ struct whole {
 	struct config c; /* first: others have a pointer to it */
 	struct at at[KEYS_MAX];
 	bool no_memory, system_checked;
-	unsigned order; /* the last place's */
-	char **files;   /* names that places point at */
+	bool keys_alone; /* nothing is served: config_load_keys() */
+	unsigned order;  /* the last place's */
+	char **files;    /* names that places point at */
 	size_t n_files, total_bytes;
 	struct section **sections;
 	size_t n_sections;
@@ -227,6 +228,9 @@ void print_service(const struct service *s, FILE *to);
 
 void service_free(struct service *s);
 
+/* SOCK_STREAM or SOCK_DGRAM; 0: only the socket itself can tell. */
+int address_type(const char *address);
+
 /* Whether we would run the program, found in path where its name has no '/'. 0 or an errno; *at: the first bytes of it
  * that name the directory in the way, 0: it is the program. */
 int program_look(const char *program, const char *path, int *at);
@@ -241,6 +245,9 @@ void box_keys_check_defaults(struct whole *w, const struct section *defaults);
  * many words those were, or -1: what is wrong was said. */
 int box_keys_read(struct whole *w, struct service *s, const struct section *own, const struct section *defaults,
                   const struct config_words *words, size_t from, void *state);
+
+/* Keeps the settings as they are: the options of a shared object that is not loaded here. */
+void box_keys_keep(struct whole *w, struct service *s, const struct section *own);
 
 /* "exec", "box", "relay"; and which of them a service has, the first of them. */
 extern const char *const what_names[WHATS];

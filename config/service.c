@@ -217,7 +217,7 @@ static void make_argv(struct whole *w, struct service *s, int what)
 {
 	const struct config_words *words = &s->what[what], *options = &s->option_words;
 
-	(void)add(w, &s->s.argv, s->s.box->name);
+	(void)add(w, &s->s.argv, what == WHAT_BOX ? words->word[0] : s->s.box->name);
 	for (size_t i = 0; i < options->n; i++)
 		(void)add(w, &s->s.argv, options->word[i]);
 	if (what == WHAT_EXEC && words->word[0][0] == '-')
@@ -233,6 +233,13 @@ static const struct hark_box_row *find_box(struct whole *w, const struct service
 	struct nearest n = {.word = name};
 	char hint[96];
 
+	if (box_is_path(name)) {
+		if (name[0] == '/')
+			return &shared_box;
+		inside_error(w, key_at(s->at, what_names[what]), "%s: \"%.200s\" is not an absolute path",
+		             what_names[what], name);
+		return NULL;
+	}
 	for (const struct hark_box_row *const *b = boxes; *b != NULL && box == NULL; b++)
 		nearest_offer(&n, (*b)->name);
 	if (box == NULL)
@@ -241,18 +248,25 @@ static const struct hark_box_row *find_box(struct whole *w, const struct service
 	return box;
 }
 
+int address_type(const char *address)
+{
+	struct hark_address a;
+
+	if (hark_address_parse(address, &a, NULL) < 0 || a.scheme == HARK_FD)
+		return 0;
+	bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
+	                a.scheme == HARK_UNIXGRAM;
+	return datagram ? SOCK_DGRAM : SOCK_STREAM;
+}
+
 static void check_kinds(struct whole *w, const struct service *s, const void *state)
 {
 	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
-		struct hark_address a;
-		if (hark_address_parse(s->s.listen.word[i], &a, NULL) < 0 || a.scheme == HARK_FD)
-			continue;
-		bool datagram = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
-		                a.scheme == HARK_UNIXGRAM;
-		if (!box_takes(s->s.box, state, datagram ? SOCK_DGRAM : SOCK_STREAM))
+		int type = address_type(s->s.listen.word[i]);
+		if (type != 0 && !box_takes(s->s.box, state, type))
 			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i],
 			             s->s.box->name, s->s.box->takes != NULL ? "with these arguments takes" : "serves",
-			             datagram ? "datagrams" : "streams");
+			             type == SOCK_DGRAM ? "datagrams" : "streams");
 	}
 }
 
@@ -306,6 +320,23 @@ static bool looks_elsewhere(const struct service *s)
 	return s->program[0] != '/' && strcmp(ours != NULL ? ours : "", its != NULL ? its : "") != 0;
 }
 
+/* "exec = a | b": each word is an argument. A shell's own script may be anything. */
+static void check_no_shell(struct whole *w, const struct service *s, int what)
+{
+	static const char *const words[] = {"|", "||", "&", "&&", ";", "<", ">", ">>", "2>&1"};
+	const struct config_words *all = &s->what[what];
+	size_t n = strlen(s->program);
+
+	for (size_t i = 0; i < all->n && (n < 2 || strcmp(s->program + n - 2, "sh") != 0); i++)
+		for (size_t k = 0; k < sizeof words / sizeof *words; k++)
+			if (strcmp(all->word[i], words[k]) == 0)
+				return inside_warning(
+					w, key_at(s->at, what_names[what]),
+					"%s: \"%s\" is an argument of %.80s: there is no shell; for one write "
+					"/bin/sh -c '...'",
+					what_names[what], words[k], s->program);
+}
+
 /* What the box's user can see of it is config_check_system()'s affair. */
 static void check_program(struct whole *w, struct service *s, int what)
 {
@@ -334,6 +365,11 @@ static void build_box(struct whole *w, struct service *s, const struct section *
 	const struct config_words *words = &s->what[what];
 	size_t from = what == WHAT_BOX;
 	struct hark_why why = {""};
+
+	if (s->s.box == &shared_box) { /* config_check_system() has it tried where it will be loaded */
+		box_keys_keep(w, s, own);
+		return make_argv(w, s, what);
+	}
 	void *state = box_new(s->s.box);
 	int took = state != NULL ? box_keys_read(w, s, own, defaults, words, from, state) : -1;
 
@@ -346,8 +382,10 @@ static void build_box(struct whole *w, struct service *s, const struct section *
 			s->program = words->word[from];
 		if (box_operands(s->s.box, (int)(words->n - from), words->word + from, state, &why) == 0) {
 			check_kinds(w, s, state);
-			if (s->program != NULL)
+			if (s->program != NULL) {
 				check_program(w, s, what);
+				check_no_shell(w, s, what);
+			}
 		} else {
 			s->program_bad = true;
 			inside_error(w, key_at(s->at, what_names[what]), "%s: %s", what_names[what], why.text);
@@ -428,10 +466,12 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	for (const struct config_key *k = config_keys; k->name != NULL; k++)
 		if (!k->global && k != disable)
 			read_key(w, s, own, defaults, k);
-	int what = own->wrong ? -1 : check_what(w, s, own);
-	if (!own->wrong)
+	bool served = !own->wrong && !w->keys_alone;
+	int what = served ? check_what(w, s, own) : -1;
+	if (served) {
 		check_listen(w, s, own);
-	check_flags(w, s);
+		check_flags(w, s);
+	}
 	find_variables(w, s);
 	find_groups(w, s);
 	s->s.box = what >= 0 ? find_box(w, s, what) : NULL;

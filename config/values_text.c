@@ -81,8 +81,10 @@ static void add_address(struct reading *r, struct service *s, const char *text)
 	struct hark_why why = {""};
 	char canonical[HARK_ADDRESS_MAX];
 
-	if (hark_address_parse(text, &a, &why) < 0)
-		return inside_bad(r, "%s", why.text);
+	if (hark_address_parse(text, &a, &why) < 0) {
+		bool port = text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
+		return inside_bad(r, port ? "%s (did you mean tcp://*:%.20s?)" : "%s", why.text, text);
+	}
 	if ((a.scheme == HARK_UNIX || a.scheme == HARK_UNIXGRAM) && a.path[0] != '/' && a.path[0] != '@')
 		return inside_bad(r, "%.160s: the path is not absolute", text);
 	int n = hark_address_format(&a, canonical, sizeof canonical);

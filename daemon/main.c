@@ -141,10 +141,11 @@ static int test_only(const struct supervisor *v)
 	for (size_t i = 0; c != NULL && i < c->n_warnings; i++)
 		(void)fprintf(stderr, "harkd: warning: %s\n", c->warnings[i]);
 	size_t n_skipped = r == 0 ? c->n_errors + c->n_refused : 0;
+	const char *services = r == 0 && c->n_services == 1 ? "service" : "services";
 	if (n_skipped > 0)
-		(void)printf("%s: %zu services, %zu skipped\n", v->config_file, c->n_services, n_skipped);
+		(void)printf("%s: %zu %s, %zu skipped\n", v->config_file, c->n_services, services, n_skipped);
 	else if (r == 0)
-		(void)printf("%s: %zu services, no mistakes\n", v->config_file, c->n_services);
+		(void)printf("%s: %zu %s, no mistakes\n", v->config_file, c->n_services, services);
 	else if (r < 0)
 		(void)fprintf(stderr, "harkd: %s: %s\n", v->config_file, hark_strerror(r));
 	config_free(c);

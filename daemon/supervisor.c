@@ -377,7 +377,8 @@ static void become_ready(struct supervisor *v)
 	if (v->in_background)
 		leave_terminal();
 	notify("READY=1\nMAINPID=%d", (int)getpid());
-	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu services of %s", v->epoch->config->n_services, v->config_file);
+	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu service%s of %s", v->epoch->config->n_services,
+	          v->epoch->config->n_services == 1 ? "" : "s", v->config_file);
 }
 
 static void look_at_start(struct supervisor *v)

@@ -5,8 +5,6 @@
  * a copy, of which only the service's configuration, its counters and its limits are used. */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
 #include <linux/tcp.h>
 #include <malloc.h>
 #include <netinet/in.h>
@@ -15,11 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "become.h"
+#include "chain.h"
 #include "conns.h"
 #include "descriptors.h"
 #include "line_out.h"
@@ -28,13 +27,12 @@
 #include "supervisor.h"
 #include "tcp_bytes.h"
 
-#define STACK_LEFT      (128 * 1024) /* bytes below, where the supervisor's calls may have left something */
-#define KEPT_EACH       8            /* chunks of one size */
-#define KEPT_FIRST      24 /* bytes: what malloc(3) gives chunks of, from the smallest on, and the last one kept */
-#define KEPT_LAST       1032
-#define KEPT_STEP       16
-#define KEEPALIVE_MAX_S 32767 /* tcp(7) takes no more */
-#define STATUS_CUT      2     /* the grace ended and connections were cut: service.c tells it from a failure */
+#define STACK_LEFT (128 * 1024) /* bytes below, where the supervisor's calls may have left something */
+#define KEPT_EACH  8            /* chunks of one size */
+#define KEPT_FIRST 24           /* bytes: what malloc(3) gives chunks of, from the smallest on, and the last one kept */
+#define KEPT_LAST  1032
+#define KEPT_STEP  16
+#define STATUS_CUT 2 /* the grace ended and connections were cut: service.c tells it from a failure */
 
 /* The one service of this process. */
 static struct {
@@ -43,17 +41,16 @@ static struct {
 	struct epoch *epoch;
 	struct counters *counters;
 	struct limits_worker limits;
-	const struct hark_box_row *box;
-	void *box_state;
+	struct chain chain;
 	int ready_fd;
 	pid_t supervisor;
-	size_t banner_len;
 } self;
 
+/* what NULL: why says it all. */
 static _Noreturn void give_up(const char *what, const char *why)
 {
 	char text[256];
-	int n = snprintf(text, sizeof text, "%s: %s", what, why);
+	int n = snprintf(text, sizeof text, "%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "", why);
 	if (self.ready_fd < 0) /* it has served */
 		log_event(LOG_LEVEL_ERROR, self.conf->name, "%s", text);
 	else
@@ -127,48 +124,18 @@ static void open_null(int at)
 static void set_stderr(void)
 {
 	struct hark_why why = {""};
-	if (self.box->hands_over && program_stderr_open(&why) < 0)
+	if (self.chain.box->hands_over && program_stderr_open(&why) < 0)
 		give_up("stderr", why.text);
 }
 
-static void set_limits(void)
+static void become(void)
 {
-	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
-		if ((self.conf->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &self.conf->rlimit[i]) < 0)
-			give_up("setrlimit", strerror(errno));
+	struct hark_why why;
 	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all
 	 * there is. */
-	struct rlimit files;
-	if (!self.box->hands_over && !(self.conf->rlimit_set & 1u << RLIMIT_NOFILE) &&
-	    getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files);
-	}
-	if (self.conf->umask >= 0)
-		(void)umask((mode_t)self.conf->umask);
-	errno = 0;
-	if (self.conf->nice != 0 && nice(self.conf->nice) == -1 && errno != 0)
-		give_up("nice", strerror(errno));
-}
-
-static void set_place_and_user(void)
-{
-	const struct config_service *c = self.conf;
-	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
-		give_up(c->chroot, strerror(errno));
-	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
-		/* Not where it stays who it is: that needs no privilege. */
-		bool another = (c->uid != (uid_t)-1 && c->uid != geteuid()) ||
-		               (c->gid != (gid_t)-1 && c->gid != getegid());
-		if ((geteuid() == 0 || another || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
-			give_up("setgroups", strerror(errno));
-		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
-			give_up("setgid", strerror(errno));
-		if (c->uid != (uid_t)-1 && setresuid(c->uid, c->uid, c->uid) < 0)
-			give_up("setuid", strerror(errno));
-	}
-	if (c->directory != NULL && chdir(c->directory) < 0)
-		give_up(c->directory, strerror(errno));
+	if (become_limited(self.conf, !self.chain.box->hands_over, &why) < 0 || become_environ(self.conf, &why) < 0 ||
+	    become_user(self.conf, &why) < 0)
+		give_up(NULL, why.text);
 }
 
 /* A supervisor that was killed cannot drain us: we do it ourselves. After the user changed, which would undo it. */
@@ -224,78 +191,18 @@ static __attribute__((noinline)) void forget_others(const struct supervisor *v)
 #endif
 }
 
-static bool passes(const char *entry)
-{
-	const struct config_words *names = &self.conf->pass_env;
-	size_t len = strcspn(entry, "=");
-	for (size_t i = 0; i < names->n; i++) {
-		const char *name = names->word[i];
-		size_t n = strlen(name);
-		if (n > 0 && name[n - 1] == '*' ? strncmp(entry, name, n - 1) == 0
-		                                : n == len && strncmp(entry, name, len) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Programs get what is configured, not what harkd happened to be started with. */
-static void set_environment(void)
-{
-	size_t n = 0;
-	for (char **e = environ; *e != NULL; e++) {
-		if (passes(*e))
-			environ[n++] = *e;
-		else
-			explicit_bzero(*e, strlen(*e)); /* harkd's own, where /proc/PID/environ shows it, too */
-	}
-	environ[n] = NULL;
-	const struct config_words *more[] = {&self.conf->user_env, &self.conf->env};
-	for (size_t k = 0; k < sizeof more / sizeof more[0]; k++)
-		for (size_t i = 0; i < more[k]->n; i++)
-			if (putenv(more[k]->word[i]) != 0)
-				give_up("env", strerror(errno));
-}
-
 /* ---- serving --------------------------------------------------------------------------------- */
 
 /* wait: no connection, so no source's limit is asked; rate is that of the programs. A service is not idle while a
  * program has its socket. */
 static void serve_lent(struct hark_conn *c, void *arg)
 {
+	(void)arg;
 	limits_lend(&self.limits);
 	_Atomic uint32_t *now = &self.counters->slots[self.limits.slot].now;
 	atomic_fetch_add_explicit(now, 1, memory_order_relaxed);
-	self.box->serve(c, arg);
+	self.chain.box->serve(c, self.chain.state);
 	atomic_fetch_sub_explicit(now, 1, memory_order_relaxed);
-}
-
-/* How soon a peer that has vanished is noticed, where that is configured. tcp(7); anything but TCP refuses. */
-static void set_keepalive(int fd)
-{
-	const struct config_service *conf = self.conf;
-	int probes = 8;
-	if (conf->user_timeout_ns > 0) {
-		int64_t ms = conf->user_timeout_ns / HARK_MS;
-		unsigned limit = ms > INT_MAX ? INT_MAX : (unsigned)ms;
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof limit);
-	}
-	if (conf->keepalive_ns > 0) {
-		int64_t s = (conf->keepalive_ns + HARK_S - 1) / HARK_S;
-		int idle = s > KEEPALIVE_MAX_S ? KEEPALIVE_MAX_S : (int)s, each = (idle + probes - 1) / probes;
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-	}
-}
-
-static void serve(struct hark_conn *c, void *arg)
-{
-	if (self.conf->keepalive_ns > 0 || self.conf->user_timeout_ns > 0)
-		set_keepalive(hark_fd(c));
-	if (self.banner_len > 0 && hark_type(c) == SOCK_STREAM)
-		if (hark_write(c, self.conf->banner, self.banner_len) < 0 || hark_flush(c) < 0)
-			return;
-	self.box->serve(c, arg);
 }
 
 /* wait = yes: what came and went on it is not counted there. */
@@ -305,7 +212,7 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	hark_conn_stats(c, &stats);
 	l->bytes_in = (int64_t)stats.bytes_in;
 	l->bytes_out = (int64_t)stats.bytes_out;
-	if (!self.box->hands_over)
+	if (!self.chain.box->hands_over)
 		return;
 	l->bytes_in = l->bytes_out = -1;
 	if (hark_type(c) == SOCK_STREAM)
@@ -315,8 +222,8 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 static void describe(struct hark_conn *c, struct log_connection *l, struct log_room *room)
 {
 	l->service = self.conf->name;
-	l->box = box_title(self.box, self.box_state);
-	l->target = l->refused == NULL ? box_target(self.box, self.box_state) : NULL;
+	l->box = box_title(self.chain.box, self.chain.state);
+	l->target = l->refused == NULL ? box_target(self.chain.box, self.chain.state) : NULL;
 	log_connection_describe(l, c, room);
 }
 
@@ -417,9 +324,9 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	struct hark_why why = {""};
 	const struct hark_serve_opts opts = {
 		.model = c->model,
-		.conn_fds = self.box->conn_fds,
+		.conn_fds = self.chain.box->conn_fds,
 		.client_first = c->banner == NULL &&
-	                        (c->client_first < 0 ? self.box->client_first : c->client_first > 0),
+	                        (c->client_first < 0 ? self.chain.box->client_first : c->client_first > 0),
 		.wait = c->wait,
 		.engine = c->engine,
 		.stack_bytes = c->stack_bytes,
@@ -432,7 +339,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.event = on_event,
 		.why = &why,
 	};
-	int r = hark_serve(listeners, n, c->wait ? serve_lent : serve, self.box_state, &opts);
+	int r = hark_serve(listeners, n, c->wait ? serve_lent : chain_serve, &self.chain, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", strncmp(why.text, "serve: ", 7) == 0 ? why.text + 7 : hark_strerror(r));
 	program_stderr_end();
@@ -449,10 +356,12 @@ static void prepare_box(void)
 {
 	struct hark_why why = {""};
 	const struct config_words *argv = &self.conf->argv;
-	self.box = self.conf->box;
-	int r = box_parse(self.box, (int)argv->n - 1, argv->word + 1, &self.box_state, &why);
+	self.chain = (struct chain){.conf = self.conf, .box = self.conf->box};
+	if (self.chain.box == &shared_box)
+		return; /* foreign code, for the service's user to load */
+	int r = box_parse(self.chain.box, (int)argv->n - 1, argv->word + 1, &self.chain.state, &why);
 	if (r == 0)
-		r = box_prepare(self.box, self.box_state, &why);
+		r = box_prepare(self.chain.box, self.chain.state, &why);
 	if (r < 0)
 		give_up_box(r, &why);
 }
@@ -460,7 +369,17 @@ static void prepare_box(void)
 static void open_box(void)
 {
 	struct hark_why why = {""};
-	int r = box_open(self.box, self.box_state, &why);
+	const struct config_words *argv = &self.conf->argv;
+	int r = 0;
+	if (self.chain.box == &shared_box) {
+		r = box_load(argv->word[0], &self.chain.box, &why);
+		if (r == 0)
+			r = box_parse(self.chain.box, (int)argv->n - 1, argv->word + 1, &self.chain.state, &why);
+		if (r == 0)
+			r = box_prepare(self.chain.box, self.chain.state, &why);
+	}
+	if (r == 0)
+		r = box_open(self.chain.box, self.chain.state, &why);
 	if (r < 0)
 		give_up_box(r, &why);
 }
@@ -505,7 +424,6 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	self.config = w->epoch->config;
 	self.ready_fd = ready_fd;
 	self.supervisor = v->pid;
-	self.banner_len = w->conf->banner != NULL ? strlen(w->conf->banner) : 0;
 	int n;
 	struct hark_listener **listeners = own_listeners(&v->sockets, w, &n);
 	(void)setsid(); /* no terminal reaches it, and signals from one neither: harkd hears of Ctrl-C and drains it */
@@ -524,9 +442,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	prepare_box();
 	set_stderr();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
-	set_limits();
-	set_environment();
-	set_place_and_user();
+	become();
 	follow_supervisor();
 	if (program_stderr_begin(w->conf->name) < 0)
 		give_up("stderr", "no thread to read what programs say");

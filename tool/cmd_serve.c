@@ -1,81 +1,96 @@
 /* cmd_serve.c — hark serve: a box or a program on any addresses, under any model.
  *
- * Everything that serving is about happens in hark_serve(); here the command line becomes its arguments. Main thread.
- * An address always holds a ':', a box's name never does: so the first operand without one is the box. */
+ * Everything that serving is about happens in hark_serve(); here the command line becomes its arguments: options become
+ * a service by the table of hark.conf's keys. Main thread. An address always holds a ':', a box's name never does: so
+ * the first operand without one is the box. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "become.h"
 #include "box.h"
+#include "chain.h"
 #include "hark.h"
 #include "options.h"
 #include "serve_events.h"
+#include "serve_keys.h"
+#include "serve_limits.h"
 #include "terminal.h"
 #include "tool.h"
 
-#define GRACE_DEFAULT (10 * HARK_S)
-
 struct serve_args {
-	const char *model, *engine, *unix_owner, *directory;
-	int workers, max_conns, backlog, files;
-	int64_t timeout, lifetime, grace;
-	size_t stack;
+	struct serve_keys keys;
+	const char *unix_owner;
+	int files;
 	mode_t unix_mode;
-	bool reuseport, v6only, freebind, wait, verbose, json;
+	bool verbose, json, once, daemon;
 };
-
-static const char *const models[] = {"inline", "process", "thread", "fiber", NULL};
-static const char *const engines[] = {"epoll", "uring", "poll", NULL};
 
 #define AT(member) offsetof(struct serve_args, member)
 
-static const struct option_row options[] = {
-	{"model", 0, OPTION_CHOICE, "M", "inline, process, thread or fiber: what each connection gets (fiber)",
-         AT(model), .choices = models},
-	{"workers", 0, OPTION_COUNT, "N", "processes that all accept (1: hark itself)", AT(workers), 1, 1024},
-	{"engine", 0, OPTION_CHOICE, "E", "epoll, uring or poll: how a loop waits ($HARK_ENGINE, else the best here)",
-         AT(engine), .choices = engines},
-	{"max-conns", 0, OPTION_COUNT, "N", "connections at once in each worker; more wait in the backlog (no limit)",
-         AT(max_conns), 1, 100000000},
-	{"timeout", 0, OPTION_DURATION, "T", "end a connection that is silent for T (never)", AT(timeout), 1},
-	{"lifetime", 0, OPTION_DURATION, "T", "end every connection T after it came (never)", AT(lifetime), 1},
-	{"grace", 0, OPTION_DURATION, "T", "on SIGTERM or SIGINT, what is busy has T to finish (10s)", AT(grace), 0},
-	{"backlog", 0, OPTION_COUNT, "N",
-         "connections that may wait to be accepted (the system's most; $LISTENQ overrides it)", AT(backlog), 1,
-         1 << 20},
-	{"reuseport", 0, OPTION_FLAG, NULL, "share the port with other processes that do the same", AT(reuseport)},
-	{"v6only", 0, OPTION_FLAG, NULL, "* takes no IPv4", AT(v6only)},
-	{"freebind", 0, OPTION_FLAG, NULL, "listen at addresses that no interface has yet", AT(freebind)},
-	{"unix-mode", 0, OPTION_MODE, "MODE", "permissions of unix sockets, octal (what the umask leaves)",
-         AT(unix_mode)},
-	{"unix-owner", 0, OPTION_TEXT, "U:G", "owner of unix sockets: user, user:group or :group", AT(unix_owner)},
-	{"stack", 0, OPTION_SIZE, "SIZE", "stack of each fiber or thread: 256k, 1m (64k for fibers)", AT(stack), 16384,
-         1 << 30},
-	{"files", 0, OPTION_COUNT, "N", "raise the limit of open files to N (as it was found)", AT(files), 16, 1 << 30},
-	{"directory", 0, OPTION_TEXT, "DIR", "where the box runs (here)", AT(directory)},
-	{"wait", 0, OPTION_FLAG, NULL, "inetd's wait: the box gets the listening socket itself", AT(wait)},
+static int take_key(const struct verb *v, const char *name, const char *text, void *to)
+{
+	return serve_keys_set(&((struct serve_args *)to)->keys, v, name, text);
+}
+
+static int take_timeout(const struct verb *v, const char *name, const char *text, void *to)
+{
+	(void)name;
+	return take_key(v, "idle-timeout", text, to);
+}
+
+#define OWN_ROWS 8
+
+/* What hark.conf has no key for; behind it complete_options() puts a row for each key. */
+static struct option_row options[OWN_ROWS + SERVE_KEYS_MAX + 1] = {
 	{"verbose", 'v', OPTION_FLAG, NULL, "a line on standard error for each connection, worker and pause",
          AT(verbose)},
 	{"json", 0, OPTION_FLAG, NULL, "the same, and the beginning of each connection, as JSON lines", AT(json)},
-	{0},
+	{"once", 0, OPTION_FLAG, NULL, "serve one connection and end with it", AT(once)},
+	{"daemon", 0, OPTION_FLAG, NULL, "go into the background once everything serves", AT(daemon)},
+	{"files", 0, OPTION_COUNT, "N", "raise the limit of open files to N (as it was found)", AT(files), 16, 1 << 30},
+	{"timeout", 0, OPTION_CALL, "DURATION", "--idle-timeout", .take = take_timeout},
+	{"unix-mode", 0, OPTION_MODE, "MODE", "--socket-mode", AT(unix_mode)},
+	{"unix-owner", 0, OPTION_TEXT, "U:G", "--socket-user and --socket-group: user, user:group or :group",
+         AT(unix_owner)},
 };
+
+static void complete_options(void)
+{
+	(void)serve_keys_rows(options + OWN_ROWS, take_key);
+}
 
 /* What was asked for, once the operands are sorted. */
 struct serve {
 	const struct verb *verb;
 	struct serve_args args;
+	struct config *config;
+	const struct config_service *conf; /* in config */
 	char **addresses;
 	int n;
-	const struct hark_box_row *box;
-	void *box_state;
+	struct chain chain;
+	char *shared_path; /* absolute, of a box that is still to be loaded; NULL: it is one of ours */
+	char **shared_argv;
+	int shared_argc;
+	struct serve_limits limits;
+	struct serve_events events;
+	int ready_fd;                     /* --daemon: who waits for us; -1: nobody */
 	struct hark_listener **listeners; /* n of them, NULL where not yet opened */
 	char (*bound)[HARK_ADDRESS_MAX];
 	const char **bound_list;
 };
+
+/* Options end where the box is named: an address always has a ':', its name never, but a shared object's path may. */
+static bool is_box(const char *word)
+{
+	return strchr(word, ':') == NULL || word[0] == '/';
+}
 
 static int no_such_box(const struct verb *v, const char *name)
 {
@@ -84,37 +99,90 @@ static int no_such_box(const struct verb *v, const char *name)
 
 	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++)
 		nearest_offer(&n, (*b)->name);
-	say(v, "no such box: %s%s (an address holds a ':'; a program comes after --)", name,
-	    nearest_hint(&n, "", hint, sizeof hint));
+	if (name[0] != '\0' && strspn(name, "0123456789") == strlen(name))
+		(void)snprintf(hint, sizeof hint, " (did you mean tcp://*:%.20s?)", name);
+	else
+		(void)nearest_hint(&n, "", hint, sizeof hint);
+	say(v, "no such box: %s%s (an address holds a ':'; a program comes after --)", name, hint);
 	return STATUS_USAGE;
 }
 
 static int box_failed(const struct serve *s, int err, const struct hark_why *why)
 {
-	say(s->verb, "%s: %s", s->box->name, why->text[0] != '\0' ? why->text : hark_strerror(err));
+	say(s->verb, "%s: %s", s->chain.box->name, why->text[0] != '\0' ? why->text : hark_strerror(err));
 	return err == -EINVAL ? STATUS_USAGE : STATUS_SYSTEM;
 }
 
 static int parse_box(struct serve *s, int argc, char *argv[])
 {
 	struct hark_why why = {""};
-	int err = box_parse(s->box, argc, argv, &s->box_state, &why);
+	int err = box_parse(s->chain.box, argc, argv, &s->chain.state, &why);
 
 	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
 }
 
+/* inetd's wait hands the socket itself over: whether it is a stream's is then the program's affair. */
+static int check_type(struct serve *s, int i)
+{
+	int type = hark_listener_type(s->listeners[i]);
+	bool stream = type == SOCK_STREAM;
+
+	if (s->conf->wait || box_takes(s->chain.box, s->chain.state, type))
+		return STATUS_DONE;
+	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->chain.box->name,
+	    stream ? "datagrams" : "streams", s->chain.box->takes != NULL ? " with these arguments" : "");
+	return STATUS_USAGE;
+}
+
+/* A shared object, by the user that serves. */
+static int load_box(struct serve *s)
+{
+	struct hark_why why = {""};
+	int err = box_load(s->shared_path, &s->chain.box, &why), status;
+
+	if (err == 0 && (status = parse_box(s, s->shared_argc, s->shared_argv)) != STATUS_DONE)
+		return status;
+	for (int i = 0; i < s->n && err == 0; i++)
+		if ((status = check_type(s, i)) != STATUS_DONE)
+			return status;
+	if (err == 0)
+		err = box_prepare(s->chain.box, s->chain.state, &why);
+	if (err == 0)
+		err = box_open(s->chain.box, s->chain.state, &why);
+	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
+}
+
+/* In the service's place, as its user. */
 static int open_box(struct serve *s)
 {
 	struct hark_why why = {""};
-	int err = box_prepare(s->box, s->box_state, &why);
+	int err = box_prepare(s->chain.box, s->chain.state, &why);
 
-	if (err == 0 && s->args.directory != NULL && chdir(s->args.directory) < 0) {
-		say(s->verb, "--directory: %s: %s", s->args.directory, strerror(errno));
+	if (err < 0)
+		return box_failed(s, err, &why);
+	if (become_limited(s->conf, false, &why) < 0 || become_environ(s->conf, &why) < 0 ||
+	    become_user(s->conf, &why) < 0) {
+		say(s->verb, "%s", why.text);
 		return STATUS_SYSTEM;
 	}
-	if (err == 0)
-		err = box_open(s->box, s->box_state, &why);
+	if (s->shared_path != NULL)
+		return load_box(s);
+	err = box_open(s->chain.box, s->chain.state, &why);
 	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
+}
+
+/* Found from here: the directory may become another one. */
+static int take_shared(struct serve *s, int argc, char *argv[])
+{
+	s->shared_path = s->conf->chroot != NULL ? strdup(argv[0]) : realpath(argv[0], NULL);
+	if (s->shared_path == NULL) {
+		say(s->verb, "%s: %s", argv[0], strerror(errno));
+		return STATUS_SYSTEM;
+	}
+	s->shared_argv = argv + 1;
+	s->shared_argc = argc - 1;
+	s->chain.box = &shared_box;
+	return STATUS_DONE;
 }
 
 /* ADDRESS... BOX [ARGUMENT]...   or   ADDRESS... -- PROGRAM [ARGUMENT]... */
@@ -124,7 +192,7 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 	struct hark_why why = {""};
 
 	s->addresses = argv;
-	while (s->n < argc && strcmp(argv[s->n], "--") != 0 && strchr(argv[s->n], ':') != NULL) {
+	while (s->n < argc && strcmp(argv[s->n], "--") != 0 && !is_box(argv[s->n])) {
 		if (hark_address_parse(argv[s->n], &a, &why) < 0) {
 			say(s->verb, "%s", why.text);
 			return STATUS_USAGE;
@@ -138,36 +206,31 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 	if (s->n == 0 && (strcmp(argv[0], "--") == 0 || box_find(argv[0]) != NULL))
 		return options_usage(s->verb, "no address to listen on");
 	bool program = strcmp(argv[0], "--") == 0;
-	s->box = box_find(program ? "exec" : argv[0]);
-	if (s->box == NULL)
+	s->chain.box = box_find(program ? "exec" : argv[0]);
+	if (s->chain.box == NULL && box_is_path(argv[0]))
+		return take_shared(s, argc, argv);
+	if (s->chain.box == NULL)
 		return no_such_box(s->verb, argv[0]);
 	/* exec is given the "--" as well, lest it takes a program's name for an option of its own. */
 	return program ? parse_box(s, argc, argv) : parse_box(s, argc - 1, argv + 1);
 }
 
-/* inetd's wait hands the socket itself over: whether it is a stream's is then the program's affair. */
-static int check_type(struct serve *s, int i)
-{
-	int type = hark_listener_type(s->listeners[i]);
-	bool stream = type == SOCK_STREAM;
-
-	if (s->args.wait || box_takes(s->box, s->box_state, type))
-		return STATUS_DONE;
-	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->box->name,
-	    stream ? "datagrams" : "streams", s->box->takes != NULL ? " with these arguments" : "");
-	return STATUS_USAGE;
-}
-
 static int listen_all(struct serve *s)
 {
+	const struct config_service *c = s->conf;
 	struct hark_why why;
+	char owner[256] = "";
+	if (c->socket_user != NULL || c->socket_group != NULL)
+		(void)snprintf(owner, sizeof owner, "%s%s%s", c->socket_user != NULL ? c->socket_user : "",
+		               c->socket_group != NULL ? ":" : "", c->socket_group != NULL ? c->socket_group : "");
 	const struct hark_listen_opts opts = {
-		.backlog = s->args.backlog,
-		.reuseport = s->args.reuseport,
-		.v6only = s->args.v6only,
-		.freebind = s->args.freebind,
-		.unix_mode = s->args.unix_mode,
-		.unix_owner = s->args.unix_owner,
+		.backlog = c->backlog,
+		.reuseport = c->reuseport,
+		.v6only = c->v6only,
+		.freebind = c->freebind,
+		.defer_accept_s = c->defer_accept_s,
+		.unix_mode = c->socket_mode >= 0 ? (mode_t)c->socket_mode : s->args.unix_mode,
+		.unix_owner = owner[0] != '\0' ? owner : s->args.unix_owner,
 		.why = &why,
 	};
 
@@ -205,8 +268,11 @@ static void close_all(struct serve *s)
 	free(s->listeners);
 	free(s->bound);
 	free(s->bound_list);
-	if (s->box != NULL)
-		box_free(s->box, s->box_state);
+	if (s->chain.box != NULL)
+		box_free(s->chain.box, s->chain.state);
+	free(s->shared_path);
+	serve_limits_close(&s->limits);
+	config_free(s->config);
 }
 
 /* Only on demand: what the service starts inherits the limit, and a low one may be meant. */
@@ -259,37 +325,101 @@ static int leave_terminal(const struct serve *s)
 	return STATUS_SYSTEM;
 }
 
+/* ---- the background ---- */
+
+/* Goes on in a child without a terminal; the parent stays until that serves, or has failed, and ends accordingly. */
+static int into_background(struct serve *s)
+{
+	int ready[2], status = 0;
+	char byte;
+	if (pipe2(ready, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		(void)close(ready[0]);
+		(void)setsid();
+		s->ready_fd = ready[1];
+		return 0;
+	}
+	(void)close(ready[1]);
+	ssize_t n;
+	while ((n = read(ready[0], &byte, 1)) < 0 && errno == EINTR)
+		;
+	if (n == 1)
+		_exit(STATUS_DONE);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_FAILED);
+}
+
+/* Terminal and pipes are given up, whose readers would wait for us; a log in a file goes on. */
+static void tell_ready(struct serve *s)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct stat st;
+	for (int fd = 0; fd <= 2 && null >= 0; fd++)
+		if (fd < 2 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+			(void)dup2(null, fd);
+	if (null > 2)
+		(void)close(null);
+	serve_events_moved(&s->events);
+	(void)!write(s->ready_fd, "", 1);
+	(void)close(s->ready_fd);
+	s->ready_fd = -1;
+}
+
+static void on_event(const struct hark_event *e, void *arg)
+{
+	struct serve *s = arg;
+	if (e->kind == HARK_EVENT_WORKER_DOWN)
+		serve_limits_worker_down(&s->limits, e->pid);
+	if (e->kind == HARK_EVENT_REFUSED) /* where admit() was asked just before: no other thread is here */
+		s->events.refused = serve_limits_refusal(&s->limits);
+	serve_event(e, &s->events);
+	if (e->kind == HARK_EVENT_READY && s->ready_fd >= 0)
+		tell_ready(s);
+}
+
+/* inetd's wait has no connection that a banner could be sent on. */
+static void serve_lent(struct hark_conn *c, void *arg)
+{
+	const struct chain *chain = arg;
+	chain->box->serve(c, chain->state);
+}
+
 static int serve_all(struct serve *s)
 {
 	struct hark_why why = {""};
-	struct serve_events events = {
-		.verb = s->verb,
-		.box = box_title(s->box, s->box_state),
-		.target = box_target(s->box, s->box_state),
-		.is_program = s->box->hands_over,
-		.verbose = s->args.verbose,
-		.json = s->args.json,
-		.addresses = s->bound_list,
-	};
-	int model = s->args.model != NULL ? hark_model_parse(s->args.model) : HARK_MODEL_DEFAULT;
-	const struct hark_serve_opts opts = {
-		.model = (enum hark_model)model,
-		.workers = s->args.workers,
-		.max_conns = s->args.max_conns,
-		.conn_fds = s->box->conn_fds,
-		.client_first = s->box->client_first,
-		.wait = s->args.wait,
-		.engine = s->args.engine,
-		.stack_bytes = s->args.stack,
-		.idle_timeout_ns = s->args.timeout,
-		.lifetime_ns = s->args.lifetime,
-		.event = serve_event,
-		.event_arg = &events,
+	const struct config_service *c = s->conf;
+	const struct hark_box_row *box = s->chain.box;
+	struct hark_serve_opts opts = {
+		.model = c->model,
+		.workers = c->workers,
+		.max_conns = c->workers > 1 ? 0 : c->max_conns,
+		.conn_fds = box->conn_fds,
+		.client_first = c->banner == NULL && (c->client_first < 0 ? box->client_first : c->client_first > 0),
+		.wait = c->wait,
+		.engine = c->engine,
+		.stack_bytes = c->stack_bytes,
+		.idle_timeout_ns = c->idle_timeout_ns,
+		.lifetime_ns = c->lifetime_ns,
+		.event = on_event,
+		.event_arg = s,
 		.why = &why,
 	};
 
-	serve_events_open(&events);
-	int err = hark_serve(s->listeners, s->n, s->box->serve, s->box_state, &opts);
+	s->events = (struct serve_events){.verb = s->verb,
+	                                  .box = box_title(box, s->chain.state),
+	                                  .target = box_target(box, s->chain.state),
+	                                  .is_program = box->hands_over,
+	                                  .verbose = s->args.verbose,
+	                                  .json = s->args.json,
+	                                  .addresses = s->bound_list};
+	serve_events_open(&s->events);
+	serve_limits_hook(&s->limits, c, &opts);
+	int err = hark_serve(s->listeners, s->n, c->wait ? serve_lent : chain_serve, &s->chain, &opts);
 	if (err == 0)
 		return STATUS_DONE;
 	if (err == -ETIMEDOUT) {
@@ -300,24 +430,66 @@ static int serve_all(struct serve *s)
 	return STATUS_SYSTEM;
 }
 
+/* The options become a service, as a section of hark.conf does. */
+static int take_options(struct serve *s)
+{
+	int status = serve_keys_load(&s->args.keys, s->verb, &s->config);
+
+	if (status != STATUS_DONE)
+		return status;
+	s->conf = s->chain.conf = s->config->services[0];
+	if (s->args.once && (s->conf->wait || s->conf->workers > 1))
+		return options_usage(s->verb,
+		                     s->conf->wait ? "--once goes with no --wait" : "--once goes with one worker");
+	return STATUS_DONE;
+}
+
+static int begin_limits(struct serve *s)
+{
+	struct config_service c = *s->conf;
+
+	c.box = s->chain.box;
+	c.listen = (struct config_words){.word = s->addresses, .n = (size_t)s->n};
+	int err = serve_limits_open(&s->limits, &c, s->args.once);
+	if (err < 0)
+		say(s->verb, "%s", hark_strerror(err));
+	return err < 0 ? STATUS_SYSTEM : STATUS_DONE;
+}
+
+static int begin_background(struct serve *s)
+{
+	int err = s->args.daemon ? into_background(s) : 0;
+
+	if (err < 0)
+		say(s->verb, "--daemon: %s", strerror(-err));
+	return err < 0 ? STATUS_SYSTEM : STATUS_DONE;
+}
+
 static int run(const struct verb *self, int argc, char *argv[])
 {
-	struct serve s = {.verb = self, .args = {.grace = GRACE_DEFAULT}};
+	struct serve s = {.verb = self, .ready_fd = -1};
 	int status;
 	int n = options_parse(self, argc, argv, &s.args, &status);
 
 	if (n < 0)
 		return status;
-	catch_signals(s.args.grace);
-	status = take_operands(&s, n, argv);
+	status = take_options(&s);
+	if (status == STATUS_DONE)
+		status = take_operands(&s, n, argv);
+	if (status == STATUS_DONE)
+		status = begin_limits(&s);
 	if (status == STATUS_DONE)
 		status = raise_files(&s);
 	if (status == STATUS_DONE)
+		status = begin_background(&s);
+	if (status == STATUS_DONE) {
+		catch_signals(s.conf->grace_ns);
 		status = listen_all(&s);
-	if (status == STATUS_DONE)
-		status = open_box(&s);
+	}
 	if (status == STATUS_DONE)
 		status = leave_terminal(&s);
+	if (status == STATUS_DONE)
+		status = open_box(&s);
 	if (status == STATUS_DONE)
 		status = serve_all(&s);
 	close_all(&s);
@@ -355,14 +527,15 @@ static void list_boxes(FILE *to)
 const struct verb verb_serve = {
 	.name = "serve",
 	.summary = "Serves a box or a program on any addresses",
-	.usage = "ADDRESS... (BOX [ARGUMENT]... | -- PROGRAM [ARGUMENT]...)",
-	.notes = "Options come first. The first operand without a ':' is the box; what follows is the box's own. "
+	.usage = "ADDRESS... (BOX | /PATH.so | -- PROGRAM) [ARGUMENT]...",
+	.notes = "Options come before the box: the first operand without a ':'. What follows is the box's own. "
 		 "PROGRAM gets the\n"
 		 "connection as its standard input and output: the same as the box exec.\n"
 		 "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains,\n"
 		 "a second one ends at once.\n",
 	.options = options,
-	.options_first = true,
+	.last = is_box,
+	.begin = complete_options,
 	.more = list_boxes,
 	.run = run,
 };

@@ -124,6 +124,9 @@ void control_tell_refusal(const struct verb *v, const struct control_answer *ans
 
 	if (error == NULL || error[0] == '\0')
 		error = n == 0 ? "harkd said no, and not why" : NULL;
+	size_t name = strlen(v->name);
+	if (error != NULL && strncmp(error, v->name, name) == 0 && strncmp(error + name, ": ", 2) == 0)
+		error += name + 2; /* say() begins with it */
 	if (error != NULL && !among(error, errors))
 		say(v, "%s", control_clean(error, buf, sizeof buf));
 	for (size_t i = 0; i < n && i < ERRORS_MAX; i++) {

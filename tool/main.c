@@ -66,9 +66,13 @@ static void print_help(FILE *to)
 
 static const struct verb *verb_find(const char *name)
 {
-	for (int i = 0; verbs[i] != NULL; i++)
-		if (strcmp(verbs[i]->name, name) == 0)
-			return verbs[i];
+	for (int i = 0; verbs[i] != NULL; i++) {
+		if (strcmp(verbs[i]->name, name) != 0)
+			continue;
+		if (verbs[i]->begin != NULL)
+			verbs[i]->begin();
+		return verbs[i];
+	}
 	return NULL;
 }
 

@@ -95,6 +95,7 @@ static int option_take(const struct verb *v, const struct option_row *o, const c
 	case OPTION_DURATION: return take_duration(v, o, text, place);
 	case OPTION_MODE: return take_mode(v, o, text, place);
 	case OPTION_CHOICE: return take_choice(v, o, text, place);
+	case OPTION_CALL: return o->take(v, o->name, text != NULL ? text : "yes", to);
 	}
 	return STATUS_USAGE;
 }
@@ -174,7 +175,7 @@ static int parse_long(struct cursor *c)
 		}
 		if (equals != NULL)
 			return option_take(c->verb, o, equals + 1, c->to);
-		if (o->kind == OPTION_PERIOD)
+		if (o->kind == OPTION_PERIOD || (o->kind == OPTION_CALL && o->value == NULL))
 			return option_take(c->verb, o, NULL, c->to);
 		if (c->at == c->argc)
 			return value_missing(c->verb, o);
@@ -216,8 +217,8 @@ int options_parse(const struct verb *v, int argc, char *argv[], void *to, int *s
 	while (c.at < argc) {
 		char *word = argv[c.at];
 		bool end = strcmp(word, "--") == 0;
-		if (end || ((word[0] != '-' || word[1] == '\0') && v->options_first)) {
-			if (end && !v->options_first)
+		if (end || ((word[0] != '-' || word[1] == '\0') && v->last != NULL && v->last(word))) {
+			if (end && v->last == NULL)
 				c.at++;
 			while (c.at < argc)
 				argv[operands++] = argv[c.at++];
@@ -245,7 +246,7 @@ static void help_row(FILE *to, char letter, const char *name, const char *value,
 	(void)snprintf(left, sizeof left, "%c%c%s--%s%s%s", letter ? '-' : ' ', letter ? letter : ' ',
 	               letter ? ", " : "  ", name, value != NULL && value[0] != '[' ? " " : "",
 	               value != NULL ? value : "");
-	fprintf(to, "  %-26s %s\n", left, help);
+	fprintf(to, "  %-25s  %s\n", left, help);
 }
 
 void options_help(const struct verb *v, FILE *to)

@@ -22,6 +22,7 @@ enum option_kind {
 	OPTION_MODE,     /* mode_t, octal */
 	OPTION_CHOICE,   /* const char *: one of choices */
 	OPTION_PERIOD,   /* a duration that may be left out: --watch is --watch=2s if max is that */
+	OPTION_CALL,     /* take() gets it; value NULL: --x alone is "yes" */
 };
 
 struct option_row {
@@ -33,6 +34,8 @@ struct option_row {
 	size_t at;                  /* offsetof() in the struct that is filled */
 	int64_t min, max;           /* a period's max: what it is where it is left out */
 	const char *const *choices; /* ends with NULL */
+	/* to: the struct that is filled. Returns 0 or the exit code. */
+	int (*take)(const struct verb *v, const char *name, const char *text, void *to);
 };
 
 /* What to say of an option that a verb has not, but people will try. The list ends with a row without a text. */
@@ -42,9 +45,9 @@ struct option_hint {
 	const char *text; /* what to use instead */
 };
 
-/* Takes argv apart and fills *to. The operands are moved to the front of argv in their order; where the verb says
- * options_first, everything from the first operand on is one, "--" included. Returns how many operands there are; or
- * -1: nothing is left to do, *status is the exit code (help was shown, or an error told). */
+/* Takes argv apart and fills *to. The operands are moved to the front of argv in their order; where the verb has a
+ * last(), everything from the first operand that it knows is one, and from a "--" on, that included. Returns how many
+ * operands there are; or -1: nothing is left to do, *status is the exit code (help was shown, or an error told). */
 int options_parse(const struct verb *v, int argc, char *argv[], void *to, int *status);
 
 void options_help(const struct verb *v, FILE *to);

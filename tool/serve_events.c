@@ -5,6 +5,7 @@
  * them stops the service. What a process lost is told by the next line of its that leaves. */
 #include "serve_events.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,7 +113,9 @@ static void event_words(struct serve_events *s, const struct hark_event *e)
 		text_add(&t, "worker %d down: ", (int)e->pid);
 		log_add_status(&t, e->status);
 		break;
-	case HARK_EVENT_REFUSED: text_add(&t, "refused: %s", hark_strerror(e->error)); break;
+	case HARK_EVENT_REFUSED:
+		text_add(&t, "refused: %s", s->refused != NULL ? s->refused : hark_strerror(e->error));
+		break;
 	case HARK_EVENT_DRAINING: text_add(&t, "draining: no more connections are accepted"); break;
 	}
 	text_scrub(&t); /* a peer chooses the path that its unix socket is bound to */
@@ -205,4 +208,11 @@ void serve_event(const struct hark_event *e, void *arg)
 		event_json(s, e);
 	else
 		event_words(s, e);
+}
+
+void serve_events_moved(struct serve_events *s)
+{
+	if (s->out.fd != STDERR_FILENO)
+		(void)dup3(STDERR_FILENO, s->out.fd, O_CLOEXEC);
+	s->out.by = 0;
 }

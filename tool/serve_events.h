@@ -15,6 +15,7 @@ struct serve_events {
 	const char *target;           /* where it relays to; NULL: nowhere */
 	bool is_program;              /* the program moves the bytes: hark does not see how many */
 	bool verbose;                 /* a line a connection, workers, pauses; otherwise only what went wrong */
+	const char *refused;          /* REFUSED: which limit; NULL: its error says why */
 	bool json;                    /* the same as JSON lines */
 	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
 	/* Workers that end now were asked to. Written once, while connections' threads read it and its neighbours above
@@ -26,6 +27,9 @@ struct serve_events {
 
 /* Before the first event: standard error never stops the service from now on. */
 void serve_events_open(struct serve_events *s);
+
+/* Standard error has become another file. */
+void serve_events_moved(struct serve_events *s);
 
 /* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is
  * in. */

@@ -29,7 +29,8 @@ struct verb {
 	const char *notes;                /* paragraphs after the options in --help; may be NULL */
 	const struct option_row *options; /* ends with a row whose name is NULL */
 	const struct option_hint *hints;  /* for options of others that it has not; may be NULL */
-	bool options_first;               /* options end at the first operand: what follows may be another program's */
+	bool (*last)(const char *word);   /* options end at such an operand: what follows is another's; may be NULL */
+	void (*begin)(void);              /* completes options, before anything else; may be NULL */
 	void (*more)(FILE *to);           /* prints what is known only at run time at the end of --help; may be NULL */
 	/* argv: what follows the name. Returns the exit code. */
 	int (*run)(const struct verb *self, int argc, char *argv[]);

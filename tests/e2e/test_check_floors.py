@@ -11,7 +11,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture
 def tree(tmp_path):
     """A copy of what the script looks at, to do wrong in."""
-    for name in ('lib', 'include', 'boxes', 'common', 'program', 'config', 'import', 'daemon', 'tool', 'examples'):
+    for name in (
+        'lib',
+        'include',
+        'boxes',
+        'common',
+        'program',
+        'config',
+        'import',
+        'service',
+        'daemon',
+        'tool',
+        'examples',
+    ):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / 'scripts').mkdir()
     shutil.copy(ROOT / 'scripts' / 'check-floors', tmp_path / 'scripts')

@@ -233,10 +233,10 @@ def test_what_is_not_served_is_a_warning_with_its_line(inetd, hark, host, tmp_pa
         ":3: not carried over: protocol option rcvbuf=64k",
     ):
         d.expect(rf"^harkd: {path}{pattern}")
-    assert d.stderr.index("not carried over") < d.stderr.index("ready: 1 services")
+    assert d.stderr.index("not carried over") < d.stderr.index("ready: 1 service of")
     assert say(host, 8001) == b"x\n"
     r = subprocess.run([hark + "d", "-t", "--inetd", str(tmp_path / "inetd.conf")], capture_output=True, text=True)
-    assert r.returncode == 100 and r.stderr.count("warning: ") == 4 and "1 services, 2 skipped" in r.stdout
+    assert r.returncode == 100 and r.stderr.count("warning: ") == 4 and "1 service, 2 skipped" in r.stdout
     (tmp_path / "inetd.conf").write_text(line + f"ypserv/1 stream rpc/tcp nowait {ME} /bin/x x\n")
     d.send(signal.SIGHUP)
     d.expect(rf"^harkd: {path}:2: not carried over: service ypserv/1")

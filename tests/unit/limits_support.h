@@ -14,7 +14,7 @@
 
 static int peer_of(struct hark_conn *c, struct hark_endpoint *out);
 #define hark_peer_endpoint(c, out) peer_of(c, out)
-#include "../../daemon/limiter.c"
+#include "../../service/limiter.c"
 #undef hark_peer_endpoint
 
 static const struct hark_endpoint *made_up; /* whom every connection comes from; NULL: as it is */

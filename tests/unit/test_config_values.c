@@ -144,6 +144,7 @@ static const struct {
 	{"box = echo", "box: [s] has exec already, and one is served"},
 	{"relay = tcp://localhost:1", "relay: [s] has exec already"},
 	{"listen = tcp:/7", "listen: "},
+	{"listen = 21100", "(did you mean tcp://*:21100?)"},
 	{"listen = unix:run/x", "the path is not absolute"},
 	{"listen = tcp://*:no-such-service", "no such tcp service: no-such-service"},
 };

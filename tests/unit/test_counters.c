@@ -2,7 +2,7 @@
  * have written. */
 #include "net_support.h"
 
-#include "../../daemon/counters.h"
+#include "../../service/counters.h"
 
 static struct counters c;
 

@@ -7,9 +7,15 @@
 
 _hark_options() {
 	case $1 in
-	serve) echo "--model --workers --engine --max-conns --timeout --lifetime --grace --backlog --reuseport" \
-		"--v6only --freebind --unix-mode --unix-owner --stack --files --directory --wait --verbose --json" \
-		"--help" ;;
+	serve) echo "--verbose --json --once --daemon --files --timeout --unix-mode --unix-owner --wait" \
+		"--banner --model --workers --engine --stack --first --idle-timeout --keepalive" \
+		"--user-timeout --lifetime --grace --backlog --reuseport --v6only --freebind" \
+		"--defer-accept --max-conns --max-per-source --max-sessions-per-source --source-prefix" \
+		"--rate --rate-per-source --max-load --user --group --groups --chroot --directory --umask" \
+		"--nice --rlimit-as --rlimit-core --rlimit-cpu --rlimit-data --rlimit-fsize" \
+		"--rlimit-locks --rlimit-memlock --rlimit-msgqueue --rlimit-nice --rlimit-nofile" \
+		"--rlimit-nproc --rlimit-rss --rlimit-rtprio --rlimit-rttime --rlimit-sigpending" \
+		"--rlimit-stack --env --pass-env --socket-user --socket-group --socket-mode --help" ;;
 	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --timeout --idle --quit --wait --local" \
 		"--source-port --reserved-port --crlf --lines --count --half-close --no-half-close --send-only" \
 		"--recv-only --raw --listen --keep-open --scan --help" ;;
@@ -85,7 +91,7 @@ _hark_after_box() {
 _hark() {
 	local verbs="serve call ping daytime time users loggedin config import status connections close"
 	verbs+=" reload stop start drain upgrade"
-	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay"
+	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay tcpmux"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} box at
 
 	COMPREPLY=()

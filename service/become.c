@@ -1,0 +1,88 @@
+/* become.c — see become.h. The main thread of a process that is about to serve. */
+#include "become.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* errno is what failed. */
+static int failed(struct hark_why *why, const char *what)
+{
+	int err = errno;
+	(void)snprintf(why->text, sizeof why->text, "%.200s: %s", what, strerror(err));
+	return -err;
+}
+
+int become_limited(const struct config_service *c, bool all_files, struct hark_why *why)
+{
+	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
+		if ((c->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &c->rlimit[i]) < 0)
+			return failed(why, "setrlimit");
+	struct rlimit files;
+	if (all_files && !(c->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (c->umask >= 0)
+		(void)umask((mode_t)c->umask);
+	errno = 0;
+	if (c->nice != 0 && nice(c->nice) == -1 && errno != 0)
+		return failed(why, "nice");
+	return 0;
+}
+
+static bool passes(const struct config_words *names, const char *entry)
+{
+	size_t len = strcspn(entry, "=");
+	for (size_t i = 0; i < names->n; i++) {
+		const char *name = names->word[i];
+		size_t n = strlen(name);
+		if (n > 0 && name[n - 1] == '*' ? strncmp(entry, name, n - 1) == 0
+		                                : n == len && strncmp(entry, name, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+int become_environ(const struct config_service *c, struct hark_why *why)
+{
+	size_t n = 0;
+	for (char **e = environ; e != NULL && *e != NULL; e++) {
+		if (passes(&c->pass_env, *e))
+			environ[n++] = *e;
+		else
+			explicit_bzero(*e, strlen(*e)); /* not ours to have, where /proc/PID/environ shows it, too */
+	}
+	if (environ != NULL)
+		environ[n] = NULL;
+	const struct config_words *more[] = {&c->user_env, &c->env};
+	for (size_t k = 0; k < sizeof more / sizeof more[0]; k++)
+		for (size_t i = 0; i < more[k]->n; i++)
+			if (putenv(more[k]->word[i]) != 0)
+				return failed(why, "env");
+	return 0;
+}
+
+int become_user(const struct config_service *c, struct hark_why *why)
+{
+	if (c->chroot != NULL && (chroot(c->chroot) < 0 || chdir("/") < 0))
+		return failed(why, c->chroot);
+	if (c->uid != (uid_t)-1 || c->gid != (gid_t)-1 || c->groups_named) {
+		/* Not where it stays who it is: that needs no privilege. */
+		bool another = (c->uid != (uid_t)-1 && c->uid != geteuid()) ||
+		               (c->gid != (gid_t)-1 && c->gid != getegid());
+		if ((geteuid() == 0 || another || c->groups_named) && setgroups(c->n_groups, c->groups) < 0)
+			return failed(why, "setgroups");
+		if (c->gid != (gid_t)-1 && setresgid(c->gid, c->gid, c->gid) < 0)
+			return failed(why, "setgid");
+		if (c->uid != (uid_t)-1 && setresuid(c->uid, c->uid, c->uid) < 0)
+			return failed(why, "setuid");
+	}
+	if (c->directory != NULL && chdir(c->directory) < 0)
+		return failed(why, c->directory);
+	return 0;
+}

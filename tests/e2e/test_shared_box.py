@@ -1,0 +1,142 @@
+"""A box of one's own: a shared object, for hark serve and harkd, loaded by the user that serves."""
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+
+import pytest
+
+from conftest import MODELS, PATIENCE, wait_until
+from harkd_support import harkd  # noqa: F401
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("HARK_BUILD", ROOT / "build")).resolve()
+UPPER = BUILD / "examples" / "box_upper.so"
+
+ROW = """#include <stdio.h>
+#include <unistd.h>
+#include "hark.h"
+static void serve(struct hark_conn *c, void *arg) { (void)arg; hark_printf(c, "%d\\n", (int)geteuid()); }
+"""
+
+
+@pytest.fixture
+def build():
+    """build(ROW'S FIELDS, MORE CODE) compiles a box that everybody can load; its path."""
+    if not shutil.which("cc"):
+        pytest.skip("no compiler is here")
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+
+        def build(fields, more=""):
+            source, shared = pathlib.Path(directory, "mine.c"), pathlib.Path(directory, "mine.so")
+            source.write_text(ROW + more + f"const struct hark_box_row hark_box_row = {{{fields}}};\n")
+            command = ["cc", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", shared, source]
+            subprocess.run(command, check=True, timeout=PATIENCE)
+            return shared
+
+        yield build
+
+
+GOOD = '.version = HARK_BOX_VERSION, .name = "mine", .summary = "x", .stream = true, .serve = serve'
+
+
+def talk(address, said):
+    host, port = re.fullmatch(r"tcp://(.*):(\d+)", address).groups()
+    with socket.create_connection((host, int(port)), PATIENCE) as s:
+        s.sendall(said)
+        s.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: s.recv(4096), b""))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_hark_serve_loads_a_box_and_gives_it_its_options(serve, model):
+    server = serve("--model", model, "tcp://127.0.0.1:0", str(UPPER), "--greeting=hello", "--lines", "2")
+    assert talk(server.addresses[0], b"one\ntwo\nthree\n") == b"hello\r\nONE\nTWO\n"
+
+
+def test_a_relative_path_is_meant_from_where_hark_was_started(serve):
+    server = serve("--directory", "/", "tcp://127.0.0.1:0", "./box_upper.so", cwd=UPPER.parent)
+    assert talk(server.addresses[0], b"one\n") == b"ONE\n"
+
+
+@pytest.mark.parametrize(
+    "fields, more, words",
+    [
+        (GOOD.replace("HARK_BOX_VERSION", "99"), "", "a box of version 99; this is version 1"),
+        (GOOD.replace(".serve = serve", ".serve = NULL"), "", "no serve()"),
+        (GOOD.replace(".stream = true", ".stream = false"), "", "serves neither streams nor datagrams"),
+        (
+            GOOD + ", .open = no",
+            "static int no(void *s, struct hark_why *w)\n"
+            '{ (void)s; snprintf(w->text, sizeof w->text, "not today"); return -13; }\n',
+            "mine: not today",
+        ),
+    ],
+)
+def test_a_box_that_cannot_be_one_is_refused_with_the_reason(run, build, fields, more, words):
+    r = run("serve", "tcp://127.0.0.1:0", str(build(fields, more)))
+    assert r.returncode != 0 and words in r.stderr.decode() and r.stdout == b""
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["/no/such.so"], "/no/such.so: No such file or directory"),
+        (["/etc/passwd"], "cannot load /etc/passwd"),
+        ([str(UPPER), "--lnes", "1"], "no such option: --lnes (did you mean --lines?)"),
+        ([str(UPPER), "--lines", "x"], '--lines: "x" is not a number'),
+        ([str(UPPER), "more"], "unexpected argument: more"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(run, args, words):
+    r = run("serve", "tcp://127.0.0.1:0", *args)
+    assert r.returncode != 0 and words in r.stderr.decode()
+
+
+def test_a_box_says_what_it_serves(run):
+    r = run("serve", "udp://127.0.0.1:0", str(UPPER))
+    assert r.returncode == 100 and "the box upper serves streams alone" in r.stderr.decode()
+
+
+def test_harkd_loads_a_box_whose_options_are_keys(harkd):
+    d = harkd(f"[upper]\nlisten = tcp://127.0.0.1:0\nbox = {UPPER}\ngreeting = good day\nlines = 1\n")
+    with d.connect("upper") as s:
+        s.sendall(b"one\ntwo\n")
+        s.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: s.recv(4096), b"")) == b"good day\r\nONE\n"
+    wait_until(lambda: " upper " in d.stderr)
+    assert d.stop() == 0, d.stderr
+
+
+def test_a_box_is_loaded_by_the_services_user(harkd, build):
+    if os.geteuid() != 0:
+        pytest.skip("to be another user takes root")
+    loaded = "__attribute__((constructor)) static void loaded(void) { if (geteuid() == 0) _exit(77); }\n"
+    d = harkd(f"[mine]\nlisten = tcp://127.0.0.1:0\nbox = {build(GOOD, loaded)}\nuser = nobody\n")
+    with d.connect("mine") as s:
+        assert int(s.recv(100)) == pwd.getpwnam("nobody").pw_uid
+    assert d.stop() == 0, d.stderr
+
+
+@pytest.mark.parametrize(
+    "fields, more, key, words",
+    [
+        (GOOD.replace("HARK_BOX_VERSION", "2"), "", "", "a box of version 2"),
+        (GOOD, "", "what = 1", "no such option: --what"),
+        (GOOD, "__attribute__((constructor)) static void dies(void) { _exit(3); }\n", "", "it ended when it was tried"),
+    ],
+)
+def test_harkd_t_looks_at_a_box_in_a_child(hark, build, tmp_path, fields, more, key, words):
+    (tmp_path / "t.conf").write_text(f"[s]\nlisten = tcp://127.0.0.1:0\nbox = {build(fields, more)}\n{key}\n")
+    r = subprocess.run(
+        [pathlib.Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert r.returncode == 100 and re.search(rf"t\.conf:3: box: .*{re.escape(words)}", r.stderr), r.stderr

@@ -1,0 +1,111 @@
+/* serve_limits.c — see serve_limits.h. The hooks: the loop's thread of each process that accepts. */
+#include "serve_limits.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct serve_shared {
+	_Atomic pid_t
+		pids[COUNTERS_SLOTS]; /* whose slot it is; 0: free. Atomic: workers take one each at the same time */
+	struct counters counters;     /* written alone: hark serve has no status */
+};
+
+static struct limits_worker *own_worker(struct serve_limits *l)
+{
+	pid_t me = getpid();
+	if (l->pid == me)
+		return &l->worker;
+	l->pid = me;
+	l->worker.slot = 0;
+	for (int i = 0; i < COUNTERS_SLOTS; i++) {
+		pid_t none = 0;
+		if (!atomic_compare_exchange_strong(&l->shared->pids[i], &none, me))
+			continue;
+		l->worker.slot = i;
+		break;
+	}
+	return &l->worker;
+}
+
+static int64_t pace(void *arg)
+{
+	struct serve_limits *l = arg;
+	return l->once && l->taken ? HARK_FOREVER : limits_pace(own_worker(l));
+}
+
+static int admit(struct hark_conn *c, void *arg)
+{
+	struct serve_limits *l = arg;
+	int ticket = limits_admit(c, own_worker(l));
+	if (ticket >= 0 && l->once && !l->taken) {
+		l->taken = true;
+		hark_retire();
+	}
+	return ticket;
+}
+
+static void leave(int ticket, void *arg)
+{
+	limits_leave(ticket, own_worker(arg));
+}
+
+static void *map(size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return at != MAP_FAILED ? at : NULL;
+}
+
+int serve_limits_open(struct serve_limits *l, const struct config_service *c, bool once)
+{
+	struct config_service own = *c;
+	if (own.workers <= 1)
+		own.max_conns = 0; /* hark_serve() has that itself */
+	l->once = once;
+	if (!limits_any(&own) && !once)
+		return 0;
+	l->shared = map(sizeof *l->shared);
+	l->state = map(limits_bytes(true));
+	int r = l->shared != NULL && l->state != NULL ? limits_init(l->state) : -ENOMEM;
+	if (r == 0)
+		r = limits_new(&own, l->state, &l->limits);
+	l->worker = (struct limits_worker){.limits = l->limits, .counters = &l->shared->counters};
+	return r;
+}
+
+void serve_limits_close(struct serve_limits *l)
+{
+	free(l->limits);
+	if (l->state != NULL)
+		(void)munmap(l->state, limits_bytes(true));
+	if (l->shared != NULL)
+		(void)munmap(l->shared, sizeof *l->shared);
+	*l = (struct serve_limits){0};
+}
+
+void serve_limits_hook(struct serve_limits *l, const struct config_service *c, struct hark_serve_opts *opts)
+{
+	if (l->shared == NULL)
+		return;
+	bool paced = l->once || c->rate.events > 0 || c->max_load > 0 || (c->max_conns > 0 && c->workers > 1);
+	opts->pace = paced ? pace : NULL; /* not to look at each datagram for nothing */
+	opts->admit = admit;
+	opts->leave = leave;
+	opts->limit_arg = l;
+}
+
+void serve_limits_worker_down(struct serve_limits *l, pid_t pid)
+{
+	for (int i = 0; l->shared != NULL && i < COUNTERS_SLOTS; i++) {
+		if (atomic_load(&l->shared->pids[i]) != pid)
+			continue;
+		limits_forget(l->state, i);
+		atomic_store(&l->shared->pids[i], 0);
+	}
+}
+
+const char *serve_limits_refusal(const struct serve_limits *l)
+{
+	return counter_rows[l->worker.refused].name;
+}
