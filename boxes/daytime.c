@@ -7,8 +7,8 @@
  *
  * the modified Julian date; UTC; TT 00, as we do not follow American summer time; L 1 or 2 where the kernel will
  * insert or delete a leap second; H 0, or 1 where the kernel's clock is not synchronised (adjtimex(2)); msADV 0.0, as
- * we do not advance the time to make up for the network's delay; and '*', the on-time mark. A datagram shorter than
- * the answer (22 bytes, or 50) gets none (reply.h). */
+ * we do not advance the time to make up for the network's delay; and '*', the on-time mark. Any datagram is
+ * answered, at a rate (reply.h). */
 #include "reply.h"
 #include "table.h"
 
@@ -21,7 +21,7 @@
 #define ISO_MAX  64    /* bytes of a line, with room for years to come */
 
 struct daytime {
-	struct reply_rules rules; /* first: a pointer to one is a pointer to the other */
+	struct reply_paced reply; /* first: a pointer to one is a pointer to the other */
 	bool nist;
 };
 
@@ -62,21 +62,20 @@ static int iso_line(char *buf, time_t now)
 
 static void daytime_serve(struct hark_conn *c, void *arg)
 {
-	const struct daytime *d = arg;
+	struct daytime *d = arg;
 	char line[80];
 	struct timespec exact;
 	(void)clock_gettime(CLOCK_REALTIME, &exact); /* cannot fail; time(2) is late by up to a tick */
-	int n = d != NULL && d->nist ? nist_line(line, sizeof line, exact.tv_sec) : iso_line(line, exact.tv_sec);
-	if (n == 0)
-		return;
-	if (reply_limit(c, d != NULL ? &d->rules : NULL) >= n)
+	int n = d->nist ? nist_line(line, sizeof line, exact.tv_sec) : iso_line(line, exact.tv_sec);
+	if (n > 0 && reply_now(c, &d->reply))
 		(void)reply_write(c, line, (size_t)n);
 }
 
 static const struct hark_option options[] = {
 	{"nist", HARK_OPTION_FLAG, offsetof(struct daytime, nist), .help = "the line of the NIST service"},
 	REPLY_ANY_PORT,
-	REPLY_LONGER,
+	REPLY_ANSWERS,
+	REPLY_LONGER_FORMER,
 	{NULL},
 };
 
@@ -88,6 +87,7 @@ const struct hark_box_row daytime_box = {
 	.state_bytes = sizeof(struct daytime),
 	.stream = true,
 	.datagram = true,
-	.open = reply_open,
+	.open = reply_paced_open,
 	.serve = daytime_serve,
+	.close = reply_paced_close,
 };

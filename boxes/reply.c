@@ -3,12 +3,16 @@
  * for one turn more. */
 #include "reply.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "options.h"
+#include "source_rate.h"
 
 #define LOW_PORTS \
 	IPPORT_RESERVED /* ports below 1024: echo 7, daytime 13, qotd 17, chargen 19, time 37 and their like */
@@ -96,23 +100,51 @@ static bool from_low_port(const struct hark_endpoint *peer)
 	return ntohs(peer->addr.ss_family == AF_INET ? v4->sin_port : v6->sin6_port) < LOW_PORTS;
 }
 
+/* 1: the peer is known, a stream's or a local one, and no rule applies; 0: a source that may be forged; -1: nobody to
+ * answer, or none that is answered. */
+static int judge(struct hark_conn *c, const struct reply_rules *rules, struct hark_endpoint *peer)
+{
+	if (hark_type(c) != SOCK_DGRAM)
+		return 1;
+	if (hark_peer_endpoint(c, peer) < 0)
+		return -1;
+	if (peer->addr.ss_family != AF_INET && peer->addr.ss_family != AF_INET6)
+		return 1; /* the kernel vouches for a local peer */
+	return (!rules->any_port && from_low_port(peer)) || hark_is_listener(peer) || is_loop(c, peer) ? -1 : 0;
+}
+
 ssize_t reply_limit(struct hark_conn *c, const struct reply_rules *rules)
 {
 	static const struct reply_rules careful;
+	struct hark_endpoint peer;
 	if (rules == NULL)
 		rules = &careful;
-	if (hark_type(c) != SOCK_DGRAM)
-		return SSIZE_MAX;
-	struct hark_endpoint peer;
-	if (hark_peer_endpoint(c, &peer) < 0)
-		return -1; /* nobody to answer */
-	if (peer.addr.ss_family != AF_INET && peer.addr.ss_family != AF_INET6)
-		return SSIZE_MAX; /* the kernel vouches for a local peer */
-	if ((!rules->any_port && from_low_port(&peer)) || hark_is_listener(&peer) || is_loop(c, &peer))
-		return -1;
-	return rules->longer ? SSIZE_MAX : (ssize_t)hark_buffered(c);
+	int known = judge(c, rules, &peer);
+	return known < 0 ? -1 : known > 0 || rules->longer ? SSIZE_MAX : (ssize_t)hark_buffered(c);
 }
 
+bool reply_now(struct hark_conn *c, struct reply_paced *r)
+{
+	struct hark_endpoint peer;
+	int known = judge(c, &r->rules, &peer);
+	return known > 0 || (known == 0 && source_rate_take(r->sources, &peer, r->answers));
+}
+
+int reply_paced_open(void *state, struct hark_why *why)
+{
+	struct reply_paced *r = state;
+	reply_begin();
+	r->sources = source_rate_open();
+	return r->sources != NULL ? 0 : box_why(why, -ENOMEM, "out of memory");
+}
+
+void reply_paced_close(void *state)
+{
+	struct reply_paced *r = state;
+	source_rate_close(r->sources);
+}
+
+const struct hark_option reply_paced_options[] = {REPLY_ANY_PORT, REPLY_ANSWERS, REPLY_LONGER_FORMER, {NULL}};
 int reply_open(void *state, struct hark_why *why)
 {
 	(void)state, (void)why;

@@ -4,8 +4,9 @@
  * with more than was asked is an amplifier; two that answer each other (echo and chargen, once a famous pair) never
  * stop. So, unless told otherwise, the small boxes
  *   - do not answer a source port below 1024, where other small services live (--any-port: do);
- *   - never answer with more bytes than the request had (--longer: do, up to what the service's RFC allows). An
- *     answer of a fixed size thus wants a request of that size: 4 bytes for time, 22 for daytime.
+ *   - never answer with more bytes than the request had (--longer: do, up to what the service's RFC allows);
+ *   - or, where the answer is always the same few bytes (time, daytime), answer any request, as clients of RFC 868 send
+ *     an empty one, but only so many a second to one source (--answers).
  * And whatever they are told, they
  *   - do not answer a source that is one of this server's own listeners (hark_is_listener());
  *   - answer no more than REPLY_ECHOES_MAX times a second to a source that sends back what it was answered last: so a
@@ -51,7 +52,38 @@ ssize_t reply_write(struct hark_conn *c, const void *buf, size_t n);
 /* The open of a box that opens nothing else. */
 int reply_open(void *state, struct hark_why *why);
 
-/* Both of them, for boxes whose state is the rules and nothing else. */
+/* ---- few bytes, at a rate ---------------------------------------------------------------------- */
+
+struct source_rate; /* source_rate.h */
+
+/* The beginning of such a box's state. */
+struct reply_paced {
+	struct reply_rules rules;
+	int64_t answers; /* a second to one source; 0: any number */
+	struct source_rate *sources;
+};
+
+#define REPLY_ANSWERS \
+	{ \
+		"answers", HARK_OPTION_NUMBER, offsetof(struct reply_paced, answers), \
+			.value = "N", .help = "answers a second by datagram to one source; 0: no limit (10)", \
+			.standard = "10", .max = 1000000 \
+	}
+#define REPLY_LONGER_FORMER \
+	{ \
+		"longer", HARK_OPTION_FLAG, offsetof(struct reply_rules, longer) \
+	}
+
+/* Whether c is to be answered now. Never suspends. */
+bool reply_now(struct hark_conn *c, struct reply_paced *r);
+
+/* Of the box's row. */
+int reply_paced_open(void *state, struct hark_why *why);
+void reply_paced_close(void *state);
+
+extern const struct hark_option reply_paced_options[];
+
+/* Both of the rules, for boxes whose state is the rules and nothing else. */
 extern const struct hark_option reply_options[];
 
 #endif

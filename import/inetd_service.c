@@ -633,7 +633,7 @@ static void put_box(struct inetd *r, struct document_section *to, const struct s
 	if (strcmp(s->box, "daytime") == 0)
 		document_remark(r->document, to, s->e->place,
 		                "inetd tells local time as ctime(3) has it; hark tells UTC as ISO 8601 has it");
-	if (datagrams && strcmp(s->box, "echo") != 0 && strcmp(s->box, "discard") != 0)
+	if (datagrams && strcmp(s->box, "chargen") == 0)
 		document_remark(
 			r->document, to, s->e->place,
 			"a datagram is answered by no more bytes than it has; box = %s --longer answers as inetd does",

@@ -191,27 +191,61 @@ def test_daytime_tells_the_modified_julian_date_in_the_nist_form(serve):
     assert int(match[1]) == 40587 + said.timestamp() // 86400
 
 
-@pytest.mark.parametrize(
-    "box, size, right",
-    [
-        (["daytime"], 22, ISO.fullmatch),
-        (["daytime", "--nist"], 50, NIST.fullmatch),
-        (["time"], 4, lambda got: abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5),
-    ],
-    ids=["daytime", "nist", "time"],
-)
-def test_a_fixed_answer_wants_a_datagram_of_its_size_unless_told_otherwise(serve, box, size, right):
+ANSWERS = [
+    (["daytime"], ISO.fullmatch),
+    (["daytime", "--nist"], NIST.fullmatch),
+    (["time"], lambda got: abs(int.from_bytes(got, "big") - SECONDS_1900_TO_1970 - time.time()) < 5),
+]
+
+
+@pytest.mark.parametrize("box, right", ANSWERS, ids=["daytime", "nist", "time"])
+def test_time_and_daytime_answer_any_datagram(serve, box, right):
+    """RFC 867 and 868: the empty one, or whatever it has in it."""
     server = serve("udp://127.0.0.1:0", *box)
-    with udp(server) as short, udp(server) as enough:
-        short.send(bytes(size - 1))
-        enough.send(bytes(size))
-        got = enough.recv(100)
-        assert len(got) == size and right(got)
-        assert_unanswered(server, short, bytes(size))
-    server = serve("udp://127.0.0.1:0", *box, "--longer")
     with udp(server) as s:
-        s.send(b"")
-        assert right(s.recv(100))
+        for question in (b"", b"x", bytes(1000)):
+            s.send(question)
+            assert right(s.recv(100))
+
+
+def answers_to(server, n, source="127.0.0.1"):
+    """How many of n empty datagrams from this source are answered, and for how long that went on."""
+    begin = time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind((source, 0))
+        s.connect(("127.0.0.1", server.port()))
+        for _ in range(n):
+            s.send(b"")
+        s.settimeout(0.5)
+        got = 0
+        try:
+            while s.recv(100):
+                got += 1
+        except TimeoutError:
+            pass
+    return got, time.monotonic() - begin
+
+
+@pytest.mark.parametrize("box", ["time", "daytime"])
+@pytest.mark.parametrize("model", MODELS)
+def test_one_source_gets_so_many_answers_and_no_more(serve, model, box):
+    """A forged source is not flooded; another one does not suffer for it."""
+    server = serve("--model", model, "udp://127.0.0.1:0", box)
+    got, took = answers_to(server, 100)
+    assert 20 <= got <= 30 + 10 * took + 1
+    assert answers_to(server, 1, "127.0.0.2")[0] == 1
+
+
+def test_workers_share_what_a_source_gets(serve):
+    server = serve("--workers", "2", "udp://127.0.0.1:0", "time")
+    got, took = answers_to(server, 100)
+    assert 20 <= got <= 30 + 10 * took + 1
+
+
+def test_the_answers_a_second_can_be_chosen(serve):
+    assert answers_to(serve("udp://127.0.0.1:0", "time", "--answers", "0"), 100)[0] == 100
+    got, took = answers_to(serve("udp://127.0.0.1:0", "time", "--answers", "1"), 100)
+    assert 20 <= got <= 30 + took + 1
 
 
 def test_time_counts_from_1900(serve):
@@ -430,7 +464,7 @@ def test_datagrams_are_answered_over_ipv6_by_the_same_rules(serve):
         assert len(s.recv(100)) == 4
 
 
-def test_local_datagrams_have_no_size_rule(serve, tmp_path):
+def test_local_datagrams_have_no_rules(serve, tmp_path):
     path = str(tmp_path / "daytime")
     serve(f"unixgram:{path}", "daytime")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:

@@ -178,7 +178,7 @@ def test_fish_knows_verbs_and_options(fish, run, harkd_options):
 
 def test_fish_knows_boxes_and_their_options(fish):
     assert {"echo", "daytime", "exec"} <= fish("hark serve tcp://*:7 ")
-    assert fish("hark serve tcp://*:7 daytime --") == {"--nist", "--any-port", "--longer"}
+    assert fish("hark serve tcp://*:7 daytime --") == {"--nist", "--any-port", "--answers"}
     assert fish("hark serve tcp://*:7 -- ls --") == set()
     assert "printenv" in fish("hark serve tcp://*:7 exec printe")
     assert fish("hark serve --model f") == {"fiber"}

@@ -34,8 +34,9 @@ _hark_options() {
 _hark_box_options() {
 	case $1 in
 	echo) echo "--any-port" ;;
-	chargen | time | message) echo "--any-port --longer" ;;
-	daytime) echo "--nist --any-port --longer" ;;
+	chargen | message) echo "--any-port --longer" ;;
+	time) echo "--any-port --answers" ;;
+	daytime) echo "--nist --any-port --answers" ;;
 	qotd) echo "--file --any-port --longer" ;;
 	users | loggedin) echo "--utmp --any-port --longer" ;;
 	exec) echo "--stdin --stderr --lookup-host --argv0 --stop-ladder --until-eof" ;;
