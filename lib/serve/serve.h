@@ -38,10 +38,11 @@ struct hark__acceptor {
 	struct hark_conn *spare;           /* what the next connection accepted becomes; NULL: none yet */
 	struct hark__datagram_socket *datagrams; /* datagrams; else NULL */
 	/* inetd's wait (opts.wait), see serve_wait.c: */
-	bool lent;       /* a box has the socket */
-	int64_t backoff; /* since boxes left the socket as it was; 0: the last one did not */
-	uint64_t before; /* a digest of what was waiting there when the box began */
-	int arrivals;    /* an epoll(7) that tells whether anything came; -1: none */
+	bool lent;                    /* a box has the socket */
+	int64_t backoff;              /* since boxes left the socket as it was; 0: the last one did not */
+	uint64_t before;              /* a digest of what was waiting there when the box began */
+	struct hark__source arrivals; /* an epoll(7) that tells whether anything came; fd -1: none */
+	struct hark__waiter arrived;  /* something has come during a back-off */
 	struct hark__timer retry;
 };
 

@@ -262,7 +262,7 @@ static int acceptor_init(struct hark__acceptor *a, struct hark__server *s, struc
 {
 	a->server = s;
 	a->listener = l;
-	a->arrivals = -1;
+	hark__source_init(&a->arrivals, -1);
 	a->waiter.run = acceptor_run;
 	a->sender.run = sender_run;
 	a->retry.waiter = &a->waiter;

@@ -6,8 +6,9 @@
  * and at once again when one has taken something. The service is never given up.
  *
  * As many waiting as before may mean that as many came as were taken. So arrivals are watched by an epoll(7) of their
- * own, edge-triggered: where somebody came meanwhile the box is tried again at once. One that takes nothing is thus
- * started no more often than clients come, until the backlog is full. */
+ * own, edge-triggered: where somebody comes, then or during the back-off, the box is tried again at once (the kernel
+ * counts who waits a moment before it tells of him). One that takes nothing is thus started no more often than clients
+ * come, until the backlog is full. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -76,12 +77,30 @@ static uint64_t digest(const struct hark__acceptor *a)
 static bool has_come(const struct hark__acceptor *a)
 {
 	struct epoll_event e;
-	return a->arrivals >= 0 && hark__sys.epoll_wait(a->arrivals, &e, 1, 0) > 0;
+	return a->arrivals.fd >= 0 && hark__sys.epoll_wait(a->arrivals.fd, &e, 1, 0) > 0;
 }
 
 static bool should_wait(const struct hark__acceptor *a, uint64_t after)
 {
 	return after == a->before && (is_stamped(a) || !has_come(a));
+}
+
+static void arrived_run(struct hark__waiter *w)
+{
+	struct hark__acceptor *a = hark__container(w, struct hark__acceptor, arrived);
+	hark__timer_clear(a->server->loop, &a->retry);
+	hark__acceptor_lend(a);
+}
+
+/* Without it the timer alone ends the back-off. */
+static void watch_arrivals(struct hark__acceptor *a)
+{
+	struct hark__engine *e = hark__loop_engine(a->server->loop);
+	if (a->arrivals.fd < 0)
+		return;
+	hark__ready_clear(&a->arrivals, HARK__IN);
+	a->arrivals.in = &a->arrived;
+	(void)e->ops->arm(e, &a->arrivals, HARK__IN);
 }
 
 void hark__acceptor_prepare(struct hark__acceptor *a)
@@ -93,16 +112,19 @@ void hark__acceptor_prepare(struct hark__acceptor *a)
 		(void)arrival(a->src.fd);
 		return;
 	}
-	a->arrivals = hark__sys.epoll_create1(EPOLL_CLOEXEC);
-	if (a->arrivals >= 0 && hark__sys.epoll_ctl(a->arrivals, EPOLL_CTL_ADD, a->src.fd, &e) < 0)
+	a->arrived.run = arrived_run;
+	hark__source_init(&a->arrivals, hark__sys.epoll_create1(EPOLL_CLOEXEC));
+	if (a->arrivals.fd >= 0 && hark__sys.epoll_ctl(a->arrivals.fd, EPOLL_CTL_ADD, a->src.fd, &e) < 0)
 		hark__acceptor_unprepare(a); /* then as many as before are taken for the same ones */
 }
 
 void hark__acceptor_unprepare(struct hark__acceptor *a)
 {
-	if (a->arrivals >= 0)
-		(void)hark__sys.close(a->arrivals);
-	a->arrivals = -1;
+	hark__loop_unwake(a->server->loop, &a->arrived);
+	hark__source_detach(&a->arrivals);
+	if (a->arrivals.fd >= 0)
+		(void)hark__sys.close(a->arrivals.fd);
+	hark__source_init(&a->arrivals, -1);
 }
 
 void hark__acceptor_lend(struct hark__acceptor *a)
@@ -112,6 +134,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	bool delayed = a->retry.node.place != 0; /* another acceptor's pause must not end this one's back-off */
 	if (s->draining || a->src.fd < 0 || !hark__acceptors_may_accept(s) || a->lent || delayed)
 		return;
+	a->arrivals.in = NULL;
 	(void)has_come(a); /* first: who comes between the two looks is in both, and costs a try */
 	a->before = digest(a);
 	if (a->before == 0) {
@@ -148,4 +171,6 @@ void hark__acceptor_returned(struct hark__acceptor *a)
 	}
 	if (hark__timer_set(s->loop, &a->retry, hark_after(a->backoff)) < 0)
 		hark__loop_wake(s->loop, &a->waiter);
+	else
+		watch_arrivals(a);
 }

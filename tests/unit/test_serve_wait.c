@@ -121,11 +121,48 @@ static void wait_mode_backs_off_where_a_box_takes_nothing(void **state)
 	}
 }
 
+/* Somebody who comes in the middle of a back-off ends it: of 800 ms here, of 10 s in the end. */
+static void ends_the_back_off(const struct plan *p)
+{
+	struct server s = server_start(p);
+	assert_true(server_ready(&s));
+	int first = client(&s);
+	for (int i = 0; i < 4; i++) { /* at 0, 100, 300, 700 ms; next at 1500 */
+		event_await(&s, 'o');
+		event_await(&s, 'c');
+	}
+	int64_t start = hark_now();
+	int second = client(&s);
+	event_await(&s, 'o');
+	assert_in_range(hark_now() - start, 0, 250 * HARK_MS);
+	(void)close(first);
+	(void)close(second);
+	assert_int_equal(server_stop(&s), 0);
+}
+
+static void wait_mode_tries_again_at_once_when_somebody_comes_during_a_back_off(void **state)
+{
+	char path[64];
+	(void)state;
+	(void)snprintf(path, sizeof path, "unix:@hark-test-serve-wait-%d", (int)getpid());
+	for (int m = HARK_MODEL_PROCESS; m <= HARK_MODEL_FIBER; m++) {
+		struct plan p = {
+			.box = looks_only,
+			.opts = {.model = (enum hark_model)m, .wait = true},
+			.grace_ns = HARK_S,
+		};
+		ends_the_back_off(&p);
+		p.address = path;
+		ends_the_back_off(&p);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(wait_mode_is_not_held_up_by_datagrams_that_look_the_same),
 		cmocka_unit_test(wait_mode_backs_off_where_a_box_takes_nothing),
+		cmocka_unit_test(wait_mode_tries_again_at_once_when_somebody_comes_during_a_back_off),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
