@@ -100,9 +100,10 @@ enum config_log_format { CONFIG_LOG_TEXT = 0, CONFIG_LOG_JSON };
 
 struct config {
 	/* [harkd] */
-	char *control;  /* path of the control socket; NULL: none; default: in /run for root, else $XDG_RUNTIME_DIR */
-	char *pid_file; /* NULL: none; --pid-file overrides */
-	char *log;      /* "stderr", "syslog", "journal", or an absolute path */
+	char *control;       /* path of the control socket; NULL: none; default: control_path.h */
+	bool control_in_tmp; /* that default lies where anyone may be first: harkd does without */
+	char *pid_file;      /* NULL: none; --pid-file overrides */
+	char *log;           /* "stderr", "syslog", "journal", or an absolute path */
 	enum config_log_format log_format;
 	char *syslog_facility;      /* "daemon" */
 	bool log_connections;       /* a line for each; default yes */

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control_path.h"
 #include "nearest.h"
 
 void service_free(struct service *s)
@@ -502,17 +503,15 @@ static void add_service(struct whole *w, struct service *s)
 
 /* ---- [harkd] and [defaults] ---- */
 
-/* An ordinary user's own, where the session has a place for it. */
-static void own_control(struct whole *w)
+/* Where no setting says it. */
+static void default_control(struct whole *w)
 {
-	const char *dir = getenv("XDG_RUNTIME_DIR");
+	struct control_place places[CONTROL_PLACES_MAX];
+	const struct control_place *p = control_place_to_take(places, control_places(places));
 
 	free(w->c.control);
-	w->c.control = NULL;
-	if (dir != NULL && dir[0] == '/' && asprintf(&w->c.control, "%s/harkd.sock", dir) < 0) {
-		w->c.control = NULL;
-		w->no_memory = true;
-	}
+	w->c.control = inside_copy(w, p->path, strlen(p->path));
+	w->c.control_in_tmp = !p->own;
 }
 
 static void build_harkd(struct whole *w, const struct section *harkd)
@@ -523,8 +522,8 @@ static void build_harkd(struct whole *w, const struct section *harkd)
 		if (!k->global || read_from(&r, harkd, k, &w->c, &w->at[key_index(k)]))
 			continue;
 		read_standard(w, k, &w->c);
-		if (strcmp(k->name, "control") == 0 && geteuid() != 0)
-			own_control(w);
+		if (strcmp(k->name, "control") == 0)
+			default_control(w);
 	}
 }
 

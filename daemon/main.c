@@ -190,6 +190,12 @@ static int open_control(struct supervisor *v)
 	const char *path = v->control_path != NULL ? v->control_path : v->epoch->config->control;
 	if (path == NULL || path[0] == '\0' || strcmp(path, "none") == 0 || control_open(v, path, &why) == 0)
 		return 0;
+	if (v->control_path == NULL && v->epoch->config->control_in_tmp) {
+		/* Nobody named it, and another user must not keep ours from starting. */
+		log_event(LOG_LEVEL_WARNING, NULL, "no control socket (control = PATH names another place): %s",
+		          why.text);
+		return 0;
+	}
 	log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text);
 	upgrade_tell_failed(v, why.text);
 	return STATUS_SYSTEM;

@@ -377,6 +377,8 @@ static void become_ready(struct supervisor *v)
 	if (v->in_background)
 		leave_terminal();
 	notify("READY=1\nMAINPID=%d", (int)getpid());
+	if (v->control != NULL)
+		log_event(LOG_LEVEL_NOTICE, NULL, "control socket %s", strchr(control_key(v->control), ':') + 1);
 	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu service%s of %s", v->epoch->config->n_services,
 	          v->epoch->config->n_services == 1 ? "" : "s", v->config_file);
 }

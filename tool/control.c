@@ -15,24 +15,11 @@
 
 /* ---- where and what -------------------------------------------------------------------------- */
 
-/* Where harkd puts it by default, for the user that runs this. Returns the length, as snprintf(3). */
-static int default_path(char *buf, size_t cap, bool *in_tmp)
-{
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
-
-	if (geteuid() == 0)
-		return snprintf(buf, cap, "/run/harkd.sock");
-	if (runtime != NULL && runtime[0] == '/')
-		return snprintf(buf, cap, "%s/harkd.sock", runtime);
-	*in_tmp = true;
-	return snprintf(buf, cap, "/tmp/harkd-%u.sock", (unsigned)geteuid());
-}
-
-static int find_address(struct control *c)
+static int find_places(struct control *c)
 {
 	const char *environment = getenv("HARKD_CONTROL"), *from = "--control ";
 	const char *path = c->args->control;
-	char standard[2 * CONTROL_PATH_MAX];
+	char address[HARK_ADDRESS_MAX];
 	struct hark_address a;
 	struct hark_why why = {""};
 
@@ -41,16 +28,17 @@ static int find_address(struct control *c)
 		from = "$HARKD_CONTROL ";
 	}
 	if (path == NULL) {
-		(void)default_path(standard, sizeof standard, &c->in_tmp);
-		path = standard;
-		from = "";
+		c->n_places = control_places(c->place);
+		return STATUS_DONE;
 	}
-	int n = snprintf(c->address, sizeof c->address, "unix:%s", path);
-	if (n >= (int)sizeof c->address || hark_address_parse(c->address, &a, &why) < 0) {
+	int n = snprintf(address, sizeof address, "unix:%s", path);
+	if (n >= (int)sizeof address || hark_address_parse(address, &a, &why) < 0) {
 		say(c->verb, "%s%.60s: %s", from, path, why.text[0] != '\0' ? why.text : "the path is too long");
 		return STATUS_USAGE;
 	}
-	c->path = c->address + strlen("unix:");
+	(void)snprintf(c->place[0].path, sizeof c->place[0].path, "%s", path);
+	c->place[0].own = true; /* whoever named it knows whose it is */
+	c->n_places = 1;
 	return STATUS_DONE;
 }
 
@@ -73,7 +61,7 @@ int control_init(struct control *c, const struct verb *v, const struct control_a
 	}
 	(void)snprintf(c->request, sizeof c->request, "%s%s%s\n", v->name, service != NULL ? " " : "",
 	               service != NULL ? service : "");
-	return find_address(c);
+	return find_places(c);
 }
 
 /* ---- what came ------------------------------------------------------------------------------- */
@@ -157,26 +145,33 @@ static int failed(const struct control *c, struct hark_why *why, int err, const 
 static int dial_failed(const struct control *c, struct hark_why *why, int err)
 {
 	const char *advice = "";
+	char nor[CONTROL_PLACES_MAX * sizeof c->place[0].path] = "";
 
+	for (size_t i = 1; i < c->n_places; i++)
+		(void)snprintf(nor + strlen(nor), sizeof nor - strlen(nor), "%s%s", i == 1 ? " (nor at " : ", ",
+		               c->place[i].path);
+	if (c->n_places > 1)
+		(void)snprintf(nor + strlen(nor), sizeof nor - strlen(nor), ")");
 	if (err == -ENOENT || err == -ECONNREFUSED)
-		advice = ": harkd does not run, or its socket is elsewhere (start it with harkd -c FILE, or name the "
-			 "socket by --control)";
+		advice =
+			": harkd does not run, or its socket is elsewhere: its log says where (name it by --control or "
+			"$HARKD_CONTROL)";
 	else if (err == -EACCES || err == -EPERM)
 		advice = ": ask as the user that harkd runs as, or as root";
 	else if (err == -ETIMEDOUT || err == -EAGAIN)
 		advice = ": harkd is there and does not take connections";
-	(void)snprintf(why->text, sizeof why->text, "%s: %s%s", c->path, hark_strerror(err), advice);
+	(void)snprintf(why->text, sizeof why->text, "%s: %s%s%s", c->path, hark_strerror(err), nor, advice);
 	return err;
 }
 
-/* In /tmp anyone may make a socket of that name and be asked in harkd's place. */
-static int check_owner(const struct control *c, struct hark_conn *conn, struct hark_why *why)
+/* In /tmp anyone may make a socket of that name and be asked in harkd's place; and XDG_RUNTIME_DIR may be another
+ * user's. */
+static int check_owner(const struct control *c, const struct control_place *p, struct hark_conn *conn,
+                       struct hark_why *why)
 {
 	struct hark_credentials peer;
 
-	if (!c->in_tmp)
-		return 0;
-	if (hark_peer_credentials(conn, &peer) == 0 && (peer.uid == geteuid() || peer.uid == 0))
+	if (p->own || (hark_peer_credentials(conn, &peer) == 0 && (peer.uid == geteuid() || peer.uid == 0)))
 		return 0;
 	return failed(c, why, -EPERM, "another user's process listens there: not asked");
 }
@@ -219,7 +214,7 @@ static int read_line(const struct control *c, struct hark_conn *conn, char **lin
 static int parse(const struct control *c, struct control_answer *answer, struct hark_why *why)
 {
 	json_error_t error;
-	char buf[200];
+	char buf[sizeof error.text];
 
 	answer->json = json_loads(answer->line, 0, &error);
 	if (answer->json == NULL) {
@@ -238,26 +233,48 @@ static int parse(const struct control *c, struct control_answer *answer, struct 
 static int converse(const struct control *c, struct hark_conn *conn, struct control_answer *answer,
                     struct hark_why *why)
 {
-	int err = check_owner(c, conn, why);
-
-	if (err < 0)
-		return err;
 	ssize_t n = hark_write(conn, c->request, strlen(c->request));
+
 	if (n < 0)
 		return failed(c, why, (int)n, hark_strerror((int)n));
-	err = read_line(c, conn, &answer->line, why);
+	int err = read_line(c, conn, &answer->line, why);
 	return err < 0 ? err : parse(c, answer, why);
 }
 
-int control_ask(const struct control *c, struct control_answer *answer, struct hark_why *why)
+/* Connects to the first place where somebody listens whom this user may ask. What is told of none is told of the first,
+ * where harkd most likely is, but for a harkd that is there. */
+static int dial(struct control *c, int64_t deadline, struct hark_conn **conn, struct hark_why *why)
+{
+	int first = 0;
+
+	for (size_t i = 0; i < c->n_places; i++) {
+		char address[sizeof c->place[0].path + 8];
+		c->path = c->place[i].path;
+		(void)snprintf(address, sizeof address, "unix:%s", c->path);
+		int err = hark_dial(address, &(struct hark_dial_opts){.deadline = deadline}, conn);
+		if (err == 0) {
+			err = check_owner(c, &c->place[i], *conn, why);
+			if (err < 0)
+				hark_abort(*conn);
+			return err;
+		}
+		if (err != -ENOENT && err != -ECONNREFUSED && err != -EACCES)
+			return dial_failed(c, why, err);
+		first = i == 0 ? err : first;
+	}
+	c->path = c->place[0].path;
+	return dial_failed(c, why, first);
+}
+
+int control_ask(struct control *c, struct control_answer *answer, struct hark_why *why)
 {
 	int64_t deadline = hark_after(c->args->timeout);
 	struct hark_conn *conn;
 
 	*answer = (struct control_answer){0};
-	int err = hark_dial(c->address, &(struct hark_dial_opts){.deadline = deadline}, &conn);
+	int err = dial(c, deadline, &conn, why);
 	if (err < 0)
-		return dial_failed(c, why, err);
+		return err;
 	hark_deadline(conn, deadline);
 	err = converse(c, conn, answer, why);
 	hark_abort(conn); /* all that matters has been read */
@@ -266,7 +283,7 @@ int control_ask(const struct control *c, struct control_answer *answer, struct h
 	return err;
 }
 
-int control_run(const struct control *c, void (*tell)(const struct control *c, const json_t *answer, const void *arg),
+int control_run(struct control *c, void (*tell)(const struct control *c, const json_t *answer, const void *arg),
                 const void *arg)
 {
 	struct control_answer answer;

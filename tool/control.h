@@ -8,11 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "control_path.h"
 #include "hark.h"
 #include "options.h"
 #include "tool.h"
-
-#define CONTROL_PATH_MAX (HARK_PATH_MAX + 1)
 
 /* The options that every one of these verbs has. Embedded first in the verb's own arguments, so that offsets agree. */
 struct control_args {
@@ -40,10 +39,10 @@ struct control_args {
 struct control {
 	const struct verb *verb;
 	const struct control_args *args;
-	char address[HARK_ADDRESS_MAX]; /* unix:PATH */
-	const char *path;               /* within address */
-	bool in_tmp;                    /* a directory where anyone may have put it: its owner is looked at */
-	char request[128];              /* a line */
+	struct control_place place[CONTROL_PLACES_MAX]; /* asked in order, until one listens */
+	size_t n_places;
+	const char *path;  /* the one that was asked last */
+	char request[128]; /* a line */
 };
 
 struct control_answer {
@@ -58,12 +57,12 @@ int control_init(struct control *c, const struct verb *v, const struct control_a
 
 /* Asks once. May suspend. Returns 0 with *answer, the caller's to control_answer_free(); or -errno, why telling path,
  * cause and what can be done about it. */
-int control_ask(const struct control *c, struct control_answer *answer, struct hark_why *why);
+int control_ask(struct control *c, struct control_answer *answer, struct hark_why *why);
 void control_answer_free(struct control_answer *answer);
 
 /* A whole verb: asks once, and prints the answer as JSON if that is wanted, else by tell() if harkd said yes. Why it
  * said no is told on standard error. Returns the exit code. */
-int control_run(const struct control *c, void (*tell)(const struct control *c, const json_t *answer, const void *arg),
+int control_run(struct control *c, void (*tell)(const struct control *c, const json_t *answer, const void *arg),
                 const void *arg);
 
 /* Tells on standard error why harkd said no, each reason a line. */

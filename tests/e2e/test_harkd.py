@@ -337,8 +337,8 @@ def test_a_killed_worker_takes_only_its_own_connections_with_it(harkd):
         s.close()
     assert gone == victims[0]["now"]
     assert d.workers("daytime") == daytime
-    assert wait_until(lambda: len(d.workers("echo")) == 2)
-    assert d.service("echo")["crashes"] == 1
+    wait_until(lambda: d.service("echo")["crashes"] == 1)
+    wait_until(lambda: len(d.workers("echo")) == 2)
     wait_until(lambda: d.service("echo")["now"] == 0)
 
 
