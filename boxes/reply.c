@@ -145,6 +145,7 @@ void reply_paced_close(void *state)
 }
 
 const struct hark_option reply_paced_options[] = {REPLY_ANY_PORT, REPLY_ANSWERS, REPLY_LONGER_FORMER, {NULL}};
+
 int reply_open(void *state, struct hark_why *why)
 {
 	(void)state, (void)why;

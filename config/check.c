@@ -15,14 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "descriptors.h"
 
 #define CHILD_NS (3 * HARK_S)  /* for one service */
 #define ALL_NS   (15 * HARK_S) /* for all of them */
 
-enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM, STEP_BOX, STEP_DIED };
+enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM, STEP_BOX, STEP_TRY };
 
 /* What is found. */
 struct report {
@@ -192,9 +193,10 @@ static void await_report(int fd, int64_t deadline, struct report *r)
 		n = poll(&p, 1, left > 0 ? (int)((left + HARK_MS - 1) / HARK_MS) : 0);
 	} while (n < 0 && errno == EINTR);
 	if (n == 0)
-		*r = (struct report){STEP_USER, ETIMEDOUT, 0};
+		*r = (struct report){STEP_TRY, ETIMEDOUT, 0};
 	else if (n < 0 || read(fd, r, sizeof *r) != sizeof *r)
-		*r = (struct report){STEP_DIED, EIO, 0};
+		*r = (struct report){STEP_TRY, EIO, 0}; /* it died */
+	r->why.text[sizeof r->why.text - 1] = '\0';     /* foreign code may have written it */
 }
 
 /* What is loaded is foreign code: it gets nothing of ours. Returns the report's new number. */
@@ -202,7 +204,7 @@ static int close_others(int report)
 {
 	if (report != 3)
 		report = dup3(report, 3, O_CLOEXEC);
-	(void)syscall(SYS_close_range, 4u, ~0u, 0);
+	descriptors_close(4, ~0u);
 	return report;
 }
 
@@ -211,7 +213,7 @@ static void try_in_child(const struct trial *t, int64_t deadline, struct report 
 	int fds[2];
 
 	if (pipe2(fds, O_CLOEXEC) < 0) {
-		*r = (struct report){STEP_USER, errno, 0};
+		*r = (struct report){STEP_TRY, errno, 0};
 		return;
 	}
 	pid_t pid = fork();
@@ -224,7 +226,7 @@ static void try_in_child(const struct trial *t, int64_t deadline, struct report 
 	int err = errno;
 	(void)close(fds[1]);
 	if (pid < 0) {
-		*r = (struct report){STEP_USER, err, 0};
+		*r = (struct report){STEP_TRY, err, 0};
 	} else {
 		await_report(fds[0], deadline, r);
 		(void)kill(pid, SIGKILL);
@@ -247,9 +249,13 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 	case STEP_CHROOT:
 		return inside_error(w, key_at(s->at, "chroot"), "chroot: cannot enter %s: %s%s", s->s.chroot, why,
 		                    r->error == EPERM ? " (this needs root)" : "");
+	case STEP_TRY:
+		return inside_error(w, key_at(s->at, key).file != NULL ? key_at(s->at, key) : head,
+		                    "%s: could not be tried: %s", key,
+		                    r->error == ETIMEDOUT ? "it took too long"
+		                    : r->error == EIO     ? "the process that tried has died"
+		                                          : why);
 	case STEP_USER:
-		if (r->error == ETIMEDOUT)
-			return inside_error(w, head, "[%s] could not be tried: it took too long", s->s.name);
 		key = s->s.user != NULL ? "user" : s->s.group != NULL ? "group" : "groups";
 		return inside_error(w, key_at(s->at, key).file != NULL ? key_at(s->at, key) : head,
 		                    "%s: cannot become %s: %s%s", key, who, why,
@@ -262,7 +268,6 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 		return inside_error(w, key_at(s->at, key), "%s: %s cannot run %s%s%s: %s%s%.*s", key, who, t->program,
 		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
 		                    r->at > 0 ? " at " : "", r->at, t->program);
-	case STEP_DIED: return inside_error(w, key_at(s->at, key), "%s: it ended when it was tried", key);
 	case STEP_BOX:
 		return inside_error(w, key_at(s->at, key), "%s: %s%s%s%s", key,
 		                    r->why.text[0] != '\0' ? r->why.text : why, t->become ? " (as " : "",
@@ -286,9 +291,10 @@ static void try_service(struct whole *w, const struct service *s, int64_t deadli
 		return;
 	if (!s->program_bad)
 		t.program = s->program;
-	/* Where a program is served the look at it is all: what it opens may be made by that, such as a log. */
-	t.opens = box != NULL && !s->program_bad && s->program == NULL &&
-	          (box == &shared_box || box->prepare != NULL || box->open != NULL);
+	/* Where a program is served the look at it is all: what it opens may be made by that, such as a log. A box of
+	 * ours that is told nothing opens nothing of the configuration's. */
+	t.opens = box == &shared_box || (box != NULL && s->s.argv.n > 1 && !s->program_bad && s->program == NULL &&
+	                                 (box->prepare != NULL || box->open != NULL));
 	if (t.become || t.opens || s->s.chroot != NULL) {
 		int64_t own = hark_after(CHILD_NS);
 		try_in_child(&t, own < deadline ? own : deadline, &r);

@@ -128,7 +128,12 @@ def test_a_box_is_loaded_by_the_services_user(harkd, build):
     [
         (GOOD.replace("HARK_BOX_VERSION", "2"), "", "", "a box of version 2"),
         (GOOD, "", "what = 1", "no such option: --what"),
-        (GOOD, "__attribute__((constructor)) static void dies(void) { _exit(3); }\n", "", "it ended when it was tried"),
+        (
+            GOOD,
+            "__attribute__((constructor)) static void dies(void) { _exit(3); }\n",
+            "",
+            "could not be tried: the process that tried has died",
+        ),
     ],
 )
 def test_harkd_t_looks_at_a_box_in_a_child(hark, build, tmp_path, fields, more, key, words):
