@@ -138,6 +138,10 @@ static void mistakes_answer(struct json *to, const struct reload_result *r)
 static void reload_answer(struct json *to, const struct reload_result *r)
 {
 	char text[100];
+	if (r->text[0] != '\0') {
+		error_answer(to, r->text);
+		return;
+	}
 	json_open(to, NULL, '{');
 	json_put_bool(to, "ok", r->failed == 0);
 	if (r->failed > 0) {

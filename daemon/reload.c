@@ -394,10 +394,15 @@ static void finish(struct supervisor *v)
 	v->reloading = false; /* from here on there may be another one */
 	if (!v->draining)
 		sockets_sweep(v);
-	log_event(r->failed > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, NULL,
-	          "reloaded %s: %u added, %u changed, %u removed, %u unchanged%s", v->config_file, r->added, r->changed,
-	          r->removed, r->unchanged, r->failed > 0 ? ", and some do not work" : "");
-	if (v->told_ready)
+	if (v->ending)
+		(void)snprintf(r->text, sizeof r->text, "given up: harkd is draining");
+	if (v->ending)
+		log_event(LOG_LEVEL_ERROR, NULL, "reload: %s", r->text);
+	else
+		log_event(r->failed > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, NULL,
+		          "reloaded %s: %u added, %u changed, %u removed, %u unchanged%s", v->config_file, r->added,
+		          r->changed, r->removed, r->unchanged, r->failed > 0 ? ", and some do not work" : "");
+	if (v->told_ready && !v->ending)
 		notify("READY=1");
 	control_reloaded(v, r);
 	for (unsigned i = 0; i < r->n_errors; i++)

@@ -167,7 +167,7 @@ struct reload_result {
 	char **errors;   /* a line each, n_errors of them */
 	unsigned n_errors;
 	struct config *mistakes; /* not NULL: nothing was changed, and why is in its errors; the caller's to free */
-	char text[256];          /* nothing was changed otherwise: why */
+	char text[256];          /* nothing was changed otherwise, or it was given up: why */
 };
 
 struct supervisor {

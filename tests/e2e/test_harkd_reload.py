@@ -145,6 +145,23 @@ def test_a_reload_tells_of_a_service_that_takes_long_to_fail(harkd):
     assert not answer["ok"] and "[bad] does not start" in answer["errors"][0], answer
 
 
+def test_a_reload_that_a_drain_cuts_off_is_refused_with_the_reason(harkd):
+    d = harkd(ECHO)
+    d.configure(ECHO + service("more", "box = discard"))
+    with d.connect("echo") as busy, slow_starts(d, 1) as newborn, socket.socket(socket.AF_UNIX) as control:
+        ping(busy)
+        control.settimeout(PATIENCE)
+        control.connect(str(d.directory / "control"))
+        control.sendall(b"reload\n")
+        wait_until(lambda: newborn.held)
+        d.send(signal.SIGTERM)
+        answer = json.loads(control.recv(4096))
+        assert answer == {"ok": False, "error": "given up: harkd is draining"}
+        control.sendall(b"reload\n")
+        assert json.loads(control.recv(4096)) == {"ok": False, "error": "harkd is draining"}
+    assert "reload: given up: harkd is draining\n" in d.stderr and "reloaded " not in d.stderr
+
+
 def test_new_settings_are_tried_to_the_end_though_the_old_worker_is_idle(harkd):
     old = service("echo", "box = echo", "start = demand", "stop_idle = 300ms")
     d = harkd(old)
