@@ -1,6 +1,7 @@
 /* json.c — see json.h. */
 #include "json.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -32,6 +33,12 @@ void json_put_string(struct json *j, const char *key, const char *s)
 {
 	begin(j, key);
 	text_add_json(j->to, s, s != NULL ? strlen(s) : 0);
+}
+
+void json_put_bytes(struct json *j, const char *key, const char *s, size_t n)
+{
+	begin(j, key);
+	text_add_json(j->to, s, n);
 }
 
 void json_put_string_max(struct json *j, const char *key, const char *s, size_t max)
@@ -81,4 +88,14 @@ void json_put_null(struct json *j, const char *key)
 {
 	begin(j, key);
 	text_add(j->to, "null");
+}
+
+int json_print(struct json *j, FILE *to)
+{
+	int err = j->to->failed ? -ENOMEM : 0;
+
+	if (err == 0)
+		(void)fprintf(to, "%s\n", j->to->buf);
+	text_free(j->to);
+	return err;
 }

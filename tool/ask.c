@@ -230,36 +230,19 @@ void ask_print_lines(const struct ask *a, bool many)
 	}
 }
 
-static void print_json(const char *s, size_t n)
+void ask_json_begin(const struct ask *a, struct ask_json *to)
 {
-	char stack[TEXT_LINE_MAX];
-	size_t cap = 6 * n + 3; /* \uXXXX for each byte, the quotes, NUL */
-	char *heap = cap > sizeof stack ? malloc(cap) : NULL;
-	struct text t = {.buf = heap != NULL ? heap : stack, .cap = heap != NULL ? cap : sizeof stack};
-
-	/* Out of memory: rather less of the answer than no JSON. */
-	text_add_json(&t, s, t.buf == stack && cap > sizeof stack ? sizeof stack / 6 - 1 : n);
-	fputs(t.buf, stdout);
-	free(heap);
+	*to = (struct ask_json){.text = {.grows = true}, .json = {.to = &to->text}};
+	json_open(&to->json, NULL, '{');
+	json_put_string(&to->json, "host", a->host);
+	json_put_string(&to->json, "address", a->address);
+	json_put_real(&to->json, "round_trip_s", (double)(a->answered_ns - a->sent_ns) / 1e9, 9);
 }
 
-void ask_json_string(const char *key, const char *s, size_t n)
+int ask_json_end(struct ask *a, struct ask_json *j)
 {
-	printf(",\"%s\":", key);
-	print_json(s, n);
-}
-
-void ask_json_item(const char *s, size_t n, bool first)
-{
-	if (!first)
-		putchar(',');
-	print_json(s, n);
-}
-
-void ask_json_begin(const struct ask *a)
-{
-	printf("{\"host\":");
-	print_json(a->host, strlen(a->host));
-	ask_json_string("address", a->address, strlen(a->address));
-	printf(",\"round_trip_s\":%.9f", (double)(a->answered_ns - a->sent_ns) / 1e9);
+	json_close(&j->json, '}');
+	return json_print(&j->json, stdout) < 0
+	               ? ask_failed(a, -ENOMEM, "ask %s: no memory to print the answer", a->address)
+	               : 0;
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "hark.h"
+#include "json.h"
 #include "options.h"
 #include "tool.h"
 
@@ -88,9 +89,14 @@ int ask_all(const struct verb *v, struct ask asks[], int n, int (*show)(struct a
 /* Prints the answer line by line, foreign bytes made harmless, each after "HOST: " if many. */
 void ask_print_lines(const struct ask *a, bool many);
 
-/* Begins a JSON line on standard output: {"host":"…","address":"…" — the verb goes on with ,"key":… and "}\n". */
-void ask_json_begin(const struct ask *a);
-void ask_json_string(const char *key, const char *s, size_t n);
-void ask_json_item(const char *s, size_t n, bool first); /* of an array */
+/* Begins the answer's JSON object: {"host":"…","address":"…","round_trip_s":… The verb adds to it and prints it. */
+struct ask_json {
+	struct text text;
+	struct json json;
+};
+
+void ask_json_begin(const struct ask *a, struct ask_json *to);
+/* Ends it and prints it. 0, or what ask_failed() returns. */
+int ask_json_end(struct ask *a, struct ask_json *j);
 
 #endif

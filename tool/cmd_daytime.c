@@ -25,10 +25,10 @@ static int show(struct ask *a, bool many)
 		ask_print_lines(a, many);
 		return 0;
 	}
-	ask_json_begin(a);
-	ask_json_string("daytime", a->answer, len);
-	puts("}");
-	return 0;
+	struct ask_json j;
+	ask_json_begin(a, &j);
+	json_put_bytes(&j.json, "daytime", a->answer, len);
+	return ask_json_end(a, &j);
 }
 
 static int run(const struct verb *self, int argc, char *argv[])

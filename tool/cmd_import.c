@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "import.h"
+#include "json.h"
 #include "options.h"
-#include "text.h"
 
 #define GUESS_BYTES 65536 /* a file is known by its first line that says anything; what comes before are comments */
 
@@ -91,7 +91,7 @@ static const char *guess(const char *file)
 	if (ends_in(file, ".socket"))
 		return "systemd";
 	char *text = malloc(GUESS_BYTES + 1);
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* a FIFO without a writer would wait */
 	struct stat st;
 	const char *format = NULL;
 	/* What is not a regular file cannot be read twice; and whether it can be at all, its reader tells. */
@@ -318,25 +318,23 @@ static void print_plain(const char *text)
 }
 
 static void each_drop(const struct document *d,
-                      void (*show)(const struct document_section *s, const struct document_line *l, bool first))
+                      void (*show)(const struct document_section *s, const struct document_line *l, void *arg),
+                      void *arg)
 {
-	bool first = true;
-
 	for (size_t i = 0; i <= d->n; i++) {
 		const struct document_section *s = i == 0 ? &d->head : d->sections[i - 1];
 		for (size_t k = 0; k < s->n; k++) {
-			if (!is_drop(&s->lines[k]))
-				continue;
-			show(s, &s->lines[k], first);
-			first = false;
+			if (is_drop(&s->lines[k]))
+				show(s, &s->lines[k], arg);
 		}
 	}
 }
 
-static void show_drop(const struct document_section *s, const struct document_line *l, bool first)
+static void show_drop(const struct document_section *s, const struct document_line *l, void *first)
 {
-	if (first)
+	if (*(bool *)first)
 		puts("\nNot carried over:");
+	*(bool *)first = false;
 	print_plain(l->place.file != NULL ? l->place.file : "");
 	printf(":%d: %s%s%s\n", l->place.line, s->name != NULL ? s->name : "", s->name != NULL ? ": " : "",
 	       l->value + strlen(DOCUMENT_NOT_CARRIED));
@@ -359,52 +357,51 @@ static void report(const struct document *d)
 	}
 	if (d->n_files != 1)
 		printf("%8zu %8zu %8zu %8zu  total\n", all.services, all.carried, all.dropped, all.errors);
-	each_drop(d, show_drop);
+	each_drop(d, show_drop, &(bool){true});
 }
 
-static void print_json(const char *s)
+static void show_drop_json(const struct document_section *s, const struct document_line *l, void *to)
 {
-	size_t n = s != NULL ? strlen(s) : 0;
-	struct text t = {.buf = malloc(6 * n + 8), .cap = 6 * n + 8};
+	struct json *j = to;
 
-	if (t.buf != NULL) {
-		text_add_json(&t, s, n);
-		fputs(t.buf, stdout);
-	}
-	free(t.buf);
+	json_open(j, NULL, '{');
+	json_put_string(j, "file", l->place.file);
+	json_put_int(j, "line", l->place.line);
+	json_put_string(j, "service", s->name);
+	json_put_string(j, "what", l->value + strlen(DOCUMENT_NOT_CARRIED));
+	json_close(j, '}');
 }
 
-static void show_drop_json(const struct document_section *s, const struct document_line *l, bool first)
-{
-	fputs(first ? "{\"file\":" : ",{\"file\":", stdout);
-	print_json(l->place.file);
-	printf(",\"line\":%d,\"service\":", l->place.line);
-	print_json(s->name);
-	fputs(",\"what\":", stdout);
-	print_json(l->value + strlen(DOCUMENT_NOT_CARRIED));
-	putchar('}');
-}
-
-static void report_json(const struct document *d)
+static int report_json(const struct document *d)
 {
 	size_t carried = 0;
-	fputs("{\"files\":[", stdout);
+	struct text text = {.grows = true};
+	struct json j = {.to = &text};
+
+	json_open(&j, NULL, '{');
+	json_open(&j, "files", '[');
 	for (size_t i = 0; i < d->n_files; i++) {
 		struct counts c = count_file(d, d->files[i]);
-		fputs(i > 0 ? ",{\"file\":" : "{\"file\":", stdout);
-		print_json(d->files[i]);
-		printf(",\"services\":%zu,\"carried\":%zu,\"dropped\":%zu,\"errors\":%zu}", c.services, c.carried,
-		       c.dropped, c.errors);
+		json_open(&j, NULL, '{');
+		json_put_string(&j, "file", d->files[i]);
+		json_put_int(&j, "services", (int64_t)c.services);
+		json_put_int(&j, "carried", (int64_t)c.carried);
+		json_put_int(&j, "dropped", (int64_t)c.dropped);
+		json_put_int(&j, "errors", (int64_t)c.errors);
+		json_close(&j, '}');
 		carried += c.carried;
 	}
-	printf("],\"carried\":%zu,\"dropped\":[", carried);
-	each_drop(d, show_drop_json);
-	fputs("],\"errors\":[", stdout);
-	for (size_t i = 0; i < d->n_errors; i++) {
-		fputs(i > 0 ? "," : "", stdout);
-		print_json(d->errors[i]);
-	}
-	puts("]}");
+	json_close(&j, ']');
+	json_put_int(&j, "carried", (int64_t)carried);
+	json_open(&j, "dropped", '[');
+	each_drop(d, show_drop_json, &j);
+	json_close(&j, ']');
+	json_open(&j, "errors", '[');
+	for (size_t i = 0; i < d->n_errors; i++)
+		json_put_string(&j, NULL, d->errors[i]);
+	json_close(&j, ']');
+	json_close(&j, '}');
+	return json_print(&j, stdout);
 }
 
 /* ---- */
@@ -413,9 +410,12 @@ static int show(const struct import *im)
 {
 	int status = im->args.output != NULL ? write_output(im) : STATUS_DONE;
 
-	if (im->args.report && im->args.json)
-		report_json(im->document);
-	else if (im->args.report)
+	if (im->args.json) { /* of the report */
+		if (report_json(im->document) < 0) {
+			say(im->verb, "%s", strerror(ENOMEM));
+			status = STATUS_SYSTEM;
+		}
+	} else if (im->args.report)
 		report(im->document);
 	else if (im->args.output == NULL && !im->args.check)
 		(void)document_print(im->document, stdout); /* whether it could be written, main() tells */

@@ -57,15 +57,18 @@ static int judge(struct ask *a)
 	return STATUS_NO_ANSWER;
 }
 
-static void show(const struct ask *a, const char *user, bool yes)
+static int show(struct ask *a, const char *user, bool yes)
 {
+	struct ask_json j;
+
 	if (!a->args->json) {
 		printf("%s is %slogged in on %s\n", user, yes ? "" : "not ", a->host);
-		return;
+		return 0;
 	}
-	ask_json_begin(a);
-	ask_json_string("user", user, strlen(user));
-	printf(",\"logged_in\":%s}\n", yes ? "true" : "false");
+	ask_json_begin(a, &j);
+	json_put_string(&j.json, "user", user);
+	json_put_bool(&j.json, "logged_in", yes);
+	return ask_json_end(a, &j);
 }
 
 static int ask_in_turn(const struct verb *self, struct ask asks[], int n, const char *user)
@@ -80,10 +83,8 @@ static int ask_in_turn(const struct verb *self, struct ask asks[], int n, const 
 		asks[i].question_len = asks[i].stream_question_len = (size_t)len;
 		ask(&asks[i]);
 		int status = judge(&asks[i]);
-		if (status != STATUS_NO_ANSWER) {
-			show(&asks[i], user, status == STATUS_LOGGED_IN);
+		if (status != STATUS_NO_ANSWER && show(&asks[i], user, status == STATUS_LOGGED_IN) == 0)
 			return status;
-		}
 		say(self, "%s", asks[i].why.text);
 	}
 	return STATUS_NO_ANSWER;

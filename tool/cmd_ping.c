@@ -11,9 +11,9 @@
 
 #include "hark.h"
 #include "histogram.h"
+#include "json.h"
 #include "options.h"
 #include "target.h"
-#include "text.h"
 #include "tool.h"
 
 #define ECHO_PORT "7" /* RFC 862 */
@@ -137,11 +137,16 @@ static void print_trip(const struct ping *p, int err, int64_t took)
 	if (p->args.quiet)
 		return;
 	if (p->args.json) {
-		printf("{\"trip\":%u,", p->mark.trip);
+		struct text text = {.grows = true};
+		struct json j = {.to = &text};
+		json_open(&j, NULL, '{');
+		json_put_int(&j, "trip", p->mark.trip);
 		if (err == 0)
-			printf("\"seconds\":%.9f}\n", (double)took / 1e9);
+			json_put_real(&j, "seconds", (double)took / 1e9, 9);
 		else
-			printf("\"error\":\"%s\"}\n", lost_words(err));
+			json_put_string(&j, "error", lost_words(err));
+		json_close(&j, '}');
+		(void)json_print(&j, stdout);
 	} else if (err == 0) {
 		printf("%zu bytes from %s: trip %u, %.3f ms\n", p->args.size, p->address, p->mark.trip,
 		       (double)took / 1e6);
@@ -196,22 +201,29 @@ static void signal_fiber(void *arg)
 
 static void print_summary_json(const struct ping *p)
 {
-	static const double percents[] = {50, 90, 99};
+	static const struct {
+		const char *key;
+		double percent;
+	} percentiles[] = {{"p50_s", 50}, {"p90_s", 90}, {"p99_s", 99}};
 	const struct histogram *h = &p->trips;
+	struct text text = {.grows = true};
+	struct json j = {.to = &text};
 
-	char address[6 * HARK_ADDRESS_MAX + 3]; /* \uXXXX for each byte, the quotes, NUL */
-	struct text t = {.buf = address, .cap = sizeof address};
-
-	text_add_json(&t, p->address, strlen(p->address));
-	printf("{\"address\":%s,\"sent\":%llu,\"answered\":%llu,\"late\":%llu", address, (unsigned long long)p->sent,
-	       (unsigned long long)h->n, (unsigned long long)p->late);
+	json_open(&j, NULL, '{');
+	json_put_string(&j, "address", p->address);
+	json_put_int(&j, "sent", (int64_t)p->sent);
+	json_put_int(&j, "answered", (int64_t)h->n);
+	json_put_int(&j, "late", (int64_t)p->late);
 	if (h->n > 0) {
-		printf(",\"min_s\":%.9f,\"mean_s\":%.9f", (double)h->min / 1e9, h->sum / (double)h->n / 1e9);
-		for (size_t i = 0; i < sizeof percents / sizeof percents[0]; i++)
-			printf(",\"p%.0f_s\":%.9f", percents[i], (double)histogram_percentile(h, percents[i]) / 1e9);
-		printf(",\"max_s\":%.9f", (double)h->max / 1e9);
+		json_put_real(&j, "min_s", (double)h->min / 1e9, 9);
+		json_put_real(&j, "mean_s", h->sum / (double)h->n / 1e9, 9);
+		for (size_t i = 0; i < sizeof percentiles / sizeof percentiles[0]; i++)
+			json_put_real(&j, percentiles[i].key,
+			              (double)histogram_percentile(h, percentiles[i].percent) / 1e9, 9);
+		json_put_real(&j, "max_s", (double)h->max / 1e9, 9);
 	}
-	puts("}");
+	json_close(&j, '}');
+	(void)json_print(&j, stdout);
 }
 
 static void print_summary(const struct ping *p)

@@ -50,10 +50,12 @@ static int show(struct ask *a, bool many)
 	if (gmtime_r(&t, &tm) == NULL || strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm) == 0)
 		return ask_failed(a, -ERANGE, "read %s: a time beyond all calendars", a->address);
 	if (a->args->json) {
-		ask_json_begin(a);
-		printf(",\"time\":%lld,\"offset_s\":%.6f,\"uncertainty_s\":%.6f}\n", (long long)theirs, offset,
-		       uncertain);
-		return 0;
+		struct ask_json j;
+		ask_json_begin(a, &j);
+		json_put_int(&j.json, "time", theirs);
+		json_put_real(&j.json, "offset_s", offset, 6);
+		json_put_real(&j.json, "uncertainty_s", uncertain, 6);
+		return ask_json_end(a, &j);
 	}
 	printf("%s%s%s UTC, ", many ? a->host : "", many ? ": " : "", stamp);
 	if (fabs(offset) <= uncertain)

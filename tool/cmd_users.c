@@ -12,32 +12,30 @@ static const struct option_row options[] = {
 	ASK_UDP_ROW, ASK_PORT_ROW(USERS_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
 };
 
-static void show_json(const struct ask *a)
+static int show_json(struct ask *a)
 {
 	const char *at = a->answer, *end = a->answer + a->len;
-	bool first = true;
+	struct ask_json j;
 
-	ask_json_begin(a);
-	printf(",\"users\":[");
+	ask_json_begin(a, &j);
+	json_open(&j.json, "users", '[');
 	while (at < end) {
 		size_t len = strcspn(at, "\r\n");
 		if (len > (size_t)(end - at))
 			len = (size_t)(end - at);
-		if (len > 0) {
-			ask_json_item(at, len, first);
-			first = false;
-		}
+		if (len > 0)
+			json_put_bytes(&j.json, NULL, at, len);
 		at += len + 1; /* a NUL byte ends an item as well: names hold none */
 	}
-	puts("]}");
+	json_close(&j.json, ']');
+	return ask_json_end(a, &j);
 }
 
 static int show(struct ask *a, bool many)
 {
 	if (a->args->json)
-		show_json(a);
-	else
-		ask_print_lines(a, many);
+		return show_json(a);
+	ask_print_lines(a, many);
 	return 0;
 }
 

@@ -43,10 +43,16 @@ static void tell_lost(struct serve_events *s)
 
 	if (n == 0)
 		return;
-	if (s->json)
-		text_add(&t, "{\"event\":\"lost\",\"lines\":%u}\n", n);
-	else
-		text_add(&t, "hark: serve: %u line%s lost\n", n, n == 1 ? " was" : "s were");
+	if (s->json) {
+		struct json j = {.to = &t};
+		json_open(&j, NULL, '{');
+		json_put_string(&j, "event", "lost");
+		json_put_int(&j, "lines", n);
+		json_close(&j, '}');
+	} else {
+		text_add(&t, "hark: serve: %u line%s lost", n, n == 1 ? " was" : "s were");
+	}
+	text_add(&t, "\n");
 	if (line_out_put(&s->out, t.buf, t.len) < 0)
 		atomic_fetch_add_explicit(&s->lost, n, memory_order_relaxed);
 }

@@ -199,6 +199,15 @@ def test_a_pipe_can_be_imported(run):
     assert r.returncode == 0 and b"[daytime]" in r.stdout
 
 
+@pytest.mark.parametrize("more", [[], ["--check"], ["--report"], ["--format", "xinetd"], ["--format", "systemd"]])
+def test_what_is_no_file_is_told_and_not_waited_for(run, tmp_path, more):
+    fifo = tmp_path / ("fifo.socket" if "systemd" in more else "fifo")
+    os.mkfifo(fifo)
+    r = run("import", *more, fifo)
+    assert r.returncode == 1
+    assert f"{fifo}: not a regular file\n" in r.stderr.decode(), r.stderr
+
+
 def test_a_file_that_is_not_there_is_told(run, tmp_path):
     path = tmp_path / "none"
     r = run("import", path)

@@ -236,9 +236,17 @@ static void summary(const struct scan *s, int64_t took_ns)
 	struct text t = {.buf = buf, .cap = sizeof buf};
 
 	if (s->call->args.json) {
-		printf("{\"event\":\"summary\",\"ports\":%zu,\"open\":%d,\"refused\":%d,\"silent\":%d,\"failed\":%d,"
-		       "\"seconds\":%.6f}\n",
-		       s->n, n[OPEN], n[REFUSED], n[SILENT], n[FAILED], (double)took_ns / 1e9);
+		struct json j = {.to = &t};
+		json_open(&j, NULL, '{');
+		json_put_string(&j, "event", "summary");
+		json_put_int(&j, "ports", (int64_t)s->n);
+		json_put_int(&j, "open", n[OPEN]);
+		json_put_int(&j, "refused", n[REFUSED]);
+		json_put_int(&j, "silent", n[SILENT]);
+		json_put_int(&j, "failed", n[FAILED]);
+		json_put_real(&j, "seconds", (double)took_ns / 1e9, 6);
+		json_close(&j, '}');
+		puts(buf);
 		return;
 	}
 	text_add(&t, "%s: %d of %zu %s open, %d refused, %d silent", s->host, n[OPEN], s->n,
