@@ -174,10 +174,18 @@ static void read_drop_in(struct document *d, struct unit *u, const char *path)
 /* Reads the unit of that name with its drop-ins. It has no file, or a mask: has_main stays false. */
 static void read_unit(struct document *d, struct unit *u, const struct systemd_path *p)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], name[NAME_MAX + 1];
 
-	if (systemd_find(p, u->name, path) != SYSTEMD_FOUND)
+	if (snprintf(name, sizeof name, "%s", u->name) >= (int)sizeof name || !systemd_own_name(p, name) ||
+	    systemd_find(p, name, path) != SYSTEMD_FOUND)
 		return;
+	char *own = strdup(name);
+	if (own == NULL) {
+		d->broken = true;
+		return;
+	}
+	free(u->name);
+	u->name = own;
 	u->has_main = read_file(d, u, (struct config_place){.file = document_file(d, path)}, path);
 	if (u->has_main)
 		systemd_drop_ins(d, p, u->name, read_drop_in, u);

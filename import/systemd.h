@@ -54,7 +54,10 @@ void systemd_resolve(struct systemd_path *p, char path[PATH_MAX], char name[NAME
  * file. */
 enum systemd_found systemd_find(const struct systemd_path *p, const char *name, char path[PATH_MAX]);
 
-/* Reads the drop-ins of the unit of that name, in their order. */
+/* name becomes the unit's own, where it is an alias. False: that one is no name. */
+bool systemd_own_name(const struct systemd_path *p, char name[NAME_MAX + 1]);
+
+/* Reads the drop-ins of the unit of that name and of its aliases, in their order. */
 void systemd_drop_ins(struct document *d, const struct systemd_path *p, const char *name,
                       void (*read)(struct document *d, struct unit *u, const char *path), struct unit *u);
 

@@ -555,22 +555,42 @@ static const struct directive table[] = {
 static const struct {
 	const char *section, *begins, *why;
 } groups_of[] = {
-	{"Unit", "Condition", "harkd asks for no conditions"},
-	{"Unit", "Assert", "harkd asks for no conditions"},
-	{"Service", "Protect", SANDBOX},
-	{"Service", "Private", SANDBOX},
-	{"Service", "Restrict", SANDBOX},
-	{"Service", "SystemCall", SANDBOX},
-	{"Service", "Capability", SANDBOX},
-	{"Service", "AmbientCapabilities", SANDBOX},
-	{"Service", "NoNewPrivileges", SANDBOX},
-	{"Service", "MemoryDenyWriteExecute", SANDBOX},
-	{"Service", "LockPersonality", SANDBOX},
-	{"Service", "ReadOnly", SANDBOX},
-	{"Service", "ReadWrite", SANDBOX},
-	{"Service", "Inaccessible", SANDBOX},
+	{"Service", "Protect", SANDBOX},         {"Service", "Private", SANDBOX},
+	{"Service", "Restrict", SANDBOX},        {"Service", "SystemCall", SANDBOX},
+	{"Service", "Capability", SANDBOX},      {"Service", "AmbientCapabilities", SANDBOX},
+	{"Service", "NoNewPrivileges", SANDBOX}, {"Service", "MemoryDenyWriteExecute", SANDBOX},
+	{"Service", "LockPersonality", SANDBOX}, {"Service", "ReadOnly", SANDBOX},
+	{"Service", "ReadWrite", SANDBOX},       {"Service", "Inaccessible", SANDBOX},
 	{"Service", "Device", SANDBOX},
 };
+
+/* systemd starts neither socket nor service where one of these does not hold; some say so by "no". */
+static const char *const conditions[] = {"Condition", "Assert", NULL};
+
+/* An empty one takes back all conditions, or all assertions, before it. */
+static bool is_asked(const struct unit *u, size_t line, const char *begins)
+{
+	for (size_t i = line; i < u->n; i++)
+		if (u->lines[i].value[0] == '\0' && strcmp(u->lines[i].section, "Unit") == 0 &&
+		    strncmp(u->lines[i].key, begins, strlen(begins)) == 0)
+			return false;
+	return true;
+}
+
+/* False: it is none. */
+static bool condition(struct systemd_section *m, const struct unit *u, size_t line)
+{
+	const struct unit_line *l = &u->lines[line];
+
+	for (const char *const *c = conditions; *c != NULL && strcmp(l->section, "Unit") == 0; c++) {
+		if (strncmp(l->key, *c, strlen(*c)) != 0)
+			continue;
+		if (is_asked(u, line, *c))
+			systemd_refuse(m, l, "harkd asks for no conditions: see whether it holds");
+		return true;
+	}
+	return false;
+}
 
 static const struct directive *find(const struct unit_line *l)
 {
@@ -597,6 +617,8 @@ void systemd_lines(struct systemd_section *m, const struct unit *u)
 	for (size_t i = 0; i < u->n && !m->d->broken; i++) {
 		const struct unit_line *l = &u->lines[i];
 		const struct directive *d = find(l);
+		if (condition(m, u, i))
+			continue;
 		if (!unit_holds(u, i, d == NULL || d->list))
 			continue;
 		/* Who wants the service does not matter: it is the socket that is served. */

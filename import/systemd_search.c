@@ -298,6 +298,86 @@ static int by_name(const void *a, const void *b)
 	return strcmp(systemd_base(*(char *const *)a), systemd_base(*(char *const *)b));
 }
 
+/* ---- names ---- */
+
+/* The instance of the template alias that name is of the template it is an alias of. */
+static bool instance_of(const char *template, const char *name, char *buf, size_t cap)
+{
+	const char *at = strchr(template, '@'), *name_at = strchr(name, '@'), *dot = strrchr(name, '.');
+
+	return snprintf(buf, cap, "%.*s%.*s%s", (int)(at - template), template, (int)(dot - name_at), name_at, dot) <
+	       (int)cap;
+}
+
+static bool is_template(const char *name)
+{
+	const char *at = strchr(name, '@');
+
+	return at != NULL && at[1] == '.' && strrchr(name, '.') == at + 1;
+}
+
+bool systemd_own_name(const struct systemd_path *p, char name[NAME_MAX + 1])
+{
+	char directory[PATH_MAX], link[PATH_MAX], template[NAME_MAX + 1], own[NAME_MAX + 1];
+	bool is_instance = systemd_template(name, template, sizeof template);
+	struct systemd_path q;
+
+	for (int pass = 0; pass < (is_instance ? 2 : 1); pass++)
+		for (size_t i = 0; directory_at(p, i, directory); i++) {
+			struct stat st;
+			const char *as = pass == 0 ? name : template;
+			if (snprintf(link, sizeof link, "%s/%s", directory, as) >= (int)sizeof link ||
+			    lstat(link, &st) < 0)
+				continue;
+			systemd_resolve(&q, link, own);
+			if (strcmp(own, as) == 0)
+				return true;
+			if (pass == 1) {
+				(void)strcpy(link, own);
+				if (!is_template(link) || !instance_of(link, name, own, sizeof own))
+					return false;
+			}
+			(void)strcpy(name, own);
+			return true;
+		}
+	return true;
+}
+
+static bool is_same_kind(const char *a, const char *b)
+{
+	const char *x = strrchr(a, '.'), *y = strrchr(b, '.');
+
+	return x != NULL && y != NULL && strcmp(x, y) == 0;
+}
+
+/* What links of that directory are aliases of name: their drop-ins in all directories. */
+static void add_aliases(struct drop_ins *all, const struct systemd_path *p, const char *directory, const char *name)
+{
+	char template[NAME_MAX + 1], path[PATH_MAX], own[NAME_MAX + 1], alias[NAME_MAX + 1], other[PATH_MAX];
+	bool is_instance = systemd_template(name, template, sizeof template);
+	struct dirent **found = NULL;
+	struct systemd_path q;
+	int n = scandir(directory, &found, NULL, alphasort);
+
+	for (int i = 0; i < n; free(found[i++])) {
+		const char *entry = found[i]->d_name;
+		if ((found[i]->d_type != DT_LNK && found[i]->d_type != DT_UNKNOWN) || !is_same_kind(entry, name) ||
+		    strcmp(entry, name) == 0 ||
+		    snprintf(path, sizeof path, "%s/%s", directory, entry) >= (int)sizeof path)
+			continue;
+		systemd_resolve(&q, path, own);
+		if (strcmp(own, entry) == 0)
+			continue;
+		(void)snprintf(alias, sizeof alias, "%s", entry);
+		bool is_one = strcmp(own, name) == 0;
+		if (!is_one && is_instance && strcmp(own, template) == 0 && is_template(entry))
+			is_one = instance_of(entry, name, alias, sizeof alias);
+		for (size_t k = 0; is_one && directory_at(p, k, other); k++)
+			add_names(all, other, alias);
+	}
+	free(found);
+}
+
 void systemd_drop_ins(struct document *d, const struct systemd_path *p, const char *name,
                       void (*read)(struct document *d, struct unit *u, const char *path), struct unit *u)
 {
@@ -307,6 +387,8 @@ void systemd_drop_ins(struct document *d, const struct systemd_path *p, const ch
 
 	for (size_t i = 0; directory_at(p, i, directory); i++)
 		add_names(&all, directory, name);
+	for (size_t i = 0; p->names != NULL && directory_at(p, i, directory); i++)
+		add_aliases(&all, p, directory, name);
 	for (size_t i = 0; dot != NULL && directory_at(p, i, directory); i++)
 		add_directory(&all, directory, dot + 1); /* socket.d, service.d: of all units of the kind */
 	qsort(all.path, all.n, sizeof *all.path, by_name);

@@ -230,6 +230,34 @@ static void the_environment_is_what_the_unit_says(void **state)
 	document_free(d);
 }
 
+/* systemd starts nothing where one does not hold, and harkd does not ask. */
+static void a_condition_disables_the_service_and_is_told(void **state)
+{
+	static const char *const units[] = {"ConditionPathExists=!/etc/no", "AssertPathExists=/etc/yes",
+	                                    "ConditionFirstBoot=no", "ConditionACPower=|true", "ConditionNew=x"};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+		(void)snprintf(text, sizeof text, ACCEPT "[Unit]\n%s\n", units[i]);
+		struct document *d = read_pair(text, STDIN);
+		assert_disabled(d, "x", units[i]);
+		assert_loads(d);
+		document_free(d);
+		(void)snprintf(text, sizeof text, STDIN "[Unit]\n%s\n", units[i]);
+		d = read_pair(ACCEPT, text);
+		assert_disabled(d, "x", units[i]);
+		document_free(d);
+	}
+	/* An empty one takes back all of its kind, but no assertion. */
+	struct document *d = read_pair(ACCEPT "[Unit]\nConditionPathExists=/a\nConditionHost=b\nConditionUser=\n",
+	                               STDIN);
+	assert_setting(d, "x", "disable", NULL);
+	document_free(d);
+	d = read_pair(ACCEPT "[Unit]\nAssertPathExists=/a\nConditionUser=\n", STDIN);
+	assert_disabled(d, "x", "AssertPathExists=/a");
+	document_free(d);
+}
+
 static void what_would_open_the_service_disables_it(void **state)
 {
 	static const char *const services[] = {"DynamicUser=yes\nUser=x-made-up", "IPAddressDeny=any", "User=%i",
@@ -406,6 +434,7 @@ int main(void)
 		cmocka_unit_test(commands_are_taken_apart_as_systemd_does),
 		cmocka_unit_test(standard_error_goes_where_it_went),
 		cmocka_unit_test(the_environment_is_what_the_unit_says),
+		cmocka_unit_test(a_condition_disables_the_service_and_is_told),
 		cmocka_unit_test(what_would_open_the_service_disables_it),
 		cmocka_unit_test(a_limit_of_systemd_that_is_wrong_is_its_default),
 		cmocka_unit_test(each_directive_that_is_not_carried_is_one_remark),

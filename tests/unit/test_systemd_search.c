@@ -178,6 +178,69 @@ static void a_linked_unit_keeps_its_drop_ins(void **state)
 	}
 }
 
+/* systemd.unit(5): drop-ins of all names of a unit. */
+static void drop_ins_of_an_alias_are_the_units(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/x@.service", CAT);
+	link_to("x.socket", "usr/lib/systemd/system/second.socket");
+	link_to("/usr/lib/systemd/system/second.socket", "etc/systemd/system/third.socket");
+	link_to("/usr/lib/systemd/system/x@.service", "etc/systemd/system/y@.service");
+	put("etc/systemd/system/second.socket.d/10.conf", "[Socket]\nBacklog=10\n");
+	put("run/systemd/system/third.socket.d/20.conf", "[Socket]\nListenStream=\nListenStream=127.0.0.1:3\n");
+	put("etc/systemd/system/y@.service.d/10.conf", "[Service]\nUser=nobody\n");
+	put("etc/systemd/system/x.socket.d/10.conf", "[Socket]\nBacklog=11\n"); /* its own name's comes first */
+	link_to("x.socket", "usr/lib/systemd/system/x.service");                /* of another kind: no name of it */
+	put("etc/systemd/system/x.service.d/10.conf", "[Socket]\nBacklog=12\n");
+	static const char *const names[] = {"usr/lib/systemd/system/x.socket", "etc/systemd/system/third.socket", NULL};
+	for (int i = 0; i < 2; i++) {
+		struct document *d = read_socket(names[i]);
+		assert_clean(d);
+		assert_setting(d, "x", "listen", "tcp://127.0.0.1:3");
+		assert_setting(d, "x", "backlog", "11");
+		assert_setting(d, "x", "user", "nobody");
+		document_free(d);
+	}
+}
+
+/* Service= may name an alias: the unit is the one that it is of. */
+static void a_service_by_an_alias_has_the_drop_ins_of_all_its_names(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x.socket", "[Socket]\nListenStream=1\nService=other.service\n");
+	put("usr/lib/systemd/system/real.service", "[Service]\nExecStart=/bin/echo %n\nStandardInput=socket\n");
+	link_to("real.service", "usr/lib/systemd/system/other.service");
+	put("etc/systemd/system/real.service.d/10.conf", "[Service]\nUser=nobody\n");
+	put("etc/systemd/system/other.service.d/20.conf", "[Service]\nNice=3\n");
+	struct document *d = read_socket("usr/lib/systemd/system/x.socket");
+	assert_clean(d);
+	assert_setting(d, "x", "exec", "/bin/echo real.service");
+	assert_setting(d, "x", "user", "nobody");
+	assert_setting(d, "x", "nice", "3");
+	document_free(d);
+}
+
+static void an_instance_has_the_drop_ins_of_its_templates_aliases(void **state)
+{
+	(void)state;
+	clear();
+	put("usr/lib/systemd/system/x@.socket", "[Socket]\nListenStream=1\nAccept=yes\n");
+	put("usr/lib/systemd/system/x@.service", CAT);
+	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/y@.socket");
+	link_to("/usr/lib/systemd/system/x@.socket", "etc/systemd/system/x@a.socket");
+	put("etc/systemd/system/y@a.socket.d/10.conf", "[Socket]\nBacklog=10\n");
+	put("etc/systemd/system/y@b.socket.d/10.conf", "[Socket]\nBacklog=11\n");
+	put("etc/systemd/system/y@.socket.d/20.conf", "[Socket]\nMaxConnections=7\n");
+	struct document *d = read_socket("etc/systemd/system/x@a.socket");
+	assert_clean(d);
+	assert_setting(d, "x-a", "backlog", "10");
+	assert_setting(d, "x-a", "max_conns", "7");
+	document_free(d);
+}
+
 static void a_directory_by_another_name_is_the_same(void **state)
 {
 	static const char *const names[] = {"etc/systemd//system/x.socket", "etc/systemd/system/./x.socket",
@@ -387,6 +450,9 @@ int main(void)
 		cmocka_unit_test(one_unit_is_read_once_whatever_its_names),
 		cmocka_unit_test(an_instance_knows_its_name),
 		cmocka_unit_test(a_linked_unit_keeps_its_drop_ins),
+		cmocka_unit_test(drop_ins_of_an_alias_are_the_units),
+		cmocka_unit_test(a_service_by_an_alias_has_the_drop_ins_of_all_its_names),
+		cmocka_unit_test(an_instance_has_the_drop_ins_of_its_templates_aliases),
 		cmocka_unit_test(a_directory_by_another_name_is_the_same),
 		cmocka_unit_test(links_of_drop_ins_stay_in_the_root),
 		cmocka_unit_test(each_instance_and_each_mask_counts),
