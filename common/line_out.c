@@ -68,9 +68,31 @@ static enum by find_by(int fd)
 	return S_ISREG(st.st_mode) || (flags & O_NONBLOCK) ? BY_WRITE : BY_NOWAIT;
 }
 
+/* A terminal's poll(2) does not tell how much it takes, and the rest would be waited for: a description of our own for
+ * this line alone. Where only descriptors are short the line is lost: there will be some again. */
+static ssize_t write_by_poll(int fd, struct iovec *iov, int n)
+{
+	struct pollfd ready = {.fd = fd, .events = POLLOUT};
+	int own = line_out_own(fd);
+
+	if (own == -EMFILE || own == -ENFILE || own == -ENOMEM) {
+		errno = -own;
+		return -1;
+	}
+	if (own < 0 && poll(&ready, 1, 0) == 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	ssize_t r = writev(own >= 0 ? own : fd, iov, n);
+	int error = errno;
+	if (own >= 0)
+		(void)close(own);
+	errno = error;
+	return r;
+}
+
 static ssize_t write_once(struct line_out *o, struct iovec *iov, int n)
 {
-	struct pollfd ready = {.fd = o->fd, .events = POLLOUT};
 	enum by by = (enum by)atomic_load_explicit(&o->by, memory_order_relaxed);
 
 	if (by == BY_UNKNOWN)
@@ -85,11 +107,7 @@ static ssize_t write_once(struct line_out *o, struct iovec *iov, int n)
 	if (by == BY_SEND)
 		return sendmsg(o->fd, &(struct msghdr){.msg_iov = iov, .msg_iovlen = (size_t)n},
 		               MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (by == BY_POLL && poll(&ready, 1, 0) == 0) {
-		errno = EAGAIN;
-		return -1;
-	}
-	return writev(o->fd, iov, n);
+	return by == BY_POLL ? write_by_poll(o->fd, iov, n) : writev(o->fd, iov, n);
 }
 
 int line_out_put(struct line_out *o, const char *line, size_t len)

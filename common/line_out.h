@@ -5,7 +5,8 @@
  *   - a pipe or a terminal: an open file description of our own with O_NONBLOCK (line_out_own()), as the one we were
  *     given is shared with other programs;
  *   - a file on a disk: write(2), which waits for the disk alone;
- *   - where no description of our own can be had: pwritev2(2)'s RWF_NOWAIT, or poll(2) before write(2).
+ *   - where no description of our own could be had: pwritev2(2)'s RWF_NOWAIT; else one for the line, or poll(2)
+ *     before write(2).
  * SIGPIPE, SIGXFSZ and SIGTTOU are the caller's to ignore: see line_out_signals.
  *
  * Any process, any thread; never a signal handler. One struct is shared by all threads of a process. */

@@ -232,11 +232,22 @@ static int open_socket(const char *path, int *to)
 	return 0;
 }
 
+/* What the log has open is a description of our own for what fd is open for. */
+static bool is_ours_of(int fd)
+{
+	struct stat a, b;
+
+	return out.sink == &sinks[0] && out.stream.fd > STDERR_FILENO && fstat(fd, &a) == 0 &&
+	       fstat(out.stream.fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 static int open_sink(const struct sink *sink, const char *path, int *fd)
 {
 	if (strcmp(sink->name, "stderr") == 0) {
 		int own = line_out_own(STDERR_FILENO);
-		*fd = own >= 0 ? own : STDERR_FILENO;
+		*fd = own >= 0                    ? own
+		      : is_ours_of(STDERR_FILENO) ? out.stream.fd /* no descriptors: what there is must do */
+		                                  : STDERR_FILENO;
 		return 0;
 	}
 	if (sink != SINK_FILE)
@@ -298,6 +309,8 @@ static void share(void)
 /* The number of the descriptor stays: other processes' tables are copies, but who asked log_fd() may remember it. */
 static void take_fd(int fd)
 {
+	if (fd == out.stream.fd)
+		return;
 	if (out.stream.fd > STDERR_FILENO && fd > STDERR_FILENO && dup3(fd, out.stream.fd, O_CLOEXEC) >= 0) {
 		(void)close(fd);
 		return;

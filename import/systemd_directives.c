@@ -586,7 +586,7 @@ static bool condition(struct systemd_section *m, const struct unit *u, size_t li
 		if (strncmp(l->key, *c, strlen(*c)) != 0)
 			continue;
 		if (is_asked(u, line, *c))
-			systemd_refuse(m, l, "harkd asks for no conditions: see whether it holds");
+			systemd_refuse(m, l, "harkd asks for no conditions; see whether it holds");
 		return true;
 	}
 	return false;

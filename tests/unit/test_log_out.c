@@ -163,6 +163,82 @@ static void a_terminal_that_nobody_reads_holds_up_nobody(void **state)
 	(void)close(master);
 }
 
+/* No more descriptors than are open now. */
+static struct rlimit no_more_descriptors(void)
+{
+	struct rlimit before;
+	int next = dup(2);
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	(void)close(next);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &(struct rlimit){(rlim_t)next, before.rlim_max}), 0);
+	return before;
+}
+
+/* A reload then: the description that was there goes on. */
+static void without_descriptors_the_log_that_is_open_goes_on(void **state)
+{
+	(void)state;
+	int p[2];
+	char wanted[80];
+	_Atomic uint64_t dropped = 0;
+	struct log_connection c = connection();
+	assert_int_equal(pipe(p), 0);
+	take_stderr(p[1]);
+	open_log("stderr", CONFIG_LOG_TEXT);
+	int fd = log_fd();
+	struct rlimit before = no_more_descriptors();
+	open_log("stderr", CONFIG_LOG_TEXT);
+	int after = log_fd();
+	(void)setrlimit(RLIMIT_NOFILE, &before);
+	(void)alarm(20);
+	for (int i = 0; i < 2000; i++)
+		log_connection(&c, &dropped);
+	(void)drain(p[0], text, sizeof text);
+	log_event(LOG_LEVEL_NOTICE, NULL, "there is room");
+	(void)alarm(0);
+	int flags = fcntl(after, F_GETFL);
+	give_back();
+	assert_true(fd > 2 && after == fd && (flags & O_NONBLOCK) != 0);
+	(void)drain(p[0], text, sizeof text);
+	(void)snprintf(wanted, sizeof wanted, "harkd: %" PRIu64 " lines were lost\nharkd: there is room\n", dropped);
+	assert_string_equal(text, wanted);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+/* Nor was there one from the start. */
+static void without_a_descriptor_of_its_own_a_log_holds_up_nobody(void **state)
+{
+	(void)state;
+	static char words[900];
+	memset(words, 'w', sizeof words - 1);
+	for (int kind = 0; kind < 2; kind++) {
+		int p[2];
+		if (kind == 0 ? openpty(&p[0], &p[1], NULL, NULL, NULL) != 0 : pipe(p) != 0)
+			continue;
+		take_stderr(p[1]);
+		struct rlimit before = no_more_descriptors();
+		open_log("stderr", CONFIG_LOG_TEXT);
+		int fd = log_fd();
+		(void)alarm(20);
+		for (int i = 0; i < 800; i++)
+			log_event(LOG_LEVEL_NOTICE, NULL, "%.*s", 1 + i, words);
+		(void)drain(p[0], text, sizeof text);
+		for (int i = 0; i < 10; i++)
+			log_event(LOG_LEVEL_NOTICE, NULL, "there is room");
+		(void)alarm(0);
+		(void)setrlimit(RLIMIT_NOFILE, &before);
+		give_back();
+		assert_int_equal(fd, 2);
+		(void)drain(p[0], text, sizeof text);
+		assert_non_null(strstr(text, "lines were lost"));
+		assert_non_null(strstr(text, "harkd: there is room"));
+		(void)close(p[0]);
+		(void)close(p[1]);
+	}
+}
+
 static void processes_share_the_count_of_what_was_lost(void **state)
 {
 	(void)state;
@@ -435,6 +511,8 @@ int main(void)
 		cmocka_unit_test(a_full_stream_socket_loses_lines_and_says_so),
 		cmocka_unit_test(a_stopped_terminal_loses_lines_and_says_so),
 		cmocka_unit_test(a_terminal_that_nobody_reads_holds_up_nobody),
+		cmocka_unit_test(without_descriptors_the_log_that_is_open_goes_on),
+		cmocka_unit_test(without_a_descriptor_of_its_own_a_log_holds_up_nobody),
 		cmocka_unit_test(processes_share_the_count_of_what_was_lost),
 		cmocka_unit_test(a_file_is_appended_to_and_made_anew_after_it_was_moved),
 		cmocka_unit_test(a_process_that_runs_already_follows_to_the_new_file),
