@@ -262,7 +262,7 @@ static const char *bad_value(const char *value)
 }
 
 /* The section's setting of that key, or of that name where it is none. */
-static const struct setting *find_setting(const struct section *s, const struct config_key *key, const char *name)
+static struct setting *find_setting(const struct section *s, const struct config_key *key, const char *name)
 {
 	for (size_t i = 0; i < s->n; i++)
 		if (key != NULL ? s->settings[i].key == key
@@ -279,17 +279,22 @@ void inside_setting(struct whole *w, struct section *s, struct at at, const char
 
 	if ((key == NULL && !option) || s == NULL) /* include: whoever reads has done it */
 		return;
-	const struct setting *before = key == NULL || !(key->how->flags & KEY_LIST) ? find_setting(s, key, name) : NULL;
-	if (before != NULL) {
-		if (before->at.line > 0)
-			inside_error(w, at, "%s was given already, at line %d", name, before->at.line);
-		else
-			inside_error(w, at, "%s was given already", name);
+	struct setting *before = key == NULL || !(key->how->flags & KEY_LIST) ? find_setting(s, key, name) : NULL;
+	if (before != NULL && before->at.line > 0) {
+		inside_error(w, at, "%s was given already, at line %d", name, before->at.line);
 		return;
 	}
 	const char *wrong = bad_value(value);
 	if (wrong != NULL) {
 		inside_error(w, at, "%s: %s", name, wrong);
+		return;
+	}
+	if (before != NULL) { /* of a command line the last one counts */
+		char *last = inside_copy(w, value, strlen(value));
+		if (last != NULL) {
+			free(before->value);
+			before->value = last;
+		}
 		return;
 	}
 	if (s->n >= SETTINGS_MAX) {

@@ -1,6 +1,7 @@
 """Reloads and upgrades that do not come out as wished, and what they say; addresses that come and go."""
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import select

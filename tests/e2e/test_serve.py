@@ -492,7 +492,6 @@ def test_a_socket_that_was_handed_over_is_served(hark):
         (["--model"], 100, "needs a value"),
         (["21100", "echo"], 100, "did you mean tcp://*:21100?"),
         (["--rate", "fast", "tcp://127.0.0.1:0", "echo"], 100, "--rate: "),
-        (["--rate", "5", "--rate=6", "tcp://127.0.0.1:0", "echo"], 100, "--rate was given already"),
         (["tcp://127.0.0.1:0", "--max-per-source", "-1", "echo"], 100, "--max-per-source: "),
         (["--user", "no-such-user-here", "tcp://127.0.0.1:0", "echo"], 100, "--user: no-such-user-here"),
         (["--once", "--workers", "2", "tcp://127.0.0.1:0", "echo"], 100, "--once"),

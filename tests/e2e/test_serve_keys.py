@@ -33,6 +33,12 @@ def test_options_stand_anywhere_before_the_box(serve):
             assert s.recv(100) == b"hello\n"
 
 
+def test_of_an_option_given_twice_the_last_one_counts(serve):
+    service = serve("--banner", "one\\n", "--max-conns", "7", "--banner", "two\\n", "--max-conns=8", *ECHO)
+    with service.connect() as s:
+        assert s.recv(100) == b"two\n"
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_max_per_source_closes_what_is_too_much(serve, model, workers):
