@@ -32,12 +32,15 @@ struct relay {
 	int type; /* SOCK_STREAM, SOCK_DGRAM */
 };
 
-/* A relay that dials itself would do so until the machine has no descriptors left. */
-static bool is_ourselves(struct hark_conn *client, struct hark_conn *target)
+/* A relay that dials itself would do so until the machine has no descriptors left. A datagram that claims to be the
+ * target's would go round between the two for ever. */
+static bool is_loop(struct hark_conn *client, struct hark_conn *target)
 {
-	char asked[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
-	return hark_local(client, asked, sizeof asked) >= 0 && hark_peer(target, got, sizeof got) >= 0 &&
-	       strcmp(asked, got) == 0;
+	char asked[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
+	if (hark_local(client, asked, sizeof asked) < 0 || hark_peer(target, got, sizeof got) < 0)
+		return false;
+	return strcmp(asked, got) == 0 ||
+	       (hark_type(client) == SOCK_DGRAM && hark_peer(client, from, sizeof from) >= 0 && strcmp(from, got) == 0);
 }
 
 /* Dialed from this machine: both ends are one host, or of 127.0.0.0/8. */
@@ -84,7 +87,7 @@ static int dial(const struct relay *x, struct hark_conn *client, struct hark_con
 			break;
 	if (r < 0)
 		return r;
-	if (is_ourselves(client, *target)) {
+	if (is_loop(client, *target)) {
 		hark_abort(*target);
 		return -ELOOP;
 	}

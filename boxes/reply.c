@@ -1,6 +1,9 @@
 /* reply.c — see reply.h. Any fiber, thread or process: it only looks, and remembers by relaxed atomics, each of which
- * is right by itself. Sources of one hash share what is remembered: then an answer may be forgotten, and a loop goes on
- * for one turn more. */
+ * is right by itself.
+ *
+ * A loop may carry as many datagrams at once as two sockets' buffers hold, some hundreds, so one answer a source is not
+ * enough to remember. Answers lie in sets of a cache line by a hash with a secret: nobody can choose what shares one.
+ * Sources of one hash share their count. */
 #include "reply.h"
 
 #include <errno.h>
@@ -17,16 +20,25 @@
 #define LOW_PORTS \
 	IPPORT_RESERVED /* ports below 1024: echo 7, daytime 13, qotd 17, chargen 19, time 37 and their like */
 
-#define SOURCES    4096 /* remembered; a power of two */
+#define SETS       2048 /* of answers that are remembered; a power of two */
+#define SET        8    /* answers */
+#define SOURCES    1024 /* whose echoes are counted; a power of two */
 #define BYTES_MOST 256  /* of an answer are looked at, beside its length */
 
-struct answered {
-	_Atomic uint64_t digest; /* of source and answer */
-	_Atomic int64_t second;  /* in which echoes are counted */
-	_Atomic uint32_t echoes;
+struct echoes {
+	_Atomic int64_t second; /* in which n are counted */
+	_Atomic uint32_t n;
 };
 
-static struct answered *answered; /* SOURCES of them, shared with its children; NULL: nothing is remembered */
+/* Shared with the children that this process forks. */
+struct memory {
+	_Alignas(64) _Atomic uint64_t answers[SETS][SET]; /* digests of source and answer */
+	struct echoes sources[SOURCES];
+	_Atomic unsigned turn; /* which of a set gives way */
+};
+
+static struct memory *memory; /* NULL: nothing is remembered */
+static uint64_t secret;
 
 static uint64_t mix(uint64_t h, const void *data, size_t n)
 {
@@ -40,56 +52,68 @@ static uint64_t mix(uint64_t h, const void *data, size_t n)
 	return h;
 }
 
-static uint64_t digest_of(uint64_t source, const void *answer, size_t n)
+/* n bytes; of a longer text than BYTES_MOST the head alone is looked at. */
+static uint64_t digest_of(uint64_t source, const void *head, size_t n)
 {
-	return mix(mix(source, &n, sizeof n), answer, n < BYTES_MOST ? n : BYTES_MOST);
+	return mix(mix(source, &n, sizeof n), head, n < BYTES_MOST ? n : BYTES_MOST);
 }
 
 static uint64_t source_of(const struct hark_endpoint *peer)
 {
-	return mix(UINT64_C(0xcbf29ce484222325), &peer->addr, peer->len);
+	return mix(secret, &peer->addr, peer->len);
 }
 
 /* In a forked process anew: one service's memory is none of another's. */
 void reply_begin(void)
 {
 	static pid_t owner;
-	if (answered != NULL && owner == getpid())
+	if (memory != NULL && owner == getpid())
 		return;
-	if (answered != NULL)
-		(void)munmap(answered, SOURCES * sizeof *answered);
+	if (memory != NULL)
+		(void)munmap(memory, sizeof *memory);
 	owner = getpid();
-	void *at = mmap(NULL, SOURCES * sizeof *answered, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	answered = at != MAP_FAILED ? at : NULL;
+	arc4random_buf(&secret, sizeof secret);
+	void *at = mmap(NULL, sizeof *memory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	memory = at != MAP_FAILED ? at : NULL;
 }
 
-/* Whether the datagram is what its source was answered last, once too often. */
+static bool is_known(uint64_t digest)
+{
+	for (int i = 0; i < SET; i++)
+		if (atomic_load_explicit(&memory->answers[digest % SETS][i], memory_order_relaxed) == digest)
+			return true;
+	return false;
+}
+
+/* In the place of any other of its set. */
+static void remember(uint64_t digest)
+{
+	if (is_known(digest))
+		return;
+	unsigned turn = atomic_fetch_add_explicit(&memory->turn, 1, memory_order_relaxed);
+	atomic_store_explicit(&memory->answers[digest % SETS][turn % SET], digest, memory_order_relaxed);
+}
+
+/* Whether the datagram is what its source was answered before, once too often. */
 static bool is_loop(struct hark_conn *c, const struct hark_endpoint *peer)
 {
 	char head[BYTES_MOST];
 	uint64_t source = source_of(peer);
-	struct answered *a = answered != NULL ? &answered[source % SOURCES] : NULL;
-	ssize_t n = a != NULL && hark_buffered(c) > 0 ? hark_peek(c, head, sizeof head) : -1;
-	if (n < 0)
+	ssize_t n = memory != NULL && hark_buffered(c) > 0 ? hark_peek(c, head, sizeof head) : -1;
+	if (n < 0 || !is_known(digest_of(source, head, hark_buffered(c))))
 		return false;
-	/* The rest counts by its length alone, as digest_of() has it. */
-	uint64_t digest = mix(mix(source, &(size_t){hark_buffered(c)}, sizeof(size_t)), head, (size_t)n);
-	if (atomic_load_explicit(&a->digest, memory_order_relaxed) != digest)
-		return false;
+	struct echoes *e = &memory->sources[source % SOURCES];
 	int64_t second = hark_now() / HARK_S;
-	if (atomic_exchange_explicit(&a->second, second, memory_order_relaxed) != second)
-		atomic_store_explicit(&a->echoes, 0, memory_order_relaxed);
-	return atomic_fetch_add_explicit(&a->echoes, 1, memory_order_relaxed) >= REPLY_ECHOES_MAX;
+	if (atomic_exchange_explicit(&e->second, second, memory_order_relaxed) != second)
+		atomic_store_explicit(&e->n, 0, memory_order_relaxed);
+	return atomic_fetch_add_explicit(&e->n, 1, memory_order_relaxed) >= REPLY_ECHOES_MAX;
 }
 
 ssize_t reply_write(struct hark_conn *c, const void *buf, size_t n)
 {
 	struct hark_endpoint peer;
-	if (answered != NULL && hark_type(c) == SOCK_DGRAM && hark_peer_endpoint(c, &peer) == 0) {
-		uint64_t source = source_of(&peer);
-		atomic_store_explicit(&answered[source % SOURCES].digest, digest_of(source, buf, n),
-		                      memory_order_relaxed);
-	}
+	if (memory != NULL && hark_type(c) == SOCK_DGRAM && hark_peer_endpoint(c, &peer) == 0)
+		remember(digest_of(source_of(&peer), buf, n));
 	return hark_write(c, buf, n);
 }
 

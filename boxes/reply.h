@@ -9,8 +9,8 @@
  *     an empty one, but only so many a second to one source (--answers).
  * And whatever they are told, they
  *   - do not answer a source that is one of this server's own listeners (hark_is_listener());
- *   - answer no more than REPLY_ECHOES_MAX times a second to a source that sends back what it was answered last: so a
- *     loop looks, and an impatient client that always says the same.
+ *   - answer no more than REPLY_ECHOES_MAX times a second to a source that sends back what it was answered of late: so
+ *     a loop looks, and an impatient client that always says the same.
  * Streams and unix sockets, whose peers are known, have no such rules. */
 #ifndef BOX_REPLY_H
 #define BOX_REPLY_H

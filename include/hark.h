@@ -402,7 +402,8 @@ int hark_idle(struct hark_conn *c);
 /* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
  * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that
  * the peer sends; hark_handover() makes it a program's. -EALREADY: this peer has a flow here already, which has
- * got the datagram; c is of no more use. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
+ * got the datagram; c is of no more use. -ELOOP: the peer is a listener of ours (hark_is_listener()). -EOPNOTSUPP if c
+ * is not such a datagram. Never suspends. */
 int hark_udp_connect(struct hark_conn *c);
 
 #define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */

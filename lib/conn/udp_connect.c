@@ -163,6 +163,8 @@ int hark_udp_connect(struct hark_conn *c)
 	int r = hark_peer_endpoint(c, &peer);
 	if (r < 0 || (peer.addr.ss_family != AF_INET && peer.addr.ss_family != AF_INET6))
 		return -EOPNOTSUPP;
+	if (hark_is_listener(&peer))
+		return -ELOOP;
 	(void)hark_local_endpoint(c, &local);
 	pthread_mutex_lock(&c->reply->box->flows_lock);
 	int fd = udp_connect(c, &local, &peer);
