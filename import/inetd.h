@@ -4,6 +4,7 @@
  *   inetd_keys.c      services as NetBSD's "key = value, …;"
  *   inetd_text.c      lines and words, and the memory for all that was read
  *   inetd_service.c   from a service's words to a section of the document
+ *   inetd_tcpmux.c    services that are named at tcpmux's port
  *
  * First every service is read, then all are translated: which address families "tcp" means, and which line counts of
  * two for one address, is known only when the last line is. */
@@ -52,6 +53,37 @@ struct inetd_entry {
 	bool off;
 };
 
+/* What inetd_translate() makes of an entry. */
+struct inetd_service {
+	const struct inetd_entry *e;
+	const struct inetd_protocol *protocol;
+	const char *name; /* the last part of a path; behind tcpmux what clients say */
+	int type;
+	bool wait;
+	const char *box; /* of an internal service; NULL: a program's */
+	long rate, max_conns, rate_per_source,
+		max_per_source; /* the first and third in a minute; 0: none, -1: not said */
+	char *user, *group, *class;
+	char *listen; /* addresses */
+	const char *scheme;
+	bool done;   /* it has its section, or shares another's, or gets none */
+	bool behind; /* it is tcpmux's */
+};
+
+/* Of a socket. */
+struct inetd_protocol {
+	const char *name;
+	int type;
+	const char *scheme;
+	const char *look_up; /* services(5)'s name of it; NULL: a path */
+};
+
+/* Words with blanks between them. */
+struct inetd_line {
+	char *text; /* the caller's to free */
+	size_t n, room;
+};
+
 struct inetd {
 	struct document *document;
 	struct inetd_entry *entries;
@@ -74,6 +106,13 @@ char *inetd_keep(struct inetd *r, const char *s, size_t n);
 void inetd_add(struct inetd *r, struct inetd_words *w, const char *word);
 
 void inetd_forget(struct inetd *r);
+
+/* Adds words, or one word in quotes if it needs them, to the line. */
+void inetd_append(struct inetd *r, struct inetd_line *l, const char *words);
+void inetd_append_quoted(struct inetd *r, struct inetd_line *l, const char *word);
+
+/* Takes the line over. NULL: there was no memory for all of it. */
+char *inetd_finish(struct inetd *r, struct inetd_line *l);
 
 struct config_place inetd_place(const struct inetd_text *t);
 
@@ -100,5 +139,31 @@ bool inetd_read_keys(struct inetd *r, struct inetd_text *t, struct inetd_entry *
 
 /* All that was read, as sections. */
 void inetd_translate(struct inetd *r);
+
+/* An error of the service. Always false. */
+bool inetd_wrong(struct inetd *r, const struct inetd_entry *e, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* What is refused by name: the whole service. Always false. */
+bool inetd_refuse(struct inetd *r, const struct inetd_entry *e, const char *why);
+
+const char *inetd_last_part(const char *path);
+
+/* The setting by which nobody may connect; NULL: there is none. */
+const char *inetd_admits_nobody(const struct inetd_service *s);
+
+/* inetd_tcpmux.c */
+
+/* What stands behind "tcpmux/", with the '+' that it may begin with; NULL: it is no service of tcpmux's. */
+const char *inetd_tcpmux_name(const struct inetd_entry *e);
+
+/* Whether a service can be behind tcpmux. False: it was told why not. */
+bool inetd_tcpmux_judge(struct inetd *r, const struct inetd_service *s);
+
+/* Once all are judged: leaves behind those that are served there alone, and gives tcpmux their user. */
+void inetd_tcpmux_sort(struct inetd *r, struct inetd_service *all, size_t n);
+
+/* The box of tcpmux, with all that is behind it. NULL: no memory. */
+char *inetd_tcpmux_box(struct inetd *r, const struct inetd_service *all, size_t n);
 
 #endif

@@ -5,7 +5,7 @@
  * BSD's service with one line "tcp" is reached by IPv6 as well.
  *
  * What inetd does and harkd does not, or otherwise, is told by a remark beside the service. What cannot be served at
- * all (RPC, tcpmux, raw sockets) is told at the top: the other services of a file are served. */
+ * all (RPC, raw sockets) is told at the top: the other services of a file are served. */
 #include "inetd.h"
 
 #include <netdb.h>
@@ -17,12 +17,7 @@
 
 #include "nearest.h"
 
-static const struct protocol {
-	const char *name;
-	int type;
-	const char *scheme;
-	const char *look_up; /* services(5)'s name of it; NULL: a path */
-} protocols[] = {
+static const struct inetd_protocol protocols[] = {
 	{"tcp", SOCK_STREAM, "tcp", "tcp"},   {"tcp4", SOCK_STREAM, "tcp4", "tcp"},
 	{"tcp6", SOCK_STREAM, "tcp6", "tcp"}, {"tcp46", SOCK_STREAM, "tcp", "tcp"},
 	{"tcp64", SOCK_STREAM, "tcp", "tcp"}, {"tcp6only", SOCK_STREAM, "tcp6", "tcp"},
@@ -34,82 +29,13 @@ static const struct protocol {
 
 #define PROTOCOLS (sizeof protocols / sizeof *protocols)
 
-struct service {
-	const struct inetd_entry *e;
-	const struct protocol *protocol;
-	int type;
-	bool wait;
-	const char *box; /* of an internal service; NULL: a program's */
-	long rate, max_conns, rate_per_source,
-		max_per_source; /* the first and third in a minute; 0: none, -1: not said */
-	char *user, *group, *class;
-	char *listen; /* addresses */
-	const char *scheme;
-	bool done; /* it has its section, or shares another's, or gets none */
-};
-
-/* Words with blanks between them. */
-struct line {
-	char *text; /* the caller's to free */
-	size_t n, room;
-};
-
-/* Room for n bytes more, a blank and a NUL. The place for them, behind the blank; NULL: no memory. */
-static char *make_room(struct inetd *r, struct line *l, size_t n)
-{
-	size_t room = l->n + n + 2;
-
-	if (room > l->room) {
-		room = room < 2 * l->room ? 2 * l->room : room;
-		char *more = realloc(l->text, room);
-		if (more == NULL) {
-			r->no_memory = true;
-			return NULL;
-		}
-		l->text = more;
-		l->room = room;
-	}
-	if (l->n > 0)
-		l->text[l->n++] = ' ';
-	return l->text + l->n;
-}
-
-static void append(struct inetd *r, struct line *l, const char *words)
-{
-	size_t n = strlen(words);
-	char *at = make_room(r, l, n);
-
-	if (at != NULL)
-		memcpy(at, words, n + 1);
-	l->n += at != NULL ? n : 0;
-}
-
-static void append_quoted(struct inetd *r, struct line *l, const char *word)
-{
-	size_t most = 2 * strlen(word) + 3;
-	char *at = make_room(r, l, most);
-
-	if (at != NULL)
-		l->n += strlen(document_quote(word, at, most));
-}
-
-/* Takes the line over. NULL: there was no memory for all of it. */
-static char *finish(struct inetd *r, struct line *l)
-{
-	if (!r->no_memory)
-		return l->text;
-	free(l->text);
-	return NULL;
-}
-
-static const char *last_part(const char *path)
+const char *inetd_last_part(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	return slash != NULL ? slash + 1 : path;
 }
 
-__attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const struct inetd_entry *e,
-                                                        const char *format, ...)
+bool inetd_wrong(struct inetd *r, const struct inetd_entry *e, const char *format, ...)
 {
 	va_list args;
 	char *words;
@@ -126,8 +52,7 @@ __attribute__((format(printf, 3, 4))) static bool wrong(struct inetd *r, const s
 	return false;
 }
 
-/* What is refused by name: the whole service. Always false. */
-static bool refuse(struct inetd *r, const struct inetd_entry *e, const char *why)
+bool inetd_refuse(struct inetd *r, const struct inetd_entry *e, const char *why)
 {
 	document_refuse(r->document, e->place, e->service, why);
 	return false;
@@ -137,17 +62,15 @@ static bool is_refused(struct inetd *r, const struct inetd_entry *e)
 {
 	static const char *const types[] = {"raw", "rdm", "seqpacket", NULL};
 
-	if (strncmp(e->service, "tcpmux/", 7) == 0 || strcmp(e->service, "tcpmux") == 0)
-		return !refuse(r, e, "tcpmux (RFC 1078) is not served; a service needs an address of its own");
 	if (e->protocol != NULL && strncmp(e->protocol, "rpc/", 4) == 0)
-		return !refuse(
+		return !inetd_refuse(
 			r, e,
 			"Sun RPC is not served: nobody would register it with rpcbind(8); run its program on its own");
 	if (e->protocol != NULL && (strncmp(e->protocol, "faith/", 6) == 0 || strstr(e->protocol, "/faith") != NULL))
-		return !refuse(r, e, "faith, the translation of IPv6 to IPv4, is not served");
+		return !inetd_refuse(r, e, "faith, the translation of IPv6 to IPv4, is not served");
 	for (int i = 0; e->type != NULL && types[i] != NULL; i++)
 		if (strcmp(e->type, types[i]) == 0)
-			return !refuse(r, e, "sockets of the types raw, rdm and seqpacket are not served");
+			return !inetd_refuse(r, e, "sockets of the types raw, rdm and seqpacket are not served");
 	return false;
 }
 
@@ -170,11 +93,11 @@ static bool take_number(struct inetd *r, const struct inetd_entry *e, const char
 	if (text == NULL)
 		return true;
 	*n = take_count(&p, "");
-	return *n >= 0 || wrong(r, e, "%s is a number, not \"%s\"", key, text);
+	return *n >= 0 || inetd_wrong(r, e, "%s is a number, not \"%s\"", key, text);
 }
 
 /* "stream", "stream,10", "stream:httpready", and from the key-value form nothing where the protocol tells it. */
-static bool judge_type(struct inetd *r, struct service *s)
+static bool judge_type(struct inetd *r, struct inetd_service *s)
 {
 	const char *type = s->e->type, *protocol = s->e->protocol != NULL ? s->e->protocol : "";
 	size_t n = type != NULL ? strcspn(type, ",:") : 0;
@@ -182,30 +105,30 @@ static bool judge_type(struct inetd *r, struct service *s)
 	if (type == NULL && (strncmp(protocol, "tcp", 3) == 0 || strncmp(protocol, "udp", 3) == 0))
 		s->type = protocol[0] == 't' ? SOCK_STREAM : SOCK_DGRAM;
 	else if (type == NULL)
-		return wrong(r, s->e, "its socket type is missing (stream or dgram)");
+		return inetd_wrong(r, s->e, "its socket type is missing (stream or dgram)");
 	else if (n == 6 && strncmp(type, "stream", n) == 0)
 		s->type = SOCK_STREAM;
 	else if (n == 5 && strncmp(type, "dgram", n) == 0)
 		s->type = SOCK_DGRAM;
 	else
-		return wrong(r, s->e, "\"%s\" is no socket type (stream or dgram)", type);
+		return inetd_wrong(r, s->e, "\"%s\" is no socket type (stream or dgram)", type);
 	if (n == 0 || type[n] != ',')
 		return true;
 	const char *count = type + n + 1;
 	long most = take_count(&count, ":");
 	if (most < 0)
-		return wrong(r, s->e, "\"%s\": a number belongs behind the ','", type);
+		return inetd_wrong(r, s->e, "\"%s\": a number belongs behind the ','", type);
 	s->max_conns = most;
 	return true;
 }
 
-static bool judge_protocol(struct inetd *r, struct service *s)
+static bool judge_protocol(struct inetd *r, struct inetd_service *s)
 {
 	const char *text = s->e->protocol;
 	char name[32], hint[64];
 
 	if (text == NULL)
-		return wrong(r, s->e, "its protocol is missing (tcp, udp, unix)");
+		return inetd_wrong(r, s->e, "its protocol is missing (tcp, udp, unix)");
 	(void)snprintf(name, sizeof name, "%.*s", (int)strcspn(text, ",/"), text);
 	struct nearest near = {.word = name};
 	bool known = false;
@@ -221,38 +144,39 @@ static bool judge_protocol(struct inetd *r, struct service *s)
 		}
 	}
 	if (known)
-		return wrong(r, s->e, "%s is not what %s serves", s->type == SOCK_STREAM ? "stream" : "dgram", name);
-	return wrong(r, s->e, "\"%s\" is no protocol that is served%s", text,
-	             nearest_hint(&near, "", hint, sizeof hint));
+		return inetd_wrong(r, s->e, "%s is not what %s serves", s->type == SOCK_STREAM ? "stream" : "dgram",
+		                   name);
+	return inetd_wrong(r, s->e, "\"%s\" is no protocol that is served%s", text,
+	                   nearest_hint(&near, "", hint, sizeof hint));
 }
 
 /* "nowait", "nowait.40", "nowait:40", "nowait/10/60/5", and "wait" likewise. */
-static bool judge_wait(struct inetd *r, struct service *s)
+static bool judge_wait(struct inetd *r, struct inetd_service *s)
 {
 	const char *text = s->e->wait, *p;
 	long *const counts[] = {&s->max_conns, &s->rate_per_source, &s->max_per_source};
 	size_t n = 0;
 
 	if (text == NULL)
-		return s->box != NULL || wrong(r, s->e, "wait = yes or wait = no is missing");
+		return s->box != NULL || inetd_wrong(r, s->e, "wait = yes or wait = no is missing");
 	s->wait = strncmp(text, "wait", 4) == 0;
 	if (!s->wait && strncmp(text, "nowait", 6) != 0)
-		return wrong(r, s->e, "\"%s\" is neither wait nor nowait", text);
+		return inetd_wrong(r, s->e, "\"%s\" is neither wait nor nowait", text);
 	for (p = text + (s->wait ? 4 : 6); *p != '\0';) {
 		char sign = *p++;
 		long *to = sign == '.' || sign == ':' ? &s->rate : sign == '/' && n < 3 ? counts[n++] : NULL;
 		long count = to != NULL ? take_count(&p, ".:/") : -1;
 		if (count < 0)
-			return wrong(r, s->e,
-			             "\"%s\" is none of wait, nowait, nowait.MAX, "
-			             "nowait/MAX/PER-SOURCE-AND-MINUTE/PER-SOURCE",
-			             text);
+			return inetd_wrong(r, s->e,
+			                   "\"%s\" is none of wait, nowait, nowait.MAX, "
+			                   "nowait/MAX/PER-SOURCE-AND-MINUTE/PER-SOURCE",
+			                   text);
 		*to = count;
 	}
 	return true;
 }
 
-static bool judge_counts(struct inetd *r, struct service *s)
+static bool judge_counts(struct inetd *r, struct inetd_service *s)
 {
 	return take_number(r, s->e, "service_max", s->e->service_max, &s->rate) &&
 	       take_number(r, s->e, "ip_max", s->e->ip_max, &s->rate_per_source) &&
@@ -281,12 +205,12 @@ static bool is_name(const char *name)
 }
 
 /* "user", "user:group", "user.group", each with "/login-class". */
-static bool judge_user(struct inetd *r, struct service *s)
+static bool judge_user(struct inetd *r, struct inetd_service *s)
 {
 	const char *text = s->e->user;
 
 	if (text == NULL)
-		return s->box != NULL || wrong(r, s->e, "its user is missing");
+		return s->box != NULL || inetd_wrong(r, s->e, "its user is missing");
 	const char *slash = strchr(text, '/');
 	size_t len = slash != NULL ? (size_t)(slash - text) : strlen(text);
 	char *name = inetd_keep(r, text, len);
@@ -304,16 +228,16 @@ static bool judge_user(struct inetd *r, struct service *s)
 	if (s->e->group != NULL)
 		s->group = inetd_keep(r, s->e->group, strlen(s->e->group));
 	if (!is_name(s->user))
-		return wrong(r, s->e, "\"%s\" is no user", text);
+		return inetd_wrong(r, s->e, "\"%s\" is no user", text);
 	if (s->group != NULL && !is_name(s->group))
-		return wrong(r, s->e, "\"%s\" is no group", s->group);
+		return inetd_wrong(r, s->e, "\"%s\" is no group", s->group);
 	return true;
 }
 
 /* The first name that services(5) has for the service, which is what inetd goes by; else what was said. */
-static const char *official_name(const struct service *s)
+static const char *official_name(const struct inetd_service *s)
 {
-	const char *name = last_part(s->e->service), *look_up = s->protocol->look_up;
+	const char *name = s->name, *look_up = s->protocol->look_up;
 	struct servent *known = NULL;
 
 	if (look_up != NULL && strspn(name, "0123456789") == strlen(name))
@@ -323,14 +247,14 @@ static const char *official_name(const struct service *s)
 	return known != NULL ? known->s_name : name;
 }
 
-static bool judge_internal(struct inetd *r, struct service *s)
+static bool judge_internal(struct inetd *r, struct inetd_service *s)
 {
-	static const char *const names[] = {"echo", "discard", "chargen", "daytime", "time"};
+	static const char *const names[] = {"echo", "discard", "chargen", "daytime", "time", "tcpmux"};
 	static const char *const refused[] = {"auth", "ident"};
 
 	if (s->e->program != NULL && strcmp(s->e->program, "internal") != 0)
 		return true;
-	const char *said = last_part(s->e->service), *official = official_name(s);
+	const char *said = s->name, *official = official_name(s);
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strcmp(names[i], said) == 0 || strcmp(names[i], official) == 0)
 			s->box = names[i];
@@ -343,15 +267,15 @@ static bool judge_internal(struct inetd *r, struct service *s)
 		return true;
 	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
 		if (strcmp(refused[i], said) == 0 || strcmp(refused[i], official) == 0)
-			return refuse(r, s->e,
-			              "auth (RFC 1413) is none of hark's boxes; an identd can be run in its place");
+			return inetd_refuse(
+				r, s->e, "auth (RFC 1413) is none of hark's boxes; an identd can be run in its place");
 	if (s->e->program == NULL)
-		return wrong(r, s->e, "exec is missing, and no internal service has its name");
-	return wrong(r, s->e, "no internal service has its name (echo, discard, chargen, daytime, time)");
+		return inetd_wrong(r, s->e, "exec is missing, and no internal service has its name");
+	return inetd_wrong(r, s->e, "no internal service has its name (echo, discard, chargen, daytime, time, tcpmux)");
 }
 
 /* A port's number, or a service that services(5) knows. */
-static bool judge_port(struct inetd *r, const struct service *s)
+static bool judge_port(struct inetd *r, const struct inetd_service *s)
 {
 	const char *name = s->e->service;
 	char best[64], hint[96];
@@ -359,7 +283,7 @@ static bool judge_port(struct inetd *r, const struct service *s)
 	if (strspn(name, "0123456789") == strlen(name)) {
 		const char *p = name;
 		long port = take_count(&p, "");
-		return (port > 0 && port < 65536) || wrong(r, s->e, "a port is from 1 to 65535");
+		return (port > 0 && port < 65536) || inetd_wrong(r, s->e, "a port is from 1 to 65535");
 	}
 	if (getservbyname(name, s->protocol->look_up) != NULL)
 		return true;
@@ -375,12 +299,12 @@ static bool judge_port(struct inetd *r, const struct service *s)
 		}
 	}
 	endservent();
-	return wrong(r, s->e, "/etc/services has no such service for %s%s", s->protocol->look_up,
-	             nearest_hint(&near, "", hint, sizeof hint));
+	return inetd_wrong(r, s->e, "/etc/services has no such service for %s%s", s->protocol->look_up,
+	                   nearest_hint(&near, "", hint, sizeof hint));
 }
 
 /* One address of the list, checked and added to l. */
-static bool add_address(struct inetd *r, struct service *s, const char *host, size_t n, struct line *l)
+static bool add_address(struct inetd *r, struct inetd_service *s, const char *host, size_t n, struct inetd_line *l)
 {
 	struct hark_address a;
 	struct hark_why why = {""};
@@ -401,17 +325,17 @@ static bool add_address(struct inetd *r, struct service *s, const char *host, si
 		r->no_memory = true;
 		return false;
 	}
-	bool good = hark_address_parse(url, &a, &why) == 0 || wrong(r, s->e, "%s", why.text);
-	append_quoted(r, l, url);
+	bool good = hark_address_parse(url, &a, &why) == 0 || inetd_wrong(r, s->e, "%s", why.text);
+	inetd_append_quoted(r, l, url);
 	free(url);
 	return good;
 }
 
 /* The addresses as a value of listen =. NULL: it was told why not, or there is no memory. */
-static char *list_addresses(struct inetd *r, struct service *s)
+static char *list_addresses(struct inetd *r, struct inetd_service *s)
 {
 	const char *host = s->e->host;
-	struct line l = {0};
+	struct inetd_line l = {0};
 
 	for (;;) {
 		size_t n = strcspn(host, ",");
@@ -420,7 +344,7 @@ static char *list_addresses(struct inetd *r, struct service *s)
 			return NULL;
 		}
 		if (host[n] == '\0' || s->protocol->look_up == NULL)
-			return finish(r, &l);
+			return inetd_finish(r, &l);
 		host += n + 1;
 	}
 }
@@ -439,32 +363,36 @@ static bool read_owner(const char *text, struct owner *o)
 }
 
 /* Everything that one service says of itself. False: it gets no section; it was told why. */
-static bool judge(struct inetd *r, struct service *s)
+static bool judge(struct inetd *r, struct inetd_service *s)
 {
+	const char *mux = inetd_tcpmux_name(s->e);
 	struct owner o;
 
+	s->name = mux != NULL ? mux + (mux[0] == '+') : inetd_last_part(s->e->service);
 	s->rate = s->max_conns = s->rate_per_source = s->max_per_source = -1;
 	if (is_refused(r, s->e) || !judge_type(r, s) || !judge_protocol(r, s) || !judge_internal(r, s) ||
 	    !judge_wait(r, s) || !judge_counts(r, s) || !judge_user(r, s))
 		return false;
+	if (mux != NULL)
+		return inetd_tcpmux_judge(r, s);
 	if (s->e->owner != NULL && !read_owner(s->e->owner, &o))
-		return wrong(r, s->e, "\":%s:\" is not :USER:GROUP:MODE:", s->e->owner);
+		return inetd_wrong(r, s->e, "\":%s:\" is not :USER:GROUP:MODE:", s->e->owner);
 	if (s->protocol->look_up != NULL)
 		return judge_port(r, s);
 	if (s->e->service[0] == '/' || s->e->service[0] == '@')
 		return true;
-	return wrong(r, s->e, "a path belongs here, with a '/' at its beginning");
+	return inetd_wrong(r, s->e, "a path belongs here, with a '/' at its beginning");
 }
 
 /* "tcp" beside a line with "tcp6" for the same is IPv4, and the other way round. */
-static const char *scheme_beside(const struct service *all, size_t n, const struct service *s)
+static const char *scheme_beside(const struct inetd_service *all, size_t n, const struct inetd_service *s)
 {
 	const char *name = s->protocol->name;
 
 	if (strcmp(name, "tcp") != 0 && strcmp(name, "udp") != 0)
 		return s->scheme;
 	for (size_t i = 0; i < n; i++) {
-		const struct service *o = &all[i];
+		const struct inetd_service *o = &all[i];
 		if (o == s || o->done || o->e->off || o->type != s->type || o->protocol->look_up == NULL)
 			continue;
 		char family = o->scheme[3];
@@ -494,14 +422,14 @@ static const char *behind_comma(const char *protocol)
 	return protocol + strcspn(protocol, ",/");
 }
 
-static bool is_limited(const struct service *s)
+static bool is_limited(const struct inetd_service *s)
 {
 	return s->rate > 0 || s->max_conns > 0 || s->rate_per_source > 0 || s->max_per_source > 0 ||
 	       s->e->service_max != NULL || s->e->ip_max != NULL;
 }
 
 /* Whether the two differ in nothing but the address. Limits are a line's own, so that whoever has one stays alone. */
-static bool can_share(const struct service *a, const struct service *b)
+static bool can_share(const struct inetd_service *a, const struct inetd_service *b)
 {
 	const struct inetd_entry *x = a->e, *y = b->e;
 
@@ -519,24 +447,24 @@ static bool can_share(const struct service *a, const struct service *b)
 }
 
 /* The addresses of s and of all later ones that can share its section. NULL: no memory. */
-static char *gather(struct inetd *r, struct service *all, size_t n, struct service *s)
+static char *gather(struct inetd *r, struct inetd_service *all, size_t n, struct inetd_service *s)
 {
-	struct line l = {0};
+	struct inetd_line l = {0};
 
-	append(r, &l, s->listen);
-	for (struct service *o = s + 1; o < all + n; o++) {
+	inetd_append(r, &l, s->listen);
+	for (struct inetd_service *o = s + 1; o < all + n; o++) {
 		if (o->done || !can_share(s, o))
 			continue;
-		append(r, &l, o->listen);
+		inetd_append(r, &l, o->listen);
 		o->done = true;
 	}
-	return finish(r, &l);
+	return inetd_finish(r, &l);
 }
 
 /* The later of two lines for one address counts, as in every inetd. */
-static bool is_replaced(struct inetd *r, const struct service *all, size_t n, const struct service *s)
+static bool is_replaced(struct inetd *r, const struct inetd_service *all, size_t n, const struct inetd_service *s)
 {
-	for (const struct service *o = s + 1; o < all + n && !s->e->off; o++) {
+	for (const struct inetd_service *o = s + 1; o < all + n && !s->e->off; o++) {
 		if (o->done || o->e->off || strcmp(o->listen, s->listen) != 0)
 			continue;
 		document_drop(r->document, NULL, s->e->place, "service %s: %s:%d says it again, and the later counts",
@@ -555,9 +483,9 @@ static bool has_section(const struct document *d, const char *name)
 }
 
 /* The service's name; beside another of that name, with the protocol's behind it. */
-static struct document_section *open_section(struct inetd *r, const struct service *s)
+static struct document_section *open_section(struct inetd *r, const struct inetd_service *s)
 {
-	const char *said = last_part(s->e->service);
+	const char *said = inetd_last_part(s->e->service);
 	char name[HARK_PATH_MAX + 32];
 
 	said += said[0] == '@'; /* of an abstract socket */
@@ -574,25 +502,25 @@ static struct document_section *open_section(struct inetd *r, const struct servi
 }
 
 /* "PROGRAM ARGUMENT…" behind what comes before it. NULL: no memory. */
-static char *command_line(struct inetd *r, const struct service *s, const char *argv0)
+static char *command_line(struct inetd *r, const struct inetd_service *s, const char *argv0)
 {
-	struct line l = {0};
+	struct inetd_line l = {0};
 
 	if (argv0 != NULL) {
-		append(r, &l, "exec --argv0");
-		append_quoted(r, &l, argv0);
+		inetd_append(r, &l, "exec --argv0");
+		inetd_append_quoted(r, &l, argv0);
 	}
-	append_quoted(r, &l, s->e->program);
+	inetd_append_quoted(r, &l, s->e->program);
 	for (size_t i = 1; i < s->e->argv.n; i++)
-		append_quoted(r, &l, s->e->argv.word[i]);
-	return finish(r, &l);
+		inetd_append_quoted(r, &l, s->e->argv.word[i]);
+	return inetd_finish(r, &l);
 }
 
-static void put_program(struct inetd *r, struct document_section *to, const struct service *s)
+static void put_program(struct inetd *r, struct document_section *to, const struct inetd_service *s)
 {
 	const struct inetd_entry *e = s->e;
 	const char *argv0 = e->argv.n > 0 ? e->argv.word[0] : NULL;
-	bool plain = argv0 == NULL || strcmp(argv0, last_part(e->program)) == 0 || strcmp(argv0, e->program) == 0;
+	bool plain = argv0 == NULL || strcmp(argv0, inetd_last_part(e->program)) == 0 || strcmp(argv0, e->program) == 0;
 
 	char *line = command_line(r, s, plain ? NULL : argv0);
 	if (line == NULL)
@@ -600,7 +528,7 @@ static void put_program(struct inetd *r, struct document_section *to, const stru
 	document_set(r->document, to, e->place, plain ? "exec" : "box", "%s", line);
 	free(line);
 	document_set(r->document, to, e->place, "stderr", "connection");
-	if (strcmp(last_part(e->program), "tcpd") == 0)
+	if (strcmp(inetd_last_part(e->program), "tcpd") == 0)
 		document_remark(r->document, to, e->place,
 		                "hosts.allow and hosts.deny still count: tcpd(8) looks at them and then runs %s",
 		                argv0 != NULL ? argv0 : "nothing");
@@ -620,14 +548,14 @@ static void put_program(struct inetd *r, struct document_section *to, const stru
 		                "datagram still to be read");
 }
 
-static void put_box(struct inetd *r, struct document_section *to, const struct service *s, bool datagrams)
+static void put_box(struct inetd *r, struct document_section *to, const struct inetd_service *s, bool datagrams)
 {
 	const struct inetd_words *argv = &s->e->argv;
 
 	document_set(r->document, to, s->e->place, "box", "%s", s->box);
 	for (size_t i = 0; i < argv->n; i++)
-		if (strcmp(argv->word[i], "internal") != 0 && strcmp(argv->word[i], last_part(s->e->service)) != 0 &&
-		    strcmp(argv->word[i], s->box) != 0)
+		if (strcmp(argv->word[i], "internal") != 0 &&
+		    strcmp(argv->word[i], inetd_last_part(s->e->service)) != 0 && strcmp(argv->word[i], s->box) != 0)
 			document_drop(r->document, to, s->e->place, "argument %s of an internal service",
 			              argv->word[i]);
 	if (strcmp(s->box, "daytime") == 0)
@@ -656,7 +584,7 @@ static void tell_default_rate(struct inetd *r)
 }
 
 /* service_max = 0 and ip_max = 0 of NetBSD's key-value form admit nobody; 0 in a column is no limit. */
-static const char *admits_nobody(const struct service *s)
+const char *inetd_admits_nobody(const struct inetd_service *s)
 {
 	return s->e->service_max != NULL && s->rate == 0         ? "service_max = 0"
 	       : s->e->ip_max != NULL && s->rate_per_source == 0 ? "ip_max = 0"
@@ -664,7 +592,7 @@ static const char *admits_nobody(const struct service *s)
 }
 
 /* Over one limit a connection waits or is shed; the service goes on. */
-static void put_limits(struct inetd *r, struct document_section *to, const struct service *s)
+static void put_limits(struct inetd *r, struct document_section *to, const struct inetd_service *s)
 {
 	struct config_place place = s->e->place;
 
@@ -686,7 +614,7 @@ static void put_limits(struct inetd *r, struct document_section *to, const struc
 		document_set(r->document, to, place, "rate_per_source", "%ld/m", s->rate_per_source);
 }
 
-static void put_owner(struct inetd *r, struct document_section *to, const struct service *s)
+static void put_owner(struct inetd *r, struct document_section *to, const struct inetd_service *s)
 {
 	struct owner o;
 
@@ -698,7 +626,7 @@ static void put_owner(struct inetd *r, struct document_section *to, const struct
 }
 
 /* What hark has no setting for. */
-static void put_dropped(struct inetd *r, struct document_section *to, const struct service *s)
+static void put_dropped(struct inetd *r, struct document_section *to, const struct inetd_service *s)
 {
 	const struct inetd_entry *e = s->e;
 	const char *suffix = behind_comma(e->protocol), *filter = e->filter;
@@ -722,11 +650,30 @@ static void put_dropped(struct inetd *r, struct document_section *to, const stru
 		document_drop(r->document, to, e->place, "login class %s", s->class);
 }
 
-static void put_service(struct inetd *r, struct service *all, size_t n, struct service *s)
+static void put_tcpmux(struct inetd *r, const struct inetd_service *all, size_t n, struct document_section *to,
+                       const struct inetd_service *s)
+{
+	char *box = inetd_tcpmux_box(r, all, n);
+
+	if (box == NULL)
+		return;
+	document_set(r->document, to, s->e->place, "box", "%s", box);
+	free(box);
+	for (const struct inetd_service *o = all; o < all + n; o++) {
+		if (!o->behind)
+			continue;
+		if (is_limited(o))
+			document_drop(r->document, to, o->e->place,
+			              "limits of %s: those of tcpmux hold for all behind it", o->e->service);
+		put_dropped(r, to, o);
+	}
+}
+
+static void put_service(struct inetd *r, struct inetd_service *all, size_t n, struct inetd_service *s)
 {
 	bool datagrams = s->type == SOCK_DGRAM;
 
-	for (struct service *o = s + 1; o < all + n && s->box != NULL; o++)
+	for (struct inetd_service *o = s + 1; o < all + n && s->box != NULL; o++)
 		datagrams = datagrams || (!o->done && o->type == SOCK_DGRAM && can_share(s, o));
 	char *listen = gather(r, all, n, s);
 	if (listen == NULL)
@@ -734,7 +681,9 @@ static void put_service(struct inetd *r, struct service *all, size_t n, struct s
 	struct document_section *to = open_section(r, s);
 	document_set(r->document, to, s->e->place, "listen", "%s", listen);
 	free(listen);
-	if (s->box != NULL)
+	if (s->box != NULL && strcmp(s->box, "tcpmux") == 0)
+		put_tcpmux(r, all, n, to, s);
+	else if (s->box != NULL)
 		put_box(r, to, s, datagrams);
 	else
 		put_program(r, to, s);
@@ -746,10 +695,10 @@ static void put_service(struct inetd *r, struct service *all, size_t n, struct s
 		document_set(r->document, to, s->e->place, "group", "%s", s->group);
 	put_limits(r, to, s);
 	put_owner(r, to, s);
-	if (!s->e->off && admits_nobody(s) != NULL)
+	if (!s->e->off && inetd_admits_nobody(s) != NULL)
 		document_drop(r->document, to, s->e->place, "%s: nobody is admitted, so it is disabled",
-		              admits_nobody(s));
-	if (s->e->off || admits_nobody(s) != NULL || s->e->ipsec != NULL)
+		              inetd_admits_nobody(s));
+	if (s->e->off || inetd_admits_nobody(s) != NULL || s->e->ipsec != NULL)
 		document_set(r->document, to, s->e->place, "disable", "yes");
 	put_dropped(r, to, s);
 	if (s->rate < 0)
@@ -758,7 +707,7 @@ static void put_service(struct inetd *r, struct service *all, size_t n, struct s
 
 void inetd_translate(struct inetd *r)
 {
-	struct service *all = calloc(r->n + 1, sizeof *all);
+	struct inetd_service *all = calloc(r->n + 1, sizeof *all);
 
 	if (all == NULL) {
 		r->no_memory = true;
@@ -766,11 +715,14 @@ void inetd_translate(struct inetd *r)
 	}
 	for (size_t i = 0; i < r->n; i++) {
 		all[i].e = &r->entries[i];
-		all[i].done = !judge(r, &all[i]);
+		bool good = judge(r, &all[i]);
+		all[i].behind = good && inetd_tcpmux_name(all[i].e) != NULL;
+		all[i].done = !good || all[i].behind;
 		/* Boxes take each datagram and connection by themselves, whatever their line says. */
 		if (all[i].box != NULL)
 			all[i].wait = false;
 	}
+	inetd_tcpmux_sort(r, all, r->n);
 	for (size_t i = 0; i < r->n && !r->no_memory; i++)
 		if (!all[i].done)
 			all[i].scheme = scheme_beside(all, r->n, &all[i]);

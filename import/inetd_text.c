@@ -53,6 +53,53 @@ void inetd_add(struct inetd *r, struct inetd_words *w, const char *word)
 	w->word[w->n++] = (char *)word;
 }
 
+/* Room for n bytes more, a blank and a NUL. The place for them, behind the blank; NULL: no memory. */
+static char *make_room(struct inetd *r, struct inetd_line *l, size_t n)
+{
+	size_t room = l->n + n + 2;
+
+	if (room > l->room) {
+		room = room < 2 * l->room ? 2 * l->room : room;
+		char *more = realloc(l->text, room);
+		if (more == NULL) {
+			r->no_memory = true;
+			return NULL;
+		}
+		l->text = more;
+		l->room = room;
+	}
+	if (l->n > 0)
+		l->text[l->n++] = ' ';
+	return l->text + l->n;
+}
+
+void inetd_append(struct inetd *r, struct inetd_line *l, const char *words)
+{
+	size_t n = strlen(words);
+	char *at = make_room(r, l, n);
+
+	if (at != NULL)
+		memcpy(at, words, n + 1);
+	l->n += at != NULL ? n : 0;
+}
+
+void inetd_append_quoted(struct inetd *r, struct inetd_line *l, const char *word)
+{
+	size_t most = 2 * strlen(word) + 3;
+	char *at = make_room(r, l, most);
+
+	if (at != NULL)
+		l->n += strlen(document_quote(word, at, most));
+}
+
+char *inetd_finish(struct inetd *r, struct inetd_line *l)
+{
+	if (!r->no_memory)
+		return l->text;
+	free(l->text);
+	return NULL;
+}
+
 void inetd_forget(struct inetd *r)
 {
 	for (struct inetd_kept *k = r->kept, *next; k != NULL; k = next) {

@@ -216,6 +216,20 @@ def test_netbsds_form_and_includes(inetd, host, tmp_path):
         say(host, 8003)
 
 
+def test_services_behind_tcpmux_are_asked_for_by_name(inetd, host):
+    inetd(
+        f"{host}:tcpmux stream tcp nowait {ME} internal\n"
+        f"tcpmux/+date stream tcp nowait {ME} /bin/echo echo today\n"
+        f"tcpmux/own stream tcp nowait {ME} /bin/sh sh -c echo\n"
+        f"tcpmux/+err stream tcp nowait {ME} /bin/ls ls /none/such\n"
+    )
+    assert say(host, 1, b"date\r\n") == b"+Go\r\ntoday\n"
+    assert say(host, 1, b"OWN\r\n") == b"\n"
+    assert b"/none/such" in say(host, 1, b"err\r\n")
+    assert say(host, 1, b"help\r\n") == b"date\r\nown\r\nerr\r\n"
+    assert say(host, 1, b"none\r\n").startswith(b"-")
+
+
 REFUSED = (
     f"rusersd/2-3 dgram rpc/udp wait {ME} /usr/libexec/rpc.rusersd rpc.rusersd\n"
     f"tcpmux stream tcp nowait {ME} internal\n"

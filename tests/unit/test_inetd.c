@@ -311,7 +311,6 @@ static void what_cannot_be_served_is_refused_by_name_and_the_rest_is_served(void
 	struct document *d = read_text("rusersd/2-3 dgram rpc/udp wait root /usr/libexec/rpc.rusersd rpc.rusersd\n"
 	                               "mountd/1 stream rpc/tcp wait root /usr/libexec/mountd mountd\n"
 	                               "tcpmux stream tcp nowait root internal\n"
-	                               "tcpmux/+date stream tcp nowait guest /bin/date date\n"
 	                               "auth stream tcp nowait root internal auth -r -f -n -o UNKNOWN -t 30\n"
 	                               "ospf raw ospf wait root /bin/x x\n"
 	                               "x rdm tcp wait root /bin/x x\n"
@@ -320,13 +319,77 @@ static void what_cannot_be_served_is_refused_by_name_and_the_rest_is_served(void
 	                               "echo stream tcp nowait root internal\n");
 	assert_clean(d);
 	assert_int_equal(d->n, 1);
-	assert_int_equal(d->fates[DOCUMENT_DROPPED], 9);
+	assert_int_equal(d->fates[DOCUMENT_DROPPED], 8);
 	assert_remark(d, NULL, "rusersd/2-3: Sun RPC is not served");
 	assert_remark(d, NULL, "mountd/1: Sun RPC");
-	assert_remark(d, NULL, "tcpmux/+date: tcpmux (RFC 1078)");
+	assert_remark(d, NULL, "tcpmux: tcpmux (RFC 1078): no line has a service for it");
 	assert_remark(d, NULL, "auth: auth (RFC 1413)");
 	assert_remark(d, NULL, "ospf: sockets of the types raw");
 	assert_remark(d, NULL, "faith");
+	document_free(d);
+}
+
+static void services_behind_tcpmux_are_its_box(void **state)
+{
+	(void)state;
+	struct document *d = read_text("tcpmux/+date stream tcp nowait nobody /bin/date date -u\n"
+	                               "tcpmux/time stream tcp nowait nobody internal\n"
+	                               "tcpmux/Other stream tcp nowait.9 nobody /bin/cat other -u\n"
+	                               "tcpmux stream tcp nowait/5 root internal\n"
+	                               "tcpmux stream tcp6 nowait root internal\n");
+	assert_clean(d);
+	assert_int_equal(d->n, 2);
+	assert_setting(d, "tcpmux", "listen", "tcp4://*:tcpmux");
+	assert_setting(d, "tcpmux", "box",
+	               "tcpmux \"+date=exec --stderr /bin/date -u\" time=time "
+	               "\"Other=exec --stderr --argv0 other /bin/cat -u\"");
+	assert_setting(d, "tcpmux", "user", "nobody"); /* what is run, not tcpmux's own line, which needs nobody */
+	assert_setting(d, "tcpmux", "max_conns", "5");
+	assert_setting(d, "tcpmux", "stderr", NULL);
+	assert_remark(d, "tcpmux", "limits of tcpmux/Other: those of tcpmux hold for all");
+	assert_setting(d, "tcpmux-tcp6", "listen", "tcp6://*:tcpmux");
+	document_free(d);
+}
+
+static void what_cannot_be_behind_tcpmux_is_told(void **state)
+{
+	static const struct {
+		const char *line, *why;
+	} rows[] = {
+		{"tcpmux/a dgram udp nowait nobody /bin/a a\n", "behind tcpmux there is stream tcp alone"},
+		{"tcpmux/a stream tcp wait nobody /bin/a a\n", "its own program: nowait"},
+		{"tcpmux/ stream tcp nowait nobody /bin/a a\n", "\"\" is no name of a service behind tcpmux"},
+		{"tcpmux/a=b stream tcp nowait nobody /bin/a a\n", "\"a=b\" is no name"},
+		{"tcpmux/tcpmux stream tcp nowait nobody internal\n", "\"tcpmux\" is no name"},
+		{"tcpmux/a stream tcp nowait nobody /bin/a a \"b c\"\n", "no argument is empty or has blanks"},
+		{"tcpmux/a stream tcp nowait nobody bin/a a\n", "bin/a: give an absolute path"},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		assert_wrong(rows[i].line, 1, rows[i].why);
+}
+
+static void nobody_behind_tcpmux_runs_as_another_user(void **state)
+{
+	(void)state;
+	struct document *d = read_text("tcpmux stream tcp nowait root internal\n"
+	                               "tcpmux/again stream tcp nowait nobody /bin/one one\n"
+	                               "#@ esp/transport//require\n"
+	                               "tcpmux/safe stream tcp nowait nobody /bin/safe safe\n"
+	                               "#@\n"
+	                               "tcpmux/+AGAIN stream tcp nowait nobody /bin/two two\n"
+	                               "tcpmux/root stream tcp nowait root /bin/root root\n");
+	assert_clean(d);
+	assert_setting(d, "tcpmux", "box", "tcpmux \"+AGAIN=exec --stderr /bin/two\"");
+	assert_setting(d, "tcpmux", "user", "nobody");
+	assert_remark(d, NULL, "tcpmux/root: all services behind tcpmux run as the user of the first one");
+	assert_remark(d, NULL, "tcpmux/safe: it has an IPsec policy");
+	assert_remark(d, NULL, "tcpmux/again: ");
+	document_free(d);
+	d = read_text("tcpmux/a stream tcp nowait nobody /bin/a a\n");
+	assert_clean(d);
+	assert_int_equal(d->n, 0);
+	assert_remark(d, NULL, "tcpmux/a: no line \"tcpmux stream tcp nowait USER internal\" listens for it");
 	document_free(d);
 }
 
@@ -401,6 +464,9 @@ int main(void)
 		cmocka_unit_test(tcpd_stays_before_its_program),
 		cmocka_unit_test(internal_services_are_boxes),
 		cmocka_unit_test(what_cannot_be_served_is_refused_by_name_and_the_rest_is_served),
+		cmocka_unit_test(services_behind_tcpmux_are_its_box),
+		cmocka_unit_test(what_cannot_be_behind_tcpmux_is_told),
+		cmocka_unit_test(nobody_behind_tcpmux_runs_as_another_user),
 		cmocka_unit_test(buffers_are_dropped_with_a_remark),
 		cmocka_unit_test(netbsd_limits_and_filters_stand_in_the_socket_type),
 		cmocka_unit_test(quotes_hold_an_argument_together),
