@@ -62,6 +62,12 @@ def test_n_asks_no_name_server(run, serve):
         assert r.returncode == 100 and b"-n asks nobody" in r.stderr and r.stderr.count(b"\n") == 1
 
 
+def test_n_is_no_mistake_for_a_unix_path_which_nobody_looks_up(serve, run, tmp_path):
+    serve(f"unix:{tmp_path}/s", "echo")
+    r = run("call", "-n", "-U", tmp_path / "s", input=b"hello")
+    assert (r.returncode, r.stdout) == (0, b"hello"), r.stderr
+
+
 def test_p_and_s_choose_where_to_come_from(run, peer):
     seen = []
     port = unused_port()
@@ -79,6 +85,7 @@ def test_p_and_s_choose_where_to_come_from(run, peer):
         (["-u", "tcp://127.0.0.1:1"], "-u contradicts"),
         (["-6", "tcp4://127.0.0.1:1"], "contradicts"),
         (["-4", "unix:/tmp/x"], "go with a host"),
+        (["-6", "unixgram:/tmp/x"], "go with a host"),
         (["-p", "1", "-s", "127.0.0.1:2", "127.0.0.1:1"], "-p another"),
         (["127.0.0.1", "1", "2"], "HOST PORT"),
         (["-k", "127.0.0.1:1"], "-k goes with -l"),
@@ -285,6 +292,58 @@ def test_listen_for_datagrams_answers_the_first_sender(start):
         call.process.stdin.close()
         assert s.recv(100) == b"answer"
     assert call.wait() == 0
+
+
+def unixgram(path=None):
+    """A unix datagram socket, with a name if path is one."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.settimeout(PATIENCE)
+    if path is not None:
+        s.bind(str(path))
+    return s
+
+
+@pytest.mark.parametrize("words", [["unixgram:{}"], ["-u", "-U", "{}"], ["-n", "-uU", "{}"]])
+def test_listen_for_unix_datagrams_answers_the_first_sender(start, tmp_path, words):
+    words = [w.format(tmp_path / "s") for w in words]
+    call, _ = listening(start, "--wait", "200ms", *words, stdin=subprocess.PIPE)
+    with unixgram(tmp_path / "mine") as s:
+        s.sendto(b"one ", str(tmp_path / "s"))
+        wait_until(lambda: call.stdout == "one ")
+        s.sendto(b"two ", str(tmp_path / "s"))
+        wait_until(lambda: call.stdout == "one two ")
+        call.process.stdin.write(b"answer")
+        call.process.stdin.close()
+        assert s.recv(100) == b"answer"
+    assert call.wait() == 0, call.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_listen_for_unix_datagrams_goes_on_with_the_next_sender(start, tmp_path):
+    call, _ = listening(start, "-k", "--wait", "100ms", f"unixgram:{tmp_path}/s")
+    for name in "ab":
+        with unixgram(tmp_path / name) as s:
+            s.sendto(name.encode(), str(tmp_path / "s"))
+        wait_until(lambda: call.stderr.count("received 1") == "ab".index(name) + 1)
+    assert call.stdout == "ab"
+
+
+def test_a_unix_datagram_sender_without_a_name_is_heard(start, tmp_path):
+    call, _ = listening(start, "--wait", "200ms", f"unixgram:{tmp_path}/s")
+    with unixgram() as s:
+        s.sendto(b"hello", str(tmp_path / "s"))
+    assert call.wait() == 0, call.stderr
+    assert call.stdout == "hello" and "connection from unixgram:\n" in call.stderr
+
+
+def test_a_unix_datagram_sender_without_a_name_cannot_be_answered(start, tmp_path):
+    call, _ = listening(start, f"unixgram:{tmp_path}/s", stdin=subprocess.PIPE)
+    call.process.stdin.write(b"answer")
+    call.process.stdin.close()
+    with unixgram() as s:
+        s.sendto(b"hello", str(tmp_path / "s"))
+    assert call.wait() == 1
+    assert "the sender has no name to be answered at" in call.stderr
 
 
 def forge(source, port, payload):

@@ -14,8 +14,11 @@
 
 void call_fail(struct call *c, const char *where, int err)
 {
+	bool nameless = err == -ENOTCONN && c->args.listen && c->parsed.scheme == HARK_UNIXGRAM;
+
 	if (err != -ECANCELED && c->status == STATUS_DONE) {
-		report_error(c, "%s: %s", where, hark_strerror(err));
+		report_error(c, "%s: %s", where,
+		             nameless ? "the sender has no name to be answered at" : hark_strerror(err));
 		c->status = STATUS_FAILED;
 		c->error = err;
 	}

@@ -1,8 +1,12 @@
 /* listen.c — hark call -l: the peer calls, and this end answers with standard input and output.
  *
- * One connection at a time, as there is one standard input: others wait in the backlog. Over UDP the first datagram's
- * sender is the peer, and has a socket of its own from then on. */
+ * One connection at a time, as there is one standard input: others wait in the backlog. Of datagrams the first one's
+ * sender is the peer: over UDP it has a socket of its own from then on, over unixgram the listener's takes nobody
+ * else's. */
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "call.h"
 
@@ -12,12 +16,40 @@ static bool is_shortage(int err)
 	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
 }
 
+/* Connects the socket to the next datagram's sender, who then is the only one to reach it; that of the call before is
+ * left first. A sender without a name is heard, as are others, and cannot be answered. unix(7). */
+static int accept_unixgram(struct hark_listener *l, int64_t deadline, struct hark_conn **peer)
+{
+	static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	struct sockaddr_un from;
+	socklen_t len;
+	char byte;
+	ssize_t n;
+	int err, fd = hark_listener_fd(l);
+
+	(void)connect(fd, &nobody, sizeof nobody);
+	do {
+		if ((err = hark_wait_fd(fd, HARK_IN, deadline)) < 0)
+			return err;
+		len = sizeof from;
+		n = recvfrom(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, (struct sockaddr *)&from, &len);
+	} while (n < 0 && (errno == EAGAIN || errno == EINTR));
+	if (n < 0)
+		return -errno;
+	if (len > sizeof from.sun_family)
+		(void)connect(fd, (struct sockaddr *)&from, len); /* who has gone by now is heard all the same */
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return fd < 0 ? -errno : hark_conn_from_fd(fd, peer);
+}
+
 /* A datagram's sender that has a connection here already gets its datagram there. One that cannot be answered, since
  * its address is forged or there is no way to it, is nobody's call. */
 static int accept_one(struct call *c, struct hark_listener *l)
 {
 	int64_t deadline = c->args.timeout > 0 ? hark_after(c->args.timeout) : HARK_FOREVER;
 
+	if (c->parsed.scheme == HARK_UNIXGRAM)
+		return accept_unixgram(l, deadline, &c->peer);
 	for (;;) {
 		int err = hark_accept(l, deadline, &c->peer);
 		if (err < 0)
@@ -46,7 +78,7 @@ static int serve(struct call *c, struct hark_listener **l, const char *address)
 			report_error(c, "accept %s: %s", address, hark_strerror(err));
 			return STATUS_FAILED;
 		}
-		if (!c->args.keep_open) {
+		if (!c->args.keep_open && c->parsed.scheme != HARK_UNIXGRAM) {
 			hark_listener_close(*l); /* who calls now is refused, instead of waiting in vain */
 			*l = NULL;
 		}
@@ -66,11 +98,6 @@ int call_listen(struct call *c)
 	const struct hark_listen_opts opts = {.why = &why, .backlog = c->args.keep_open ? 0 : 1};
 	char address[HARK_ADDRESS_MAX] = "";
 
-	if (c->parsed.scheme == HARK_UNIXGRAM) {
-		report_error(c, "%s: a unix datagram socket has no single peer to answer: hark serve %s message",
-		             c->address, c->address);
-		return STATUS_USAGE;
-	}
 	int err = hark_listen(c->address, &opts, &l);
 	if (err < 0) {
 		if (why.text[0] != '\0')

@@ -138,12 +138,12 @@ void report_listening(const struct call *c, const char *address)
 
 void report_open(const struct call *c)
 {
-	char peer[HARK_ADDRESS_MAX] = "", local[HARK_ADDRESS_MAX] = "";
+	char peer[HARK_ADDRESS_MAX] = "unixgram:", local[HARK_ADDRESS_MAX] = "";
 	struct line l;
 
 	if (!wanted(c))
 		return;
-	(void)hark_peer(c->peer, peer, sizeof peer);
+	(void)hark_peer(c->peer, peer, sizeof peer); /* -ENOTCONN: of a sender without a name */
 	(void)hark_local(c->peer, local, sizeof local);
 	if (!c->args.json) {
 		say(c->verb, "connection from %s", peer);

@@ -57,9 +57,8 @@ static const char *choose_scheme(const struct call *c, struct hark_address *a, b
 	bool ip = a->scheme >= HARK_TCP && a->scheme <= HARK_UDP6;
 
 	if (!ip)
-		return c->args.ipv4 || c->args.ipv6 || c->args.numeric || c->local[0] == ':'
-		               ? "-4, -6, -n and -p go with a host and a port"
-		               : NULL;
+		return c->args.ipv4 || c->args.ipv6 || c->local[0] == ':' ? "-4, -6 and -p go with a host and a port"
+		                                                          : NULL;
 	if (c->args.udp && a->scheme <= HARK_TCP6) {
 		if (explicit)
 			return "-u contradicts the address";
@@ -150,7 +149,7 @@ int call_target(struct call *c, int n, char *const operands[])
 	const char *wrong = choose_scheme(c, &c->parsed, n == 1 && is_full(operands[0]));
 	if (wrong != NULL)
 		return options_usage(c->verb, wrong);
-	if (c->args.numeric && !is_numeric(&c->parsed)) {
+	if (c->args.numeric && c->parsed.scheme <= HARK_UDP6 && !is_numeric(&c->parsed)) {
 		say(c->verb, "%s: not a number, and -n asks nobody", text);
 		return STATUS_USAGE;
 	}
