@@ -29,6 +29,12 @@ def test_the_installed_configuration_serves_nothing_and_has_no_mistake(hark, tmp
     assert ': 0 services' in done.stdout
 
 
+def test_each_section_of_the_manual_is_in_a_package():
+    sections = {page.suffix[1:] for page in PACKAGING.parent.glob('man/*.[1-9]')} | {'3'}  # 3: made from hark.h
+    installs = ''.join(f.read_text() for f in PACKAGING.glob('debian/*.install'))
+    assert {s for s in sections if f'usr/share/man/man{s}\n' not in installs} == set()
+
+
 def test_its_examples_have_no_mistake(hark, tmp_path):
     text = EXAMPLE.sub('', (PACKAGING / 'hark.conf').read_text())
     done = checked(hark, tmp_path, text)
