@@ -15,14 +15,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "listen_name.h"
 #include "log.h"
 #include "supervisor.h"
 
 #define KEY_MAX      (HARK_ADDRESS_MAX + 80)
 #define LINGER_NS    (500 * HARK_MS) /* after it was closed here a worker that was told to may still have it */
 #define LOOK_NS      (5 * HARK_MS)
-#define NAMES_MAX    16 /* addresses of one name */
-#define FIRST_HANDED 3  /* SD_LISTEN_FDS_START */
+#define FIRST_HANDED 3 /* SD_LISTEN_FDS_START */
 
 /* Port 0 is another socket for each service, and each time that it says so. */
 static const char *key_of(const struct config_service *conf, size_t i, char key[KEY_MAX])
@@ -314,49 +314,33 @@ static int open_one(struct sockets *s, const struct config_service *conf, const 
 
 static const struct inherited_socket none = {.fd = -1};
 
-/* The port that the first one was given, for the others of the name. */
-static void same_port(const struct sockets *s, const char *key, struct hark_endpoint *at)
+/* The port that the first one was given, for the others of the name; 0: none was. */
+static unsigned same_port(const struct sockets *s, const char *key)
 {
 	int type;
 	const struct socket_entry *first = find(s, key, 0);
-	unsigned port = first != NULL ? socket_port(hark_listener_fd(first->listener), &type) : 0;
-	if (at->addr.ss_family == AF_INET)
-		((struct sockaddr_in *)(void *)&at->addr)->sin_port = htons((uint16_t)port);
-	else
-		((struct sockaddr_in6 *)(void *)&at->addr)->sin6_port = htons((uint16_t)port);
+	return first != NULL ? socket_port(hark_listener_fd(first->listener), &type) : 0;
 }
 
 /* A name: a socket at each of its addresses that this machine has, at least one. */
 static int open_name(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
                      struct hark_why *why)
 {
-	struct hark_endpoint at[NAMES_MAX];
+	struct hark_endpoint at[LISTEN_NAMES_MAX];
 	char one[HARK_ADDRESS_MAX];
 	bool any_port = strcmp(strrchr(address, ':'), ":0") == 0;
-	int n = hark_resolve(address, at, NAMES_MAX, HARK_FOREVER), opened = 0, r = n;
+	int n = hark_resolve(address, at, LISTEN_NAMES_MAX, HARK_FOREVER), opened = 0, r = n;
 	for (int i = 0; i < n; i++) {
-		if (any_port && opened > 0)
-			same_port(s, key, &at[i]);
-		if (hark_endpoint_format(&at[i], one, sizeof one) < 0)
+		if (listen_name_format(&at[i], any_port && opened > 0 ? same_port(s, key) : 0, one, sizeof one) < 0)
 			continue;
 		r = open_one(s, conf, key, one, &none, why);
 		opened += r == 0;
-		if (r < 0 && r != -EADDRNOTAVAIL && r != -EAFNOSUPPORT)
+		if (r < 0 && !listen_is_elsewhere(r))
 			return r;
 	}
 	if (n < 0)
 		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", address, hark_strerror(n));
 	return opened > 0 ? 0 : r;
-}
-
-static bool is_name(const struct hark_address *a)
-{
-	struct in6_addr six;
-	struct in_addr four;
-	bool is_ip = a->scheme == HARK_TCP || a->scheme == HARK_TCP4 || a->scheme == HARK_TCP6 ||
-	             a->scheme == HARK_UDP || a->scheme == HARK_UDP4 || a->scheme == HARK_UDP6;
-	return is_ip && strcmp(a->host, "*") != 0 && strchr(a->host, '%') == NULL &&
-	       inet_pton(AF_INET, a->host, &four) != 1 && inet_pton(AF_INET6, a->host, &six) != 1;
 }
 
 /* All that an address stands for, where nothing of it is open. */
@@ -374,7 +358,7 @@ static int open_all(struct sockets *s, const struct config_service *conf, const 
 	}
 	if (r == 0)
 		return 0;
-	if (hark_address_parse(address, &a, NULL) == 0 && is_name(&a))
+	if (hark_address_parse(address, &a, NULL) == 0 && listen_is_name(&a))
 		return open_name(s, conf, key, address, why);
 	r = open_one(s, conf, key, address, &none, why);
 	/* A name may be that of several that were handed over. */

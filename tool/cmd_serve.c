@@ -21,6 +21,7 @@
 #include "serve_events.h"
 #include "serve_keys.h"
 #include "serve_limits.h"
+#include "serve_listen.h"
 #include "terminal.h"
 #include "tool.h"
 
@@ -80,10 +81,8 @@ struct serve {
 	int shared_argc;
 	struct serve_limits limits;
 	struct serve_events events;
-	int ready_fd;                     /* --daemon: who waits for us; -1: nobody */
-	struct hark_listener **listeners; /* n of them, NULL where not yet opened */
-	char (*bound)[HARK_ADDRESS_MAX];
-	const char **bound_list;
+	int ready_fd; /* --daemon: who waits for us; -1: nobody */
+	struct serve_sockets sockets;
 };
 
 /* Options end where the box is named: an address always has a ':', its name never, but a shared object's path may. */
@@ -124,12 +123,12 @@ static int parse_box(struct serve *s, int argc, char *argv[])
 /* inetd's wait hands the socket itself over: whether it is a stream's is then the program's affair. */
 static int check_type(struct serve *s, int i)
 {
-	int type = hark_listener_type(s->listeners[i]);
+	int type = hark_listener_type(s->sockets.listeners[i]);
 	bool stream = type == SOCK_STREAM;
 
 	if (s->conf->wait || box_takes(s->chain.box, s->chain.state, type))
 		return STATUS_DONE;
-	say(s->verb, "%s: the box %s serves %s alone%s", s->addresses[i], s->chain.box->name,
+	say(s->verb, "%s: the box %s serves %s alone%s", s->sockets.asked[i], s->chain.box->name,
 	    stream ? "datagrams" : "streams", s->chain.box->takes != NULL ? " with these arguments" : "");
 	return STATUS_USAGE;
 }
@@ -142,7 +141,7 @@ static int load_box(struct serve *s)
 
 	if (err == 0 && (status = parse_box(s, s->shared_argc, s->shared_argv)) != STATUS_DONE)
 		return status;
-	for (int i = 0; i < s->n && err == 0; i++)
+	for (int i = 0; i < s->sockets.n && err == 0; i++)
 		if ((status = check_type(s, i)) != STATUS_DONE)
 			return status;
 	if (err == 0)
@@ -234,40 +233,19 @@ static int listen_all(struct serve *s)
 		.why = &why,
 	};
 
-	s->listeners = calloc((size_t)s->n, sizeof *s->listeners);
-	s->bound = calloc((size_t)s->n, sizeof *s->bound);
-	s->bound_list = calloc((size_t)s->n + 1, sizeof *s->bound_list);
-	if (s->listeners == NULL || s->bound == NULL || s->bound_list == NULL) {
-		say(s->verb, "%s", strerror(ENOMEM));
-		return STATUS_SYSTEM;
-	}
 	for (int i = 0; i < s->n; i++) {
-		why.text[0] = '\0';
-		int err = hark_listen(s->addresses[i], &opts, &s->listeners[i]);
-		if (err < 0 && why.text[0] != '\0')
-			say(s->verb, "%s", why.text);
-		else if (err < 0)
-			say(s->verb, "listen %s: %s", s->addresses[i], hark_strerror(err));
-		if (err < 0)
-			return STATUS_SYSTEM;
-		int status = check_type(s, i);
+		int first = s->sockets.n, status = serve_listen(&s->sockets, s->verb, s->addresses[i], &opts);
+		if (status == STATUS_DONE)
+			status = check_type(s, first);
 		if (status != STATUS_DONE)
 			return status;
-		/* Inherited by what is accepted: peers that have vanished end. */
-		(void)setsockopt(hark_listener_fd(s->listeners[i]), SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
-		(void)hark_listener_address(s->listeners[i], s->bound[i], sizeof s->bound[i]);
-		s->bound_list[i] = s->bound[i];
 	}
 	return STATUS_DONE;
 }
 
 static void close_all(struct serve *s)
 {
-	for (int i = 0; s->listeners != NULL && i < s->n; i++)
-		hark_listener_close(s->listeners[i]);
-	free(s->listeners);
-	free(s->bound);
-	free(s->bound_list);
+	serve_listen_close(&s->sockets);
 	if (s->chain.box != NULL)
 		box_free(s->chain.box, s->chain.state);
 	free(s->shared_path);
@@ -416,10 +394,10 @@ static int serve_all(struct serve *s)
 	                                  .is_program = box->hands_over,
 	                                  .verbose = s->args.verbose,
 	                                  .json = s->args.json,
-	                                  .addresses = s->bound_list};
+	                                  .addresses = (const char *const *)s->sockets.bound};
 	serve_events_open(&s->events);
 	serve_limits_hook(&s->limits, c, &opts);
-	int err = hark_serve(s->listeners, s->n, c->wait ? serve_lent : chain_serve, &s->chain, &opts);
+	int err = hark_serve(s->sockets.listeners, s->sockets.n, c->wait ? serve_lent : chain_serve, &s->chain, &opts);
 	if (err == 0)
 		return STATUS_DONE;
 	if (err == -ETIMEDOUT) {

@@ -197,6 +197,27 @@ def start(hark):
 
 
 @pytest.fixture
+def serve_with_hosts(hark, tmp_path):
+    """serve_with_hosts(text, *args): a server that reads text in place of /etc/hosts, which can change. Needs root."""
+    running = []
+    hosts = tmp_path / "hosts"
+
+    def serve_with_hosts(text, *args):
+        hosts.write_text(text)
+        inside = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        if subprocess.run(["unshare", "-m", "sh", "-c", inside, hosts, "true"], capture_output=True).returncode != 0:
+            pytest.skip("this user cannot mount anything over /etc/hosts")
+        service = Service(["unshare", "-m", "sh", "-c", inside, str(hosts), hark, "serve", *args])
+        running.append(service)
+        wait_until(lambda: service.addresses)
+        return service, hosts
+
+    yield serve_with_hosts
+    for service in running:
+        service.end()
+
+
+@pytest.fixture
 def serve(start):
     """serve(*args) starts hark serve ARGS and waits until it accepts on every address."""
 

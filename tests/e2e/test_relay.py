@@ -273,27 +273,6 @@ def test_unix_and_tcp_are_joined_either_way(serve, tmp_path, front, back):
         assert exchange(s, data) == data
 
 
-@pytest.fixture
-def serve_with_hosts(hark, tmp_path):
-    """serve_with_hosts(text, *args): a server that reads text in place of /etc/hosts, which can change. Needs root."""
-    running = []
-    hosts = tmp_path / "hosts"
-
-    def serve_with_hosts(text, *args):
-        hosts.write_text(text)
-        inside = 'mount --bind "$0" /etc/hosts && exec "$@"'
-        if subprocess.run(["unshare", "-m", "sh", "-c", inside, hosts, "true"], capture_output=True).returncode != 0:
-            pytest.skip("this user cannot mount anything over /etc/hosts")
-        service = Service(["unshare", "-m", "sh", "-c", inside, str(hosts), hark, "serve", *args])
-        running.append(service)
-        wait_until(lambda: service.addresses)
-        return service, hosts
-
-    yield serve_with_hosts
-    for service in running:
-        service.end()
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_a_name_with_two_addresses_is_tried_at_both(serve_with_hosts, target, model):
     listener = target()  # on 127.0.0.1 alone: the others refuse

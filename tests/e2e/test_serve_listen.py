@@ -1,0 +1,63 @@
+"""hark serve: what it listens on, where an address stands for several sockets."""
+import os
+import socket
+
+import pytest
+
+from conftest import MODELS, PATIENCE, Service, wait_until
+
+
+def echoed(service, i):
+    with service.connect(i) as s:
+        s.send(b"x")
+        return s.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_name_is_listened_on_at_all_of_its_addresses(serve_with_hosts, model):
+    service, _ = serve_with_hosts(
+        "127.0.0.1 both\n::1 both\n192.0.2.1 both\n", "--model", model, "tcp://both:0", "udp://both:0", "echo"
+    )
+    hosts = [a.rsplit(":", 1)[0] for a in service.addresses]
+    assert sorted(hosts) == [
+        "tcp://127.0.0.1",
+        "tcp://[::1]",
+        "udp://127.0.0.1",
+        "udp://[::1]",
+    ]  # 192.0.2.1 is not here
+    assert service.port(0) == service.port(1) and service.port(2) == service.port(3)
+    for i in range(4):
+        assert echoed(service, i)
+
+
+def test_a_name_of_which_nothing_is_here_is_told(run):
+    assert b"listen tcp://192.0.2.1:7000: " in run("serve", "tcp://192.0.2.1:7000", "echo").stderr
+    r = run("serve", "tcp://name.invalid:7000", "echo")
+    assert r.returncode == 111 and b"listen tcp://name.invalid:7000: " in r.stderr
+
+
+def test_all_sockets_that_were_handed_over_by_one_name_are_served(hark):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+
+    def hand_over():
+        for i, s in enumerate(sockets):
+            os.dup2(s.fileno(), 50 + i)
+        for i in range(3):
+            os.dup2(50 + i, 3 + i)
+            os.set_inheritable(3 + i, True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="web:other:web")
+        os.execve(hark, [hark, "serve", "fd:web", "echo"], os.environ)
+
+    service = Service([hark, "serve", "fd:web", "echo"], preexec_fn=hand_over, close_fds=False)
+    try:
+        wait_until(lambda: len(service.addresses) == 2)
+        ports = {s.getsockname()[1] for s in (sockets[0], sockets[2])}
+        assert {service.port(0), service.port(1)} == ports
+        for port in ports:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as s:
+                s.sendall(b"y")
+                assert s.recv(1) == b"y"
+    finally:
+        service.end()
+        for s in sockets:
+            s.close()
