@@ -278,6 +278,15 @@ static void tell_death(struct service *s, const struct worker *w, const siginfo_
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 
+/* Before its grace's end a worker cuts nobody but who waited for a rate or for the load: see limits_pace(). */
+static void tell_cut(const struct service *s, const struct worker *w)
+{
+	bool early = w->kill_at != HARK_FOREVER && hark_now() < w->kill_at - KILL_NS;
+	log_event(LOG_LEVEL_NOTICE, s->conf->name, "%s",
+	          early ? "nobody was connected: who still waited in the backlog has been turned away"
+	                : "the grace ended: connections that were still busy have been cut");
+}
+
 void service_worker_ended(struct service *s, struct worker *w)
 {
 	siginfo_t info = {0};
@@ -296,8 +305,7 @@ void service_worker_ended(struct service *s, struct worker *w)
 	if (drained && ready && !well && !w->killed && !(info.si_code == CLD_EXITED && info.si_status == 2))
 		tell_death(s, w, &info);
 	if (drained && r == 0 && info.si_code == CLD_EXITED && info.si_status == 2)
-		log_event(LOG_LEVEL_NOTICE, s->conf->name,
-		          "the grace ended: connections that were still busy have been cut");
+		tell_cut(s, w);
 	if (!drained) {
 		counters_add(s->counters, COUNT_CRASHES, 1);
 		if (tried && s->trial_error[0] == '\0')
