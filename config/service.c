@@ -268,6 +268,10 @@ static void check_kinds(struct whole *w, const struct service *s, const void *st
 			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i],
 			             s->s.box->name, s->s.box->takes != NULL ? "with these arguments takes" : "serves",
 			             type == SOCK_DGRAM ? "datagrams" : "streams");
+		else if (s->s.box->hands_over && strncmp(s->s.listen.word[i], "unixgram:", 9) == 0)
+			inside_error(w, s->listen_at[i],
+			             "listen: %.200s: %s takes unix datagrams with wait = yes alone",
+			             s->s.listen.word[i], s->s.box->name);
 	}
 }
 

@@ -126,6 +126,11 @@ static int check_type(struct serve *s, int i)
 	int type = hark_listener_type(s->sockets.listeners[i]);
 	bool stream = type == SOCK_STREAM;
 
+	if (!s->conf->wait && s->chain.box->hands_over && strncmp(s->addresses[i], "unixgram:", 9) == 0) {
+		say(s->verb, "%s: the box %s takes unix datagrams with --wait alone", s->addresses[i],
+		    s->chain.box->name);
+		return STATUS_USAGE;
+	}
 	if (s->conf->wait || box_takes(s->chain.box, s->chain.state, type))
 		return STATUS_DONE;
 	say(s->verb, "%s: the box %s serves %s alone%s", s->sockets.asked[i], s->chain.box->name,

@@ -489,6 +489,7 @@ def test_a_socket_that_was_handed_over_is_served(hark):
         (["--unix-owner", "nosuchuser", "unix:/tmp/hark-never", "echo"], 111, "no user"),
         (["--stack", "12", "tcp://127.0.0.1:0", "echo"], 100, "--stack"),
         (["--json=yes", "tcp://127.0.0.1:0", "echo"], 100, "takes no value"),
+        (["unixgram:@hark-test-no-session", "--", "cat"], 100, "exec takes unix datagrams with --wait alone"),
         (["--model"], 100, "needs a value"),
         (["21100", "echo"], 100, "did you mean tcp://*:21100?"),
         (["--rate", "fast", "tcp://127.0.0.1:0", "echo"], 100, "--rate: "),

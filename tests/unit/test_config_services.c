@@ -41,6 +41,8 @@ static void what_a_service_must_have(void **state)
 	expect_error("[s]\nlisten = tcp://*:7\nrelay = tcp://h\n", "t.conf:3: relay: ");
 	expect_error("[s]\nlisten = udp://*:7\nrelay = tcp://h:1\n",
 	             "t.conf:2: listen: udp://*:7: relay with these arguments takes no datagrams");
+	expect_error("[s]\nlisten = unixgram:/tmp/x\nexec = /bin/true\n",
+	             "t.conf:2: listen: unixgram:/tmp/x: exec takes unix datagrams with wait = yes alone");
 	expect_warning("[s]\nlisten = tcp://*:7\nexec = cat a | wc\n",
 	               "t.conf:3: exec: \"|\" is an argument of cat: there is no shell; for one write /bin/sh -c");
 	expect_warning(ECHO "socket_mode = 600\n", "t.conf:4: socket_mode: the service listens on no Unix socket");
