@@ -8,7 +8,6 @@
 #include "conns.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "memory_file.h"
 #include "tcp_bytes.h"
 
 enum { FREE = 0, LIVE, BUSY };
@@ -34,11 +34,10 @@ static struct {
 int conns_new(struct conns **out, int *fd)
 {
 	struct conns *t = MAP_FAILED;
-	int m = memfd_create("connections", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int m = memory_file("connections", sizeof *t);
 	if (m < 0)
-		return -errno;
-	if (ftruncate(m, sizeof *t) == 0 && fcntl(m, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-		t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED, m, 0);
+		return m;
+	t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED, m, 0);
 	if (t == MAP_FAILED || madvise(t, sizeof *t, MADV_DONTFORK) < 0) { /* other workers must not have it */
 		int r = -errno;
 		conns_free(t != MAP_FAILED ? t : NULL);

@@ -2,9 +2,10 @@
  * which does not wait: line_out.h says how of streams, syslog and the journal get datagrams with MSG_DONTWAIT. How a
  * line looks is log_line.c's.
  *
- * What is lost is counted in memory that all processes forked after log_open() share, and told by the next line that
- * leaves, whoever writes it. There also lies which file a reload has made anew: each process takes its descriptor from
- * the worker's channel with its next line.
+ * What is lost is counted in memory that a worker shares with its children, and told by the next line that leaves,
+ * whoever writes it. Which file a reload has made anew lies in memory that workers can only read: each process takes
+ * its descriptor from the worker's channel with its next line. A worker that was taken over has a descriptor that is
+ * nobody else's: its flags, or where its socket leads to, are no other process's.
  *
  * log_open(): one thread of the supervisor. All else: any process, any thread, never a signal handler. The descriptor
  * is log.c's own and keeps its number as long as there is one. */
@@ -27,6 +28,7 @@
 
 #include "line_out.h"
 #include "log_line.h"
+#include "memory_file.h"
 #include "text.h"
 
 #define SYSLOG_SOCKET  "/dev/log"
@@ -52,15 +54,16 @@ static const struct sink sinks[] = {
 };
 #define SINK_FILE (&sinks[3])
 
-/* Shared by all processes that were forked after the first log_open(). Relaxed where nothing is said: counts. */
-struct shared {
-	_Atomic uint64_t lost;
-	_Atomic uint32_t generation; /* of the file; stored (release) after dev and ino are, loaded (acquire) before */
+/* The supervisor's, which processes that were forked after the first log_open() see. */
+struct file {
+	_Atomic uint32_t generation; /* stored (release) after dev and ino are, loaded (acquire) before */
 	_Atomic dev_t dev;
 	_Atomic ino_t ino;
 };
 
-static struct shared alone; /* until there is a shared one */
+/* Until there are shared ones. */
+static struct file own_file;
+static _Atomic uint64_t own_lost;
 
 /* Written by log_open() alone, but for what is atomic. */
 static struct {
@@ -69,7 +72,9 @@ static struct {
 	char path[PATH_MAX];    /* of the file or the socket */
 	struct log_form form;
 	bool connections;
-	struct shared *shared;
+	struct file *file;
+	int file_memory;             /* a descriptor of file's memory; -1: it is our own */
+	_Atomic uint64_t *lost;      /* relaxed: a count */
 	int channel;                 /* where a new file's descriptor comes; -1: nowhere */
 	_Atomic uint32_t generation; /* the one that fd is of; an exchange decides which thread opens a new one */
 } out = {.sink = sinks,
@@ -77,7 +82,9 @@ static struct {
          .form = {.facility = 3},
          .connections = true,
          .channel = -1,
-         .shared = &alone};
+         .file = &own_file,
+         .file_memory = -1,
+         .lost = &own_lost};
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
@@ -142,21 +149,59 @@ static int receive_fd(int from, int flags)
  * lies in the channel may be of the reload before: then the next line looks again. */
 static void follow_file(void)
 {
-	uint32_t generation = atomic_load_explicit(&out.shared->generation, memory_order_acquire);
+	uint32_t generation = atomic_load_explicit(&out.file->generation, memory_order_acquire);
 	uint32_t before = atomic_exchange_explicit(&out.generation, generation, memory_order_relaxed);
 	struct stat st;
 
 	if (before == generation)
 		return;
 	int fd = receive_fd(out.channel, MSG_PEEK);
-	if (fd >= 0 && fstat(fd, &st) == 0 &&
-	    st.st_dev == atomic_load_explicit(&out.shared->dev, memory_order_relaxed) &&
-	    st.st_ino == atomic_load_explicit(&out.shared->ino, memory_order_relaxed))
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == atomic_load_explicit(&out.file->dev, memory_order_relaxed) &&
+	    st.st_ino == atomic_load_explicit(&out.file->ino, memory_order_relaxed))
 		(void)dup3(fd, out.stream.fd, O_CLOEXEC);
 	else if (out.channel >= 0)
 		atomic_store_explicit(&out.generation, before, memory_order_relaxed);
 	if (fd >= 0)
 		(void)close(fd);
+}
+
+static const char *socket_path(const struct sink *sink)
+{
+	bool syslog = strcmp(sink->name, "syslog") == 0;
+	const char *override = getenv(syslog ? "HARKD_SYSLOG_SOCKET" : "HARKD_JOURNAL_SOCKET");
+
+	return override != NULL && override[0] != '\0' ? override : syslog ? SYSLOG_SOCKET : JOURNAL_SOCKET;
+}
+
+static int open_socket(const char *path, int *to)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	int err = connect_path(fd, path);
+	if (err < 0) {
+		(void)close(fd);
+		return err;
+	}
+	*to = fd;
+	return 0;
+}
+
+/* Another description of where the log goes. -errno: the one that there is must do. */
+static int open_again(void)
+{
+	char path[32];
+	int fd = -1, err = 0;
+
+	if (out.sink == &sinks[0])
+		return line_out_own(out.stream.fd);
+	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", out.stream.fd);
+	if (out.sink == SINK_FILE)
+		fd = open(path, FILE_FLAGS);
+	else
+		err = open_socket(out.path, &fd);
+	return err < 0 ? err : fd < 0 ? -errno : fd;
 }
 
 int log_channel_open(struct log_channel *c)
@@ -195,41 +240,51 @@ void log_channel_send(const struct log_channel *c)
 		return;
 	while ((old = receive_fd(c->from, 0)) >= 0)
 		(void)close(old);
-	memcpy(CMSG_DATA(&control.head), &out.stream.fd, sizeof out.stream.fd);
+	int another = open_again(), fd = another >= 0 ? another : out.stream.fd;
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
 	(void)sendmsg(c->to, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (another >= 0)
+		(void)close(another);
+}
+
+/* Without shared memory each process counts what it loses itself. */
+static void share_lost(void)
+{
+	void *at = mmap(NULL, sizeof *out.lost, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	out.lost = at != MAP_FAILED ? at : &own_lost;
+	if (out.lost != &own_lost)
+		atomic_store_explicit(out.lost, atomic_load_explicit(&own_lost, memory_order_relaxed),
+		                      memory_order_relaxed);
+}
+
+/* What other processes have as well becomes this one's alone, or is only to be read. */
+static void leave_shared(void)
+{
+	int fd = out.stream.fd > STDERR_FILENO ? open_again() : -1;
+	if (fd >= 0) {
+		(void)dup3(fd, out.stream.fd, O_CLOEXEC);
+		(void)close(fd);
+	}
+	if (out.lost != &own_lost)
+		(void)munmap(out.lost, sizeof *out.lost);
+	share_lost();
+	if (out.file_memory < 0)
+		return;
+	(void)mmap(out.file, sizeof *out.file, PROT_READ, MAP_SHARED | MAP_FIXED, out.file_memory, 0);
+	(void)close(out.file_memory);
+	out.file_memory = -1;
 }
 
 void log_follow(int from)
 {
 	out.channel = from;
+	leave_shared();
 }
 
 int log_followed(void)
 {
 	return out.channel;
-}
-
-static const char *socket_path(const struct sink *sink)
-{
-	bool syslog = strcmp(sink->name, "syslog") == 0;
-	const char *override = getenv(syslog ? "HARKD_SYSLOG_SOCKET" : "HARKD_JOURNAL_SOCKET");
-
-	return override != NULL && override[0] != '\0' ? override : syslog ? SYSLOG_SOCKET : JOURNAL_SOCKET;
-}
-
-static int open_socket(const char *path, int *to)
-{
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	int err = connect_path(fd, path);
-	if (err < 0) {
-		(void)close(fd);
-		return err;
-	}
-	*to = fd;
-	return 0;
 }
 
 /* What the log has open is a description of our own for what fd is open for. */
@@ -290,20 +345,33 @@ static int failed(struct hark_why *why, int err, const char *what, const char *p
 {
 	if (why != NULL)
 		(void)snprintf(why->text, sizeof why->text, "log %.120s%s%.60s: %s%s", what, path[0] != '\0' ? " " : "",
-		               path, hark_strerror(err), advice);
+		               path, strerror(-err), advice);
 	return err;
 }
 
-/* Without shared memory each process counts what it loses itself, and keeps its file. */
+/* Without shared memory each process keeps its file. F_SEAL_FUTURE_WRITE: who has it to read cannot get it to write. */
+static void share_file(void)
+{
+	int fd = memory_file("log", sizeof(struct file));
+	void *at = fd >= 0 ? mmap(NULL, sizeof(struct file), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+
+	if (at == MAP_FAILED || fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0) {
+		if (at != MAP_FAILED)
+			(void)munmap(at, sizeof(struct file));
+		if (fd >= 0)
+			(void)close(fd);
+		return;
+	}
+	out.file = at;
+	out.file_memory = fd;
+}
+
 static void share(void)
 {
-	if (out.shared != &alone)
-		return;
-	struct shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (s == MAP_FAILED)
-		return;
-	atomic_store_explicit(&s->lost, atomic_load_explicit(&alone.lost, memory_order_relaxed), memory_order_relaxed);
-	out.shared = s;
+	if (out.file == &own_file)
+		share_file();
+	if (out.lost == &own_lost)
+		share_lost();
 }
 
 /* The number of the descriptor stays: other processes' tables are copies, but who asked log_fd() may remember it. */
@@ -326,11 +394,11 @@ static void publish_file(void)
 
 	if (out.sink != SINK_FILE || fstat(out.stream.fd, &st) < 0)
 		return;
-	atomic_store_explicit(&out.shared->dev, st.st_dev, memory_order_relaxed);
-	atomic_store_explicit(&out.shared->ino, st.st_ino, memory_order_relaxed);
-	uint32_t next = atomic_load_explicit(&out.shared->generation, memory_order_relaxed) + 1;
+	atomic_store_explicit(&out.file->dev, st.st_dev, memory_order_relaxed);
+	atomic_store_explicit(&out.file->ino, st.st_ino, memory_order_relaxed);
+	uint32_t next = atomic_load_explicit(&out.file->generation, memory_order_relaxed) + 1;
 	atomic_store_explicit(&out.generation, next, memory_order_relaxed);
-	atomic_store_explicit(&out.shared->generation, next, memory_order_release);
+	atomic_store_explicit(&out.file->generation, next, memory_order_release);
 }
 
 int log_open(const struct config *c, struct hark_why *why)
@@ -348,7 +416,10 @@ int log_open(const struct config *c, struct hark_why *why)
 		return failed(why, -ENAMETOOLONG, path, "", "");
 	int err = open_sink(sink, path, &fd);
 	if (err < 0)
-		return failed(why, err, sink->name, path, sink == SINK_FILE ? "" : " (is the daemon running?)");
+		return failed(why, err, sink->name, path,
+		              sink != SINK_FILE ? " (is the daemon running?)"
+		              : err == -ENXIO   ? " (a FIFO that nobody reads)"
+		                                : "");
 	share();
 	take_fd(fd);
 	out.sink = sink;
@@ -359,11 +430,6 @@ int log_open(const struct config *c, struct hark_why *why)
 	atomic_store_explicit(&out.stream.by, 0, memory_order_relaxed);
 	publish_file();
 	return 0;
-}
-
-bool log_is_plain_stderr(void)
-{
-	return out.sink == &sinks[0] && out.form.format == CONFIG_LOG_TEXT;
 }
 
 int log_leave_stderr(void)
@@ -396,7 +462,7 @@ static int put(const struct log_line *e)
 /* What was lost before is told before. Returns 0, or -errno: the line is lost. */
 static int emit(const struct log_line *e)
 {
-	uint64_t lost = atomic_exchange_explicit(&out.shared->lost, 0, memory_order_relaxed);
+	uint64_t lost = atomic_exchange_explicit(out.lost, 0, memory_order_relaxed);
 	int err = 0;
 
 	if (out.sink == SINK_FILE)
@@ -411,7 +477,7 @@ static int emit(const struct log_line *e)
 	if (err == 0)
 		err = put(e);
 	if (err < 0)
-		atomic_fetch_add_explicit(&out.shared->lost, lost + 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(out.lost, lost + 1, memory_order_relaxed);
 	return err;
 }
 

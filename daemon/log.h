@@ -31,9 +31,6 @@ void log_event(enum log_level level, const char *service, const char *format, ..
 /* dropped: counted up if the line was lost; may be NULL. */
 void log_connection(const struct log_connection *l, _Atomic uint64_t *dropped);
 
-/* Whether the log is lines of text on standard error, where others may write, too. */
-bool log_is_plain_stderr(void);
-
 /* Descriptor 2 is about to become another file, that of a service's programs: lines that go to standard error go on to
  * what it is now, by another descriptor. 0 or -errno. */
 int log_leave_stderr(void);
@@ -48,8 +45,8 @@ struct log_channel {
 int log_channel_open(struct log_channel *c); /* 0 or -errno: none. There is none where no file is logged to */
 void log_channel_close(struct log_channel *c);
 void log_channel_send(const struct log_channel *c); /* after log_open(): the descriptor that is in use now */
-void log_follow(int from);                          /* the worker's part */
-int log_followed(void);                             /* what it follows, to be kept as log_fd() is; -1: nothing */
+void log_follow(int from); /* the worker's part, and its first: then it shares nothing of the log with others */
+int log_followed(void);    /* what it follows, to be kept as log_fd() is; -1: nothing */
 
 /* The descriptor in use, or -1: a worker keeps it when it closes all that is not its own. */
 int log_fd(void);

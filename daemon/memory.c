@@ -17,8 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "memory_file.h"
+
 #define MAGIC UINT64_C(0x3230746e756f6368) /* "hcount02": the last two count layouts of one size */
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* The file's beginning; the limits' state follows. */
 struct head {
@@ -32,19 +33,6 @@ static struct memory *first;
 static size_t size_of(bool tables)
 {
 	return sizeof(struct head) + limits_bytes(tables);
-}
-
-static int new_file(void)
-{
-	int fd = memfd_create("hark-service", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, (off_t)size_of(true)) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
-		int r = -errno;
-		(void)close(fd);
-		return r;
-	}
-	return fd;
 }
 
 /* Before anything in it is touched. */
@@ -93,7 +81,7 @@ static int adopt(struct memory *m, int fd)
 
 static int make(struct memory *m)
 {
-	m->fd = new_file();
+	m->fd = memory_file("hark-service", size_of(true));
 	int r = m->fd < 0 ? m->fd : map(m, size_of(false));
 	if (r == 0)
 		r = limits_init(m->limits);

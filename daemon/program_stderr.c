@@ -1,7 +1,7 @@
 /* program_stderr.c — see program_stderr.h.
  *
  * To the log it goes through a pipe, which a thread of the worker reads: under inline the worker's loop stands still
- * while a program runs. Where the log is plain lines on standard error, programs write there themselves. */
+ * while a program runs. Also where the log is standard error: a program that writes to it would wait for its reader. */
 #include "program_stderr.h"
 
 #include <errno.h>
@@ -63,8 +63,6 @@ static void *read_all(void *arg)
 int program_stderr_open(struct hark_why *why)
 {
 	int ends[2];
-	if (log_is_plain_stderr())
-		return 0;
 	int r = log_leave_stderr();
 	if (r < 0)
 		return tell(why, r, "log");

@@ -92,6 +92,15 @@ def test_a_supervisor_at_its_file_limit_goes_on(harkd, tmp_path):  # noqa: F811
     assert h.stop() == 0
 
 
+def test_a_file_limit_is_not_one_of_memory(harkd):  # noqa: F811
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))  # noqa: E731
+    h = harkd(service("daytime", "box = daytime", "max_conns = 3"), ready=False, head=TO_FILE, preexec_fn=limit)
+    wait_until(lambda: answering(h.directory / "control"))
+    ask_daytime(h.port("daytime"))
+    h.upgrade()
+    ask_daytime(h.port("daytime"))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_serve_goes_on_where_its_log_is_at_its_limit(hark, tmp_path, model):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # noqa: E731
@@ -143,10 +152,14 @@ def test_serve_goes_on_where_nobody_reads_its_log(hark, make, model):
 @pytest.mark.parametrize("make", NOBODY_READS, ids=lambda f: f.__name__)
 def test_harkd_goes_on_where_nobody_reads_its_log(hark, tmp_path, make):
     reader, writer = make()
-    (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + service("daytime", "box = daytime"))
+    says = "exec = /bin/sh -c 'seq 50000 >&2; echo out'"
+    text = service("daytime", "box = daytime") + service("says", says)
+    (tmp_path / "hark.conf").write_text(HEAD.format(dir=tmp_path) + text)
     with told_to(writer, [hark + "d", "-c", str(tmp_path / "hark.conf")]) as process:
         wait_until(lambda: answering(tmp_path / "control"))
-        port = int(control(tmp_path / "control")["services"][0]["listen"][0].rsplit(":", 1)[1])
+        services = control(tmp_path / "control")["services"]
+        port, says_port = (int(s["listen"][0].rsplit(":", 1)[1]) for s in services)
+        ask_daytime(says_port)  # a program's words are dropped as harkd's own are
         for _ in range(150):
             ask_daytime(port)
         for _ in range(50):

@@ -1,5 +1,7 @@
 """Workers that were taken over, peers that forge, programs that outlive: each reaches what is its own alone."""
 import contextlib
+import ctypes
+import fcntl
 import os
 import re
 import select
@@ -69,6 +71,50 @@ def test_what_a_worker_writes_to_its_memory_hurts_no_other_service(harkd, run, t
     with d.connect("b") as s:
         s.sendall(b"z")
         assert s.recv(1) == b"z"
+
+
+def test_no_page_is_written_by_workers_of_two_services(harkd):
+    head = "[harkd]\ncontrol = {dir}/control\nlog = {dir}/log\n\n"
+    d = harkd(service("a", "box = daytime") + service("b", "box = daytime"), head=head, ready=False)
+    wait_until(lambda: os.path.exists(d.directory / "control") and d.workers("a") and d.workers("b"))
+
+    def written(name):
+        with open(f"/proc/{d.workers(name)[0]}/maps") as f:
+            return {tuple(line.split()[3:5]) for line in f if re.match(r"\S+ .w.s", line)}
+
+    assert written("a") and written("a") & written("b") == set()
+
+
+def get_fd(pid, fd):
+    """A duplicate of another process's descriptor: pidfd_getfd(2), as it could change it itself."""
+    process = os.pidfd_open(pid)
+    number = ctypes.CDLL(None, use_errno=True).syscall(438, process, fd, 0)
+    os.close(process)
+    assert number >= 0, os.strerror(ctypes.get_errno())
+    return number
+
+
+@needs_root
+def test_a_worker_has_the_log_by_a_descriptor_of_its_own(harkd, tmp_path):
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)  # and nobody reads there
+    head = "[harkd]\ncontrol = {dir}/control\nlog = {dir}/log\n\n"
+    text = service("a", "box = daytime") + service("b", "box = daytime")
+    d = harkd(text, head=head, ready=False)
+    wait_until(lambda: os.path.exists(d.directory / "control") and d.workers("a") and d.workers("b"))
+    ask = lambda: d.connect("b").makefile("rb").read()  # noqa: E731
+    assert ask()
+    (a,) = d.workers("a")
+    (at,) = [int(fd) for fd in os.listdir(f"/proc/{a}/fd") if os.readlink(f"/proc/{a}/fd/{fd}") == f"{tmp_path}/log"]
+    fd = get_fd(a, at)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    os.close(fd)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    for _ in range(100):  # more lines than it holds
+        assert ask()
+    d.configure(text + service("c", "box = daytime"))
+    assert d.ask("reload")["ok"]
+    os.close(reader)
 
 
 def memory_of(pid):

@@ -132,7 +132,7 @@ def test_a_program_of_hark_serve_does_not_reach_the_terminal(at_terminal, hark, 
 def test_a_program_of_harkd_does_not_reach_the_terminal(foreground, model):
     process, port = foreground(f"model = {model}")
     assert ask(port) == b"[]\n"
-    process.expect(r"told \?\[31mwhat\?+is é")
+    process.expect(r"spy: told \\x1b\[31mwhat\\xc2\\x9bis ")
 
 
 def test_a_worker_of_harkd_does_not_reach_the_terminal(foreground):
