@@ -287,7 +287,7 @@ def deaf():
 
 def test_timed_out_says_so_in_time(run, deaf):
     begin = time.monotonic()
-    one_line(run("call", "--timeout", "300ms", deaf), deaf, "timed out")
+    one_line(run("call", "--connect-timeout", "300ms", deaf), deaf, "timed out")
     assert 0.25 < time.monotonic() - begin < 5
 
 
@@ -337,7 +337,7 @@ def test_idle_ends_a_silent_call(start, peer):
     done = threading.Event()
     address = peer(lambda s: done.wait(PATIENCE))
     begin = time.monotonic()
-    call = start("call", "--idle", "300ms", address, stdin=subprocess.PIPE)
+    call = start("call", "--idle-timeout", "300ms", address, stdin=subprocess.PIPE)
     assert call.wait() == 1
     done.set()
     assert "nothing came or went" in call.stderr
@@ -347,7 +347,7 @@ def test_idle_ends_a_silent_call(start, peer):
 def test_idle_does_not_end_a_busy_call(run, serve):
     """One direction's silence is not the call's."""
     service = serve("tcp://127.0.0.1:0", "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.1; done")
-    r = run("call", "--idle", "500ms", service.at())
+    r = run("call", "--idle-timeout", "500ms", service.at())
     assert (r.returncode, r.stdout) == (0, b"1\n2\n3\n4\n5\n6\n7\n8\n"), r.stderr
 
 
@@ -358,7 +358,7 @@ def test_idle_does_not_end_a_busy_call(run, serve):
         (["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], "one address"),
         (["127.0.0.1"], "127.0.0.1"),
         (["tcp://127.0.0.1:70000"], "70000"),
-        (["--timeout", "soon", "tcp://127.0.0.1:1"], "soon"),
+        (["--connect-timeout", "soon", "tcp://127.0.0.1:1"], "soon"),
         (["--send-only", "--recv-only", "tcp://127.0.0.1:1"], "exclude"),
         (["--verbos", "tcp://127.0.0.1:1"], "did you mean --verbose?"),
         (["-Q", "tcp://127.0.0.1:1"], "-Q"),
@@ -478,7 +478,7 @@ def test_unknown_and_unreachable_are_told_apart(hark, tmp_path):
         "127.0.0.1 localhost\n",
         """
         def call(address):
-            args = [HARK, "call", "--timeout", "3s", address]
+            args = [HARK, "call", "--connect-timeout", "3s", address]
             r = subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True)
             return r.returncode, r.stderr.decode()
         print(json.dumps([call("tcp://nosuchhost:80"), call("tcp://192.0.2.1:80"), call("tcp6://localhost:80")]))

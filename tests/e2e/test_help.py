@@ -90,7 +90,7 @@ def test_the_manual_of_hark_refers_to_every_page():
         (["xyzzy"], "no such verb: xyzzy\n"),
         (["help", "dayime"], "did you mean daytime?"),
         (["--vresion"], "no such option: --vresion"),
-        (["call", "--tiemout", "1", "tcp://h:1"], "no such option: --tiemout (did you mean --timeout?)"),
+        (["call", "--conect-timeout", "1", "tcp://h:1"], "--conect-timeout (did you mean --connect-timeout?)"),
         (["call", "--help=1"], "--help takes no value"),
         (["ping", "--xyzzy", "h"], "no such option: --xyzzy\n"),
     ],

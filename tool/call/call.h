@@ -15,7 +15,7 @@
 #define CALL_DATAGRAM_MAX 65507 /* bytes: the largest payload of UDP over IPv4; an input is cut there */
 
 struct call_args {
-	int64_t timeout, idle, wait, quit;
+	int64_t connect_timeout, idle_timeout, wait, quit;
 	const char *local, *source_port;
 	int count;
 	bool udp, unix_socket, ipv4, ipv6, numeric;

@@ -180,13 +180,13 @@ static void idle_fiber(void *arg)
 	int64_t since = hark_now();
 	uint64_t bytes = 0;
 
-	while (hark_sleep(c->args.idle / 10 + 1) == 0) {
+	while (hark_sleep(c->args.idle_timeout / 10 + 1) == 0) {
 		hark_conn_stats(c->peer, &stats);
 		if (stats.bytes_in + stats.bytes_out != bytes) {
 			bytes = stats.bytes_in + stats.bytes_out;
 			since = hark_now();
-		} else if (hark_now() - since >= c->args.idle) {
-			call_fail(c, "nothing came or went (--idle)", -ETIMEDOUT);
+		} else if (hark_now() - since >= c->args.idle_timeout) {
+			call_fail(c, "nothing came or went (--idle-timeout)", -ETIMEDOUT);
 		}
 	}
 }
@@ -217,7 +217,7 @@ void call_carry(struct call *c)
 		err = hark_go(&c->scope, "send", send_fiber, c);
 	if (err == 0)
 		err = hark_go(&c->scope, "receive", receive_fiber, c);
-	if (err == 0 && c->args.idle > 0)
+	if (err == 0 && c->args.idle_timeout > 0)
 		err = hark_go(&c->scope, "idle", idle_fiber, c);
 	if (err < 0)
 		call_fail(c, "fiber", err);

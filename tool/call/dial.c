@@ -23,7 +23,7 @@ int call_dial(struct call *c)
 	struct hark_why why = {""};
 	struct attempts s = {.call = c};
 	const struct hark_dial_opts opts = {
-		.deadline = c->args.timeout > 0 ? hark_after(c->args.timeout) : 0,
+		.deadline = c->args.connect_timeout > 0 ? hark_after(c->args.connect_timeout) : 0,
 		.local = c->local[0] != '\0' ? c->local : NULL,
 		.reserved_port = c->args.reserved_port,
 		.report = &s.report,

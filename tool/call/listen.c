@@ -46,7 +46,7 @@ static int accept_unixgram(struct hark_listener *l, int64_t deadline, struct har
  * its address is forged or there is no way to it, is nobody's call. */
 static int accept_one(struct call *c, struct hark_listener *l)
 {
-	int64_t deadline = c->args.timeout > 0 ? hark_after(c->args.timeout) : HARK_FOREVER;
+	int64_t deadline = c->args.connect_timeout > 0 ? hark_after(c->args.connect_timeout) : HARK_FOREVER;
 
 	if (c->parsed.scheme == HARK_UNIXGRAM)
 		return accept_unixgram(l, deadline, &c->peer);
@@ -71,7 +71,7 @@ static int serve(struct call *c, struct hark_listener **l, const char *address)
 	do {
 		int err = accept_one(c, *l);
 		if (err == -ETIMEDOUT) {
-			report_error(c, "%s: nobody has called (--timeout)", address);
+			report_error(c, "%s: nobody has called (--connect-timeout)", address);
 			return STATUS_FAILED;
 		}
 		if (err < 0) {

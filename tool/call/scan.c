@@ -152,7 +152,7 @@ static int try_address(struct scan *s, const struct port *p)
 	char address[HARK_ADDRESS_MAX];
 	struct hark_conn *conn;
 	const struct hark_dial_opts opts = {
-		.deadline = hark_after(c->args.timeout > 0 ? c->args.timeout : TIMEOUT_NS),
+		.deadline = hark_after(c->args.connect_timeout > 0 ? c->args.connect_timeout : TIMEOUT_NS),
 		.local = c->local[0] != '\0' ? c->local : NULL,
 		.reserved_port = c->args.reserved_port,
 	};
@@ -295,7 +295,7 @@ static int look_up(struct scan *s)
 	struct call *c = s->call;
 	int64_t began = hark_now();
 	int n = hark_resolve(c->address, s->at, ADDRESSES_MAX,
-	                     hark_after(c->args.timeout > 0 ? c->args.timeout : 30 * HARK_S));
+	                     hark_after(c->args.connect_timeout > 0 ? c->args.connect_timeout : 30 * HARK_S));
 
 	if (n < 0) {
 		report_error(c, "%s: %s", s->host, hark_strerror(n));

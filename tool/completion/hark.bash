@@ -16,9 +16,9 @@ _hark_options() {
 		"--rlimit-locks --rlimit-memlock --rlimit-msgqueue --rlimit-nice --rlimit-nofile" \
 		"--rlimit-nproc --rlimit-rss --rlimit-rtprio --rlimit-rttime --rlimit-sigpending" \
 		"--rlimit-stack --env --pass-env --socket-user --socket-group --socket-mode --help" ;;
-	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --timeout --idle --quit --wait --local" \
-		"--source-port --reserved-port --crlf --lines --count --half-close --no-half-close --send-only" \
-		"--recv-only --raw --listen --keep-open --scan --help" ;;
+	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --connect-timeout --idle-timeout --quit" \
+		"--wait --local --source-port --reserved-port --crlf --lines --count --half-close --no-half-close" \
+		"--send-only --recv-only --raw --listen --keep-open --scan --help" ;;
 	ping) echo "--udp --count --interval --size --timeout --port --quiet --json --help" ;;
 	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
 	loggedin) echo "--port --timeout --tries --json --help" ;;
