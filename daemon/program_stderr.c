@@ -6,11 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -87,19 +87,25 @@ int program_stderr_begin(const char *service)
 	return -r;
 }
 
+/* Not pthread_timedjoin_np(3): its clock may be set back meanwhile. */
+static bool reader_ended(void)
+{
+	int r = pthread_tryjoin_np(self.reader, NULL);
+	for (int ms = 0; r == EBUSY && ms < REST_MS; ms++) {
+		(void)poll(NULL, 0, 1);
+		r = pthread_tryjoin_np(self.reader, NULL);
+	}
+	return r == 0;
+}
+
 void program_stderr_end(void)
 {
-	struct timespec until;
 	if (self.pipe < 0)
 		return;
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	if (null < 0 || dup2(null, 2) < 0) /* the pipe's last writer is a program now, or nobody */
 		(void)close(2);
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += REST_MS * 1000000;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	if (pthread_timedjoin_np(self.reader, NULL, &until) == 0 || fork() != 0)
+	if (reader_ended() || fork() != 0)
 		return;
 	int keep[] = {self.pipe, log_fd(), log_followed()};
 	descriptors_keep(keep, (int)(sizeof keep / sizeof *keep));
