@@ -1,6 +1,6 @@
 /* relay.c — joins each connection to another address: xinetd's redirect, and what socat is used for most.
  *
- *   relay [--timeout T] [--local ADDRESS] ADDRESS
+ *   relay [--connect-timeout T] [--local ADDRESS] ADDRESS
  *
  * ADDRESS is dialed for each connection, its name looked up anew, within T (10 s); --local says from where. TCP and
  * unix streams are joined to either, datagrams to datagrams; a stream and datagrams cannot be joined.
@@ -178,8 +178,8 @@ static int relay_parse(void *state, int argc, char *const argv[], struct hark_wh
 }
 
 static const struct hark_option options[] = {
-	{"timeout", HARK_OPTION_DURATION, offsetof(struct relay, dial_ns), "T", "for look-up and connecting together",
-         .standard = "10s", .min = 1},
+	{"connect-timeout", HARK_OPTION_DURATION, offsetof(struct relay, dial_ns), "T",
+         "for look-up and connecting together", .standard = "10s", .min = 1},
 	{"local", HARK_OPTION_TEXT, offsetof(struct relay, local), "ADDRESS",
          "where the dialed connection comes from: HOST, HOST:PORT, :PORT"},
 	{NULL},

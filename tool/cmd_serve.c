@@ -40,13 +40,7 @@ static int take_key(const struct verb *v, const char *name, const char *text, vo
 	return serve_keys_set(&((struct serve_args *)to)->keys, v, name, text);
 }
 
-static int take_timeout(const struct verb *v, const char *name, const char *text, void *to)
-{
-	(void)name;
-	return take_key(v, "idle-timeout", text, to);
-}
-
-#define OWN_ROWS 8
+#define OWN_ROWS 7
 
 /* What hark.conf has no key for; behind it complete_options() puts a row for each key. */
 static struct option_row options[OWN_ROWS + SERVE_KEYS_MAX + 1] = {
@@ -56,7 +50,6 @@ static struct option_row options[OWN_ROWS + SERVE_KEYS_MAX + 1] = {
 	{"once", 0, OPTION_FLAG, NULL, "serve one connection and end with it", AT(once)},
 	{"daemon", 0, OPTION_FLAG, NULL, "go into the background once everything serves", AT(daemon)},
 	{"files", 0, OPTION_COUNT, "N", "raise the limit of open files to N (as it was found)", AT(files), 16, 1 << 30},
-	{"timeout", 0, OPTION_CALL, "DURATION", "--idle-timeout", .take = take_timeout},
 	{"unix-mode", 0, OPTION_MODE, "MODE", "--socket-mode", AT(unix_mode)},
 	{"unix-owner", 0, OPTION_TEXT, "U:G", "--socket-user and --socket-group: user, user:group or :group",
          AT(unix_owner)},
@@ -507,6 +500,11 @@ static void list_boxes(FILE *to)
 	}
 }
 
+static const struct option_hint hints[] = {
+	{0, "timeout", "for silence: --idle-timeout T; for a whole connection: --lifetime T"},
+	{0, NULL, NULL},
+};
+
 const struct verb verb_serve = {
 	.name = "serve",
 	.summary = "Serves a box or a program on any addresses",
@@ -517,6 +515,7 @@ const struct verb verb_serve = {
 		 "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains,\n"
 		 "a second one ends at once.\n",
 	.options = options,
+	.hints = hints,
 	.last = is_box,
 	.begin = complete_options,
 	.more = list_boxes,

@@ -24,6 +24,20 @@ def options_of(text):
     return set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", text.split("\nBoxes:\n")[0], re.M))
 
 
+def test_a_timeout_has_one_word_over_all_verbs(run):
+    text = {verb: help_of(run, verb) for verb in VERBS}
+    has = {verb: {o for o in options_of(text[verb]) if re.search("timeout|lifetime|idle$", o)} for verb in VERBS}
+    asks = {"ping", "daytime", "time", "users", "loggedin", "status", "connections", "close"}
+    asks |= {"reload", "stop", "start", "drain", "upgrade"}
+    assert {verb for verb in VERBS if "--timeout" in has[verb]} == asks
+    assert has["call"] == {"--connect-timeout", "--idle-timeout"}
+    assert has["serve"] == {"--idle-timeout", "--user-timeout", "--lifetime"}  # TCP_USER_TIMEOUT is the kernel's word
+    assert "[--connect-timeout T]" in text["serve"]  # the relay's
+    for verb, words in (("call", "--connect-timeout T, -w"), ("serve", "--idle-timeout T")):
+        r = run(verb, "--timeout", "1", "tcp://127.0.0.1:1", "echo")
+        assert r.returncode == 100 and words in r.stderr.decode()
+
+
 def test_the_list_of_verbs_is_whole(run):
     r = run("--help")
     assert (r.returncode, r.stderr) == (0, b"")

@@ -50,7 +50,7 @@ def test_the_exit_status_is_told_though_who_started_the_server_ignores_sigchld(h
 @pytest.mark.parametrize("model", MODELS)
 def test_a_program_whose_connection_is_idle_reads_the_end_of_its_input(serve, tmp_path, model, kind):
     at = f"unix:{tmp_path}/service" if kind == "unix" else "tcp://127.0.0.1:0"
-    server = serve("--model", model, "--timeout", "500ms", at, *shell("cat; echo bye"))
+    server = serve("--model", model, "--idle-timeout", "500ms", at, *shell("cat; echo bye"))
     with server.connect() as s:
         begun = time.monotonic()
         s.sendall(b"hello\n")
@@ -61,7 +61,7 @@ def test_a_program_whose_connection_is_idle_reads_the_end_of_its_input(serve, tm
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_a_program_whose_peer_speaks_now_and_then_is_not_idle(serve, tmp_path, kind):
     at = f"unix:{tmp_path}/service" if kind == "unix" else "tcp://127.0.0.1:0"
-    server = serve("--timeout", "600ms", at, "--", "cat")
+    server = serve("--idle-timeout", "600ms", at, "--", "cat")
     with server.connect() as s:
         for _ in range(6):
             time.sleep(0.25)
@@ -72,13 +72,13 @@ def test_a_program_whose_peer_speaks_now_and_then_is_not_idle(serve, tmp_path, k
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_a_program_that_speaks_now_and_then_is_not_idle(serve, tmp_path, kind):
     at = f"unix:{tmp_path}/service" if kind == "unix" else "tcp://127.0.0.1:0"
-    server = serve("--timeout", "600ms", at, *shell("for i in 1 2 3 4 5 6; do sleep 0.25; echo $i; done"))
+    server = serve("--idle-timeout", "600ms", at, *shell("for i in 1 2 3 4 5 6; do sleep 0.25; echo $i; done"))
     with server.connect() as s:
         assert read_all(s) == b"1\n2\n3\n4\n5\n6\n"
 
 
 def test_a_conversation_by_datagrams_ends_when_it_is_idle(serve):
-    server = serve("--json", "--timeout", "600ms", "udp://127.0.0.1:0", "--", "cat")
+    server = serve("--json", "--idle-timeout", "600ms", "udp://127.0.0.1:0", "--", "cat")
     with server.connect() as s:
         begun = time.monotonic()
         for _ in range(4):

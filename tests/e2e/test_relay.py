@@ -228,7 +228,7 @@ def test_a_target_that_does_not_answer_is_given_up_after_the_timeout(serve, targ
         for s in filling:  # a full backlog drops what comes
             s.setblocking(False)
             s.connect_ex(listener.getsockname())
-        relay = serve("--json", "tcp://127.0.0.1:0", "relay", "--timeout", "300ms", address_of(listener))
+        relay = serve("--json", "tcp://127.0.0.1:0", "relay", "--connect-timeout", "300ms", address_of(listener))
         with relay.connect() as client:
             begun = time.monotonic()
             with pytest.raises(ConnectionResetError):
@@ -328,7 +328,7 @@ def test_a_relay_to_itself_is_noticed(serve, tmp_path, target, scheme):
         s = target(socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM)
         where = address_of(s)
         s.close()
-    relay = serve("--json", where, "relay", "--timeout", "5s", where)
+    relay = serve("--json", where, "relay", "--connect-timeout", "5s", where)
     with relay.connect() as client:
         if scheme == "udp":
             client.send(b"hello")
@@ -371,7 +371,7 @@ def test_many_short_connections_leave_no_descriptor_behind(serve):
 
 def test_what_moves_in_one_direction_alone_is_not_idle(serve, target):
     listener = target()
-    relay = serve("--json", "--timeout", "400ms", "tcp://127.0.0.1:0", "relay", address_of(listener))
+    relay = serve("--json", "--idle-timeout", "400ms", "tcp://127.0.0.1:0", "relay", address_of(listener))
     with relay.connect() as client, accept(listener) as server:
         begun = time.monotonic()
         while time.monotonic() - begun < 1.5:
@@ -505,7 +505,7 @@ def test_datagrams_stay_apart_and_whole(serve, target, model):
 
 def test_a_udp_session_ends_when_nothing_moves_and_the_next_datagram_begins_another(serve, target):
     s = target(socket.SOCK_DGRAM)
-    relay = serve("--json", "--timeout", "200ms", "udp://127.0.0.1:0", "relay", address_of(s))
+    relay = serve("--json", "--idle-timeout", "200ms", "udp://127.0.0.1:0", "relay", address_of(s))
     peers = set()
     with relay.connect() as client:
         for round in range(1, 4):
@@ -592,8 +592,8 @@ def test_unix_datagrams_are_passed_on_to_udp(serve, target, tmp_path):
         ("tcp://127.0.0.1:0", ["nothing"], "nothing"),
         ("tcp://127.0.0.1:0", ["127.0.0.1:1", "more"], "unexpected argument: more"),
         ("tcp://127.0.0.1:0", ["fd:3"], "cannot share one descriptor"),
-        ("tcp://127.0.0.1:0", ["--timeout", "0", "127.0.0.1:1"], "--timeout"),
-        ("tcp://127.0.0.1:0", ["--timeout", "x", "127.0.0.1:1"], '"x" is not a duration'),
+        ("tcp://127.0.0.1:0", ["--connect-timeout", "0", "127.0.0.1:1"], "--connect-timeout"),
+        ("tcp://127.0.0.1:0", ["--connect-timeout", "x", "127.0.0.1:1"], '"x" is not a duration'),
         ("tcp://127.0.0.1:0", ["--local", "bad host", "127.0.0.1:1"], "--local"),
         ("tcp://127.0.0.1:0", ["--local", "/x", "unix:/y"], "--local is for tcp and udp"),
         ("tcp://127.0.0.1:0", ["udp://127.0.0.1:1"], "serves datagrams alone with these arguments"),

@@ -215,7 +215,7 @@ def test_without_descriptors_all_are_served_in_the_end(serve, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_silent_peer_is_ended_by_the_timeout(serve, model):
-    service = serve("--model", model, "--timeout", "200ms", "tcp://127.0.0.1:0", "echo")
+    service = serve("--model", model, "--idle-timeout", "200ms", "tcp://127.0.0.1:0", "echo")
     begin = time.monotonic()
     with service.connect() as s:
         assert s.recv(1) == b""
@@ -483,8 +483,8 @@ def test_a_socket_that_was_handed_over_is_served(hark):
         (["--worker", "2", "tcp://127.0.0.1:0", "echo"], 100, "did you mean --workers?"),
         (["--workers", "0", "tcp://127.0.0.1:0", "echo"], 100, "--workers"),
         (["--workers", "two", "tcp://127.0.0.1:0", "echo"], 100, "two"),
-        (["--timeout", "5 s", "tcp://127.0.0.1:0", "echo"], 100, "5 s"),
-        (["--timeout", "-1", "tcp://127.0.0.1:0", "echo"], 100, "-1"),
+        (["--idle-timeout", "5 s", "tcp://127.0.0.1:0", "echo"], 100, "5 s"),
+        (["--idle-timeout", "-1", "tcp://127.0.0.1:0", "echo"], 100, "-1"),
         (["--unix-mode", "9", "tcp://127.0.0.1:0", "echo"], 100, "octal"),
         (["--unix-owner", "nosuchuser", "unix:/tmp/hark-never", "echo"], 111, "no user"),
         (["--stack", "12", "tcp://127.0.0.1:0", "echo"], 100, "--stack"),

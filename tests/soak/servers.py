@@ -490,7 +490,7 @@ def start_all(build, scratch):
             serve("box", ["tcp", "unix", "udp"], ["echo"])
             serve("exec", ["tcp", "unix"], ["--", "/bin/cat"])
             serve("relay", ["tcp", "unix"], ["relay", stream])
-            serve("session", ["udp"], ["relay", datagram], options=["--timeout", "1s"])
+            serve("session", ["udp"], ["relay", datagram], options=["--idle-timeout", "1s"])
             if workers == 2:
                 serve("killed", ["tcp", "unix", "udp"], ["echo"], killed=True)
         for server in servers[1:]:

@@ -82,10 +82,10 @@ static void an_option_of_the_box_is_a_key_of_its_section(void **state)
 	expect_argv(SERVICE "box = chargen\nlonger = yes\nany_port = no\n", "chargen|--longer=yes|");
 	expect_argv("[s]\nlonger = yes\nbox = chargen\nlisten = tcp://*:7\n", "chargen|--longer=yes|");
 	expect_argv(SERVICE "box = chargen --any-port\nlonger = yes\n", "chargen|--longer=yes|--any-port|");
-	expect_argv(SERVICE "relay = tcp://localhost:1\ntimeout = 1500ms\nlocal = :99\n",
-	            "relay|--timeout=1500ms|--local=:99|tcp://localhost:1|");
-	expect_argv(SERVICE "relay = --local 127.0.0.1 tcp://localhost:1\ntimeout = 60\n",
-	            "relay|--timeout=1m|--local|127.0.0.1|tcp://localhost:1|");
+	expect_argv(SERVICE "relay = tcp://localhost:1\nconnect_timeout = 1500ms\nlocal = :99\n",
+	            "relay|--connect-timeout=1500ms|--local=:99|tcp://localhost:1|");
+	expect_argv(SERVICE "relay = --local 127.0.0.1 tcp://localhost:1\nconnect_timeout = 60\n",
+	            "relay|--connect-timeout=1m|--local|127.0.0.1|tcp://localhost:1|");
 	expect_argv(SERVICE "exec = cat --stderr\nargv0 = -x y\n", "exec|--argv0=-x y|cat|--stderr|");
 	expect_argv(SERVICE "box = exec -- cat\nstop_ladder = 1 2\n", "exec|--stop-ladder=1s 2s|--|cat|");
 }
@@ -96,7 +96,8 @@ static void the_line_and_the_key_together_are_an_error(void **state)
 	expect_error(SERVICE "box = chargen --longer\nlonger = yes\n",
 	             "t.conf:4: longer: --longer stands in box, at line 3, too");
 	expect_error("[s]\nlonger = no\nlisten = tcp://*:7\nbox = chargen --longer\n", "t.conf:2: longer: ");
-	expect_error(SERVICE "relay = --timeout=1s tcp://h:1\ntimeout = 2s\n", "t.conf:4: timeout: ");
+	expect_error(SERVICE "relay = --connect-timeout=1s tcp://h:1\nconnect_timeout = 2s\n",
+	             "t.conf:4: connect_timeout: ");
 	expect_error(SERVICE "box = chargen\nlonger = yes\nlonger = yes\n", "longer was given already, at line 4");
 }
 
@@ -104,8 +105,10 @@ static void a_wrong_value_is_said_at_its_key(void **state)
 {
 	(void)state;
 	expect_error(SERVICE "box = chargen\nlonger = maybe\n", "t.conf:4: longer: \"maybe\" is not yes|no");
-	expect_error(SERVICE "relay = tcp://h:1\ntimeout = soon\n", "t.conf:4: timeout: \"soon\" is not a duration");
-	expect_error(SERVICE "relay = tcp://h:1\ntimeout = 0\n", "t.conf:4: timeout: \"0\" is too short");
+	expect_error(SERVICE "relay = tcp://h:1\nconnect_timeout = soon\n",
+	             "t.conf:4: connect_timeout: \"soon\" is not a duration");
+	expect_error(SERVICE "relay = tcp://h:1\nconnect_timeout = 0\n",
+	             "t.conf:4: connect_timeout: \"0\" is too short");
 	expect_error(SERVICE "box = qotd\nfile = quotes\n", "t.conf:4: file: \"quotes\" is not an absolute path");
 	expect_error(SERVICE "exec = cat\nstderr = e\n", "t.conf:4: stderr: \"e\" is not log|connection|null|PATH");
 }
@@ -124,13 +127,14 @@ static void a_name_that_nobody_has_is_answered_with_the_nearest(void **state)
 static void defaults_count_where_the_box_has_the_option(void **state)
 {
 	(void)state;
-	static const char text[] = "[defaults]\nlonger = yes\ntimeout = 2s\n[a]\nlisten = tcp://*:1\nbox = time\n"
+	static const char text[] = "[defaults]\nlonger = yes\nconnect_timeout = 2s\n"
+				   "[a]\nlisten = tcp://*:1\nbox = time\n"
 				   "[b]\nlisten = tcp://*:2\nbox = time\nlonger = no\n"
 				   "[c]\nlisten = tcp://*:3\nbox = time --longer\n"
 				   "[d]\nlisten = tcp://*:4\nbox = discard\n"
 				   "[e]\nlisten = tcp://*:5\nbox = time\nlonger =\n"
 				   "[f]\nlisten = tcp://*:6\nrelay = tcp://localhost:1\n";
-	static const char *const want[] = {"--longer=yes", NULL, "--longer", NULL, NULL, "--timeout=2s"};
+	static const char *const want[] = {"--longer=yes", NULL, "--longer", NULL, NULL, "--connect-timeout=2s"};
 	struct config *c = load(text);
 	assert_int_equal(c->n_errors, 0);
 	for (size_t i = 0; i < c->n_services; i++) {
@@ -149,7 +153,7 @@ static void what_is_printed_says_each_option_once(void **state)
 	static const char *const texts[] = {
 		SERVICE "box = daytime --nist\nlonger = yes\n",
 		SERVICE "exec = cat\nterm_after = 2s\nhost = yes\n",
-		SERVICE "relay = --timeout 3s tcp://localhost:1\nlocal = 127.0.0.1\n",
+		SERVICE "relay = --connect-timeout 3s tcp://localhost:1\nlocal = 127.0.0.1\n",
 		SERVICE "box = exec --stderr=null cat\nargv0 = --x\n",
 	};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -196,7 +200,8 @@ static void a_command_line_is_read_by_the_same_table(void **state)
 	                    "--stdin: \"nul\" is not connection|null (did you mean null?)");
 	assert_string_equal(PARSE("exec", "--stop-ladder", "3s", "cat"),
 	                    "--stop-ladder: \"3s\" is not two durations (1s 3s)");
-	assert_string_equal(PARSE("relay", "--timeout", "0", "tcp://h:1"), "--timeout: \"0\" is too short");
+	assert_string_equal(PARSE("relay", "--connect-timeout", "0", "tcp://h:1"),
+	                    "--connect-timeout: \"0\" is too short");
 }
 
 int main(void)

@@ -7,7 +7,7 @@
 
 _hark_options() {
 	case $1 in
-	serve) echo "--verbose --json --once --daemon --files --timeout --unix-mode --unix-owner --wait" \
+	serve) echo "--verbose --json --once --daemon --files --unix-mode --unix-owner --wait" \
 		"--banner --model --workers --engine --stack --first --idle-timeout --keepalive" \
 		"--user-timeout --lifetime --grace --backlog --reuseport --v6only --freebind" \
 		"--defer-accept --max-conns --max-per-source --max-sessions-per-source --source-prefix" \
@@ -40,7 +40,7 @@ _hark_box_options() {
 	qotd) echo "--file --any-port --longer" ;;
 	users | loggedin) echo "--utmp --any-port --longer" ;;
 	exec) echo "--stdin --stderr --lookup-host --argv0 --stop-ladder --until-eof" ;;
-	relay) echo "--timeout --local" ;;
+	relay) echo "--connect-timeout --local" ;;
 	esac
 }
 
