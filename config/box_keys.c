@@ -5,6 +5,7 @@
  * has it. Main thread, at start and reload. */
 #include "inside.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,37 @@ void box_keys_check(struct whole *w, const struct section *own, const struct har
 		    (box != NULL || box_with(set->name) == NULL))
 			no_such_key(w, set, box);
 	}
+}
+
+void box_keys_check_wait(struct whole *w, const struct service *s, const struct section *own)
+{
+	for (size_t i = 0; i < own->n; i++) {
+		const struct setting *set = &own->settings[i];
+		const struct hark_option *o = set->key == NULL ? option_of(s->s.box, set->name) : NULL;
+		const char *standard = o != NULL && o->standard != NULL ? o->standard : "";
+		if (o != NULL && o->of_peer && strcmp(set->value, standard) != 0)
+			inside_warning(w, set->at, "%s: no effect on [%s], as wait = yes: there is no peer", set->name,
+			               s->s.name);
+	}
+}
+
+int config_box_load(const char *path, const struct hark_box_row **out, struct hark_why *why)
+{
+	const struct hark_box_row *b;
+	char name[KEY_BYTES];
+	int r = box_load(path, &b, why);
+
+	for (const struct hark_option *o = r == 0 ? b->options : NULL; o != NULL && o->name != NULL; o++) {
+		const struct config_key *key = key_find(key_name(o, name));
+		if (key == NULL || key->global)
+			continue;
+		(void)snprintf(why->text, sizeof why->text, "%.120s: its option --%.40s is a key of every service",
+		               path, o->name);
+		return -EINVAL;
+	}
+	if (r == 0)
+		*out = b;
+	return r;
 }
 
 /* ---- values ---- */

@@ -120,7 +120,7 @@ static void look(const struct trial *t, struct report *r)
 /* A shared object is loaded as the service's user alone: all of its steps come then. */
 static int load_box(const struct config_service *s, const struct hark_box_row **box, void **state, struct hark_why *why)
 {
-	int r = box_load(s->argv.word[0], box, why);
+	int r = config_box_load(s->argv.word[0], box, why);
 	if (r == 0)
 		r = box_parse(*box, (int)s->argv.n - 1, s->argv.word + 1, state, why);
 	for (size_t i = 0; i < s->listen.n && r == 0 && !s->wait; i++) {

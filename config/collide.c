@@ -185,11 +185,10 @@ static bool leads_to(const struct spot *to, const struct spot *at)
 /* The service that a relay's target is; NULL: none of these, or it is no relay. */
 static const struct service *relays_to(struct whole *w, const struct service *s, const struct spot *spots, size_t n)
 {
-	const struct config_words *argv = &s->s.argv;
-	struct spot to = {.s = s, .text = argv->n > 1 ? argv->word[argv->n - 1] : ""};
+	struct spot to = {.s = s, .text = s->target};
 	const struct service *found = NULL;
 
-	if (s->s.box == NULL || strcmp(s->s.box->name, "relay") != 0 || s->program_bad || !make_spot(w, &to, true))
+	if (s->target == NULL || s->program_bad || !make_spot(w, &to, true))
 		return NULL;
 	for (size_t i = 0; i < n && found == NULL; i++)
 		if (leads_to(&to, &spots[i]))

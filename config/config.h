@@ -131,6 +131,9 @@ int config_load_document(const struct document *d, struct config **out);
 /* The same where a command line has said what is served: one section with keys alone, neither listen nor box. */
 int config_load_keys(const struct document *d, struct config **out);
 
+/* box_load(), of a box none of whose options has the name of a service's key. */
+int config_box_load(const char *path, const struct hark_box_row **out, struct hark_why *why);
+
 /* Takes out each service that has an error, so that the rest of a document can be served: every error stays, and is
  * that of a line that is skipped. Call it after each call that returned errors. Returns 0, or the number of errors if
  * one belongs to no service: then nothing can be served. */

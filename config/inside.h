@@ -76,6 +76,7 @@ struct service {
 	unsigned order, end;              /* of its head's place, and of its last setting's */
 	bool program_bad;                 /* the box refused its arguments, or lacks its program: that was said */
 	const char *program;              /* the box's, among its operands; NULL: it runs none */
+	const char *target;               /* what it dials, likewise */
 	struct config_words option_words; /* "--x=V" for each option that a key set */
 	struct config_words option_lines; /* "x = V" for each that is not on the box's own line */
 	struct config_words group_names;
@@ -239,6 +240,8 @@ int program_look(const char *program, const char *path, int *at);
 
 /* Says which settings of the section are neither keys nor options of its box. box may be NULL: it is not known. */
 void box_keys_check(struct whole *w, const struct section *own, const struct hark_box_row *box);
+/* Says which of them have no effect with wait. */
+void box_keys_check_wait(struct whole *w, const struct service *s, const struct section *own);
 /* The same of [defaults]: there, any box's options may be. */
 void box_keys_check_defaults(struct whole *w, const struct section *defaults);
 /* Puts the options among words, the box's own line from its from-th word on, and the settings into state. Returns how

@@ -185,6 +185,8 @@ static void check_wait(struct whole *w, struct service *s, const struct section 
 		{"max_conns", s->s.max_conns > 0},
 		{"max_per_source", s->s.max_per_source > 0},
 		{"rate_per_source", s->s.rate_per_source.events > 0},
+		{"keepalive", s->s.keepalive_ns > 0},
+		{"user_timeout", s->s.user_timeout_ns > 0},
 	};
 
 	if (!s->s.wait)
@@ -199,11 +201,7 @@ static void check_wait(struct whole *w, struct service *s, const struct section 
 			inside_warning(w, key_at(s->at, idle[i].key),
 			               "%s: no effect on [%s], as wait = yes: the program accepts by itself",
 			               idle[i].key, s->s.name);
-	for (size_t i = 0; i < own->n; i++)
-		if (own->settings[i].key == NULL && strcmp(own->settings[i].name, "lookup_host") == 0 &&
-		    strcmp(own->settings[i].value, "yes") == 0)
-			inside_warning(w, own->settings[i].at,
-			               "lookup_host: no effect on [%s], as wait = yes: there is no peer", s->s.name);
+	box_keys_check_wait(w, s, own);
 }
 
 /* ---- the box ---- */
@@ -385,6 +383,8 @@ static void build_box(struct whole *w, struct service *s, const struct section *
 	if (took >= 0) {
 		if (s->s.box->operands == HARK_OPERANDS_PROGRAM && from < words->n)
 			s->program = words->word[from];
+		if (s->s.box->operands == HARK_OPERANDS_ADDRESS && from < words->n)
+			s->target = words->word[from];
 		if (box_operands(s->s.box, (int)(words->n - from), words->word + from, state, &why) == 0) {
 			check_kinds(w, s, state);
 			if (s->program != NULL) {

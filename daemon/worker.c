@@ -372,7 +372,7 @@ static void open_box(void)
 	const struct config_words *argv = &self.conf->argv;
 	int r = 0;
 	if (self.chain.box == &shared_box) {
-		r = box_load(argv->word[0], &self.chain.box, &why);
+		r = config_box_load(argv->word[0], &self.chain.box, &why);
 		if (r == 0)
 			r = box_parse(self.chain.box, (int)argv->n - 1, argv->word + 1, &self.chain.state, &why);
 		if (r == 0)

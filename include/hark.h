@@ -581,6 +581,7 @@ struct hark_option {
 	const char *alone;          /* what --x alone means, a value then follows as --x=V only; NULL: it must follow */
 	int64_t min, max;           /* max 0: no limit */
 	const char *const *choices; /* ends with NULL */
+	bool of_peer; /* about the peer: no effect where the box gets the listening socket itself (wait) */
 };
 
 enum hark_operands {

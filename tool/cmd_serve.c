@@ -135,7 +135,7 @@ static int check_type(struct serve *s, int i)
 static int load_box(struct serve *s)
 {
 	struct hark_why why = {""};
-	int err = box_load(s->shared_path, &s->chain.box, &why), status;
+	int err = config_box_load(s->shared_path, &s->chain.box, &why), status;
 
 	if (err == 0 && (status = parse_box(s, s->shared_argc, s->shared_argv)) != STATUS_DONE)
 		return status;

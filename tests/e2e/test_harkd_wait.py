@@ -77,7 +77,10 @@ def test_keys_without_effect_under_wait_are_named(hark, tmp_path):
         "max_conns": "3",
         "max_per_source": "1",
         "rate_per_source": "5/s",
+        "keepalive": "5s",
+        "user_timeout": "5s",
         "lookup_host": "yes",
+        "until_eof": "yes",
     }
     (tmp_path / "hark.conf").write_text(
         service("x", "exec = /bin/true", "wait = yes", *(f"{k} = {v}" for k, v in keys.items()))

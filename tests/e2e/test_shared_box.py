@@ -42,7 +42,9 @@ def build():
         yield build
 
 
+RATE = 'static const struct hark_option options[] = {{"rate", HARK_OPTION_FLAG, 0, .help = "x"}, {NULL}};\n'
 GOOD = '.version = HARK_BOX_VERSION, .name = "mine", .summary = "x", .stream = true, .serve = serve'
+RATED = GOOD + ", .options = options, .state_bytes = sizeof(struct state)"
 
 
 def talk(address, said):
@@ -113,6 +115,13 @@ def test_harkd_loads_a_box_whose_options_are_keys(harkd):
     assert d.stop() == 0, d.stderr
 
 
+def test_an_option_on_the_line_and_as_a_key_is_an_error(hark, tmp_path):
+    (tmp_path / "t.conf").write_text(f"[s]\nlisten = tcp://127.0.0.1:0\nbox = {UPPER} --lines 2\nlines = 1\n")
+    command = [pathlib.Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"]
+    r = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert r.returncode == 100 and "t.conf:3: box: --lines is given twice" in r.stderr, r.stderr
+
+
 def test_a_box_is_loaded_by_the_services_user(harkd, build):
     if os.geteuid() != 0:
         pytest.skip("to be another user takes root")
@@ -134,6 +143,7 @@ def test_a_box_is_loaded_by_the_services_user(harkd, build):
             "",
             "could not be tried: the process that tried has died",
         ),
+        (RATED, "struct state { bool rate; };\n" + RATE, "", "its option --rate is a key of every service"),
     ],
 )
 def test_harkd_t_looks_at_a_box_in_a_child(hark, build, tmp_path, fields, more, key, words):
