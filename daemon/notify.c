@@ -16,13 +16,19 @@
 
 #include "supervisor.h"
 
+bool notify_wanted(void)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	return path != NULL && (path[0] == '/' || path[0] == '@');
+}
+
 void notify(const char *format, ...)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un to = {.sun_family = AF_UNIX};
 	char text[512];
 	va_list args;
-	if (path == NULL || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof to.sun_path)
+	if (!notify_wanted() || strlen(path) >= sizeof to.sun_path)
 		return;
 	memcpy(to.sun_path, path, strlen(path));
 	if (path[0] == '@')

@@ -173,7 +173,10 @@ void supervisor_drain(struct supervisor *v)
 		upgrade_tell_end(v);
 	} else if (v->standby) {
 		control_upgraded(v, NULL);
-		upgrade_forget(v);
+		if (notify_wanted()) /* it ends, too, and before us: with the main process systemd ends all */
+			v->heir_deadline = HARK_FOREVER;
+		else
+			upgrade_forget(v);
 	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
 		if (s->state != SERVICE_GONE)
@@ -261,6 +264,9 @@ static void take_signals(struct supervisor *v)
 	struct signalfd_siginfo i;
 	struct hark_why why;
 	while (read(v->signal_fd, &i, sizeof i) == (ssize_t)sizeof i) {
+		/* A service manager takes us for harkd until the heir is relied on: it is the heir that it means. */
+		if (v->handed_over && v->heir > 0 && i.ssi_signo != SIGCHLD && notify_wanted())
+			(void)kill(v->heir, (int)i.ssi_signo);
 		if (i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT)
 			supervisor_drain(v);
 		else if (i.ssi_signo == SIGCHLD)
@@ -444,7 +450,7 @@ int supervisor_run(struct supervisor *v, char *const argv[])
 	own_argv = argv;
 	for (;;) {
 		bury(v); /* also what went without a turn of its own: nothing would wake us for it */
-		if (v->draining && !v->standby && v->services == NULL)
+		if (v->draining && !v->standby && v->services == NULL && v->heir == 0)
 			break;
 		turn(v, &t);
 	}

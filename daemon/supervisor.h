@@ -302,6 +302,7 @@ int supervisor_upgrade(struct supervisor *v, struct hark_why *why);
 void supervisor_pid_file(struct supervisor *v); /* writes it, where it is wanted now */
 
 /* notify.c: sd_notify(3) and the pid file. */
+bool notify_wanted(void); /* a service manager listens */
 void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int pid_file_write(const char *path, struct hark_why *why);
 void pid_file_remove(const char *path); /* if it still holds our number */

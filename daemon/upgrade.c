@@ -440,7 +440,6 @@ static void heir_failed(struct supervisor *v, const char *how)
 
 static void heir_serves(struct supervisor *v)
 {
-	notify("MAINPID=%d", (int)v->heir);
 	log_event(LOG_LEVEL_NOTICE, NULL, "upgrade: generation %d serves, this one drains", v->generation + 1);
 	v->heir_deadline = hark_after(LIVED_NS);
 	if (v->reload_due)
@@ -448,9 +447,11 @@ static void heir_serves(struct supervisor *v)
 	supervisor_stand_by(v);
 }
 
-/* It has lived long enough, or ends as it was told to. */
+/* It has lived long enough, or ends as it was told to. From here on it is the service manager's main process: of one
+ * that died before, whose parent we are, the manager would not learn, nor listen to us. */
 static void heir_proven(struct supervisor *v)
 {
+	notify("MAINPID=%d", (int)v->heir);
 	v->reload_due = false;
 	control_upgraded(v, NULL);
 	upgrade_forget(v);
@@ -526,6 +527,10 @@ void upgrade_ended(struct supervisor *v)
 		return;
 	while (waitpid(v->heir, &status, 0) < 0 && errno == EINTR)
 		;
+	if (v->ending) { /* supervisor_drain() */
+		upgrade_forget(v);
+		return;
+	}
 	const char *when = v->standby ? "died as soon as it served" : "ended before it was ready";
 	if (WIFSIGNALED(status))
 		(void)snprintf(how, sizeof how, "%s (signal %d, %s)", when, WTERMSIG(status),

@@ -1,0 +1,102 @@
+"""harkd under a service manager that listens to the main process alone, as systemd does (NotifyAccess=main), and ends
+what is left when the main process has ended (KillMode=mixed)."""
+import contextlib
+import os
+import signal
+import socket
+import struct
+import threading
+
+import pytest
+
+from conftest import PATIENCE, wait_until
+from harkd_support import HEAD, harkd, is_zombie, service  # noqa: F401 a fixture
+
+ECHO = service("echo", "box = echo", "grace = 5s")
+
+
+class Manager(threading.Thread):
+    """What systemd believes."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.socket.bind(str(path))
+        self.main = None  # until it is known, anybody's word counts
+        self.said = []
+        self.start()
+
+    def run(self):
+        while True:
+            text, ancillary, _, _ = self.socket.recvmsg(1000, 1000)
+            sender = struct.unpack("3i", ancillary[0][2])[0]
+            if text == b"end":
+                return
+            if self.main not in (None, sender):
+                continue
+            for line in text.decode().split("\n"):
+                if line.startswith("MAINPID="):
+                    self.main = int(line[8:])
+                self.said.append(line)
+
+    def end(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.sendto(b"end", self.socket.getsockname())
+        self.join(PATIENCE)
+        self.socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path):
+    m = Manager(tmp_path / "notify")
+    yield m
+    m.end()
+
+
+@pytest.fixture
+def managed(harkd, manager, tmp_path):  # noqa: F811
+    d = harkd(ECHO, env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")})
+    wait_until(lambda: manager.main == d.pid)
+    return d
+
+
+def test_the_main_process_is_the_new_generation_once_it_is_relied_on(managed, manager):
+    heir = managed.upgrade()["pid"]
+    assert manager.main == managed.pid
+    wait_until(lambda: manager.main == heir)
+
+
+def test_of_a_new_generation_that_died_at_once_the_manager_never_heard(managed, manager):
+    heir = managed.upgrade()["pid"]
+    os.kill(heir, signal.SIGKILL)
+    managed.expect("died as soon as it served")
+    wait_until(lambda: managed.status()["pid"] == managed.pid)
+    assert manager.main == managed.pid
+    with managed.connect("echo") as s:
+        s.sendall(b"hello")
+        assert s.recv(10) == b"hello"
+
+
+def test_a_signal_to_the_main_process_reaches_the_new_generation(managed):
+    managed.upgrade()
+    managed.configure(ECHO + service("more", "box = echo"))
+    managed.send(signal.SIGHUP)
+    wait_until(lambda: "more" in [s["name"] for s in managed.status()["services"]])
+
+
+def test_the_end_of_the_main_process_is_the_end_of_all(managed):
+    with managed.connect("echo") as old:
+        old.sendall(b"one")
+        assert old.recv(10) == b"one"
+        heir = managed.upgrade()["pid"]
+        with managed.connect("echo") as new:
+            new.sendall(b"two")
+            assert new.recv(10) == b"two"
+            managed.send(signal.SIGTERM)
+            old.settimeout(PATIENCE)
+            new.settimeout(PATIENCE)
+            assert old.recv(10) == b"" == new.recv(10)
+    with contextlib.suppress(ProcessLookupError):
+        os.waitid(os.P_PID, managed.pid, os.WEXITED | os.WNOWAIT)
+    assert is_zombie(heir) or not os.path.exists(f"/proc/{heir}")  # it is not the first that ends
