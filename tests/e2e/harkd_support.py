@@ -3,6 +3,7 @@
 Ports are the kernel's choice: `listen = tcp://127.0.0.1:0`, and the control socket tells what it became.
 """
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
+import time
 
 import pytest
 
-from conftest import PATIENCE, Process, wait_until
+from conftest import PATIENCE, Process, read_all, wait_until
 
 HEAD = "[harkd]\ncontrol = {dir}/control\nlog = stderr\n\n"
 
@@ -113,6 +116,149 @@ def harkd(hark, tmp_path):
 
 def service(name, what, *more, listen="tcp://127.0.0.1:0"):
     return f"[{name}]\nlisten = {listen}\n{what}\n" + "".join(f"{line}\n" for line in more) + "\n"
+
+
+ECHO = service("echo", "box = echo")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def connect_to(port, host="127.0.0.1"):
+    return socket.create_connection((host, port), PATIENCE)
+
+
+def ping(s, text=b"ping"):
+    s.sendall(text)
+    assert s.recv(100) == text
+
+
+REPORT = (
+    "for f in status limits environ cmdline stat; do echo @$f; cat /proc/$$/$f; echo; done; "
+    "for f in cwd root; do echo @$f; readlink /proc/$$/$f; done; echo @fd; ls -l /proc/$$/fd; echo @end"
+)
+
+
+PROBE = f"exec = /bin/sh -c '{REPORT}' probe 'two words' $HOME \"\""
+
+
+class Report(dict):
+    """What REPORT printed, a text for each file."""
+
+    def __init__(self, text):
+        parts = re.split(rb"^@(\w+)\n", text, flags=re.M)
+        assert parts[-2:-1] == [b"end"], text
+        super().__init__((parts[i].decode(), parts[i + 1].decode()) for i in range(1, len(parts), 2))
+
+    def status(self, name):
+        return re.search(rf"^{name}:[ \t]*(.*)$", self["status"], re.M)[1].split()
+
+    def limit(self, name):
+        return tuple(re.search(rf"^{name}\s+(\S+)\s+(\S+)", self["limits"], re.M).groups())
+
+    @property
+    def stat_fields(self):
+        """From field 3 of proc_pid_stat(5) on."""
+        return self["stat"].rsplit(")", 1)[1].split()
+
+    @property
+    def environ(self):
+        return dict(e.split("=", 1) for e in self["environ"].rstrip("\n").split("\0") if e)
+
+    @property
+    def fds(self):
+        return dict(re.findall(r"(\d+) -> (\S+)$", self["fd"], re.M))
+
+
+def report(d, name="probe"):
+    with d.connect(name) as s:
+        return Report(read_all(s))
+
+
+def say(d, name, text=b"", i=0):
+    with d.connect(name, i) as s:
+        s.sendall(text)
+        s.shutdown(socket.SHUT_WR)
+        return read_all(s)
+
+
+def dial(address):
+    """A client socket for what status calls listen."""
+    scheme, rest = address.split(":", 1)
+    kind = socket.SOCK_DGRAM if scheme.startswith("udp") or scheme == "unixgram" else socket.SOCK_STREAM
+    if scheme.startswith("unix"):
+        s = socket.socket(socket.AF_UNIX, kind)
+        if kind == socket.SOCK_DGRAM:
+            s.bind("")
+        to = "\0" + rest[1:] if rest[0] == "@" else rest
+    else:
+        host, port = rest[2:].rsplit(":", 1)
+        s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+        to = (host.strip("[]"), int(port))
+    s.settimeout(PATIENCE)
+    s.connect(to)
+    return s
+
+
+def gone(pid):
+    return not os.path.exists(f"/proc/{pid}") or is_zombie(pid)
+
+
+def run_test(hark, tmp_path):
+    return subprocess.run([hark + "d", "-t", "-c", tmp_path / "hark.conf"], capture_output=True, timeout=PATIENCE)
+
+
+class Newborn(threading.Thread):
+    """Holds each worker that harkd forks, for so many seconds, before its first instruction: ptrace(2)."""
+
+    CONT, DETACH, GETEVENTMSG, SEIZE, TRACEFORK, EVENT_FORK, WALL = 7, 17, 0x4201, 0x4206, 2, 1, 0x40000000
+
+    def __init__(self, pid, seconds):
+        super().__init__(daemon=True)
+        self.pid, self.seconds, self.held, self.works = pid, seconds, {}, False
+        self.seized, self.stopped = threading.Event(), threading.Event()
+
+    def ptrace(self, request, pid, data=0):
+        return ctypes.CDLL(None).ptrace(ctypes.c_long(request), pid, None, ctypes.c_void_p(data))
+
+    def run(self):
+        self.works = self.ptrace(self.SEIZE, self.pid, self.TRACEFORK) == 0
+        self.seized.set()
+        while self.works and not self.stopped.is_set():
+            self.look()
+            time.sleep(0.005)
+
+    def look(self):
+        pid, status = os.waitpid(self.pid, os.WNOHANG | self.WALL)
+        if pid and os.WIFSTOPPED(status):
+            if status >> 16 == self.EVENT_FORK:
+                child = ctypes.c_ulong()
+                self.ptrace(self.GETEVENTMSG, pid, ctypes.addressof(child))
+                self.held[child.value] = time.monotonic() + self.seconds
+            self.ptrace(self.CONT, pid, 0 if status >> 16 else os.WSTOPSIG(status))
+        for child in [c for c, until in self.held.items() if time.monotonic() >= until]:
+            os.waitpid(child, self.WALL)
+            self.ptrace(self.DETACH, child)
+            del self.held[child]
+
+
+@contextlib.contextmanager
+def slow_starts(d, seconds):
+    newborn = Newborn(d.pid, seconds)
+    newborn.start()
+    newborn.seized.wait(PATIENCE)
+    if not newborn.works:
+        pytest.skip("ptrace(2) is not allowed here")
+    try:
+        yield newborn
+    finally:
+        wait_until(lambda: not newborn.held)
+        newborn.stopped.set()  # harkd goes on untraced when the thread has ended
+        newborn.join(PATIENCE)
 
 
 def shell_root(root):

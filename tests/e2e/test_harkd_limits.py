@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from conftest import PATIENCE, Process, read_all, wait_until
+from conftest import PATIENCE, read_all, wait_until
 from harkd_support import HEAD, Harkd, harkd, is_zombie, service  # noqa: F401 harkd is a fixture
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

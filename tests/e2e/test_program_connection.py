@@ -1,17 +1,13 @@
 """A program's connection ends when the last process that has it ends it, and no answer loses its tail."""
-import json
 import os
-import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
 
 import pytest
 
-from conftest import MODELS, PATIENCE, read_all, wait_until
+from conftest import MODELS, PATIENCE, read_all
 from harkd_support import harkd, service  # noqa: F401 harkd is a fixture
 
 SOON = 3  # seconds in which the peer of what goes on for longer must have heard

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import MODELS, PATIENCE, Service, read_all, wait_until
+from conftest import MODELS, Service, read_all, wait_until
 from harkd_support import harkd, service  # noqa: F401 harkd is a fixture
 
 

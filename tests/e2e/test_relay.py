@@ -1,5 +1,4 @@
 """The relay box: each connection joined to another address, both ways, under every model."""
-import hashlib
 import json
 import os
 import signal
@@ -8,10 +7,13 @@ import struct
 import subprocess
 import threading
 import time
+import hashlib
 
 import pytest
 
 from conftest import MODELS, PATIENCE, Service, echo_many, read_all, wait_until
+from harkd_support import HEAD, free_port, run_test, service
+
 
 SIDE_BY_SIDE = ["process", "thread", "fiber"]  # a test with two connections at once cannot have the iterative server
 
@@ -78,8 +80,6 @@ def exchange(s, data):
 
 
 # streams
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_echo_through_a_relay_under_every_model(serve, model, workers):
@@ -398,8 +398,6 @@ def test_the_lifetime_covers_both_sides(serve, target, model):
 
 
 # draining
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_a_drain_ends_a_quiet_connection_in_order(serve, target, model):
     listener = target()
@@ -468,8 +466,6 @@ def test_a_drain_without_grace_cuts_what_moves(serve, target, model):
 
 
 # datagrams
-
-
 @pytest.mark.parametrize("model", SIDE_BY_SIDE)
 def test_two_udp_peers_have_sessions_of_their_own(serve, target, model):
     s = target(socket.SOCK_DGRAM)
@@ -583,8 +579,6 @@ def test_unix_datagrams_are_passed_on_to_udp(serve, target, tmp_path):
 
 
 # what is refused
-
-
 @pytest.mark.parametrize(
     "listen, args, words",
     [
@@ -605,3 +599,35 @@ def test_what_cannot_be_joined_is_refused_at_the_start(run, listen, args, words)
     done = run("serve", listen, "relay", *args)
     assert done.returncode == 100 and words in done.stderr.decode()
     assert done.stdout == b""
+
+
+def test_the_configuration_names_a_loop_of_relays(hark, tmp_path):
+    a, b = free_port(), free_port()
+    (tmp_path / "hark.conf").write_text(
+        HEAD.format(dir=tmp_path)
+        + service("one", f"relay = tcp://localhost:{b}", listen=f"tcp://*:{a}")
+        + service("two", f"relay = tcp://127.0.0.1:{a}", listen=f"tcp://127.0.0.1:{b}")
+        + service("own", f"relay = unix:{tmp_path}/s", listen=f"unix:{tmp_path}/s")
+        + service("fine", f"relay = tcp://192.0.2.1:{a + 1}", listen=f"tcp://*:{a + 1}")
+    )
+    done = run_test(hark, tmp_path)
+    text = done.stderr.decode()
+    assert done.returncode == 100, text
+    assert "relays that lead back to themselves: [one] -> [two] -> [one]" in text
+    assert "relays that lead back to themselves: [own] -> [own]" in text
+    assert "fine" not in text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_hop_limit_ends_a_loop_of_relays(serve, hark, host):
+    port = free_port()
+    one = serve(f"tcp://{host}:0", "relay", f"tcp://{host}:{port}")
+    serve(f"tcp://{host}:{port}", "relay", f"tcp://{host}:{one.port()}")
+    before = time.monotonic()
+    with socket.create_connection((host.strip("[]"), one.port()), PATIENCE) as s:
+        try:
+            assert s.recv(10) == b""
+        except ConnectionResetError:
+            pass
+    assert time.monotonic() - before < PATIENCE / 2
+    wait_until(lambda: len(os.listdir(f"/proc/{one.pid}/fd")) < 20)

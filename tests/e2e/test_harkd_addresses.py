@@ -1,0 +1,215 @@
+"""Addresses that come and go with reloads, and go from one service to another: nobody is refused."""
+import select
+import socket
+import threading
+
+import pytest
+
+from conftest import MODELS, PATIENCE, read_all, wait_until
+from harkd_support import ECHO, connect_to, free_port, harkd, ping, run_test, service  # noqa: F401 harkd is a fixture
+
+
+def test_an_address_that_a_reload_removes_is_refused_though_a_connection_of_it_goes_on(harkd):
+    d = harkd(service("echo", "box = echo", listen="tcp://127.0.0.1:0 tcp://127.0.0.2:0"))
+    gone = int(d.service("echo")["listen"][1].rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.2", gone), PATIENCE) as s:
+        s.sendall(b"x")
+        assert s.recv(1) == b"x"
+        d.configure(service("echo", "box = echo"))
+        assert d.ask("reload")["changed"] == 1
+        with pytest.raises(ConnectionError):
+            wait_until(lambda: socket.create_connection(("127.0.0.2", gone), PATIENCE).close())
+        s.sendall(b"y")
+        assert s.recv(1) == b"y"
+
+
+@pytest.mark.parametrize("model", ["process", "thread", "fiber"])
+def test_an_address_that_a_reload_takes_away_is_closed_while_old_connections_go_on(harkd, model):
+    kept, dropped = free_port(), free_port()
+    both = service("echo", "box = echo", f"model = {model}", listen=f"tcp://127.0.0.1:{kept} tcp://127.0.0.1:{dropped}")
+    one = service("echo", "box = echo", f"model = {model}", listen=f"tcp://127.0.0.1:{kept}")
+    d = harkd(both)
+    with socket.create_connection(("127.0.0.1", dropped), PATIENCE) as s:
+        ping(s)
+        d.configure(one)
+        assert d.ask("reload")["changed"] == 1
+
+        def refused():
+            try:
+                socket.create_connection(("127.0.0.1", dropped), PATIENCE).close()
+            except ConnectionRefusedError:
+                return True
+            except ConnectionResetError:  # met the listener's end in the middle of connect(2)
+                pass
+            return False
+
+        wait_until(refused)
+        d.configure(both)  # and back again, though the first worker still serves a connection
+        answer = d.ask("reload")
+        assert answer["ok"], answer
+        with socket.create_connection(("127.0.0.1", dropped), PATIENCE) as t:
+            ping(t)
+        ping(s)
+
+
+def test_a_udp_address_that_a_reload_takes_away_can_be_had_again_while_old_connections_go_on(harkd):
+    tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
+    both = service("echo", "box = echo", listen=f"tcp://127.0.0.1:{tcp} udp://127.0.0.1:{udp}")
+    d = harkd(both)
+    with socket.create_connection(("127.0.0.1", tcp), PATIENCE) as s, socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM
+    ) as u:
+        ping(s)
+        u.settimeout(PATIENCE)
+        u.connect(("127.0.0.1", udp))
+        ping(u)
+        d.configure(service("echo", "box = echo", listen=f"tcp://127.0.0.1:{tcp}"))
+        assert d.ask("reload")["ok"]
+
+        def back():
+            d.configure(both)
+            return d.ask("reload")["ok"]
+
+        wait_until(back, 5)
+        ping(u)
+        ping(s)
+
+
+def test_stop_and_start_in_one_breath(harkd):
+    port = free_port()
+    d = harkd(service("echo", "box = echo", "workers = 4", listen=f"tcp://127.0.0.1:{port}"))
+    for _ in range(30):
+        assert d.ask("stop echo") == {"ok": True}
+        assert d.ask("start echo") == {"ok": True}
+    with d.connect("echo") as s:
+        ping(s)
+
+
+class Dialer(threading.Thread):
+    """Dials again and again; each connection must be echoed to."""
+
+    def __init__(self, port, stop):
+        super().__init__(daemon=True)
+        self.port, self.stopped, self.failures, self.done = port, stop, [], 0
+
+    def run(self):
+        while not self.stopped.is_set() and len(self.failures) < 20:
+            try:
+                with connect_to(self.port) as s:
+                    ping(s)
+                    s.shutdown(socket.SHUT_WR)
+                    assert read_all(s) == b""
+                self.done += 1
+            except Exception as e:  # noqa: BLE001 each is a failure to report
+                self.failures.append(repr(e))
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("tcp://127.0.0.1:{}", "tcp://*:{}"),
+        ("tcp4://*:{}", "tcp://*:{}"),
+        ("tcp://127.0.0.1:{}", "tcp4://*:{}"),
+        ("tcp4://127.0.0.1:{} tcp6://[::1]:{}", "tcp://*:{}"),
+    ],
+)
+def test_nobody_is_refused_while_reloads_go_between_an_address_and_its_wildcard(harkd, one, other):
+    port = free_port()
+
+    def text(address):
+        return service("echo", "box = echo", listen=address.replace("{}", str(port)))
+
+    d = harkd(text(one))
+    stop = threading.Event()
+    dialers = [Dialer(port, stop) for _ in range(4)]
+    with connect_to(port) as held:
+        ping(held)
+        for t in dialers:
+            t.start()
+        for i in range(6):
+            d.configure(text(one if i % 2 else other))
+            answer = d.ask("reload")
+            assert answer["ok"] and answer["changed"] == 1, answer
+            done = sum(t.done for t in dialers)
+            wait_until(lambda done=done: sum(t.done for t in dialers) > done + 8)
+        stop.set()
+        for t in dialers:
+            t.join(PATIENCE)
+        ping(held)
+    assert [f for t in dialers for f in t.failures] == []
+    assert d.service("echo")["failed"] == 0
+
+
+def test_an_address_goes_from_one_service_to_anothers_wildcard(harkd):
+    port = free_port()
+    d = harkd(service("a", "box = echo", listen=f"tcp://127.0.0.1:{port}"))
+    with connect_to(port) as held:
+        ping(held)
+        d.configure(service("b", "exec = /bin/echo b", listen=f"tcp://*:{port}"))
+        answer = d.ask("reload")
+        assert (answer["ok"], answer["added"], answer["removed"]) == (True, 1, 1), answer
+        with connect_to(port) as s:
+            assert read_all(s) == b"b\n"
+
+
+def test_who_holds_an_address_is_told_when_it_is_harkd_itself(harkd, hark, tmp_path):
+    port = free_port()
+    d = harkd(
+        service("a", "box = echo", listen=f"tcp://127.0.0.1:{port}")
+        + service("b", "box = echo", listen=f"tcp://localhost:{port}"),
+        ready=False,
+    )
+    assert d.wait() == 100
+    told = f"listen: tcp://localhost:{port}: [a] ("
+    assert told in d.stderr and f"listens on tcp://127.0.0.1:{port}" in d.stderr, d.stderr
+    checked = run_test(hark, tmp_path)
+    assert checked.returncode == 100 and told in checked.stderr.decode()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("kind", ["changed", "removed"])
+def test_who_waits_in_the_backlog_of_an_address_that_is_taken_away_is_served(harkd, tmp_path, model, kind):
+    port, more = free_port(), (f"model = {model}", "max_conns = 1", "start = demand", "grace = 20s")
+    path = tmp_path / "sock"
+    old = service("echo", "box = echo", *more, listen=f"tcp://127.0.0.1:{port} unix:{path}")
+    d = harkd(old)
+    with connect_to(port) as first, connect_to(port) as second, socket.socket(socket.AF_UNIX) as third:
+        third.settimeout(PATIENCE)
+        third.connect(str(path))
+        ping(first)
+        second.sendall(b"waits")
+        third.sendall(b"waits")
+        d.configure(ECHO if kind == "removed" else ECHO.replace("box", "lifetime = 1h\nbox"))
+        if kind == "removed":
+            d.configure(service("other", "box = discard"))
+        assert d.ask("reload")["ok"]
+        first.close()
+        waiting = {second, third}
+        while waiting:  # one at a time, as max_conns says
+            ready = select.select(waiting, [], [], PATIENCE)[0]
+            assert ready
+            assert ready[0].recv(10) == b"waits"
+            ready[0].close()
+            waiting.remove(ready[0])
+    assert not path.exists()
+
+    def refused():
+        try:
+            connect_to(port).close()
+        except OSError:
+            return True
+        return False
+
+    wait_until(refused)
+
+
+def test_a_reload_and_an_upgrade_go_from_an_address_to_its_wildcard(harkd):
+    port = free_port()
+    d = harkd(service("echo", "box = echo", listen=f"tcp://127.0.0.1:{port}"))
+    with connect_to(port) as held:
+        ping(held)
+        d.configure(service("echo", "box = echo", listen=f"tcp://*:{port}"))
+        d.upgrade()
+        ping(held)
+        with connect_to(port) as s:
+            ping(s)

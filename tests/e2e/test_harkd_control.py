@@ -1,0 +1,68 @@
+"""The control socket itself: hostile and unlucky clients."""
+import contextlib
+import json
+import os
+import resource
+import socket
+import subprocess
+import time
+
+from conftest import PATIENCE, wait_until
+from harkd_support import ECHO, HEAD, harkd  # noqa: F401 harkd is a fixture
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_it_does_not_spin_when_it_has_no_descriptor_for_a_client(harkd):
+    d = harkd(ECHO)
+    d.ask("status")
+    most = max(int(fd) for fd in os.listdir(f"/proc/{d.pid}/fd")) + 1
+    _, hard = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (most, hard))
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            s = stack.enter_context(socket.socket(socket.AF_UNIX))
+            s.connect(str(d.directory / "control"))
+        before = cpu_seconds(d.pid)
+        time.sleep(1)
+        assert cpu_seconds(d.pid) - before < 0.2
+    resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (1000, hard))
+    assert d.status()["ok"]
+
+
+def test_a_half_closed_client_that_reads_nothing_costs_no_time(harkd):
+    d = harkd(ECHO)
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(d.directory / "control"))
+        s.sendall(b"status\n" * 60)
+        s.sendall(b"status\n" * 60)
+        s.shutdown(socket.SHUT_WR)
+        d.status()
+        before = cpu_seconds(d.pid)
+        time.sleep(1)
+        assert cpu_seconds(d.pid) - before < 0.2
+
+
+def test_its_answers_are_whole_however_long_a_path_is(hark, tmp_path):
+    deep = tmp_path
+    for _ in range(14):
+        deep = deep / ("d" * 200)
+        os.mkdir(deep)
+    (deep / "hark.conf").write_text(HEAD.format(dir=tmp_path) + ECHO)
+    process = subprocess.Popen([hark + "d", "-c", str(deep / "hark.conf")], stderr=subprocess.DEVNULL)
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(PATIENCE)
+            wait_until(lambda: s.connect_ex(str(tmp_path / "control")) == 0)  # the path is there before it listens
+            s.sendall(b"status\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += s.recv(1 << 16)
+        assert json.loads(answer)["config"] == str(deep / "hark.conf")
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
