@@ -124,15 +124,18 @@ static void put_errors(struct json *to, char *const *errors, size_t n)
 	json_close(to, ']');
 }
 
-static void mistakes_answer(struct json *to, const struct reload_result *r)
+static void mistakes_answer(struct json *to, struct reload_result *r)
 {
 	json_open(to, NULL, '{');
 	json_put_bool(to, "ok", false);
 	json_put_string(to, "error", r->text);
-	put_errors(to, r->mistakes != NULL ? r->mistakes->errors : NULL,
-	           r->mistakes != NULL ? r->mistakes->n_errors : 0);
+	if (r->mistakes != NULL)
+		put_errors(to, r->mistakes->errors, r->mistakes->n_errors);
+	else
+		put_errors(to, r->errors, r->n_errors);
 	json_close(to, '}');
 	config_free(r->mistakes);
+	reload_free_errors(r);
 }
 
 static void reload_answer(struct json *to, const struct reload_result *r)

@@ -5,6 +5,7 @@
  *
  * The supervisor's thread. */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,15 +142,35 @@ static bool loses_address(const struct service *s, const struct config *c)
 	return false;
 }
 
+/* Where there is no memory to say it, it is not said. */
+static void say_error(struct reload_result *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say_error(struct reload_result *r, const char *format, ...)
+{
+	va_list args;
+	char **grown = realloc(r->errors, (r->n_errors + 1) * sizeof(char *));
+	if (grown == NULL)
+		return;
+	r->errors = grown;
+	va_start(args, format);
+	r->n_errors += vasprintf(&grown[r->n_errors], format, args) >= 0;
+	va_end(args);
+}
+
 static void add_error(struct reload_result *r, const char *service, const char *what)
 {
 	r->failed++;
 	log_event(LOG_LEVEL_ERROR, service, "reload: %s", what);
-	char **grown = realloc(r->errors, (r->n_errors + 1) * sizeof(char *));
-	if (grown != NULL)
-		r->errors = grown;
-	if (grown != NULL && asprintf(&grown[r->n_errors], "[%s] %s", service, what) >= 0)
-		r->n_errors++; /* else there was no memory to say it */
+	say_error(r, "[%s] %s", service, what);
+}
+
+void reload_free_errors(struct reload_result *r)
+{
+	for (unsigned i = 0; i < r->n_errors; i++)
+		free(r->errors[i]);
+	free(r->errors);
+	r->errors = NULL;
+	r->n_errors = 0;
 }
 
 static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf,
@@ -287,6 +308,30 @@ int reload(struct supervisor *v, bool force, struct reload_result *out)
 
 /* ---- what would be --------------------------------------------------------------------------- */
 
+/* The other text has a line of the same key. */
+static bool has_key(const char *other, const char *line, size_t len)
+{
+	size_t key = strcspn(line, " \n"), n;
+	for (const char *o = other; *o != '\0'; o += n + (o[n] == '\n')) {
+		n = strcspn(o, "\n");
+		if (key < len && n > key && memcmp(o, line, key + 1) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The service's name, which is told already; or a default that nothing else takes the place of. */
+static bool says_nothing(const char *line, size_t len, const char *other)
+{
+	for (const struct config_key *k = config_keys; k->name != NULL; k++) {
+		size_t n = strlen(k->name);
+		if (!k->global && len == n + 3 + strlen(k->standard) && strncmp(line, k->name, n) == 0 &&
+		    strncmp(line + n, " = ", 3) == 0 && strncmp(line + n + 3, k->standard, len - n - 3) == 0)
+			return !has_key(other, line, len);
+	}
+	return len == 0 || line[0] == '[';
+}
+
 /* The lines of one text that the other does not have. */
 static void tell_lines(struct json *to, const char *text, const char *other, char sign)
 {
@@ -298,7 +343,7 @@ static void tell_lines(struct json *to, const char *text, const char *other, cha
 			in_other = n == len && memcmp(o, at, n) == 0;
 			o += n + (o[n] == '\n');
 		}
-		char *line = in_other || len == 0 ? NULL : malloc(len + 3);
+		char *line = in_other || says_nothing(at, len, other) ? NULL : malloc(len + 3);
 		if (line != NULL) {
 			(void)snprintf(line, len + 3, "%c %.*s", sign, (int)len, at);
 			json_put_string(to, NULL, line);
@@ -328,12 +373,33 @@ void reload_counts(struct json *to, const struct reload_result *r)
 	json_put_int(to, "unchanged", r->unchanged);
 }
 
+/* Addresses that could not be listened on. */
+static unsigned probe_addresses(const struct supervisor *v, const struct config *c, struct reload_result *out)
+{
+	struct hark_why why;
+	for (size_t i = 0; i < c->n_services; i++) {
+		const struct config_service *conf = c->services[i];
+		for (size_t k = 0; !conf->disabled && !is_stopped(v, conf->name) && k < conf->listen.n; k++) {
+			int r = sockets_probe(&v->sockets, conf, k, &why);
+			if (r < 0 && (r != -EAFNOSUPPORT || conf->listen.n == 1)) /* the other family serves */
+				say_error(out, "%s:%d: %s", conf->place.file, conf->place.line, why.text);
+		}
+	}
+	if (out->n_errors > 0)
+		(void)snprintf(out->text, sizeof out->text, "%s", out->errors[0]);
+	return out->n_errors;
+}
+
 int reload_compare(struct supervisor *v, struct json *to, struct reload_result *out)
 {
 	struct config *c;
 	int r = load(v, false, &c, out);
 	if (r != 0)
 		return r;
+	if (probe_addresses(v, c, out) > 0) {
+		config_free(c);
+		return (int)out->n_errors;
+	}
 	json_open(to, NULL, '{');
 	json_put_bool(to, "ok", true);
 	json_open(to, "services", '[');
@@ -405,9 +471,7 @@ static void finish(struct supervisor *v)
 	if (v->told_ready && !v->ending)
 		notify("READY=1");
 	control_reloaded(v, r);
-	for (unsigned i = 0; i < r->n_errors; i++)
-		free(r->errors[i]);
-	free(r->errors);
+	reload_free_errors(r);
 }
 
 static bool settle_all(struct supervisor *v)

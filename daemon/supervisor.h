@@ -2,6 +2,7 @@
  *
  *   supervisor.c  the loop: waits for signals, sockets, workers' ends and timers, and hands each to whom it concerns
  *   sockets.c     listening sockets by address: opened once, kept over reloads, handed to the next generation
+ *   sockets_probe.c   whether an address could be listened on, for a dry run
  *   leaving.c     sockets of addresses that a reload removed: who waits there is still served
  *   service.c     one service: starts workers, at boot or on demand, restarts, drains, ends them when idle
  *   worker.c      what a forked worker does: becomes its user, then hark_serve()
@@ -93,6 +94,9 @@ void sockets_tell_unclaimed(const struct sockets *s, int control_fd);
 /* The port that it is bound to, and SOCK_STREAM or SOCK_DGRAM; 0: it is not of IP. */
 unsigned socket_port(int fd, int *type);
 void socket_entry_close(struct sockets *s, struct socket_entry *e); /* frees it; it is in no list */
+
+/* sockets_probe.c: whether sockets_open() could open what is not open. 0 or -errno with why. */
+int sockets_probe(const struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why);
 
 /* leaving.c */
 void leaving_add(struct sockets *s, struct socket_entry *e); /* consumes e */
@@ -245,8 +249,10 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
  * begun, and reload_look() finds out how it ends. force: be it to no services at all. */
 int reload(struct supervisor *v, bool force, struct reload_result *out);
 void reload_look(struct supervisor *v); /* each turn: logs and answers the outcome, once all new workers are ready */
-/* What reload() would change, as the control socket's answer. 0, or as reload(), with nothing written. */
+/* What reload() would change, as the control socket's answer. 0, or as reload(), with nothing written; what is wrong
+ * with addresses is in errors, the caller's to free. */
 int reload_compare(struct supervisor *v, struct json *to, struct reload_result *out);
+void reload_free_errors(struct reload_result *r);
 void reload_counts(struct json *to, const struct reload_result *r); /* "added" to "unchanged" */
 int load_config(const struct supervisor *v,
                 struct config **out); /* config_load() or the inetd form, and config_check_system() */

@@ -15,6 +15,7 @@ from harkd_support import (
     ECHO,
     HEAD,
     connect_to,
+    free_port,
     gone,
     harkd,
     ping,
@@ -161,6 +162,51 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(harkd, run, tmp_pa
     d.configure("[echo]\nbox = eccho\n")
     answer = run("reload", "--control", tmp_path / "control", "--dry-run")
     assert answer.returncode == 1 and b"eccho" in answer.stderr
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{}", "tcp://*:{}", "udp://127.0.0.1:{}", "unix:{}"])
+def test_a_dry_run_tells_of_an_address_that_another_process_has(harkd, run, serve, tmp_path, address):
+    taken = serve(f"unix:{tmp_path}/s" if address.startswith("unix") else address.format(0), "echo").addresses[0]
+    d = harkd(ECHO)
+    d.configure(
+        ECHO + service("new", "box = echo", listen=taken) + service("far", "box = echo", listen="tcp://192.0.2.1:9")
+    )
+    told = run("reload", "--control", tmp_path / "control", "--dry-run")
+    lines = told.stderr.decode().splitlines()
+    assert told.returncode == 1 and len(lines) == 2, told
+    assert f"hark.conf:9: listen {taken}: Address already in use" in lines[0]
+    assert "hark.conf:13: listen tcp://192.0.2.1:9: Cannot assign requested address" in lines[1]
+    assert run("reload", "--control", tmp_path / "control").returncode == 1  # it told the truth
+    with d.connect("echo") as s:
+        ping(s)
+
+
+def test_a_dry_run_says_nothing_of_addresses_that_harkd_goes_between(harkd, tmp_path):
+    tcp, udp, unix = free_port(), free_port(socket.SOCK_DGRAM), tmp_path / "s"
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "left"))
+    dead.close()
+    d = harkd(service("echo", "box = echo", listen=f"tcp://127.0.0.1:{tcp} udp://127.0.0.1:{udp} unix:{unix}"))
+    d.configure(
+        service("echo", "box = echo", listen=f"tcp://*:{tcp} udp://*:{udp}")
+        + service("other", "box = echo", listen=f"unix:{unix} unix:{tmp_path}/left tcp://localhost:{free_port()}")
+    )
+    answer = d.ask("reload dry-run")
+    assert answer["ok"] and (answer["added"], answer["changed"]) == (1, 1), answer
+    assert (tmp_path / "left").exists()
+    assert d.ask("reload")["ok"]
+
+
+def test_a_dry_run_tells_no_default_that_nothing_replaces(harkd):
+    d = harkd(ECHO + service("gone", "box = discard"))
+    d.configure(
+        service("echo", "exec = /bin/cat", "model = process", listen="tcp://127.0.0.1:0")
+        + service("new", "box = daytime", "grace = 10s", "backlog = 7")
+    )
+    changes = {s["name"]: s["lines"] for s in d.ask("reload dry-run")["services"]}
+    assert changes["gone"] == ["- listen = tcp://127.0.0.1:0", "- box = discard"]
+    assert changes["new"] == ["+ listen = tcp://127.0.0.1:0", "+ box = daytime", "+ backlog = 7"]
+    assert changes["echo"] == ["- box = echo", "- model = fiber", "+ exec = /bin/cat", "+ model = process"]
 
 
 def test_a_reload_that_is_asked_for_before_harkd_is_ready_is_answered_and_takes_hold(harkd, tmp_path):
