@@ -1,7 +1,7 @@
 /* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client. A request longer
- * than a line may be, a client that does not read its answers, or one that is silent for IDLE_NS: it is closed. Where
- * there is no room for one more, the one that has been silent longest makes it. The socket's mode, 0600, decides who
- * may ask. */
+ * than a line may be, or a client that is silent for IDLE_NS: it is closed. Who does not read an answer is asked
+ * nothing more; where there is no room for one more client, or for its answer, the one that has been silent longest
+ * makes it. The socket's mode, 0600, decides who may ask. */
 #include "control.h"
 
 #include <errno.h>
@@ -22,7 +22,8 @@
 
 #define CLIENTS_MAX 16
 #define REQUEST_MAX 512             /* bytes of a line */
-#define UNREAD_MAX  (4 << 20)       /* bytes of answers that a client may leave unread */
+#define ANSWER_MAX  (4 << 20)       /* bytes */
+#define UNREAD_MAX  (8 << 20)       /* bytes of answers that all clients together may leave unread */
 #define IDLE_NS     (60 * HARK_S)   /* since a client last asked, or read */
 #define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
 
@@ -292,14 +293,31 @@ static void send_out(struct client *c)
 	free(c->out);
 	c->out = NULL;
 	c->out_len = c->out_sent = 0;
-	if (c->ended && c->awaits == OUTCOME_NONE)
-		drop(c);
+}
+
+/* What all clients have not read, and more of c's: those that have read nothing for longest are dropped for it. */
+static void make_room(struct control *all, const struct client *c, size_t more)
+{
+	for (;;) {
+		struct client *oldest = NULL;
+		size_t unread = more;
+		for (int i = 0; i < CLIENTS_MAX; i++) {
+			struct client *k = &all->clients[i];
+			unread += k->out_len;
+			if (k != c && k->out != NULL && (oldest == NULL || k->active < oldest->active))
+				oldest = k;
+		}
+		if (unread <= UNREAD_MAX || oldest == NULL)
+			return;
+		drop(oldest);
+	}
 }
 
 /* Puts an answer, and the newline, behind what c has not read yet; c is dropped where that cannot be. */
-static void queue(struct client *c, const struct text *answer)
+static void queue(struct control *all, struct client *c, const struct text *answer)
 {
 	size_t len = c->out_len + answer->len + 1;
+	make_room(all, c, answer->len + 1);
 	char *grown = !answer->failed && len <= UNREAD_MAX ? realloc(c->out, len) : NULL;
 	if (grown == NULL) {
 		drop(c);
@@ -313,31 +331,58 @@ static void queue(struct client *c, const struct text *answer)
 
 static void answer(struct supervisor *v, struct client *c, char *line)
 {
+	struct control *all = v->control;
 	struct text text = {.grows = true};
 	struct json j = {.to = &text};
-	c->awaits = obey(v, line, &j);
-	if (c->awaits == OUTCOME_NONE)
-		queue(c, &text);
+	enum outcome later = obey(v, line, &j);
+	if (!text.failed && text.len > ANSWER_MAX) {
+		text_free(&text);
+		j = (struct json){.to = &text};
+		error_answer(&j, "the answer is longer than 4 MB: name a service");
+	}
+	if (v->control == all)
+		c->awaits = later;
+	if (v->control == all && later == OUTCOME_NONE)
+		queue(all, c, &text);
 	text_free(&text);
 }
 
-/* Answers each whole line that has come. c may be dropped, and the control socket closed by what was asked. */
-static void take_lines(struct supervisor *v, struct client *c)
+/* Answers the next whole line that has come. False: there is none. c may be dropped, and the control socket closed by
+ * what was asked. */
+static bool take_line(struct supervisor *v, struct client *c)
 {
-	char *end;
-	while (c->fd >= 0 && c->awaits == OUTCOME_NONE && (end = memchr(c->request, '\n', c->len)) != NULL) {
-		char line[REQUEST_MAX];
-		size_t n = (size_t)(end - c->request);
-		memcpy(line, c->request, n);
-		line[n] = '\0';
-		answer(v, c, line);
-		if (c->fd < 0 || c->awaits == OUTCOME_TURN)
-			return; /* the line is looked at again */
+	const struct control *all = v->control;
+	char line[REQUEST_MAX], *end = memchr(c->request, '\n', c->len);
+	if (end == NULL) {
+		if (c->len == sizeof c->request)
+			drop(c); /* no request is so long */
+		return false;
+	}
+	size_t n = (size_t)(end - c->request);
+	memcpy(line, c->request, n);
+	line[n] = '\0';
+	answer(v, c, line);
+	if (v->control != all || c->fd < 0)
+		return false;
+	if (c->awaits != OUTCOME_TURN) { /* else the line is looked at again */
 		c->len -= n + 1;
 		memmove(c->request, end + 1, c->len);
 	}
-	if (c->fd >= 0 && c->awaits == OUTCOME_NONE && c->len == sizeof c->request)
-		drop(c); /* no request is so long */
+	return true;
+}
+
+/* Sends what there is and answers what has come, one line after another: who does not read is not answered more. As
+ * take_line(). */
+static void serve(struct supervisor *v, struct client *c)
+{
+	const struct control *all = v->control;
+	do {
+		send_out(c);
+		if (c->fd < 0 || c->out != NULL || c->awaits != OUTCOME_NONE)
+			return;
+	} while (take_line(v, c));
+	if (v->control == all && c->fd >= 0 && c->ended)
+		drop(c);
 }
 
 /* Answers those who await it, and looks at what else they have asked. */
@@ -352,15 +397,12 @@ static void tell_outcome(struct supervisor *v, enum outcome o, const struct text
 		k->awaits = OUTCOME_NONE;
 		k->active = hark_now();
 		if (answered)
-			queue(k, text);
+			queue(c, k, text);
+		k->ended = k->ended || c->paused;
 		if (k->fd >= 0)
-			take_lines(v, k);
+			serve(v, k);
 		if (v->control != c)
 			return;
-		if (k->fd < 0)
-			continue;
-		k->ended = k->ended || c->paused;
-		send_out(k);
 	}
 }
 
@@ -396,6 +438,11 @@ void control_path(const struct control *c, dev_t *dev, ino_t *ino)
 	*ino = c->ino;
 }
 
+static bool listens_to(const struct client *c)
+{
+	return !c->ended && c->awaits == OUTCOME_NONE && c->out == NULL;
+}
+
 static void hear(struct supervisor *v, struct client *c)
 {
 	ssize_t n = recv(c->fd, c->request + c->len, sizeof c->request - c->len, MSG_DONTWAIT);
@@ -408,9 +455,7 @@ static void hear(struct supervisor *v, struct client *c)
 	c->ended = n == 0;
 	c->len += (size_t)n;
 	c->active = hark_now();
-	take_lines(v, c);
-	if (c->fd >= 0)
-		send_out(c);
+	serve(v, c);
 }
 
 /* Whoever has asked by now has an answer; who asks later dials the next generation. */
@@ -421,12 +466,12 @@ void control_pause(struct supervisor *v, bool pause)
 		struct client *k = &c->clients[i];
 		if (k->fd < 0 || k->awaits != OUTCOME_NONE)
 			continue;
-		if (!k->ended)
+		if (listens_to(k))
 			hear(v, k);
 		if (k->fd < 0)
 			continue;
 		k->ended = true; /* dropped when it has its answers */
-		send_out(k);
+		serve(v, k);
 	}
 	if (c != NULL)
 		c->paused = pause;
@@ -452,6 +497,17 @@ static struct client *place_for_one(struct control *c)
 	return oldest;
 }
 
+static void turn_away(int fd)
+{
+	char buf[100];
+	struct text text = {.buf = buf, .cap = sizeof buf};
+	struct json j = {.to = &text};
+	error_answer(&j, "too many others await an answer");
+	text_add(&text, "\n");
+	(void)send(fd, text.buf, text.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)close(fd);
+}
+
 static void welcome(struct control *c)
 {
 	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -462,7 +518,7 @@ static void welcome(struct control *c)
 	}
 	struct client *k = place_for_one(c);
 	if (k == NULL) {
-		(void)close(fd);
+		turn_away(fd);
 		return;
 	}
 	if (k->fd >= 0)
@@ -486,11 +542,6 @@ static void drop_idle(struct control *c)
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		if (is_silent(&c->clients[i]) && now >= c->clients[i].active + IDLE_NS)
 			drop(&c->clients[i]);
-}
-
-static bool listens_to(const struct client *c)
-{
-	return !c->ended && c->awaits == OUTCOME_NONE;
 }
 
 int control_poll(struct control *c, struct pollfd *p, int room)
@@ -524,7 +575,9 @@ void control_run(struct supervisor *v, const struct pollfd *p, int n)
 			if (k->fd != p[i].fd)
 				continue;
 			if (k->out != NULL)
-				send_out(k);
+				serve(v, k);
+			if (v->control != c)
+				return;
 			if (k->fd >= 0 && listens_to(k) && (p[i].revents & (POLLIN | POLLHUP | POLLERR)))
 				hear(v, k);
 			else if (k->fd >= 0 && (p[i].revents & (POLLHUP | POLLERR)))

@@ -2,13 +2,14 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
 import time
 
-from conftest import PATIENCE, wait_until
-from harkd_support import ECHO, HEAD, harkd  # noqa: F401 harkd is a fixture
+from conftest import PATIENCE, read_all, wait_until
+from harkd_support import ECHO, HEAD, harkd, service  # noqa: F401 harkd is a fixture
 
 
 def cpu_seconds(pid):
@@ -45,6 +46,48 @@ def test_a_half_closed_client_that_reads_nothing_costs_no_time(harkd):
         before = cpu_seconds(d.pid)
         time.sleep(1)
         assert cpu_seconds(d.pid) - before < 0.2
+
+
+MANY = "".join(service(f"many{i}", "box = echo", "start = demand") for i in range(300))
+
+
+def resident_kb(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"^VmRSS:\s+(\d+) kB", f.read(), re.M)[1])
+
+
+def ask_without_reading(path, n):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(PATIENCE)
+    s.connect(path)
+    s.sendall(b"status\n" * n)
+    return s
+
+
+def test_clients_that_do_not_read_take_neither_memory_nor_others_places(harkd):
+    d = harkd(MANY)
+    answer = len(json.dumps(d.status(), separators=(",", ":")))
+    before = resident_kb(d.pid)
+    deaf = [ask_without_reading(str(d.directory / "control"), (3 << 20) // answer) for _ in range(15)]
+    assert d.status()["ok"]  # after all of them
+    assert resident_kb(d.pid) - before < 16 << 10
+    deaf += [ask_without_reading(str(d.directory / "control"), 1) for _ in range(2)]
+    assert d.status()["ok"]
+    for s in deaf:
+        s.close()
+    assert d.status()["ok"]
+
+
+def test_who_reads_late_has_an_answer_to_all_that_was_asked(harkd):
+    d = harkd(MANY)
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(PATIENCE)
+        s.connect(str(d.directory / "control"))
+        s.sendall(b"status\n" * 100)
+        s.shutdown(socket.SHUT_WR)
+        assert d.status()["ok"]
+        answers = read_all(s).splitlines()
+    assert len(answers) == 100 and all(len(json.loads(a)["services"]) == 300 for a in answers)
 
 
 def test_its_answers_are_whole_however_long_a_path_is(hark, tmp_path):

@@ -194,7 +194,8 @@ def test_a_dry_run_says_nothing_of_addresses_that_harkd_goes_between(harkd, tmp_
     answer = d.ask("reload dry-run")
     assert answer["ok"] and (answer["added"], answer["changed"]) == (1, 1), answer
     assert (tmp_path / "left").exists()
-    assert d.ask("reload")["ok"]
+    answer = d.ask("reload")
+    assert answer["ok"], answer
 
 
 def test_a_dry_run_tells_no_default_that_nothing_replaces(harkd):
