@@ -201,6 +201,7 @@ struct supervisor {
 	/* upgrade.c */
 	pid_t heir; /* the next generation, not ready yet or not proven; 0: none */
 	int heir_fd;
+	int heir_stderr;     /* in the background: what it wrote there; -1: the same as ours */
 	char heir_said[256]; /* why it fails, as far as it told */
 	int64_t heir_deadline;
 	bool standby;    /* the heir serves; we take over again if it dies before heir_deadline */

@@ -22,12 +22,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "descriptors.h"
+#include "holders.h"
 #include "log.h"
 #include "supervisor.h"
 
@@ -35,6 +37,9 @@
 #define LIVED_NS  (2 * HARK_S) /* a generation that serves so long is relied on */
 #define MSG_READY '\0'
 #define MSG_END   '\1'
+
+#define STDERR_MAX 4096 /* bytes of a new generation's standard error */
+#define ROUNDS_MAX 20   /* of killing what it has left, which may go on forking */
 
 /* What the older generation handed over; taken[i]: is somebody's now. */
 static struct {
@@ -220,7 +225,7 @@ void upgrade_self(struct supervisor *v)
 	inherit();
 	find_own_path();
 	raise_descriptors(v);
-	v->heir_fd = -1;
+	v->heir_fd = v->heir_stderr = -1;
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
 	v->parent_fd = number_of("HARKD_HEIR", v->parent_fd);
@@ -303,6 +308,8 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 		if (fds[i] < 0)
 			_exit(111);
 	}
+	if (v->heir_stderr >= 0)
+		(void)dup2(v->heir_stderr, STDERR_FILENO);
 	if (arrange(fds, n_sockets + 1) < 0)
 		_exit(111);
 	(void)setenv("HARKD_SOCKETS", addresses, 1);
@@ -356,6 +363,26 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 	return (p == NULL || fclose(p) == 0) && all;
 }
 
+/* What a binary says that cannot even be loaded, or is another one, goes to standard error, which in the background
+ * nobody sees. A file that does not grow: workers that were forked before it was ready have it for life. -1: none. */
+static int make_stderr(void)
+{
+	int fd = memfd_create("harkd-stderr", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -1;
+	if (ftruncate(fd, STDERR_MAX) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) == 0)
+		return fd;
+	(void)close(fd);
+	return -1;
+}
+
+static void close_stderr(struct supervisor *v)
+{
+	if (v->heir_stderr >= 0)
+		(void)close(v->heir_stderr);
+	v->heir_stderr = -1;
+}
+
 static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 {
 	int n, *fds = NULL;
@@ -364,13 +391,16 @@ static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 	errno = ENOMEM;
 	if (all_sockets(v, &fds, &n, &addresses, &paths) && pipe2(said, O_CLOEXEC) == 0) {
 		fds[n] = said[1];
+		v->heir_stderr = v->in_background ? make_stderr() : -1;
 		pid = fork();
 		if (pid == 0)
 			become_heir(v, argv, fds, n, addresses, paths);
 		int error = errno;
 		(void)close(said[1]);
-		if (pid < 0)
+		if (pid < 0) {
 			(void)close(said[0]);
+			close_stderr(v);
+		}
 		errno = error;
 	}
 	int r = pid < 0 ? -errno : (int)pid;
@@ -408,6 +438,7 @@ void upgrade_forget(struct supervisor *v)
 {
 	if (v->heir_fd >= 0)
 		(void)close(v->heir_fd);
+	close_stderr(v);
 	v->heir = 0;
 	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
@@ -420,10 +451,37 @@ static void end_heir(struct supervisor *v)
 		;
 }
 
+/* What it wrote to standard error: each line to the log, and the first as the reason if it told none. */
+static void hear_stderr(struct supervisor *v)
+{
+	char text[STDERR_MAX + 1], *rest = NULL;
+	ssize_t n = v->heir_stderr >= 0 ? pread(v->heir_stderr, text, STDERR_MAX, 0) : 0;
+	text[n > 0 ? n : 0] = '\0';
+	for (char *line = strtok_r(text, "\r\n", &rest); line != NULL; line = strtok_r(NULL, "\r\n", &rest)) {
+		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: generation %d said: %s", v->generation + 1, line);
+		if (v->heir_said[0] == '\0')
+			(void)snprintf(v->heir_said, sizeof v->heir_said, "%s", line);
+	}
+}
+
+/* What it has started and left behind, as a binary does that goes into the background: that has our sockets, and may
+ * serve beside us. Its workers have not got the pipe; they drain by themselves. */
+static void end_left_behind(const struct supervisor *v)
+{
+	int all = 0, n;
+	for (int round = 0; v->heir_fd >= 0 && round < ROUNDS_MAX && (n = holders_kill(v->heir_fd)) > 0; round++)
+		all += n;
+	if (all > 0)
+		log_event(LOG_LEVEL_WARNING, NULL, "upgrade: generation %d left processes behind, which are killed",
+		          v->generation + 1);
+}
+
 /* Its process has ended. */
 static void heir_failed(struct supervisor *v, const char *how)
 {
 	char text[sizeof v->heir_said + 120];
+	end_left_behind(v);
+	hear_stderr(v);
 	(void)snprintf(text, sizeof text, "generation %d %s: this one goes on%s%s", v->generation + 1, how,
 	               v->heir_said[0] != '\0' ? ": " : "", v->heir_said);
 	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: %s", text);

@@ -191,3 +191,19 @@ bool holders_left(const struct spawned *p, int fd)
 	struct stat file;
 	return fstat(fd, &file) == 0 && left_has(p, &file);
 }
+
+int holders_kill(int fd)
+{
+	struct stat file;
+	const struct dirent *e;
+	int n = 0;
+	DIR *d = fstat(fd, &file) == 0 && has_our_numbers() ? opendir("/proc") : NULL;
+	while (d != NULL && (e = readdir(d)) != NULL) {
+		pid_t pid = (pid_t)atoi(e->d_name); /* 0: no process */
+		if (pid > 0 && pid != getpid() && has(pid, &file) == YES)
+			n += kill(pid, SIGKILL) == 0;
+	}
+	if (d != NULL)
+		(void)closedir(d);
+	return n;
+}

@@ -383,6 +383,42 @@ def test_why_an_upgrade_failed_is_told_and_logged_in_the_background_as_well(hark
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
+def test_what_a_new_binary_says_before_it_can_speak_is_told_and_logged_in_the_background(own, hark, run, tmp_path):
+    """As the dynamic linker does, whose harkd lacks a library."""
+    head = HEAD.replace("log = stderr", "log = {dir}/log\npid_file = {dir}/pid").format(dir=tmp_path)
+    (tmp_path / "hark.conf").write_text(head + ECHO)
+    subprocess.run([own.binary, "-c", tmp_path / "hark.conf", "--daemon"], check=True, timeout=PATIENCE)
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        replace(own.binary, "#!/bin/sh\necho cannot open libhark.so.9 >&2\necho more >&2\nexit 127\n")
+        answer = run("upgrade", "--control", tmp_path / "control")
+        assert answer.returncode == 1, answer
+        assert b"exit status 127): this one goes on: cannot open libhark.so.9\n" in answer.stderr
+        log = (tmp_path / "log").read_text()
+        assert "upgrade: generation 2 said: cannot open libhark.so.9\n" in log and "said: more\n" in log, log
+        replace(own.binary, copy=hark + "d")
+        assert run("upgrade", "--control", tmp_path / "control").returncode == 0
+        pid = int((tmp_path / "pid").read_text())
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: gone(pid))
+
+
+@pytest.mark.parametrize("how", ["sleep 1000", "setsid sleep 1000", "exec 1>&- 2>&-; sleep 1000"])
+def test_what_a_failed_binary_has_started_is_not_left_behind(own, run, tmp_path, how):
+    """As one that goes into the background by itself."""
+    d = own(ECHO)
+    started = tmp_path / "started"
+    replace(own.binary, f"#!/bin/sh\n({how}) & echo $! > {started}\nwhile ! [ -s {started} ]; do :; done\nexit 0\n")
+    answer = run("upgrade", "--control", tmp_path / "control")
+    assert answer.returncode == 1 and b"ended before it was ready (exit status 0)" in answer.stderr, answer
+    left = int(started.read_text())
+    wait_until(lambda: gone(left))
+    assert "upgrade: generation 2 left processes behind, which are killed" in d.stderr
+    with d.connect("echo") as s:
+        ping(s)
+
+
 @pytest.mark.parametrize(
     "new, why",
     [
