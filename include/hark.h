@@ -513,12 +513,12 @@ struct hark_serve_opts {
  * refused. When a drain begins the listeners' sockets are closed here (after what their backlog held is accepted); the
  * structs stay the caller's to hark_listener_close(). May suspend: on a fiber, others run meanwhile.
  * Any number may run in a process, of one listener too: in threads, as fibers of one loop, inside a box. One whose
- * fiber is cancelled ends alone, as by hark_drain(0), and leaves its listeners open.
+ * fiber is cancelled ends alone, and returns, as by hark_drain(0), and leaves its listeners open.
  * A box that does not notice for 2 s that it is cut is left behind: its connection, arg and opts' callbacks stay in
  * use until it returns; the listeners do not.
- * Returns 0 when drained, or all listeners are closed and the last connection has ended; -ETIMEDOUT if the grace ended
- * and connections were cut; -EBADF: a listener is closed, perhaps by a drain before; -EINVAL, -ENOSYS (no such engine
- * here), -EMFILE, -ENOMEM …: it could not start. */
+ * Returns 0 when drained or cancelled, or all listeners are closed and the last connection has ended; -ETIMEDOUT if the
+ * grace ended and connections were cut; -EBADF: a listener is closed, perhaps by a drain before; -EINVAL, -ENOSYS (no
+ * such engine here), -EMFILE, -ENOMEM …: it could not start. */
 int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, void *arg,
                const struct hark_serve_opts *opts);
 

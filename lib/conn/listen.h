@@ -26,7 +26,8 @@ struct hark_listener {
 	bool closed;                             /* hark_listener_close() was called: the last one frees it */
 	int shut_fd;                             /* readable once shut, for threads in poll(2); -1: none waited yet */
 	struct hark__list watches;
-	struct hark__list link; /* in listener.c's list of all */
+	struct hark__list link;    /* in listener.c's list of all */
+	struct hark__list at_port; /* in its list of those with such a port: IP datagrams; else in none */
 };
 
 /* listener.c. A listener over fd, which is bound and, if a stream, listens. Takes fd only on success. */

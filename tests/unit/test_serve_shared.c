@@ -126,6 +126,26 @@ static void cancelling_a_server_ends_it_alone(void)
 	hark_listener_close(lb);
 }
 
+/* A drain of no grace that cuts nobody. */
+static void a_server_that_is_cancelled_with_nobody_connected_returns_0(void)
+{
+	struct hark_listener *l;
+	char at[HARK_ADDRESS_MAX];
+	mode_kept = 2;
+	listen_at(&l, at);
+	for (int workers = 1; workers <= 2; workers++) {
+		struct one a = {.l = l, .box = greets, .rc = 1, .opts = {.workers = workers}};
+		hark_scope_open(&a.scope);
+		CHECK_INT(hark_go(&a.scope, "serves", serve_one, &a), 0);
+		CHECK_INT(hark_sleep(50 * HARK_MS), 0);
+		hark_cancel(&a.scope);
+		hark_scope_close(&a.scope);
+		CHECK_INT(a.rc, 0);
+		CHECK(hark_listener_fd(l) >= 0);
+	}
+	hark_listener_close(l);
+}
+
 static void cancelling_a_supervisor_ends_its_workers_alone(void)
 {
 	struct hark_listener *la, *lb;
@@ -319,6 +339,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		ON_ENGINES(two_servers_share_a_loop_and_a_listener),
 		ON_ENGINES(cancelling_a_server_ends_it_alone),
+		ON_ENGINES(a_server_that_is_cancelled_with_nobody_connected_returns_0),
 		ON_ENGINES(cancelling_a_supervisor_ends_its_workers_alone),
 		ON_ENGINES(a_box_may_serve),
 		cmocka_unit_test(several_threads_serve_one_listener),
