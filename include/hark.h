@@ -467,7 +467,7 @@ struct hark_serve_opts {
 	int workers;   /* processes that all accept; 0 or 1: the caller itself */
 	int max_conns; /* at once in each worker; above it connections wait in the backlog; 0: no limit */
 	/* Descriptors that the box opens for a connection, beside its own: where RLIMIT_NOFILE leaves no room for them,
-	 * connections wait in the backlog. 0: none. */
+	 * connections wait in the backlog. 0: none. HARK_MODEL_THREAD adds those of the loop that hark_go() makes. */
 	int conn_fds;
 	/* The peer speaks first: the box starts at its first byte, a silent connection costs no stack. */
 	bool client_first;

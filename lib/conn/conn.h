@@ -279,6 +279,11 @@ bool hark__splice_may(struct hark_conn *from, struct hark_conn *to);
 ssize_t hark__splice(struct hark_conn *from, struct hark_conn *to);
 void hark__splice_end(struct hark_conn *c);
 
+/* How many descriptors the pipes of our own take now, of all threads; and from which number on none is made: a server
+ * keeps those for connections that it has still to take. */
+unsigned hark__splice_descriptors(void);
+void hark__splice_keep_from(unsigned fd);
+
 /* Whether the kernel may move c's bytes itself: sets O_NONBLOCK, once, since neither sendfile(2) nor splice(2) has a
  * flag to keep it from waiting. */
 bool hark__conn_kernel_moves(struct hark_conn *c);

@@ -13,7 +13,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "address/fd.h"
@@ -29,6 +31,40 @@
 #define FUTILE_MAX  2           /* calls that find both sides ready and move nothing */
 #define NO_PIPE     -1
 
+/* Relaxed: counts. What is a little late is what a server keeps spare descriptors for. */
+static _Atomic unsigned descriptors;
+static _Atomic unsigned keep_from = INT_MAX;
+
+unsigned hark__splice_descriptors(void)
+{
+	return atomic_load_explicit(&descriptors, memory_order_relaxed);
+}
+
+void hark__splice_keep_from(unsigned fd)
+{
+	atomic_store_explicit(&keep_from, fd, memory_order_relaxed);
+}
+
+static void close_pipe(const int fds[2])
+{
+	(void)hark__sys.close(fds[0]);
+	(void)hark__sys.close(fds[1]);
+	atomic_fetch_sub_explicit(&descriptors, 2, memory_order_relaxed);
+}
+
+/* A pipe is worth less than a connection: none where descriptors are short. */
+static bool open_pipe(int fds[2])
+{
+	if (hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return false;
+	atomic_fetch_add_explicit(&descriptors, 2, memory_order_relaxed);
+	unsigned highest = (unsigned)(fds[0] > fds[1] ? fds[0] : fds[1]);
+	if (highest < atomic_load_explicit(&keep_from, memory_order_relaxed))
+		return true;
+	close_pipe(fds);
+	return false;
+}
+
 static bool has_pipe(const struct hark_conn *c)
 {
 	return c->bulk && c->pipe[0] != NO_PIPE;
@@ -36,10 +72,8 @@ static bool has_pipe(const struct hark_conn *c)
 
 void hark__splice_end(struct hark_conn *c)
 {
-	if (has_pipe(c)) {
-		(void)hark__sys.close(c->pipe[0]);
-		(void)hark__sys.close(c->pipe[1]);
-	}
+	if (has_pipe(c))
+		close_pipe(c->pipe);
 	c->bulk = false;
 }
 
@@ -87,7 +121,7 @@ void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, s
 	if (from->no_splice || has_pipe(from) || !may_move(from, to))
 		return;
 	if (!direct) {
-		if (hark__sys.pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		if (!open_pipe(fds))
 			return; /* a while later again */
 		(void)hark__sys.fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
 	}

@@ -66,6 +66,7 @@ struct hark__server {
 	struct hark_conn *stuck; /* accepted, but start() had no room: served first when there is */
 	struct hark__list
 		pending; /* what the backlogs held when a drain began, while max_conns or pace() has no room for it */
+	unsigned conn_needs;  /* descriptors of a connection, in this process; 0: not counted */
 	bool few_descriptors; /* opts.max_conns is what they allow, not what was asked for */
 	bool paused;          /* accepts nothing until a connection ends or the timer */
 	bool told_paused;     /* the event was sent, and RESUMED is due when the backlog is empty */

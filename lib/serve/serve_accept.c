@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
+#include <sys/resource.h>
 
 #include "address/fd.h"
 #include "base/sys.h"
@@ -22,9 +23,10 @@
 #include "serve/serve_life.h"
 #include "serve/serve_linger.h"
 
-#define ACCEPT_BATCH 64              /* connections accepted in a row before others run */
-#define SPARE_MAX    8               /* descriptors left for look-ups and the like */
-#define RETRY_NS     (100 * HARK_MS) /* while paused for want of something that others may give back */
+#define ACCEPT_BATCH     64              /* connections accepted in a row before others run */
+#define LOOP_DESCRIPTORS 3               /* of the loop that hark_go() makes in a thread: epoll, ring, eventfd */
+#define SPARE_MAX        8               /* descriptors left for look-ups and the like */
+#define RETRY_NS         (100 * HARK_MS) /* while paused for want of something that others may give back */
 
 /* ---- pausing --------------------------------------------------------------------------------- */
 
@@ -83,7 +85,9 @@ bool hark__acceptors_may_accept(struct hark__server *s)
 		hark__linger_look(s, NULL);
 	if (!hark__server_full(s))
 		return true;
-	hark__acceptors_pause(s, s->few_descriptors ? EMFILE : 0, HARK_FOREVER);
+	/* A relay may give its pipe back without an end of its connection, which would be heard of. */
+	bool by_pipes = s->few_descriptors && s->n_conns < (unsigned)s->opts.max_conns;
+	hark__acceptors_pause(s, s->few_descriptors ? EMFILE : 0, by_pipes ? RETRY_NS : HARK_FOREVER);
 	return false;
 }
 
@@ -285,12 +289,19 @@ static void bound_by_descriptors(struct hark__server *s)
 	unsigned needed = (unsigned)s->opts.conn_fds + 1;
 	if (s->opts.conn_fds == 0 || s->model == &hark__model_inline || s->opts.wait)
 		return;
+	if (s->model == &hark__model_thread)
+		needed += LOOP_DESCRIPTORS;
 	unsigned room = hark__fd_room();
 	unsigned spare = room / 8 < SPARE_MAX ? room / 8 : SPARE_MAX;
 	if (s->model == &hark__model_process) {
 		spare += needed;
 		needed = 1;
 	}
+	s->conn_needs = needed;
+	/* Pipes that idle relays keep must not take the place of all others. */
+	struct rlimit limit;
+	if (hark__sys.getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur <= INT_MAX)
+		hark__splice_keep_from((unsigned)limit.rlim_cur - spare - room / 4);
 	unsigned most = room > spare + needed ? (room - spare) / needed : 1;
 	s->few_descriptors = s->opts.max_conns == 0 || most < (unsigned)s->opts.max_conns;
 	if (s->few_descriptors)

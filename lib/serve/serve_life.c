@@ -62,7 +62,10 @@ void hark__server_run_silent(struct hark__server *s, struct hark_conn *c, int er
 
 bool hark__server_full(const struct hark__server *s)
 {
-	return s->opts.max_conns > 0 && s->n_conns >= (unsigned)s->opts.max_conns;
+	/* Pipes that relays have opened since take the place of connections. */
+	unsigned taken = s->few_descriptors && s->n_conns > 0 ? hark__splice_descriptors() : 0, each = s->conn_needs;
+	return s->opts.max_conns > 0 &&
+	       s->n_conns + (each > 0 ? (taken + each - 1) / each : 0) >= (unsigned)s->opts.max_conns;
 }
 
 /* Asks the caller's admit() once for each connection. False: c is shed. */
