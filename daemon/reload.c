@@ -320,22 +320,43 @@ static bool has_key(const char *other, const char *line, size_t len)
 	return false;
 }
 
-/* The service's name, which is told already; or a default that nothing else takes the place of. */
-static bool says_nothing(const char *line, size_t len, const char *other)
+/* The line is "NAME = VALUE", '_' in it for each '-' of the name. */
+static bool is_setting(const char *line, size_t len, const char *name, const char *value)
 {
-	for (const struct config_key *k = config_keys; k->name != NULL; k++) {
-		size_t n = strlen(k->name);
-		if (!k->global && len == n + 3 + strlen(k->standard) && strncmp(line, k->name, n) == 0 &&
-		    strncmp(line + n, " = ", 3) == 0 && strncmp(line + n + 3, k->standard, len - n - 3) == 0)
-			return !has_key(other, line, len);
-	}
-	return len == 0 || line[0] == '[';
+	size_t n = strlen(name);
+	if (len != n + 3 + strlen(value) || strncmp(line + n, " = ", 3) != 0 ||
+	    memcmp(line + n + 3, value, len - n - 3) != 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (line[i] != (name[i] == '-' ? '_' : name[i]))
+			return false;
+	return true;
 }
 
-/* The lines of one text that the other does not have. */
-static void tell_lines(struct json *to, const char *text, const char *other, char sign)
+static bool is_default(const char *line, size_t len, const struct config_service *conf)
 {
-	for (const char *at = text; *at != '\0';) {
+	for (const struct config_key *k = config_keys; k->name != NULL; k++)
+		if (!k->global && is_setting(line, len, k->name, k->standard))
+			return true;
+	for (const struct hark_option *o = conf->box->options; o != NULL && o->name != NULL; o++)
+		if (is_setting(line, len, o->name,
+		               o->standard != NULL           ? o->standard
+		               : o->kind == HARK_OPTION_FLAG ? "no"
+		                                             : "0"))
+			return true;
+	return false;
+}
+
+/* The service's name, which is told already; or a default that nothing else takes the place of. */
+static bool says_nothing(const char *line, size_t len, const struct config_service *conf, const char *other)
+{
+	return len == 0 || line[0] == '[' || (is_default(line, len, conf) && !has_key(other, line, len));
+}
+
+/* The lines of conf's text that the other does not have. */
+static void tell_lines(struct json *to, const struct config_service *conf, const char *other, char sign)
+{
+	for (const char *at = conf->text; *at != '\0';) {
 		size_t len = strcspn(at, "\n");
 		bool in_other = false;
 		for (const char *o = other; *o != '\0' && !in_other;) {
@@ -343,7 +364,7 @@ static void tell_lines(struct json *to, const char *text, const char *other, cha
 			in_other = n == len && memcmp(o, at, n) == 0;
 			o += n + (o[n] == '\n');
 		}
-		char *line = in_other || says_nothing(at, len, other) ? NULL : malloc(len + 3);
+		char *line = in_other || says_nothing(at, len, conf, other) ? NULL : malloc(len + 3);
 		if (line != NULL) {
 			(void)snprintf(line, len + 3, "%c %.*s", sign, (int)len, at);
 			json_put_string(to, NULL, line);
@@ -353,14 +374,18 @@ static void tell_lines(struct json *to, const char *text, const char *other, cha
 	}
 }
 
-static void tell_change(struct json *to, const char *name, const char *change, const char *before, const char *after)
+/* before, after: NULL where it is added, or removed. */
+static void tell_change(struct json *to, const char *change, const struct config_service *before,
+                        const struct config_service *after)
 {
 	json_open(to, NULL, '{');
-	json_put_string(to, "name", name);
+	json_put_string(to, "name", (after != NULL ? after : before)->name);
 	json_put_string(to, "change", change);
 	json_open(to, "lines", '[');
-	tell_lines(to, before, after, '-');
-	tell_lines(to, after, before, '+');
+	if (before != NULL)
+		tell_lines(to, before, after != NULL ? after->text : "", '-');
+	if (after != NULL)
+		tell_lines(to, after, before != NULL ? before->text : "", '+');
 	json_close(to, ']');
 	json_close(to, '}');
 }
@@ -406,7 +431,7 @@ int reload_compare(struct supervisor *v, struct json *to, struct reload_result *
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		if (is_removed(s, c)) {
 			out->removed++;
-			tell_change(to, s->conf->name, "removed", s->conf->text, "");
+			tell_change(to, "removed", s->conf, NULL);
 		}
 	for (size_t i = 0; i < c->n_services; i++) {
 		const struct config_service *conf = c->services[i];
@@ -418,8 +443,7 @@ int reload_compare(struct supervisor *v, struct json *to, struct reload_result *
 			continue;
 		}
 		*(s != NULL ? &out->changed : &out->added) += 1;
-		tell_change(to, conf->name, s != NULL ? "changed" : "added", s != NULL ? s->conf->text : "",
-		            conf->text);
+		tell_change(to, s != NULL ? "changed" : "added", s != NULL ? s->conf : NULL, conf);
 	}
 	json_close(to, ']');
 	reload_counts(to, out);
