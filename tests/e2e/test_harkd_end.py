@@ -22,6 +22,7 @@ def test_a_drain_ends_at_once_where_a_rate_holds_the_backlog_and_nobody_is_conne
     began = time.monotonic()
     assert d.stop() == 0
     assert time.monotonic() - began < 5
+    assert "who still waited in the backlog has been turned away" in d.stderr and "grace ended" not in d.stderr
     for s in clients:
         s.close()
 

@@ -110,7 +110,7 @@ def test_relay_joins_every_kind_of_socket(harkd, tmp_path):
         + service("to-tcp", f"relay = {tcp}", listen=f"tcp://127.0.0.1:0 unix:{tmp_path}/r")
         + service("to-unix", f"relay = unix:{name}")
         + service("to-udp", f"relay = {udp}", listen="udp://127.0.0.1:0")
-        + service("to-none", f"relay = --timeout 1s unix:{tmp_path}/nobody")
+        + service("to-none", f"relay = --connect-timeout 1s unix:{tmp_path}/nobody")
     )
     assert d.ask("reload")["added"] == 4
     for of in ("to-tcp", "to-unix", "to-udp"):

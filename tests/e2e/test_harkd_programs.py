@@ -223,13 +223,13 @@ def test_stdin_and_the_ways_of_stderr(harkd, tmp_path):
     )
     assert say(d, "null", b"never read\n") == b"out\n"
     assert say(d, "log", b"in\n") == b"in\nout\n"
-    d.expect(r"^err$")
+    d.expect(r"^harkd: log: err$")
     assert say(d, "connection") == b"out\nerr\n"
     assert say(d, "silent") == b"out\n"
     assert say(d, "file") == b"out\n"
     assert (tmp_path / "err").read_text() == "err\n"
     assert (tmp_path / "err").stat().st_mode & 0o777 == 0o640
-    assert len(re.findall(r"^err$", d.stderr, re.M)) == 2  # null's and log's
+    assert len(re.findall(r"^harkd: (?:null|log): err$", d.stderr, re.M)) == 2  # null's and log's
 
 
 def test_lookup_host_tells_the_peers_name(harkd):
