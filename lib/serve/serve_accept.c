@@ -24,7 +24,7 @@
 #include "serve/serve_linger.h"
 
 #define ACCEPT_BATCH     64              /* connections accepted in a row before others run */
-#define LOOP_DESCRIPTORS 3               /* of the loop that hark_go() makes in a thread: epoll, ring, eventfd */
+#define LOOP_DESCRIPTORS 4               /* of the loop that hark_go() makes in a thread: epoll, timer, ring, eventfd */
 #define SPARE_MAX        8               /* descriptors left for look-ups and the like */
 #define RETRY_NS         (100 * HARK_MS) /* while paused for want of something that others may give back */
 
