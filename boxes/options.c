@@ -159,7 +159,6 @@ static int no_such_option(const struct hark_box_row *b, const char *word, struct
 int box_options(const struct hark_box_row *b, int argc, char *const argv[], void *state, bool given[],
                 struct hark_why *why)
 {
-	bool seen[HARK_BOX_OPTIONS_MAX] = {false};
 	int i = 0;
 	while (i < argc && argv[i][0] == '-' && argv[i][1] != '\0') {
 		const char *word = argv[i], *value;
@@ -171,9 +170,6 @@ int box_options(const struct hark_box_row *b, int argc, char *const argv[], void
 		                                      : NULL;
 		if (o == NULL)
 			return no_such_option(b, word, why);
-		if (seen[o - b->options])
-			return box_why(why, -EINVAL, "--%s is given twice", o->name);
-		seen[o - b->options] = true;
 		i++;
 		if (word[2 + len] == '=')
 			value = word + 3 + len;

@@ -91,6 +91,37 @@ void box_keys_check_wait(struct whole *w, const struct service *s, const struct 
 	}
 }
 
+static int parse(const struct config_service *s, const struct hark_box_row *b, void *state, struct hark_why *why)
+{
+	bool by_key[HARK_BOX_OPTIONS_MAX] = {false}, on_line[HARK_BOX_OPTIONS_MAX] = {false};
+	int keys = (int)s->key_options, argc = (int)s->argv.n - 1 - keys;
+	char *const *argv = s->argv.word + 1;
+	int r = box_options(b, keys, argv, state, by_key, why);
+
+	if (r < 0 || (r = box_options(b, argc, argv + keys, state, on_line, why)) < 0)
+		return r;
+	for (int i = 0; i < HARK_BOX_OPTIONS_MAX; i++)
+		if (by_key[i] && on_line[i]) {
+			(void)snprintf(why->text, sizeof why->text,
+			               "--%.40s stands on the line and as a key: one of them", b->options[i].name);
+			return -EINVAL;
+		}
+	return box_operands(b, argc - r, argv + keys + r, state, why);
+}
+
+int config_box_parse(const struct config_service *s, const struct hark_box_row *b, void **state, struct hark_why *why)
+{
+	void *made = box_new(b);
+	int r = made != NULL ? parse(s, b, made, why) : -ENOMEM;
+
+	if (r < 0) {
+		box_free(b, made);
+		return r;
+	}
+	*state = made;
+	return 0;
+}
+
 int config_box_load(const char *path, const struct hark_box_row **out, struct hark_why *why)
 {
 	const struct hark_box_row *b;

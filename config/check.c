@@ -122,7 +122,7 @@ static int load_box(const struct config_service *s, const struct hark_box_row **
 {
 	int r = config_box_load(s->argv.word[0], box, why);
 	if (r == 0)
-		r = box_parse(*box, (int)s->argv.n - 1, s->argv.word + 1, state, why);
+		r = config_box_parse(s, *box, state, why);
 	for (size_t i = 0; i < s->listen.n && r == 0 && !s->wait; i++) {
 		int type = address_type(s->listen.word[i]);
 		if (type == 0 || box_takes(*box, *state, type))
@@ -156,7 +156,7 @@ static void become_and_look(const struct trial *t, struct report *r)
 	void *state = NULL;
 
 	if (t->opens && s->box != &shared_box) {
-		r->error = -box_parse(s->box, (int)s->argv.n - 1, s->argv.word + 1, &state, &r->why);
+		r->error = -config_box_parse(s, s->box, &state, &r->why);
 		if (r->error == 0)
 			r->error = -box_prepare(s->box, state, &r->why);
 		if (r->error != 0) {

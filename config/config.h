@@ -50,6 +50,7 @@ struct config_service {
 	/* what */
 	struct config_words listen; /* addresses as hark_listen() takes them, in canonical form */
 	struct config_words argv;   /* the box's name and its arguments, keys that are its options included */
+	size_t key_options;         /* words of argv behind the name that keys have set */
 	const struct hark_box_row *box;
 	bool wait;    /* inetd's wait */
 	char *banner; /* sent first to each stream, '\n' and '\t' and "\\" undone; NULL: none */
@@ -130,6 +131,9 @@ int config_load_document(const struct document *d, struct config **out);
 
 /* The same where a command line has said what is served: one section with keys alone, neither listen nor box. */
 int config_load_keys(const struct document *d, struct config **out);
+
+/* box_parse() of argv. An option that stands there and as a key is an error. */
+int config_box_parse(const struct config_service *s, const struct hark_box_row *b, void **state, struct hark_why *why);
 
 /* box_load(), of a box none of whose options has the name of a service's key. */
 int config_box_load(const char *path, const struct hark_box_row **out, struct hark_why *why);

@@ -219,6 +219,7 @@ static void make_argv(struct whole *w, struct service *s, int what)
 	(void)add(w, &s->s.argv, what == WHAT_BOX ? words->word[0] : s->s.box->name);
 	for (size_t i = 0; i < options->n; i++)
 		(void)add(w, &s->s.argv, options->word[i]);
+	s->s.key_options = options->n;
 	if (what == WHAT_EXEC && words->word[0][0] == '-')
 		(void)add(w, &s->s.argv, "--");
 	for (size_t i = what == WHAT_BOX; i < words->n; i++)

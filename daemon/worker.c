@@ -355,11 +355,10 @@ static _Noreturn void give_up_box(int r, const struct hark_why *why)
 static void prepare_box(void)
 {
 	struct hark_why why = {""};
-	const struct config_words *argv = &self.conf->argv;
 	self.chain = (struct chain){.conf = self.conf, .box = self.conf->box};
 	if (self.chain.box == &shared_box)
 		return; /* foreign code, for the service's user to load */
-	int r = box_parse(self.chain.box, (int)argv->n - 1, argv->word + 1, &self.chain.state, &why);
+	int r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
 	if (r == 0)
 		r = box_prepare(self.chain.box, self.chain.state, &why);
 	if (r < 0)
@@ -369,12 +368,11 @@ static void prepare_box(void)
 static void open_box(void)
 {
 	struct hark_why why = {""};
-	const struct config_words *argv = &self.conf->argv;
 	int r = 0;
 	if (self.chain.box == &shared_box) {
-		r = config_box_load(argv->word[0], &self.chain.box, &why);
+		r = config_box_load(self.conf->argv.word[0], &self.chain.box, &why);
 		if (r == 0)
-			r = box_parse(self.chain.box, (int)argv->n - 1, argv->word + 1, &self.chain.state, &why);
+			r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
 		if (r == 0)
 			r = box_prepare(self.chain.box, self.chain.state, &why);
 	}
