@@ -72,7 +72,7 @@ static void begin_to_watch(struct hark__server *s, struct hark_conn *c)
  * a busy loop costs more than it is worth. */
 static void look_later(struct hark__server *s)
 {
-	int64_t now = s->loop->now;
+	int64_t now = hark_now(); /* not the loop's: under inline its turns are long */
 	s->look_at = now + YOUNG_NS;
 	if (!s->look_set)
 		(void)hark__timer_set(s->loop, &s->look, now + LATE_NS); /* it is kept: cannot fail */
@@ -88,7 +88,7 @@ static void watch_all(struct hark__server *s, struct hark__list *young)
 /* Each of the young is looked at by the second look after its end: a connection needs no moment of its own. */
 void hark__linger_look_due(struct hark__server *s)
 {
-	if (s->look_at == HARK_FOREVER || s->loop->now < s->look_at)
+	if (s->look_at == HARK_FOREVER || hark_now() < s->look_at)
 		return;
 	watch_all(s, &s->young[!s->youngest]);
 	s->youngest = !s->youngest;
