@@ -17,6 +17,12 @@ static const struct hark__engine_ops *const engines[] = {&hark__engine_uring, &h
 
 #define ENGINES (sizeof engines / sizeof engines[0])
 
+int64_t hark__wait_left(int64_t until, int64_t now)
+{
+	int64_t at = until > now ? hark_now() : until;
+	return until > at ? until - at : 0;
+}
+
 static int open_one(const struct hark__engine_ops *ops, struct hark__engine **out)
 {
 	int r = ops->open(out);

@@ -95,6 +95,9 @@ int hark__engine_open(const char *name, struct hark__engine **out);
 /* Puts another engine in e's place, which the kernel does not serve any more: all that is waited for is, there. */
 int hark__engine_replace(struct hark__engine **e);
 
+/* What is left until `until`, in nanoseconds, however long ago the loop's now was; 0: it only looks. */
+int64_t hark__wait_left(int64_t until, int64_t now);
+
 static inline void hark__source_init(struct hark__source *s, int fd)
 {
 	*s = (struct hark__source){.fd = fd, .ready = HARK__IN | HARK__OUT};

@@ -136,7 +136,7 @@ static int timeout(struct hark__epoll_engine *m, int64_t until, int64_t now)
 		return 0;
 	if (until == HARK_FOREVER || timer_armed(m, until, now))
 		return -1;
-	int64_t ms = (until - now - 1) / HARK_MS + 1;
+	int64_t ms = (hark__wait_left(until, now) + HARK_MS - 1) / HARK_MS;
 	return ms < LONGEST_MS ? (int)ms : LONGEST_MS;
 }
 

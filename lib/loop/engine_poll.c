@@ -185,7 +185,7 @@ static int ask(struct poll_engine *m, uint32_t n_asked, const struct timespec *t
 static int wait_poll(struct hark__engine *e, int64_t until, int64_t now)
 {
 	struct poll_engine *m = mine(e);
-	int64_t ns = until > now ? until - now : 0;
+	int64_t ns = until == HARK_FOREVER ? 0 : hark__wait_left(until, now);
 	struct timespec t = {.tv_sec = ns / HARK_S, .tv_nsec = ns % HARK_S};
 	pthread_mutex_lock(&e->lock);
 	uint32_t n_asked = copy(m);

@@ -246,6 +246,15 @@ static void an_earlier_deadline_comes_before_one_that_is_waited_for(void)
 	hark_scope_close(&s);
 }
 
+/* What ran since the loop last looked at the clock is no part of the wait. */
+static void a_wait_ends_in_time_however_old_the_loops_now_is(void)
+{
+	struct hark__engine *e = hark__loop_engine(hark__loop_current);
+	int64_t began = hark_now();
+	CHECK(e->ops->wait(e, began + 20 * HARK_MS, began - 5 * HARK_S) >= 0);
+	CHECK(hark_now() - began < 3 * HARK_S);
+}
+
 static void without_a_timer_time_passes_all_the_same(void)
 {
 	struct pair p = tcp_pair();
@@ -253,6 +262,7 @@ static void without_a_timer_time_passes_all_the_same(void)
 	CHECK_INT(hark__engine_replace(&hark__loop_current->engine), 0); /* by epoll, or poll */
 	still_works(&p);
 	an_earlier_deadline_comes_before_one_that_is_waited_for();
+	a_wait_ends_in_time_however_old_the_loops_now_is();
 	pair_drop(&p);
 }
 
@@ -385,6 +395,7 @@ int main(void)
 		ON_ENGINES(what_another_thread_takes_from_an_engine_that_is_replaced_is_not_followed),
 		ON_ENGINES(deadlines_that_are_put_off_arm_no_timer_each),
 		ON_ENGINES(an_earlier_deadline_comes_before_one_that_is_waited_for),
+		ON_ENGINES(a_wait_ends_in_time_however_old_the_loops_now_is),
 		ON_ENGINES(without_a_timer_time_passes_all_the_same),
 		ON_ENGINES(a_descriptor_limit_below_what_is_open_stops_nothing),
 		ON_ENGINES(io_uring_taken_away_later_is_replaced),
