@@ -224,7 +224,10 @@ static char *value_of(struct whole *w, const struct hark_option *o, const void *
 
 static bool is_standard(const struct hark_option *o, const char *value)
 {
-	return strcmp(value, o->standard != NULL ? o->standard : o->kind == HARK_OPTION_FLAG ? "no" : "0") == 0;
+	static const char *const zero[] = {[HARK_OPTION_FLAG] = "no", [HARK_OPTION_TEXT] = "", [HARK_OPTION_PATH] = ""};
+	const char *unset = (size_t)o->kind < sizeof zero / sizeof *zero ? zero[o->kind] : "0";
+
+	return strcmp(value, o->standard != NULL ? o->standard : unset) == 0;
 }
 
 static void add_text(struct whole *w, struct config_words *to, const char *before, const struct setting *set,

@@ -87,6 +87,7 @@ static void an_option_of_the_box_is_a_key_of_its_section(void **state)
 	expect_argv(SERVICE "relay = --local 127.0.0.1 tcp://localhost:1\nconnect_timeout = 60\n",
 	            "relay|--connect-timeout=1m|--local|127.0.0.1|tcp://localhost:1|");
 	expect_argv(SERVICE "exec = cat --stderr\nargv0 = -x y\n", "exec|--argv0=-x y|cat|--stderr|");
+	expect_argv(SERVICE "exec = cat\nargv0 = 0\n", "exec|--argv0=0|cat|");
 	expect_argv(SERVICE "box = exec -- cat\nstop_ladder = 1 2\n", "exec|--stop-ladder=1s 2s|--|cat|");
 }
 
