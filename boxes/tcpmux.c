@@ -3,7 +3,7 @@
  *
  *   tcpmux [+]NAME=BOX...
  *
- * BOX is what hark serve takes behind its addresses, its words parted by blanks: 'time=daytime --nist',
+ * BOX is a box of ours as hark serve takes it behind its addresses, its words parted by blanks: 'time=daytime --nist',
  * 'web=relay tcp://localhost:80', 'date=exec /bin/date -u'. With a '+' we say that the service is there, as inetd has
  * it; without one the service's first line says so itself. A name's case does not count. "help" lists the names, one a
  * line.
@@ -213,7 +213,8 @@ const struct hark_box_row tcpmux_box = {
 	.state_bytes = sizeof(struct tcpmux),
 	.stream = true,
 	.client_first = true,
-	.conn_fds = 2, /* a program's end or a relay's target, and what goes with it */
+	.hands_over = true, /* the name is read past hark, and the service may be a program */
+	.conn_fds = 2,      /* a program's end or a relay's target, and what goes with it */
 	.parse = tcpmux_parse,
 	.prepare = tcpmux_prepare,
 	.open = tcpmux_open,

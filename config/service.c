@@ -191,7 +191,7 @@ static void check_wait(struct whole *w, struct service *s, const struct section 
 
 	if (!s->s.wait)
 		return;
-	if (!s->s.box->hands_over) {
+	if (s->s.box->operands != HARK_OPERANDS_PROGRAM) {
 		inside_warning(w, key_at(s->at, "wait"), "wait: no effect on [%s]: it is for programs", s->s.name);
 		s->s.wait = false;
 		return;

@@ -56,6 +56,18 @@ def test_in_a_log_of_json_what_a_program_says_is_an_object(logged):
     assert wait_until(said)[0]["service"] == "says"
 
 
+def test_so_does_what_a_program_behind_tcpmux_says_and_the_kernel_counts_its_bytes(logged, tmp_path):
+    (tmp_path / "says").write_text("echo one >&2; echo out\n")
+    d, log = logged(service("mux", f"box = tcpmux 'says=exec /bin/sh {tmp_path}/says'", "wait = yes"), "json")
+    with d.connect("mux") as s:
+        s.sendall(b"says\r\n")
+        assert read_all(s) == b"out\n"
+    events = wait_until(lambda: [e for e in map(json.loads, log.read_text().splitlines()) if "bytes_out" in e])
+    assert (events[0]["bytes_in"], events[0]["bytes_out"]) == (6, 4)
+    assert wait_until(lambda: '"one"' in log.read_text())
+    assert d.stop() == 0 and d.stderr == ""
+
+
 def test_a_program_may_say_more_than_a_pipe_holds(logged):
     d, log = logged(service("says", "exec = /bin/sh -c 'seq 100000 >&2; echo out'", "model = inline"))
     assert ask(d, "says") == b"out\n"
