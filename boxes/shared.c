@@ -31,6 +31,25 @@ bool box_is_path(const char *name)
 	return strchr(name, '/') != NULL;
 }
 
+/* Whether it is of a kind that we know, and its value lies in the state. */
+static bool is_option(const struct hark_option *o, size_t state_bytes)
+{
+	static const size_t bytes[] = {
+		[HARK_OPTION_FLAG] = sizeof(bool),
+		[HARK_OPTION_TEXT] = sizeof(char *),
+		[HARK_OPTION_PATH] = sizeof(char *),
+		[HARK_OPTION_NUMBER] = sizeof(int64_t),
+		[HARK_OPTION_SIZE] = sizeof(int64_t),
+		[HARK_OPTION_DURATION] = sizeof(int64_t),
+		[HARK_OPTION_DURATIONS] = sizeof(int64_t[2]),
+		[HARK_OPTION_CHOICE] = sizeof(int),
+	};
+	if (o->kind < HARK_OPTION_FLAG || o->kind > HARK_OPTION_CHOICE ||
+	    (o->kind == HARK_OPTION_CHOICE && (o->choices == NULL || o->value == NULL)))
+		return false;
+	return o->at <= state_bytes && state_bytes - o->at >= bytes[o->kind];
+}
+
 /* Why the row cannot be one of ours; NULL: it can. */
 static const char *wrong_row(const struct hark_box_row *b)
 {
@@ -42,8 +61,7 @@ static const char *wrong_row(const struct hark_box_row *b)
 	if (!b->stream && !b->datagram && b->takes == NULL)
 		return "its row serves neither streams nor datagrams";
 	for (const struct hark_option *o = b->options; o != NULL && o->name != NULL; o++)
-		if (++n > HARK_BOX_OPTIONS_MAX || o->kind < HARK_OPTION_FLAG || o->kind > HARK_OPTION_CHOICE ||
-		    o->at >= b->state_bytes || (o->kind == HARK_OPTION_CHOICE && o->choices == NULL))
+		if (++n > HARK_BOX_OPTIONS_MAX || !is_option(o, b->state_bytes))
 			return "its options are not such as this version knows";
 	return NULL;
 }

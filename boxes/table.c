@@ -78,7 +78,8 @@ bool box_takes(const struct hark_box_row *b, const void *state, int type)
 
 const char *box_title(const struct hark_box_row *b, const void *state)
 {
-	return b->title != NULL ? b->title(state) : b->name;
+	const char *title = b->title != NULL ? b->title(state) : NULL;
+	return title != NULL ? title : b->name;
 }
 
 const char *box_target(const struct hark_box_row *b, const void *state)

@@ -78,11 +78,23 @@ def test_a_relative_path_is_meant_from_where_hark_was_started(serve):
             '{ (void)s; snprintf(w->text, sizeof w->text, "not today"); return -13; }\n',
             "mine: not today",
         ),
+        (
+            GOOD + ", .options = options, .state_bytes = 9",
+            'static const struct hark_option options[] = {{"n", HARK_OPTION_NUMBER, 8, "N", "x"}, {NULL}};\n',
+            "its options are not such as this version knows",
+        ),
     ],
 )
 def test_a_box_that_cannot_be_one_is_refused_with_the_reason(run, build, fields, more, words):
     r = run("serve", "tcp://127.0.0.1:0", str(build(fields, more)))
     assert r.returncode != 0 and words in r.stderr.decode() and r.stdout == b""
+
+
+def test_a_box_without_a_title_has_its_name(serve, build):
+    shared = build(GOOD + ", .title = none", "static const char *none(const void *s) { (void)s; return NULL; }\n")
+    server = serve("-v", "tcp://127.0.0.1:0", str(shared))
+    assert talk(server.addresses[0], b"")
+    assert server.stop() == 0 and " mine " in server.stderr
 
 
 @pytest.mark.parametrize(
