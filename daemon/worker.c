@@ -342,6 +342,8 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	int r = hark_serve(listeners, n, c->wait ? serve_lent : chain_serve, &self.chain, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", strncmp(why.text, "serve: ", 7) == 0 ? why.text + 7 : hark_strerror(r));
+	if (r == 0) /* else boxes may still be running */
+		box_free(self.chain.box, self.chain.state);
 	program_stderr_end();
 	_exit(r == 0 ? 0 : STATUS_CUT);
 }

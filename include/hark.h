@@ -545,7 +545,7 @@ int64_t hark_drain_deadline(void);
  *   prepare  in the service's process while it has the rights that it was started with: keys, logs, low descriptors
  *   open     as the service's user, in its root and working directory, before the first connection
  *   serve    each connection, in any model; several at once
- *   close    after any of them, failed ones too
+ *   close    after any of them; not where serve was cut and may still be running, nor by a process that gives up
  *
  * All get one state: state_bytes of zeroes in which the options have been put at their places. harkd -t calls all but
  * serve, in a child process.

@@ -75,6 +75,7 @@ struct serve {
 	struct serve_limits limits;
 	struct serve_events events;
 	int ready_fd; /* --daemon: who waits for us; -1: nobody */
+	bool cut;     /* boxes may still be running: what is theirs stays */
 	struct serve_sockets sockets;
 };
 
@@ -244,11 +245,12 @@ static int listen_all(struct serve *s)
 static void close_all(struct serve *s)
 {
 	serve_listen_close(&s->sockets);
-	if (s->chain.box != NULL)
+	if (s->chain.box != NULL && !s->cut)
 		box_free(s->chain.box, s->chain.state);
 	free(s->shared_path);
 	serve_limits_close(&s->limits);
-	config_free(s->config);
+	if (!s->cut)
+		config_free(s->config);
 }
 
 /* Only on demand: what the service starts inherits the limit, and a low one may be meant. */
@@ -399,6 +401,7 @@ static int serve_all(struct serve *s)
 	if (err == 0)
 		return STATUS_DONE;
 	if (err == -ETIMEDOUT) {
+		s->cut = true;
 		say(s->verb, "the grace ended: connections that were still busy have been cut");
 		return STATUS_FAILED;
 	}

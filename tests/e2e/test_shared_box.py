@@ -90,6 +90,36 @@ def test_a_box_that_cannot_be_one_is_refused_with_the_reason(run, build, fields,
     assert r.returncode != 0 and words in r.stderr.decode() and r.stdout == b""
 
 
+CLOSE = """#include <fcntl.h>
+static void end(void *s) { (void)s; close(open("%s", O_CREAT | O_WRONLY, 0600)); }
+"""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_harkd_closes_a_box_when_it_has_served(harkd, build, tmp_path, model):
+    shared = build(GOOD + ", .close = end", CLOSE % (tmp_path / "closed"))
+    d = harkd(f"[mine]\nlisten = tcp://127.0.0.1:0\nbox = {shared}\nmodel = {model}\n")
+    with d.connect("mine") as s:
+        assert s.recv(100)
+    (tmp_path / "closed").unlink(missing_ok=True)  # of the look at it
+    assert d.stop() == 0, d.stderr
+    assert (tmp_path / "closed").exists()
+
+
+def test_a_box_that_still_serves_is_not_closed(serve, build, tmp_path):
+    busy = (
+        CLOSE % (tmp_path / "closed") + "static void busy(struct hark_conn *c, void *s) { serve(c, s); sleep(60); }\n"
+    )
+    shared = build(GOOD.replace("= serve", "= busy") + ", .close = end", busy)
+    server = serve("--model", "thread", "--grace", "10ms", "tcp://127.0.0.1:0", str(shared))
+    host, port = re.fullmatch(r"tcp://(.*):(\d+)", server.addresses[0]).groups()
+    with socket.create_connection((host, int(port)), PATIENCE) as s:
+        s.sendall(b"x")
+        wait_until(lambda: len(list(pathlib.Path(f"/proc/{server.process.pid}/task").iterdir())) > 1)
+        assert server.stop() == 1
+    assert not (tmp_path / "closed").exists()
+
+
 def test_a_box_without_a_title_has_its_name(serve, build):
     shared = build(GOOD + ", .title = none", "static const char *none(const void *s) { (void)s; return NULL; }\n")
     server = serve("-v", "tcp://127.0.0.1:0", str(shared))
