@@ -35,9 +35,9 @@ def build():
         def build(fields, more=""):
             source, shared = pathlib.Path(directory, "mine.c"), pathlib.Path(directory, "mine.so")
             source.write_text(ROW + more + f"const struct hark_box_row hark_box_row = {{{fields}}};\n")
-            command = ["cc", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", shared, source]
+            command = ["cc", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", f"{shared}.new", source]
             subprocess.run(command, check=True, timeout=PATIENCE)
-            return shared
+            return pathlib.Path(f"{shared}.new").rename(shared)
 
         yield build
 
@@ -164,6 +164,22 @@ def test_an_option_on_the_line_and_as_a_key_is_an_error(hark, tmp_path):
     assert (
         r.returncode == 100 and "t.conf:3: box: --lines stands on the line and as a key: one of them" in r.stderr
     ), r.stderr
+
+
+def test_a_new_file_is_loaded_by_the_next_worker(harkd, build):
+    def said():
+        with d.connect("mine") as s:
+            return s.recv(100)
+
+    shared = build(GOOD)
+    d = harkd(f"[mine]\nlisten = tcp://127.0.0.1:0\nbox = {shared}\n")
+    old = said()
+    other = "static void other(struct hark_conn *c, void *arg) { (void)arg; hark_printf(c, \"new\\n\"); }\n"
+    build(GOOD.replace("= serve", "= other"), other)
+    for verb, want in [("reload", old), ("stop mine", None), ("start mine", b"new\n")]:
+        assert d.ask(verb)["ok"]
+        assert want is None or said() == want
+    assert d.stop() == 0, d.stderr
 
 
 def test_a_box_is_loaded_by_the_services_user(harkd, build):
