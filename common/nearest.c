@@ -54,8 +54,8 @@ void nearest_offer(struct nearest *n, const char *name)
 
 const char *nearest_hint(const struct nearest *n, const char *prefix, char *buf, size_t cap)
 {
-	if (n->best == NULL)
-		return "";
-	(void)snprintf(buf, cap, " (did you mean %s%s?)", prefix, n->best);
+	buf[0] = '\0';
+	if (n->best != NULL)
+		(void)snprintf(buf, cap, " (did you mean %s%s?)", prefix, n->best);
 	return buf;
 }

@@ -14,7 +14,7 @@ struct nearest {
 
 void nearest_offer(struct nearest *n, const char *name);
 
-/* " (did you mean X?)" or "", for the end of an error line; buf is for its use. */
+/* Puts " (did you mean X?)" or "" into buf, for the end of an error line. cap is at least 1. Returns buf. */
 const char *nearest_hint(const struct nearest *n, const char *prefix, char *buf, size_t cap);
 
 #endif

@@ -117,11 +117,11 @@ static bool under_way(const struct supervisor *v, struct json *to)
 	return v->heir > 0;
 }
 
-static void put_errors(struct json *to, char *const *errors, size_t n)
+static void put_lines(struct json *to, const char *key, char *const *lines, size_t n)
 {
-	json_open(to, "errors", '[');
+	json_open(to, key, '[');
 	for (size_t i = 0; i < n; i++)
-		json_put_string(to, NULL, errors[i]);
+		json_put_string(to, NULL, lines[i]);
 	json_close(to, ']');
 }
 
@@ -131,12 +131,12 @@ static void mistakes_answer(struct json *to, struct reload_result *r)
 	json_put_bool(to, "ok", false);
 	json_put_string(to, "error", r->text);
 	if (r->mistakes != NULL)
-		put_errors(to, r->mistakes->errors, r->mistakes->n_errors);
+		put_lines(to, "errors", r->mistakes->errors, r->mistakes->n_errors);
 	else
-		put_errors(to, r->errors, r->n_errors);
+		put_lines(to, "errors", r->errors, r->n_errors);
 	json_close(to, '}');
 	config_free(r->mistakes);
-	reload_free_errors(r);
+	reload_free_lines(r);
 }
 
 static void reload_answer(struct json *to, const struct reload_result *r)
@@ -152,9 +152,10 @@ static void reload_answer(struct json *to, const struct reload_result *r)
 		(void)snprintf(text, sizeof text, "reloaded, but %u %s not start with %s new settings", r->failed,
 		               r->failed == 1 ? "service does" : "services do", r->failed == 1 ? "its" : "their");
 		json_put_string(to, "error", text);
-		put_errors(to, r->errors, r->n_errors);
+		put_lines(to, "errors", r->errors, r->n_errors);
 	}
 	reload_counts(to, r);
+	put_lines(to, "warnings", r->warnings, r->n_warnings);
 	json_close(to, '}');
 }
 

@@ -83,6 +83,34 @@ static bool is_stopped(const struct supervisor *v, const char *name)
 	return s != NULL && s->state == SERVICE_STOPPED;
 }
 
+/* Where there is no memory to say it, it is not said. */
+static void say_line(char ***lines, unsigned *n, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static void say_line(char ***lines, unsigned *n, const char *format, ...)
+{
+	va_list args;
+	char **grown = realloc(*lines, (*n + 1) * sizeof(char *));
+	if (grown == NULL)
+		return;
+	*lines = grown;
+	va_start(args, format);
+	*n += vasprintf(&grown[*n], format, args) >= 0;
+	va_end(args);
+}
+
+/* Logged, and for who asked. */
+static void say_skipped(struct reload_result *r, const char *service, const char *what)
+{
+	log_event(LOG_LEVEL_ERROR, service, "%s; skipped", what);
+	say_line(&r->warnings, &r->n_warnings, "%s; skipped", what);
+}
+
+static void say_warning(struct reload_result *r, const char *what)
+{
+	log_event(LOG_LEVEL_WARNING, NULL, "%s", what);
+	say_line(&r->warnings, &r->n_warnings, "%s", what);
+}
+
 /* Opens what the new configuration wants and is not open. On failure everything is as it was; of an inetd.conf the
  * service is left out. */
 static int open_sockets(struct supervisor *v, const struct config *c, struct reload_result *out)
@@ -96,8 +124,10 @@ static int open_sockets(struct supervisor *v, const struct config *c, struct rel
 			if (r == 0)
 				continue;
 			if (v->inetd && r != -ENOMEM) {
-				log_event(LOG_LEVEL_ERROR, conf->name, "%s:%d: %s; skipped", conf->place.file,
-				          conf->place.line, why.text);
+				char text[600];
+				(void)snprintf(text, sizeof text, "%s:%d: %s", conf->place.file, conf->place.line,
+				               why.text);
+				say_skipped(out, conf->name, text);
 				conf->disabled = true; /* until the next reload tries again; what it opened is swept */
 				continue;
 			}
@@ -142,35 +172,26 @@ static bool loses_address(const struct service *s, const struct config *c)
 	return false;
 }
 
-/* Where there is no memory to say it, it is not said. */
-static void say_error(struct reload_result *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void say_error(struct reload_result *r, const char *format, ...)
-{
-	va_list args;
-	char **grown = realloc(r->errors, (r->n_errors + 1) * sizeof(char *));
-	if (grown == NULL)
-		return;
-	r->errors = grown;
-	va_start(args, format);
-	r->n_errors += vasprintf(&grown[r->n_errors], format, args) >= 0;
-	va_end(args);
-}
-
 static void add_error(struct reload_result *r, const char *service, const char *what)
 {
 	r->failed++;
 	log_event(LOG_LEVEL_ERROR, service, "reload: %s", what);
-	say_error(r, "[%s] %s", service, what);
+	say_line(&r->errors, &r->n_errors, "[%s] %s", service, what);
 }
 
-void reload_free_errors(struct reload_result *r)
+static void free_lines(char ***lines, unsigned *n)
 {
-	for (unsigned i = 0; i < r->n_errors; i++)
-		free(r->errors[i]);
-	free(r->errors);
-	r->errors = NULL;
-	r->n_errors = 0;
+	for (unsigned i = 0; i < *n; i++)
+		free((*lines)[i]);
+	free(*lines);
+	*lines = NULL;
+	*n = 0;
+}
+
+void reload_free_lines(struct reload_result *r)
+{
+	free_lines(&r->errors, &r->n_errors);
+	free_lines(&r->warnings, &r->n_warnings);
 }
 
 static void take_service(struct supervisor *v, struct epoch *e, const struct config_service *conf,
@@ -229,13 +250,15 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 	if (r == 0 && log_open(c, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
 	for (size_t i = 0; r == 0 && i < c->n_errors; i++)
-		log_event(LOG_LEVEL_ERROR, NULL, "%s; skipped", c->errors[i]);
+		say_skipped(out, NULL, c->errors[i]);
 	for (const struct service *s = v->services; r == 0 && s != NULL; s = s->next)
 		service_hand_log(s);
 	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
-		log_event(LOG_LEVEL_WARNING, NULL, "%s", c->warnings[i]);
+		say_warning(out, c->warnings[i]);
 	if (r < 0)
 		config_free(c);
+	if (r < 0 || v->epoch == NULL) /* nobody asked */
+		reload_free_lines(out);
 	struct epoch *e = r == 0 ? epoch_new(c) : NULL;
 	if (e == NULL) {
 		if (r == 0 && v->epoch != NULL)
@@ -403,11 +426,15 @@ static unsigned probe_addresses(const struct supervisor *v, const struct config 
 {
 	struct hark_why why;
 	for (size_t i = 0; i < c->n_services; i++) {
-		const struct config_service *conf = c->services[i];
+		struct config_service *conf = c->services[i];
 		for (size_t k = 0; !conf->disabled && !is_stopped(v, conf->name) && k < conf->listen.n; k++) {
 			int r = sockets_probe(&v->sockets, conf, k, &why);
-			if (r < 0 && (r != -EAFNOSUPPORT || conf->listen.n == 1)) /* the other family serves */
-				say_error(out, "%s:%d: %s", conf->place.file, conf->place.line, why.text);
+			if (r >= 0 || (r == -EAFNOSUPPORT && conf->listen.n > 1)) /* the other family serves */
+				continue;
+			say_line(v->inetd ? &out->warnings : &out->errors, v->inetd ? &out->n_warnings : &out->n_errors,
+			         "%s:%d: %s%s", conf->place.file, conf->place.line, why.text,
+			         v->inetd ? "; skipped" : "");
+			conf->disabled = v->inetd;
 		}
 	}
 	if (out->n_errors > 0)
@@ -447,8 +474,17 @@ int reload_compare(struct supervisor *v, struct json *to, struct reload_result *
 	}
 	json_close(to, ']');
 	reload_counts(to, out);
+	for (size_t i = 0; i < c->n_errors; i++)
+		say_line(&out->warnings, &out->n_warnings, "%s; skipped", c->errors[i]);
+	for (size_t i = 0; i < c->n_warnings; i++)
+		say_line(&out->warnings, &out->n_warnings, "%s", c->warnings[i]);
+	json_open(to, "warnings", '[');
+	for (unsigned i = 0; i < out->n_warnings; i++)
+		json_put_string(to, NULL, out->warnings[i]);
+	json_close(to, ']');
 	json_close(to, '}');
 	config_free(c);
+	reload_free_lines(out);
 	return 0;
 }
 
@@ -495,7 +531,7 @@ static void finish(struct supervisor *v)
 	if (v->told_ready && !v->ending)
 		notify("READY=1");
 	control_reloaded(v, r);
-	reload_free_errors(r);
+	reload_free_lines(r);
 }
 
 static bool settle_all(struct supervisor *v)

@@ -170,6 +170,8 @@ struct reload_result {
 	unsigned failed; /* services that go on as they were, or do not start */
 	char **errors;   /* a line each, n_errors of them */
 	unsigned n_errors;
+	char **warnings; /* likewise: what is skipped of an inetd.conf, and warnings */
+	unsigned n_warnings;
 	struct config *mistakes; /* not NULL: nothing was changed, and why is in its errors; the caller's to free */
 	char text[256];          /* nothing was changed otherwise, or it was given up: why */
 };
@@ -253,7 +255,7 @@ void reload_look(struct supervisor *v); /* each turn: logs and answers the outco
 /* What reload() would change, as the control socket's answer. 0, or as reload(), with nothing written; what is wrong
  * with addresses is in errors, the caller's to free. */
 int reload_compare(struct supervisor *v, struct json *to, struct reload_result *out);
-void reload_free_errors(struct reload_result *r);
+void reload_free_lines(struct reload_result *r);
 void reload_counts(struct json *to, const struct reload_result *r); /* "added" to "unchanged" */
 int load_config(const struct supervisor *v,
                 struct config **out); /* config_load() or the inetd form, and config_check_system() */

@@ -49,8 +49,19 @@ static void tell_changes(const json_t *answer)
 	}
 }
 
-static void tell_reload(const json_t *answer, bool dry_run)
+static void tell_warnings(const struct verb *v, const json_t *answer)
 {
+	const json_t *lines = json_object_get(answer, "warnings"), *line;
+	char text[400];
+
+	for (size_t i = 0; (line = json_array_get(lines, i)) != NULL; i++)
+		if (json_is_string(line))
+			say(v, "warning: %s", control_clean(json_string_value(line), text, sizeof text));
+}
+
+static void tell_reload(const struct verb *v, const json_t *answer, bool dry_run)
+{
+	tell_warnings(v, answer);
 	if (dry_run)
 		tell_changes(answer);
 	printf("%s: %lld added, %lld changed, %lld removed, %lld unchanged\n", dry_run ? "would be" : "reloaded",
@@ -64,7 +75,7 @@ static void tell(const struct control *c, const json_t *answer, const void *arg)
 	const char *name = c->verb->name;
 
 	if (strcmp(name, "reload") == 0)
-		tell_reload(answer, args->dry_run);
+		tell_reload(c->verb, answer, args->dry_run);
 	else if (strcmp(name, "stop") == 0)
 		printf("%s stops: what is busy may finish\n", args->service);
 	else if (strcmp(name, "start") == 0)

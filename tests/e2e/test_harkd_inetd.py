@@ -321,6 +321,27 @@ def test_lines_that_cannot_be_served_are_told_and_the_rest_is_served(inetd, hark
     assert say(host, 8004, b"x") == b"x" and d.workers("port-8001") == worker
 
 
+def test_a_reload_tells_the_lines_that_it_skips(inetd, host, run, tmp_path):
+    good = f"{host}:8001 stream tcp nowait {ME} /bin/echo echo one\n"
+    inetd(good)
+    taken = socket.create_server((host, 8004))
+    (tmp_path / "inetd.conf").write_text(
+        good
+        + f"{host}:8002 stream tcp nowiat {ME} /bin/cat cat\n"
+        + f"{host}:8003 stream tcp nowait nobodyatall /bin/cat cat\n"
+        + f"{host}:8004 stream tcp nowait {ME} /bin/cat cat\n"
+    )
+    whys = ["nowiat", "nobodyatall", "in use"]
+    for more in ["--dry-run"], []:
+        r = run("reload", "--control", tmp_path / "control", *more)
+        lines = r.stderr.decode().splitlines()
+        assert r.returncode == 0 and b"1 unchanged" in r.stdout and len(lines) == len(whys), r
+        for why in whys:
+            found = [line for line in lines if why in line]
+            assert len(found) == 1 and re.match(r"hark: reload: warning: .*inetd.conf:\d: .*; skipped$", found[0])
+    taken.close()
+
+
 def test_without_a_file_to_read_nothing_is_served(inetd, host, tmp_path):
     d = inetd("", "--inetd", "/no/such/inetd.conf", ready=False)
     assert d.wait() == 100

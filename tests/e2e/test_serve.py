@@ -491,6 +491,7 @@ def test_a_socket_that_was_handed_over_is_served(hark):
         (["--json=yes", "tcp://127.0.0.1:0", "echo"], 100, "takes no value"),
         (["unixgram:@hark-test-no-session", "--", "cat"], 100, "exec takes unix datagrams with --wait alone"),
         (["--model"], 100, "needs a value"),
+        (["tcp://127.0.0.1:0", "mine.so"], 100, "no such box: mine.so (an address"),
         (["21100", "echo"], 100, "did you mean tcp://*:21100?"),
         (["--rate", "fast", "tcp://127.0.0.1:0", "echo"], 100, "--rate: "),
         (["tcp://127.0.0.1:0", "--max-per-source", "-1", "echo"], 100, "--max-per-source: "),
