@@ -36,6 +36,7 @@ struct report {
 /* One service. */
 struct trial {
 	const struct service *s;
+	struct config *config;
 	const char *program; /* NULL: none, or it was found wanting already */
 	const char *path;    /* $PATH; NULL: there is none */
 	bool become;         /* another user or other groups */
@@ -150,10 +151,22 @@ static void open_box(const struct trial *t, void *state, struct report *r)
 	box_free(box, state);
 }
 
+/* Foreign code is to come: other services' secrets, and those of who started us, are none of its business. */
+static void forget(const struct trial *t)
+{
+	config_forget_others(t->config, &t->s->s);
+	for (char **e = environ; e != NULL && *e != NULL; e++)
+		explicit_bzero(*e, strlen(*e));
+	environ = NULL;
+}
+
 static void become_and_look(const struct trial *t, struct report *r)
 {
 	const struct config_service *s = &t->s->s;
 	void *state = NULL;
+
+	if (t->opens && s->box == &shared_box)
+		forget(t);
 
 	if (t->opens && s->box != &shared_box) {
 		r->error = -config_box_parse(s, s->box, &state, &r->why);
@@ -281,10 +294,10 @@ static bool must_become(const struct service *s)
 	       (s->s.gid != (gid_t)-1 && s->s.gid != getegid()) || s->group_names.n > 0;
 }
 
-static void try_service(struct whole *w, const struct service *s, int64_t deadline)
+static void try_service(struct config *c, const struct service *s, bool foreign, int64_t deadline)
 {
 	const struct hark_box_row *box = s->s.box;
-	struct trial t = {.s = s, .become = must_become(s), .path = service_path(s)};
+	struct trial t = {.s = s, .config = c, .become = must_become(s), .path = service_path(s)};
 	struct report r = {0};
 
 	if (s->s.disabled || (s->s.user != NULL && s->s.gid == (gid_t)-1))
@@ -293,24 +306,25 @@ static void try_service(struct whole *w, const struct service *s, int64_t deadli
 		t.program = s->program;
 	/* Where a program is served the look at it is all: what it opens may be made by that, such as a log. A box of
 	 * ours that is told nothing opens nothing of the configuration's. */
-	t.opens = box == &shared_box || (box != NULL && s->s.argv.n > 1 && !s->program_bad && s->program == NULL &&
-	                                 (box->prepare != NULL || box->open != NULL));
+	t.opens = box == &shared_box ? foreign
+	                             : (box != NULL && s->s.argv.n > 1 && !s->program_bad && s->program == NULL &&
+	                                (box->prepare != NULL || box->open != NULL));
 	if (t.become || t.opens || s->s.chroot != NULL) {
 		int64_t own = hark_after(CHILD_NS);
 		try_in_child(&t, own < deadline ? own : deadline, &r);
 	} else {
 		look(&t, &r);
 	}
-	tell(w, &t, &r);
+	tell(c->private, &t, &r);
 }
 
-int config_check_system(struct config *c)
+int config_check_system(struct config *c, bool foreign)
 {
 	struct whole *w = c->private;
 	int64_t deadline = hark_after(ALL_NS);
 
 	for (size_t i = 0; i < c->n_services && !w->system_checked; i++)
-		try_service(w, (const struct service *)c->services[i], deadline);
+		try_service(c, (const struct service *)c->services[i], foreign, deadline);
 	if (!w->system_checked)
 		inside_collide_names(w);
 	w->system_checked = true;

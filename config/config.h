@@ -148,8 +148,9 @@ int config_warn_of_document(struct config *c, const struct document *d);
 
 /* Finds what can only be known here and now: users that exist but may not run the program, directories, chroots (each
  * service of another user is tried in a forked child that becomes that user). Adds to the errors and returns their
- * number, or -ENOMEM. */
-int config_check_system(struct config *c);
+ * number, or -ENOMEM. foreign: shared objects are loaded there as well; not in a process that has other secrets than
+ * c's and its environment's, which that child forgets first. */
+int config_check_system(struct config *c, bool foreign);
 
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */
 int config_print(const struct config *c, FILE *to);

@@ -64,7 +64,7 @@ static int out_of_memory(const struct verb *v)
 
 static int check_and_print(const struct verb *v, struct config *c, bool print)
 {
-	int errors = config_check_system(c);
+	int errors = config_check_system(c, true);
 
 	if (errors < 0)
 		return out_of_memory(v);

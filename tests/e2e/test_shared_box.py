@@ -127,6 +127,44 @@ def test_a_box_without_a_title_has_its_name(serve, build):
     assert server.stop() == 0 and " mine " in server.stderr
 
 
+# Looks for a secret on the heap, the stack and in the environment; the search itself has it otherwise.
+SEARCH = """#include <stdlib.h>
+#include <string.h>
+void *memmem(const void *, size_t, const void *, size_t);
+static int search(void *state, struct hark_why *why) {
+	char line[300], mode[5], secret[] = "-HUSH-hush-HUSH";
+	unsigned long from, to;
+	int n = 0;
+	secret[0] = 'x'; /* not what the others have: it is looked for from its second byte on */
+	FILE *maps = fopen("/proc/self/maps", "r");
+	while (maps != NULL && fgets(line, sizeof line, maps) != NULL)
+		if (sscanf(line, "%lx-%lx %4s", &from, &to, mode) == 3 && mode[0] == 'r' &&
+		    (strstr(line, "[heap]") != NULL || strstr(line, "[stack]") != NULL))
+			for (const char *at = (const char *)from; at != NULL; at++) {
+				at = memmem(at, to - (unsigned long)at, secret + 1, 14);
+				if (at == NULL)
+					break;
+				n += at[-1] != 'x';
+			}
+	(void)state;
+	snprintf(why->text, sizeof why->text, "%d secrets, %s", n, getenv("OURS") != NULL ? "environment" : "none");
+	return -EINVAL;
+}
+"""
+
+
+def test_a_box_that_is_tried_finds_nobody_elses_secret(hark, build, tmp_path):
+    shared = build(GOOD + ", .open = search", "#include <errno.h>\n" + SEARCH)
+    (tmp_path / "t.conf").write_text(
+        f"[a]\nlisten = tcp://127.0.0.1:0\nexec = cat\nenv = PASS=-HUSH-hush-HUSH\n"
+        f"[s]\nlisten = tcp://127.0.0.1:0\nbox = {shared}\n"
+    )
+    command = [pathlib.Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"]
+    env = {**os.environ, "OURS": "-HUSH-hush-HUSH"}
+    r = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=env)
+    assert r.returncode == 100 and "0 secrets, none" in r.stderr, r.stderr
+
+
 @pytest.mark.parametrize(
     "args, words",
     [

@@ -171,7 +171,7 @@ static void a_program_is_looked_for_where_the_worker_will(void **state)
 	               "[b]\nlisten = tcp://*:2\nexec = prog\nenv = PATH=/no/such\n",
 	               dir);
 	struct config *c = load_good(text);
-	assert_int_equal(config_check_system(c), 1);
+	assert_int_equal(config_check_system(c, true), 1);
 	assert_string_equal(c->errors[0], "t.conf:7: exec: harkd cannot run prog: No such file or directory");
 	config_free(c);
 }
@@ -199,7 +199,7 @@ static void a_users_own_rights_are_tried(void **state)
 	               "echo\nuser = nobody\ndisable = yes\nchroot = /no\n",
 	               dir, dir, dir, dir, dir, dir);
 	struct config *c = load_good(text);
-	int n = config_check_system(c);
+	int n = config_check_system(c, true);
 	assert_int_equal(n, 6);
 	assert_true(says(c->errors, 1, "t.conf:3: exec: nobody cannot run ") &&
 	            says(c->errors, 1, "Permission denied at /tmp/hark-config-"));
@@ -209,7 +209,7 @@ static void a_users_own_rights_are_tried(void **state)
 	assert_true(says(c->errors + 4, 1, "t.conf:25: exec: nobody cannot run /private in ") ||
 	            says(c->errors + 4, 1, "t.conf:24: exec: nobody cannot run /private in "));
 	assert_true(says(c->errors + 5, 1, "directory: harkd cannot enter /no/such: No such file or directory"));
-	assert_int_equal(config_check_system(c), n); /* and not said twice */
+	assert_int_equal(config_check_system(c, true), n); /* and not said twice */
 	config_free(c);
 	assert_int_equal(chmod(dir, 0755), 0);
 }
@@ -224,7 +224,7 @@ static void another_user_needs_root(void)
 		"[a]\nlisten = unix:@1\nbox = echo\nuser = root\n[b]\nlisten = unix:@2\nbox = echo\ngroup = root\n"
 		"[c]\nlisten = unix:@3\nbox = echo\nchroot = /\n[d]\nlisten = unix:@4\nbox = echo\nuser = nobody\n";
 	CHECK(inside_load_bytes("t.conf", text, sizeof text - 1, &c) == 0);
-	int n = config_check_system(c);
+	int n = config_check_system(c, true);
 	CHECK(n == (geteuid() == 65534 ? 3 : 4));
 	CHECK(strstr(c->errors[0], "t.conf:4: user: cannot become root: Operation not permitted (this needs root)") !=
 	      NULL);
