@@ -26,7 +26,7 @@ static void serve(struct hark_conn *c, void *arg) { (void)arg; hark_printf(c, "%
 
 @pytest.fixture
 def build():
-    """build(ROW'S FIELDS, MORE CODE) compiles a box that everybody can load; its path."""
+    """build(ROW'S FIELDS, MORE CODE) compiles a box that everybody can load; its path. No fields: the code is all."""
     if not shutil.which("cc"):
         pytest.skip("no compiler is here")
     with tempfile.TemporaryDirectory() as directory:
@@ -34,7 +34,8 @@ def build():
 
         def build(fields, more=""):
             source, shared = pathlib.Path(directory, "mine.c"), pathlib.Path(directory, "mine.so")
-            source.write_text(ROW + more + f"const struct hark_box_row hark_box_row = {{{fields}}};\n")
+            row = f"const struct hark_box_row hark_box_row = {{{fields}}};\n"
+            source.write_text(more if fields is None else ROW + more + row)
             command = ["cc", "-shared", "-fPIC", f"-I{ROOT}/include", "-o", f"{shared}.new", source]
             subprocess.run(command, check=True, timeout=PATIENCE)
             return pathlib.Path(f"{shared}.new").rename(shared)
@@ -59,6 +60,14 @@ def talk(address, said):
 def test_hark_serve_loads_a_box_and_gives_it_its_options(serve, model):
     server = serve("--model", model, "tcp://127.0.0.1:0", str(UPPER), "--greeting=hello", "--lines", "2")
     assert talk(server.addresses[0], b"one\ntwo\nthree\n") == b"hello\r\nONE\nTWO\n"
+
+
+def test_the_box_of_the_manual_page_is_one(serve, build):
+    page = (ROOT / "man" / "hark-box.7").read_text()
+    code = page[page.index("#include <ctype.h>") : page.index("\n.Ed\n", page.index("#include <ctype.h>"))]
+    upper = build(None, code)
+    server = serve("tcp://127.0.0.1:0", str(upper), "--lines", "2")
+    assert talk(server.addresses[0], b"one\ntwo\nthree\n") == b"ONE\nTWO\n"
 
 
 def test_a_relative_path_is_meant_from_where_hark_was_started(serve):
