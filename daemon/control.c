@@ -155,7 +155,8 @@ static void reload_answer(struct json *to, const struct reload_result *r)
 		put_lines(to, "errors", r->errors, r->n_errors);
 	}
 	reload_counts(to, r);
-	put_lines(to, "warnings", r->warnings, r->n_warnings);
+	if (r->n_warnings > 0)
+		put_lines(to, "warnings", r->warnings, r->n_warnings);
 	json_close(to, '}');
 }
 

@@ -478,10 +478,12 @@ int reload_compare(struct supervisor *v, struct json *to, struct reload_result *
 		say_line(&out->warnings, &out->n_warnings, "%s; skipped", c->errors[i]);
 	for (size_t i = 0; i < c->n_warnings; i++)
 		say_line(&out->warnings, &out->n_warnings, "%s", c->warnings[i]);
-	json_open(to, "warnings", '[');
-	for (unsigned i = 0; i < out->n_warnings; i++)
-		json_put_string(to, NULL, out->warnings[i]);
-	json_close(to, ']');
+	if (out->n_warnings > 0) {
+		json_open(to, "warnings", '[');
+		for (unsigned i = 0; i < out->n_warnings; i++)
+			json_put_string(to, NULL, out->warnings[i]);
+		json_close(to, ']');
+	}
 	json_close(to, '}');
 	config_free(c);
 	reload_free_lines(out);

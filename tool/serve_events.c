@@ -63,15 +63,17 @@ static void describe(const struct serve_events *s, const struct hark_event *e, s
 {
 	struct hark_conn_stats stats;
 
+	bool refused = e->kind == HARK_EVENT_REFUSED;
 	hark_conn_stats(e->conn, &stats);
 	*l = (struct log_connection){
 		.box = s->box,
 		.target = s->target,
 		.pid = e->pid != 0 ? e->pid : getpid(),
-		.bytes_in = s->is_program ? -1 : (int64_t)stats.bytes_in,
-		.bytes_out = s->is_program ? -1 : (int64_t)stats.bytes_out,
-		.error = e->error,
+		.bytes_in = s->is_program || refused ? -1 : (int64_t)stats.bytes_in,
+		.bytes_out = s->is_program || refused ? -1 : (int64_t)stats.bytes_out,
+		.error = refused ? 0 : e->error, /* the limit says more */
 		.status = e->status,
+		.refused = refused ? s->refused : NULL,
 	};
 	log_connection_describe(l, e->conn, room);
 }
@@ -86,6 +88,10 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	if (l.user != NULL)
 		text_add(t, "[uid=%u,pid=%d]", (unsigned)l.user->uid, (int)l.user->pid);
 	text_add(t, " -> %s %s", l.local[0] != '\0' ? l.local : "-", l.box);
+	if (l.refused != NULL) {
+		text_add(t, " refused: %s", l.refused);
+		return;
+	}
 	text_add(t, " ");
 	text_add_duration(t, l.duration_ns);
 	if (!s->is_program)
@@ -108,6 +114,7 @@ static void event_words(struct serve_events *s, const struct hark_event *e)
 	case HARK_EVENT_READY:
 	case HARK_EVENT_PROGRAM:
 	case HARK_EVENT_OPEN: return;
+	case HARK_EVENT_REFUSED:
 	case HARK_EVENT_CLOSE: close_words(&t, s, e); break;
 	case HARK_EVENT_PAUSED:
 		text_add(&t, "accepting pauses: %s",
@@ -118,9 +125,6 @@ static void event_words(struct serve_events *s, const struct hark_event *e)
 	case HARK_EVENT_WORKER_DOWN:
 		text_add(&t, "worker %d down: ", (int)e->pid);
 		log_add_status(&t, e->status);
-		break;
-	case HARK_EVENT_REFUSED:
-		text_add(&t, "refused: %s", s->refused != NULL ? s->refused : hark_strerror(e->error));
 		break;
 	case HARK_EVENT_DRAINING: text_add(&t, "draining: no more connections are accepted"); break;
 	}
@@ -168,7 +172,7 @@ static void event_json(struct serve_events *s, const struct hark_event *e)
 	struct log_connection l;
 	struct log_room room;
 	struct log_field f[LOG_FIELDS_MAX];
-	bool opens = e->kind == HARK_EVENT_OPEN, closes = e->kind == HARK_EVENT_CLOSE;
+	bool opens = e->kind == HARK_EVENT_OPEN, closes = e->kind == HARK_EVENT_CLOSE || e->kind == HARK_EVENT_REFUSED;
 
 	if (e->conn != NULL)
 		describe(s, e, &l, &room);

@@ -1,4 +1,6 @@
 """hark serve's options that are keys of hark.conf: by the same table, anywhere before the box."""
+import contextlib
+import json
 import os
 import pwd
 import re
@@ -64,6 +66,26 @@ def test_max_per_source_closes_what_is_too_much(serve, model, workers):
             return False
 
     wait_until(again)
+
+
+def test_a_refused_connection_is_told_with_its_peer_and_the_limit(serve):
+    for how in "-v", "--json":
+        service = serve(how, "--max-per-source", "1", *ECHO)
+        with service.connect() as first, socket.socket() as second:
+            first.sendall(b"x")
+            assert first.recv(1) == b"x"
+            second.bind(("127.0.0.1", 0))
+            peer = "tcp://127.0.0.1:%d" % second.getsockname()[1]
+            with contextlib.suppress(ConnectionResetError):
+                second.connect(first.getpeername())
+                second.recv(1)
+            if how == "-v":
+                service.expect(f"{peer} -> {service.addresses[0]} echo .*refused: max_per_source")
+                continue
+            wait_until(lambda: '"refused"' in service.stderr)
+            told = [json.loads(line) for line in service.stderr.splitlines()]
+            (refused,) = [t for t in told if t["event"] == "refused"]
+            assert (refused["peer"], refused["refused"]) == (peer, "max_per_source") and "status" not in refused
 
 
 def test_rate_holds_back_what_comes_faster(serve):
