@@ -1,14 +1,14 @@
 /* holders.c — see holders.h.
  *
  * While the program runs and has the file, which is nearly always so, two calls tell. Otherwise everything is looked
- * at that may descend from it: what the kernel has numbered since, in a session that began with the program, which
- * leads one, or later. Of a server's short-lived programs most have no such process: a getsid(2) for each number since
- * is all it costs.
+ * at that may descend from it: what the kernel has numbered since, in a process group that began with the program,
+ * which leads one, or later. Of a server's short-lived programs most have no such process: a getpgid(2) for each number
+ * since is all it costs.
  *
  * Where we may not look, whose parent is known to be no descendant has not got it: programs of other services run as
  * other users.
  *
- * Not found: who has got the descriptor by SCM_RIGHTS and is older. */
+ * Not found: who has got the descriptor by SCM_RIGHTS and is older, or has joined a group that is. */
 #include "holders.h"
 
 #include <dirent.h>
@@ -111,10 +111,10 @@ static bool may_adopt(pid_t pid)
 static bool may_descend(pid_t pid, const struct spawned *p, pid_t last)
 {
 	for (int i = 0; i < DEPTH_MAX && pid != p->pid; i++) {
-		pid_t session = getsid(pid);
-		if (session > 0 && !since(session, p->pid, last))
+		pid_t group = getpgid(pid);
+		if (group > 0 && !since(group, p->pid, last))
 			return may_adopt(pid);
-		if (session <= 0 || look_up(pid, &pid) == '\0')
+		if (group <= 0 || look_up(pid, &pid) == '\0')
 			return true;
 	}
 	return true;
@@ -125,8 +125,8 @@ static bool descendant_has(pid_t pid, const struct spawned *p, pid_t last, const
 {
 	if (pid == p->pid || spawn_is_ours(pid))
 		return false;
-	pid_t session = getsid(pid);
-	if (session <= 0 || !since(session, p->pid, last))
+	pid_t group = getpgid(pid);
+	if (group <= 0 || !since(group, p->pid, last))
 		return false;
 	enum answer answer = has(pid, file);
 	return answer == YES || (answer == HIDDEN && may_descend(pid, p, last));

@@ -72,6 +72,7 @@ int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
 struct birth {
 	const struct spawn *s;
 	pid_t parent;
+	bool session;       /* one of its own, not a process group alone */
 	uint32_t reset;     /* signals whose dispositions the child makes the default */
 	volatile int error; /* the child's, while the parent stands still; volatile: clone() hides the write */
 };
@@ -114,7 +115,7 @@ UNWATCHED static int child(void *arg)
 	const struct spawn *s = b->s;
 	b->error = child_descriptors(s);
 	if (b->error == 0) {
-		(void)syscall(SYS_setsid); /* cannot fail for a new child */
+		(void)(b->session ? syscall(SYS_setsid) : syscall(SYS_setpgid, 0, 0)); /* cannot fail for a new child */
 		/* Whoever started it is killed: the program ends, too, or it would be beside every limit. */
 		(void)syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 		if (syscall(SYS_getppid) != b->parent)
@@ -213,9 +214,20 @@ bool spawn_is_ours(pid_t pid)
 	return atomic_load_explicit(&running[pid % RUNNING], memory_order_relaxed) == pid;
 }
 
+/* Whether our session has a terminal, or may have one. If not, a program needs no session of its own: none but the
+ * session's leader can take a terminal. A new one costs a seventh of a spawn, for the kernel gives each a group of its
+ * scheduler's (sched(7), autogroup). */
+static bool has_terminal(void)
+{
+	int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	if (fd >= 0)
+		(void)close(fd);
+	return fd >= 0 || errno != ENXIO;
+}
+
 int spawn_start(const struct spawn *s, struct spawned *out)
 {
-	struct birth b = {.s = s, .parent = getpid()};
+	struct birth b = {.s = s, .parent = getpid(), .session = has_terminal()};
 	int pidfd = -1;
 	errno = 0; /* has its symbol, and below syscall()'s, resolved here and not in the child */
 	pid_t pid = give_birth(&b, &pidfd);

@@ -16,11 +16,11 @@ struct spawn {
 };
 
 struct spawned {
-	pid_t pid; /* also the number of its session and process group, which it leads */
+	pid_t pid; /* also the number of its process group, which it leads */
 	int pidfd; /* close-on-exec; readable once it has ended */
 };
 
-/* Starts a program: leader of a session of its own, which has no terminal, every signal at its default and none
+/* Starts a program: leader of a process group in a session that has no terminal, every signal at its default and none
  * blocked, no descriptor but 0, 1 and 2. The calling thread waits until the program runs, as with vfork(2). The caller
  * owns *out: spawn_reap(), then close the pidfd. 0; or why it could not be started: -ENOENT, -EACCES, -ENOEXEC, … of
  * execve(2), -EAGAIN, -ENOMEM of clone(2). */

@@ -31,8 +31,10 @@ for fd in 0, 1, 2:
         found.append("TIOCSTI %d" % fd)
     except OSError:
         pass
-if os.getsid(0) != os.getpid():
-    found.append("session")
+if open("/proc/self/stat").read().rsplit(")", 1)[1].split()[4] != "0":
+    found.append("tty_nr")
+if os.getpgid(0) != os.getpid():
+    found.append("group")
 print(found)
 os.write(2, b"told \\x1b[31mwhat\\xc2\\x9bis \\xc3\\xa9\\n")
 """
