@@ -485,3 +485,42 @@ def test_raw_gives_a_terminal_everything(hark, peer):
 
 def test_a_pipe_is_given_everything(run, peer):
     assert run("call", peer(lambda s: s.sendall(NASTY))).stdout == NASTY
+
+
+def test_a_listener_without_input_receives_all_that_comes(hark, tmp_path):
+    with open(tmp_path / "out", "wb") as out:
+        listener = subprocess.Popen(
+            [hark, "call", "-v", "-l", "127.0.0.1:0"], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE
+        )
+    port = re.search(rb"127\.0\.0\.1:(\d+)", listener.stderr.readline())[1].decode()
+    with socket.create_connection(("127.0.0.1", int(port)), PATIENCE) as s:
+        s.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            s.recv(1)  # no end
+        s.sendall(b"late\n")
+    assert listener.wait(PATIENCE) == 0
+    listener.stderr.close()
+    assert (tmp_path / "out").read_bytes() == b"late\n"
+
+
+def test_what_the_input_has_when_the_peer_ends_is_still_sent(hark):
+    got = b""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+        caller = subprocess.Popen(
+            [hark, "call", "127.0.0.1", str(server.getsockname()[1])], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        s, _ = server.accept()
+        with s:
+            s.settimeout(PATIENCE)
+            text = b"x" * 3_000_000
+            feeder = threading.Thread(target=lambda: (caller.stdin.write(text), caller.stdin.close()))
+            feeder.start()
+            got += s.recv(1)
+            s.shutdown(socket.SHUT_WR)
+            while data := s.recv(65536):
+                got += data
+            feeder.join(PATIENCE)
+    assert caller.wait(PATIENCE) == 0 and caller.stdout.read() == b""
+    caller.stdout.close()
+    assert got == text

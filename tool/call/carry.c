@@ -6,11 +6,14 @@
 #include "carry.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include "call.h"
 #include "screen.h"
 
-#define CLOSE_MAX (5 * HARK_S) /* for a peer that has ended but does not take what is left */
+#define INPUT_NS  (20 * HARK_MS) /* between two looks at the input, once the peer has ended */
+#define CLOSE_MAX (5 * HARK_S)   /* for a peer that has ended but does not take what is left */
 
 void call_fail(struct call *c, const char *where, int err)
 {
@@ -84,7 +87,12 @@ static void await_silence(struct call *c)
 
 static void input_ended(struct call *c)
 {
-	if (c->stream && !c->args.no_half_close)
+	struct hark_conn_stats stats;
+
+	hark_conn_stats(c->peer, &stats);
+	/* A listener without input (/dev/null) only receives: its end would be taken for that of the call. */
+	bool receives_only = c->args.listen && stats.bytes_out == 0 && !c->args.half_close;
+	if (c->stream && !c->args.no_half_close && !receives_only)
 		(void)hark_shutdown(c->peer, HARK_OUT); /* if it fails the connection is gone, which the reader tells */
 	if (c->args.quit >= 0) {
 		if (c->args.quit == 0 || hark_sleep(c->args.quit) == 0)
@@ -154,6 +162,23 @@ static int receive_stream(struct call *c, bool *to_failed)
 	return copied < 0 ? (int)copied : 0;
 }
 
+/* The peer has ended, and may still read: what standard input has by now is sent. What is typed was for a peer that
+ * answers. */
+static void send_rest(struct call *c)
+{
+	struct pollfd input = {.fd = c->args.recv_only ? -1 : hark_fd(c->in), .events = POLLIN};
+	struct hark_conn_stats stats;
+	uint64_t sent;
+
+	hark_conn_stats(c->peer, &stats);
+	do {
+		sent = stats.bytes_out;
+		if (c->running < 2 || isatty(input.fd) == 1 || hark_sleep(INPUT_NS) < 0)
+			return;
+		hark_conn_stats(c->peer, &stats);
+	} while (stats.bytes_out != sent || poll(&input, 1, 0) > 0);
+}
+
 static void receive_fiber(void *arg)
 {
 	struct call *c = arg;
@@ -164,8 +189,10 @@ static void receive_fiber(void *arg)
 		output_failed(c, err);
 	else if (err < 0)
 		call_fail(c, c->address, err);
-	else if (!c->args.send_only)
-		hark_cancel(&c->scope); /* the peer has ended: nothing more can come of this call */
+	if (err >= 0 && !c->args.send_only) {
+		send_rest(c);
+		hark_cancel(&c->scope);
+	}
 	direction_ended(c);
 }
 
