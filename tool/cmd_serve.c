@@ -446,8 +446,10 @@ static int begin_background(struct serve *s)
 
 static int run(const struct verb *self, int argc, char *argv[])
 {
-	struct serve s = {.verb = self, .ready_fd = -1};
+	static struct serve s; /* boxes that were cut may still use it */
 	int status;
+
+	s = (struct serve){.verb = self, .ready_fd = -1};
 	int n = options_parse(self, argc, argv, &s.args, &status);
 
 	if (n < 0)

@@ -70,7 +70,8 @@ def test_clients_that_do_not_read_take_neither_memory_nor_others_places(harkd):
     before = resident_kb(d.pid)
     deaf = [ask_without_reading(str(d.directory / "control"), (3 << 20) // answer) for _ in range(15)]
     assert d.status()["ok"]  # after all of them
-    assert resident_kb(d.pid) - before < 16 << 10
+    if "build-asan" not in os.environ.get("HARK_BUILD", ""):  # which keeps what was freed
+        assert resident_kb(d.pid) - before < 16 << 10
     deaf += [ask_without_reading(str(d.directory / "control"), 1) for _ in range(2)]
     assert d.status()["ok"]
     for s in deaf:

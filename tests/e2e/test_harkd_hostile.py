@@ -13,13 +13,9 @@ import time
 import pytest
 
 from conftest import MODELS, PATIENCE, read_all, wait_until
-from harkd_support import harkd, is_zombie, service  # noqa: F401 harkd is a fixture
+from harkd_support import harkd, is_zombie, service, sanitized  # noqa: F401 harkd is a fixture
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it forges datagrams")
-sanitized = pytest.mark.skipif(
-    "san" in os.path.basename(os.environ.get("HARK_BUILD", "build").rstrip("/")),
-    reason="a sanitizer keeps what was freed",
-)
 
 
 def mappings(pid):

@@ -18,6 +18,7 @@ def test_a_name_is_listened_on_at_all_of_its_addresses(serve_with_hosts, model):
     service, _ = serve_with_hosts(
         "127.0.0.1 both\n::1 both\n192.0.2.1 both\n", "--model", model, "tcp://both:0", "udp://both:0", "echo"
     )
+    wait_until(lambda: len(service.addresses) == 4)
     hosts = [a.rsplit(":", 1)[0] for a in service.addresses]
     assert sorted(hosts) == [
         "tcp://127.0.0.1",

@@ -11,7 +11,7 @@ import tempfile
 import pytest
 
 from conftest import MODELS, PATIENCE, wait_until
-from harkd_support import harkd  # noqa: F401
+from harkd_support import harkd, sanitized  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HARK_BUILD", ROOT / "build")).resolve()
@@ -162,6 +162,7 @@ static int search(void *state, struct hark_why *why) {
 """
 
 
+@sanitized
 def test_a_box_that_is_tried_finds_nobody_elses_secret(hark, build, tmp_path):
     shared = build(GOOD + ", .open = search", "#include <errno.h>\n" + SEARCH)
     (tmp_path / "t.conf").write_text(
