@@ -86,6 +86,7 @@ struct hark__engine {
 	atomic_bool some_left; /* since the wait began: what the kernel tells may name a source that is gone */
 };
 
+extern unsigned hark__uring_few; /* sends of a turn that go by send(2), not by the ring; tests: 0 */
 extern const struct hark__engine_ops hark__engine_epoll, hark__engine_uring, hark__engine_poll;
 
 /* Opens the engine called name; NULL: $HARK_ENGINE, else the best that works here.

@@ -1,11 +1,11 @@
 /* engine_uring.c — the io_uring engine: epoll tells who is ready, and a ring sends for many connections in one system
  * call.
  *
- * What a reader has written before it waits, if it is short, is copied to a slot of the engine's; before the loop asks
- * epoll, all of it is sent by one io_uring_enter(2). Each send is tried once, MSG_DONTWAIT, and has ended when that
- * call returns: between two turns the ring holds neither a file nor a byte that was not sent. So a forked child,
- * another thread and a killed process's successor find descriptors and ports as they do under epoll. What there was no
- * room for goes back to its writer. What is longer than a slot is tried by send(2) at once, as everywhere.
+ * What a reader has written before it waits, if it is short, is copied to a slot of the engine's. Before the loop asks
+ * epoll, all of it is sent by one io_uring_enter(2); one or two by send(2). Each send is tried once, MSG_DONTWAIT, and
+ * has ended when that call returns: between two turns the ring holds neither a file nor a byte that was not sent. So a
+ * forked child, another thread and a killed process's successor find descriptors and ports as they do under epoll. What
+ * there was no room for goes back to its writer. What is longer than a slot is tried by send(2) at once, as everywhere.
  *
  * Nothing is received in the ring. One-shot receives cost the arming of a poll each (6 % of the CPU of an echo);
  * multishot ones hold bytes that may be somebody else's by then, and are not told the end of a peer whose data and
@@ -31,8 +31,9 @@
 #define SLOTS      64u /* sends of a turn; a power of two */
 #define SLOT_BYTES 2048u
 #define NO_SLOT    UINT16_MAX
-#define FEW        2u /* sends: by send(2), which costs less for so few */
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
+
+unsigned hark__uring_few = 2; /* by send(2) they cost less than by the ring */
 
 struct uring_engine {
 	struct hark__epoll_engine epoll;
@@ -143,7 +144,7 @@ static void fill_ring(struct uring_engine *m)
 /* After the return no send is under way. Waiting for them all costs nothing, as each has ended already. */
 static void submit(struct uring_engine *m)
 {
-	if (m->n_sends <= FEW) {
+	if (m->n_sends <= hark__uring_few) {
 		send_each(m);
 		return;
 	}

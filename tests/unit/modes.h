@@ -40,6 +40,7 @@ static const char *const engines_all[] = {"epoll", "uring", "poll"};
 #define ENGINES_ALL (sizeof engines_all / sizeof engines_all[0])
 
 static const char *mode_engine; /* NULL: a plain thread */
+static bool mode_ring_alone;    /* the program's bodies also run with io_uring where each send goes by the ring */
 static int mode_kept;           /* descriptors that the library keeps for the process, on purpose: the body says so */
 
 static inline void end_child_in_order(int descriptors)
@@ -103,6 +104,12 @@ static inline void on_engines(void (*body)(void))
 	int bad = 0;
 	for (size_t i = 0; i < ENGINES_ALL; i++)
 		bad |= mode_end(mode_start(engines_all[i], body), engines_all[i]);
+	if (mode_ring_alone) {
+		unsigned few = hark__uring_few;
+		hark__uring_few = 0;
+		bad |= mode_end(mode_start("uring", body), "uring, by the ring alone");
+		hark__uring_few = few;
+	}
 	assert_int_equal(bad, 0);
 }
 

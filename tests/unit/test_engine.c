@@ -402,5 +402,6 @@ int main(void)
 		cmocka_unit_test(io_uring_that_cannot_be_entered_is_not_there),
 		cmocka_unit_test(the_port_of_a_killed_process_is_free),
 	};
+	mode_ring_alone = true;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

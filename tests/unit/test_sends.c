@@ -351,5 +351,6 @@ int main(void)
 		ON_ENGINES(many_that_speak_at_once_touch_nothing_of_those_that_have_gone),
 		ON_ENGINES(a_socket_made_non_blocking_by_others_loses_nothing),
 	};
+	mode_ring_alone = true;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -529,5 +529,6 @@ int main(void)
 		ON_ENGINES(time_runs_out_in_a_flush_behind_a_blocked_answer),
 		ON_ENGINES(abort_resets_at_once_whatever_is_under_way),
 	};
+	mode_ring_alone = true;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
