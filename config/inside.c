@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "nearest.h"
+#include "text.h"
 
 void *inside_room(struct whole *w, void *array, size_t n, size_t size)
 {
@@ -69,14 +70,6 @@ struct at inside_at(struct whole *w, const char *file, int line)
 	return (struct at){.file = file, .line = line, .order = ++w->order};
 }
 
-/* What comes from a file must not write to the terminal that reads the message. */
-static void mask(char *text)
-{
-	for (; *text != '\0'; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			*text = '?';
-}
-
 static char *message_text(struct at at, const char *words)
 {
 	char *text;
@@ -90,7 +83,8 @@ static char *message_text(struct at at, const char *words)
 		n = asprintf(&text, "%s:%d: %s", at.file, at.line, words);
 	if (n < 0)
 		return NULL;
-	mask(text);
+	/* What comes from a file must not write to the terminal that reads the message. */
+	text_scrub(&(struct text){.buf = text, .len = (size_t)n});
 	return text;
 }
 

@@ -113,6 +113,10 @@ static void bytes_that_no_text_has_are_refused(void **state)
 	assert_string_equal(c->errors[0], "t.conf:4: a control character in the line");
 	config_free(c);
 	expect_error(ECHO "x\x7fy = 1\n", "t.conf:4: a control character");
+	/* A terminal may take U+009B for ESC [. */
+	expect_error(ECHO "workers = \xc2\x9b"
+	                  "2J\xff\n",
+	             "workers: \"??2J?\" is not");
 }
 
 static void what_is_no_setting_is_said(void **state)
