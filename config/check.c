@@ -146,7 +146,7 @@ static void open_box(const struct trial *t, void *state, struct report *r)
 		err = load_box(s, &box, &state, &r->why);
 	if (err == 0)
 		err = box_open(box, state, &r->why);
-	r->error = -err;
+	r->error = err < 0 ? -err : 0;
 	r->step = err < 0 ? STEP_BOX : STEP_DONE;
 	box_free(box, state);
 }
@@ -196,7 +196,24 @@ static void become_and_look(const struct trial *t, struct report *r)
 
 /* ---- the parent ---- */
 
-static void await_report(int fd, int64_t deadline, struct report *r)
+/* Foreign code may have written it. */
+static bool is_possible(const struct trial *t, const struct report *r)
+{
+	if (r->error < 0)
+		return false;
+	switch (r->step) {
+	case STEP_DONE: return true;
+	case STEP_CHROOT: return t->s->s.chroot != NULL;
+	case STEP_USER: return t->become;
+	case STEP_DIRECTORY: return t->s->s.directory != NULL;
+	case STEP_PROGRAM: return t->program != NULL;
+	case STEP_BOX: return t->opens;
+	case STEP_TRY: return false; /* the parent's own */
+	}
+	return false;
+}
+
+static void await_report(const struct trial *t, int fd, int64_t deadline, struct report *r)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	int n;
@@ -209,7 +226,9 @@ static void await_report(int fd, int64_t deadline, struct report *r)
 		*r = (struct report){STEP_TRY, ETIMEDOUT, 0};
 	else if (n < 0 || read(fd, r, sizeof *r) != sizeof *r)
 		*r = (struct report){STEP_TRY, EIO, 0}; /* it died */
-	r->why.text[sizeof r->why.text - 1] = '\0';     /* foreign code may have written it */
+	else if (!is_possible(t, r))
+		*r = (struct report){STEP_TRY, EBADMSG, 0};
+	r->why.text[sizeof r->why.text - 1] = '\0';
 }
 
 /* What is loaded is foreign code: it gets nothing of ours. Returns the report's new number. */
@@ -241,7 +260,7 @@ static void try_in_child(const struct trial *t, int64_t deadline, struct report 
 	if (pid < 0) {
 		*r = (struct report){STEP_TRY, err, 0};
 	} else {
-		await_report(fds[0], deadline, r);
+		await_report(t, fds[0], deadline, r);
 		(void)kill(pid, SIGKILL);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;
@@ -267,6 +286,7 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 		                    "%s: could not be tried: %s", key,
 		                    r->error == ETIMEDOUT ? "it took too long"
 		                    : r->error == EIO     ? "the process that tried has died"
+		                    : r->error == EBADMSG ? "the process that tried has written nonsense"
 		                                          : why);
 	case STEP_USER:
 		key = s->s.user != NULL ? "user" : s->s.group != NULL ? "group" : "groups";

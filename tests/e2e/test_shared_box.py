@@ -263,3 +263,29 @@ def test_harkd_t_looks_at_a_box_in_a_child(hark, build, tmp_path, fields, more, 
         timeout=PATIENCE,
     )
     assert r.returncode == 100 and re.search(rf"t\.conf:3: box: .*{re.escape(words)}", r.stderr), r.stderr
+
+
+# Forges what the look at a box reports: struct report of config/check.c.
+FORGE = """#include <string.h>
+__attribute__((constructor)) static void forge(void) {
+	struct { int step, error, at; struct hark_why why; } report = {%d, %d, 0, {"a\\033[2J\\302\\2332J\\nb"}};
+	_exit(write(3, &report, sizeof report) != sizeof report);
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "step, error, words",
+    [
+        (5, 22, r"box: a\?\[2J\?+2J\?b\n"),
+        (77, 0, "could not be tried: the process that tried has written nonsense"),
+        (5, -(2**31), "could not be tried: the process that tried has written nonsense"),
+        (1, 2, "could not be tried: the process that tried has written nonsense"),
+    ],
+)
+def test_a_report_that_a_box_has_forged_is_refused_and_its_words_are_cleaned(hark, build, tmp_path, step, error, words):
+    shared = build(GOOD, FORGE % (step, error))
+    (tmp_path / "t.conf").write_text(f"[s]\nlisten = tcp://127.0.0.1:0\nbox = {shared}\n")
+    command = [pathlib.Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"]
+    r = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert r.returncode == 100 and re.search(rf"t\.conf:3: box: .*{words}|t\.conf:3: {words}", r.stderr), r.stderr
