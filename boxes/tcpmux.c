@@ -53,7 +53,8 @@ static int read_byte(int fd, char *byte, int64_t deadline)
 	}
 }
 
-/* The name without its end of line. Its length; 0: the end, -EMSGSIZE: too long for any; -errno. */
+/* The name without its end of line. 0; -ENODATA: the end came first, or a drain; -EBADMSG: no service has such a name;
+ * -errno. */
 static int read_name(struct hark_conn *c, char name[NAME_BYTES_MAX])
 {
 	struct hark_conn_stats stats;
@@ -65,16 +66,18 @@ static int read_name(struct hark_conn *c, char name[NAME_BYTES_MAX])
 	while (r >= 0 && n < NAME_BYTES_MAX) {
 		r = read_byte(fd, &name[n], deadline);
 		if (r <= 0)
-			return r;
+			return r < 0 ? r : -ENODATA;
+		if (name[n] == '\0')
+			return -EBADMSG;
 		if (name[n] != '\n') {
 			n++;
 			continue;
 		}
 		n -= n > 0 && name[n - 1] == '\r';
 		name[n] = '\0';
-		return n;
+		return 0;
 	}
-	return r < 0 ? r : -EMSGSIZE;
+	return r < 0 ? r : -EBADMSG;
 }
 
 static void list_names(struct hark_conn *c, const struct tcpmux *m)
@@ -88,17 +91,17 @@ static void tcpmux_serve(struct hark_conn *c, void *arg)
 {
 	const struct tcpmux *m = arg;
 	char name[NAME_BYTES_MAX];
-	int n = read_name(c, name);
-	if (n <= 0 && n != -EMSGSIZE) {
-		if (n < 0)
-			hark_outcome(c, 0, n);
+	int r = read_name(c, name);
+	if (r < 0 && r != -EBADMSG) {
+		if (r != -ENODATA)
+			hark_outcome(c, 0, r);
 		return;
 	}
-	if (n > 0 && strcasecmp(name, "help") == 0) {
+	if (r == 0 && strcasecmp(name, "help") == 0) {
 		list_names(c, m);
 		return;
 	}
-	for (size_t i = 0; i < m->n && n > 0; i++) {
+	for (size_t i = 0; i < m->n && r == 0; i++) {
 		const struct service *s = &m->services[i];
 		if (strcasecmp(s->name, name) != 0)
 			continue;

@@ -1,5 +1,7 @@
 """The box tcpmux: the client names a service, which then has the connection (RFC 1078)."""
 import socket
+import struct
+import time
 
 import pytest
 
@@ -30,9 +32,35 @@ def test_without_a_plus_the_service_answers_itself(serve):
 def test_help_lists_the_names_and_others_are_refused(serve):
     server = serve("tcp://127.0.0.1:0", "tcpmux", "+echo=echo", "b=echo")
     assert ask(server, b"HELP\r\n") == b"echo\r\nb\r\n"
-    for name in (b"nothing\r\n", b"\r\n", b"echo \r\n", b"x" * 1000 + b"\r\n", b"\0echo\r\n"):
-        assert ask(server, name).startswith(b"-") or name == b"\r\n"
+    for name in (b"nothing\r\n", b"\r\n", b"echo \r\n", b"x" * 1000 + b"\r\n", b"\0echo\r\n", b"echo\0\r\n"):
+        assert ask(server, name).startswith(b"-"), name
     assert ask(server, b"ech") == b"" == ask(server, b"")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_who_resets_or_says_no_name_holds_up_nobody(serve, model):
+    server = serve("--model", model, "--lifetime", "1s", "tcp://127.0.0.1:0", "tcpmux", "+echo=echo")
+    with server.connect() as s:
+        s.sendall(b"ech")
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with server.connect() as s:
+        s.sendall(b"ech")
+        try:
+            assert read_all(s) == b""
+        except ConnectionResetError:
+            pass
+    assert ask(server, b"echo\r\nx") == b"+Go\r\nx"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_drain_does_not_wait_for_a_name(serve, model):
+    server = serve("--model", model, "--grace=20s", "--banner=hi", "tcp://127.0.0.1:0", "tcpmux", "+echo=echo")
+    with server.connect() as s:
+        s.sendall(b"ech")
+        assert s.recv(10) == b"hi"
+        begun = time.monotonic()
+        assert server.stop() == 0 and time.monotonic() - begun < 10
+        assert read_all(s) == b""
 
 
 @pytest.mark.parametrize(
