@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "options.h"
+#include "siphash.h"
 #include "source_rate.h"
 
 #define LOW_PORTS \
@@ -39,29 +40,22 @@ struct memory {
 };
 
 static struct memory *memory; /* NULL: nothing is remembered */
-static uint64_t secret;
+static uint64_t secret[2];
 
-static uint64_t mix(uint64_t h, const void *data, size_t n)
-{
-	uint64_t word = 0;
-	for (size_t i = 0; i < n; i += sizeof word) {
-		word = 0;
-		memcpy(&word, (const char *)data + i, n - i < sizeof word ? n - i : sizeof word);
-		h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-		h ^= h >> 29;
-	}
-	return h;
-}
+/* What of an answer is remembered. */
+struct said {
+	uint64_t source, n; /* n: all of its bytes */
+	char head[BYTES_MOST];
+};
 
-/* n bytes; of a longer text than BYTES_MOST the head alone is looked at. */
-static uint64_t digest_of(uint64_t source, const void *head, size_t n)
+static uint64_t digest_of(const struct said *s)
 {
-	return mix(mix(source, &n, sizeof n), head, n < BYTES_MOST ? n : BYTES_MOST);
+	return siphash(secret, s, offsetof(struct said, head) + (s->n < BYTES_MOST ? s->n : BYTES_MOST));
 }
 
 static uint64_t source_of(const struct hark_endpoint *peer)
 {
-	return mix(secret, &peer->addr, peer->len);
+	return siphash(secret, &peer->addr, peer->len);
 }
 
 /* In a forked process anew: one service's memory is none of another's. */
@@ -73,7 +67,7 @@ void reply_begin(void)
 	if (memory != NULL)
 		(void)munmap(memory, sizeof *memory);
 	owner = getpid();
-	arc4random_buf(&secret, sizeof secret);
+	arc4random_buf(secret, sizeof secret);
 	void *at = mmap(NULL, sizeof *memory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memory = at != MAP_FAILED ? at : NULL;
 }
@@ -98,12 +92,10 @@ static void remember(uint64_t digest)
 /* Whether the datagram is what its source was answered before, once too often. */
 static bool is_loop(struct hark_conn *c, const struct hark_endpoint *peer)
 {
-	char head[BYTES_MOST];
-	uint64_t source = source_of(peer);
-	ssize_t n = memory != NULL && hark_buffered(c) > 0 ? hark_peek(c, head, sizeof head) : -1;
-	if (n < 0 || !is_known(digest_of(source, head, hark_buffered(c))))
+	struct said s = {.source = source_of(peer), .n = hark_buffered(c)};
+	if (memory == NULL || s.n == 0 || hark_peek(c, s.head, sizeof s.head) < 0 || !is_known(digest_of(&s)))
 		return false;
-	struct echoes *e = &memory->sources[source % SOURCES];
+	struct echoes *e = &memory->sources[s.source % SOURCES];
 	int64_t second = hark_now() / HARK_S;
 	if (atomic_exchange_explicit(&e->second, second, memory_order_relaxed) != second)
 		atomic_store_explicit(&e->n, 0, memory_order_relaxed);
@@ -113,8 +105,11 @@ static bool is_loop(struct hark_conn *c, const struct hark_endpoint *peer)
 ssize_t reply_write(struct hark_conn *c, const void *buf, size_t n)
 {
 	struct hark_endpoint peer;
-	if (memory != NULL && hark_type(c) == SOCK_DGRAM && hark_peer_endpoint(c, &peer) == 0)
-		remember(digest_of(source_of(&peer), buf, n));
+	if (memory != NULL && hark_type(c) == SOCK_DGRAM && hark_peer_endpoint(c, &peer) == 0) {
+		struct said s = {.source = source_of(&peer), .n = n};
+		memcpy(s.head, buf, n < BYTES_MOST ? n : BYTES_MOST);
+		remember(digest_of(&s));
+	}
 	return hark_write(c, buf, n);
 }
 

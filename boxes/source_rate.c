@@ -7,9 +7,10 @@
 
 #include <netinet/in.h>
 #include <stdatomic.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+
+#include "siphash.h"
 
 #define PLACES 8192u /* 64 KB, of which what is used is taken */
 
@@ -35,22 +36,11 @@ void source_rate_close(struct source_rate *s)
 		(void)munmap(s, sizeof *s);
 }
 
-static uint64_t mix(uint64_t x)
-{
-	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9); /* splitmix64's */
-	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return x ^ (x >> 31);
-}
-
 static size_t place(const struct source_rate *s, const struct hark_endpoint *source)
 {
-	uint64_t key = 0;
-
 	if (source->addr.ss_family == AF_INET)
-		memcpy(&key, &((const struct sockaddr_in *)&source->addr)->sin_addr, 4);
-	else
-		memcpy(&key, &((const struct sockaddr_in6 *)&source->addr)->sin6_addr, 8);
-	return mix(mix(key ^ s->secret[0]) ^ s->secret[1]) % PLACES;
+		return siphash(s->secret, &((const struct sockaddr_in *)&source->addr)->sin_addr, 4) % PLACES;
+	return siphash(s->secret, &((const struct sockaddr_in6 *)&source->addr)->sin6_addr, 8) % PLACES;
 }
 
 bool source_rate_take(struct source_rate *s, const struct hark_endpoint *source, int64_t per_second)

@@ -33,6 +33,8 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "siphash.h"
+
 #define SOURCES       4096 /* entries; a power of two */
 #define SHARED        4096 /* entries behind them, for those who find no place; a power of two */
 #define ENTRIES       (SOURCES + SHARED)
@@ -213,39 +215,6 @@ static void unlock(struct limits *l)
 
 /* ---- sources --------------------------------------------------------------------------------- */
 
-static uint64_t rotated(uint64_t x, int by)
-{
-	return x << by | x >> (64 - by);
-}
-
-static void sip_rounds(uint64_t v[4], int n)
-{
-	while (n-- > 0) {
-		v[0] += v[1], v[2] += v[3];
-		v[1] = rotated(v[1], 13) ^ v[0], v[3] = rotated(v[3], 16) ^ v[2];
-		v[0] = rotated(v[0], 32);
-		v[2] += v[1], v[0] += v[3];
-		v[1] = rotated(v[1], 17) ^ v[2], v[3] = rotated(v[3], 21) ^ v[0];
-		v[2] = rotated(v[2], 32);
-	}
-}
-
-/* SipHash-2-4 of whole words. */
-static uint64_t sip(const uint64_t seed[2], const uint64_t *words, size_t n)
-{
-	uint64_t v[4] = {seed[0] ^ UINT64_C(0x736f6d6570736575), seed[1] ^ UINT64_C(0x646f72616e646f6d),
-	                 seed[0] ^ UINT64_C(0x6c7967656e657261), seed[1] ^ UINT64_C(0x7465646279746573)};
-	for (size_t i = 0; i <= n; i++) {
-		uint64_t word = i < n ? words[i] : (uint64_t)(n * 8) << 56;
-		v[3] ^= word;
-		sip_rounds(v, 2);
-		v[0] ^= word;
-	}
-	v[2] ^= 0xff;
-	sip_rounds(v, 4);
-	return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
 static uint64_t upper_bits(uint64_t x, int bits, int of)
 {
 	return bits <= 0 ? 0 : bits >= of ? x : x >> (of - bits) << (of - bits);
@@ -280,8 +249,7 @@ static bool key_of_unix(const struct limits *l, struct hark_conn *c, const struc
 		return true;
 	}
 	memcpy(name, &e->addr, e->len < sizeof e->addr ? e->len : sizeof e->addr);
-	size_t words = sizeof name / 8;
-	*k = (struct key){NAMED, sip(seed, name, words), sip(other, name, words)};
+	*k = (struct key){NAMED, siphash(seed, name, sizeof name), siphash(other, name, sizeof name)};
 	return true;
 }
 
@@ -433,7 +401,7 @@ static unsigned most_of(const struct limits *l, const struct key *k, enum counte
 static int take_of_source(struct limits *l, const struct key *k, int slot, int64_t now, enum counter *why)
 {
 	unsigned most = most_of(l, k, why);
-	uint64_t at = sip(l->m->seed, (const uint64_t[]){k->kind, k->hi, k->lo}, 3);
+	uint64_t at = siphash(l->m->seed, k, sizeof *k);
 	struct source *own = source_of(l, k, at, now), *shared = &l->sources[SOURCES + (at >> 32) % SHARED];
 	struct source *s = own != NULL ? own : shared;
 	/* It may have found no place when it came before. */

@@ -422,9 +422,28 @@ static void a_full_bucket_gives_way_before_one_that_is_held_back(void **state)
 	free(b.limits);
 }
 
+/* Of the reference implementation. */
+static void the_hash_is_siphash(void **state)
+{
+	unsigned char key[16], text[15];
+	uint64_t secret[2];
+	(void)state;
+	for (size_t i = 0; i < sizeof key; i++)
+		key[i] = (unsigned char)i;
+	for (size_t i = 0; i < sizeof text; i++)
+		text[i] = (unsigned char)i;
+	memcpy(secret, key, sizeof secret);
+	secret[0] = le64toh(secret[0]);
+	secret[1] = le64toh(secret[1]);
+	assert_true(siphash(secret, text, 0) == UINT64_C(0x726fdb47dd0e0e31));
+	assert_true(siphash(secret, text, 8) == UINT64_C(0x93f5f5799a932462));
+	assert_true(siphash(secret, text, 15) == UINT64_C(0xa129ca6149be45e5));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_hash_is_siphash),
 		cmocka_unit_test(no_limits_hold_nobody),
 		cmocka_unit_test(max_conns_is_never_exceeded_by_workers_that_ask_at_once),
 		cmocka_unit_test(a_hold_is_counted_once_for_each_time_it_begins),
