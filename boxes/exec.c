@@ -6,7 +6,8 @@
  * PROGRAM is looked for in $PATH, once, when the service starts, and gets its arguments exactly as they are given: no
  * shell; --argv0 gives it another name than the one it was found by. Its standard error is the server's own, or what
  * --stderr says; its standard input with --stdin null is /dev/null, for a program that only answers. Its environment is
- * environ.h's; --lookup-host has the peer's name looked up for it. It leads a session of its own.
+ * environ.h's; --lookup-host has the peer's name looked up for it. It leads a process group, in a session
+ * without a terminal.
  *
  * Streams: a program a connection. Datagrams: a program a peer, its socket connected to that peer and the first
  * datagram still in it (hark_udp_connect()); or, where the server gives the listening socket itself (struct
