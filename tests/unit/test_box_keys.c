@@ -1,38 +1,19 @@
 /* test_box_keys.c — the options of boxes: typed, by one table; --x V on the box's line is the key x = V of its section.
  */
-#include "net_support.h"
+#include "config_support.h"
 
 #include "box.h"
-#include "inside.h"
 
 #define SERVICE "[s]\nlisten = tcp://*:7\n"
-
-static struct config *load(const char *text)
-{
-	struct config *c = NULL;
-	(void)inside_load_bytes("t.conf", text, strlen(text), &c);
-	assert_non_null(c);
-	return c;
-}
 
 /* words: the service's argv, each followed by a '|'. */
 static void expect_argv(const char *text, const char *words)
 {
 	char got[512] = "";
-	struct config *c = load(text);
-	if (c->n_errors > 0)
-		fail_msg("%s: %s", text, c->errors[0]);
+	struct config *c = load_good(text);
 	for (size_t i = 0; i < c->services[0]->argv.n; i++)
 		(void)snprintf(got + strlen(got), sizeof got - strlen(got), "%s|", c->services[0]->argv.word[i]);
 	assert_string_equal(got, words);
-	config_free(c);
-}
-
-static void expect_error(const char *text, const char *what)
-{
-	struct config *c = load(text);
-	if (c->n_errors != 1 || strstr(c->errors[0], what) == NULL)
-		fail_msg("%s: %zu errors, wanted %s: %s", text, c->n_errors, what, c->n_errors > 0 ? c->errors[0] : "");
 	config_free(c);
 }
 
@@ -136,8 +117,7 @@ static void defaults_count_where_the_box_has_the_option(void **state)
 				   "[e]\nlisten = tcp://*:5\nbox = time\nlonger =\n"
 				   "[f]\nlisten = tcp://*:6\nrelay = tcp://localhost:1\n";
 	static const char *const want[] = {"--longer=yes", NULL, "--longer", NULL, NULL, "--connect-timeout=2s"};
-	struct config *c = load(text);
-	assert_int_equal(c->n_errors, 0);
+	struct config *c = load_good(text);
 	for (size_t i = 0; i < c->n_services; i++) {
 		assert_int_equal(c->services[i]->argv.n, 1 + (want[i] != NULL) + (i == 5));
 		if (want[i] != NULL)
@@ -158,11 +138,8 @@ static void what_is_printed_says_each_option_once(void **state)
 		SERVICE "box = exec --stderr=null cat\nargv0 = --x\n",
 	};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-		struct config *c = load(texts[i]);
-		assert_int_equal(c->n_errors, 0);
-		struct config *again = load(c->services[0]->text);
-		if (again->n_errors > 0)
-			fail_msg("%s: %s", c->services[0]->text, again->errors[0]);
+		struct config *c = load_good(texts[i]);
+		struct config *again = load_good(c->services[0]->text);
 		assert_string_equal(again->services[0]->text, c->services[0]->text);
 		config_free(again);
 		config_free(c);
