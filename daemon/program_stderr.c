@@ -9,8 +9,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -21,8 +23,11 @@
 
 static struct {
 	int pipe; /* its reading end; -1: none */
+	int stop; /* readable: the reader ends */
 	pthread_t reader;
 	const char *service;
+	char said[2 * SAID_MAX]; /* what no line's end has come of yet: one reader takes it over from another */
+	size_t have;
 } self = {.pipe = -1};
 
 static int tell(struct hark_why *why, int err, const char *what)
@@ -31,32 +36,51 @@ static int tell(struct hark_why *why, int err, const char *what)
 	return err;
 }
 
-/* Takes whole lines off the front of said. Returns how many bytes of the last, unfinished one are left. */
-static size_t take_lines(char *said, size_t n)
+/* Logs the whole lines; the last, unfinished one is left. */
+static void take_lines(void)
 {
 	size_t begin = 0;
-	for (size_t at = 0; at < n; at++) {
-		bool full = at + 1 - begin == SAID_MAX;
-		if (said[at] != '\n' && !full)
+	for (size_t at = 0; at < self.have; at++) {
+		bool ends = self.said[at] == '\n', full = at + 1 - begin == SAID_MAX;
+		if (!ends && !full)
 			continue;
-		int len = (int)(at - begin + (said[at] != '\n'));
+		int len = (int)(at - begin + !ends);
 		if (len > 0)
-			log_event(LOG_LEVEL_NOTICE, self.service, "%.*s", len, said + begin);
+			log_event(LOG_LEVEL_NOTICE, self.service, "%.*s", len, self.said + begin);
 		begin = at + 1;
 	}
-	memmove(said, said + begin, n - begin);
-	return n - begin;
+	self.have -= begin;
+	memmove(self.said, self.said + begin, self.have);
 }
 
-static void *read_all(void *arg)
+/* False: nobody writes there any more. */
+static bool take_some(void)
 {
-	char said[2 * SAID_MAX];
-	size_t have = 0;
-	ssize_t n;
-	while ((n = read(self.pipe, said + have, sizeof said - have)) > 0 || (n < 0 && errno == EINTR))
-		have = take_lines(said, have + (n > 0 ? (size_t)n : 0));
-	if (have > 0)
-		log_event(LOG_LEVEL_NOTICE, self.service, "%.*s", (int)have, said);
+	ssize_t n = read(self.pipe, self.said + self.have, sizeof self.said - self.have);
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n > 0) {
+		self.have += (size_t)n;
+		take_lines();
+	} else if (self.have > 0) {
+		log_event(LOG_LEVEL_NOTICE, self.service, "%.*s", (int)self.have, self.said);
+	}
+	return n > 0;
+}
+
+/* Until nobody writes there any more: true; or until stop, unless it is -1, is readable, or the deadline is over. */
+static bool read_said(int stop, int64_t deadline)
+{
+	struct pollfd p[] = {{.fd = self.pipe, .events = POLLIN}, {.fd = stop, .events = POLLIN}};
+	while (p[1].revents == 0 && hark_now() < deadline)
+		if (poll(p, 2, deadline == HARK_FOREVER ? -1 : REST_MS) > 0 && p[0].revents != 0 && !take_some())
+			return true;
+	return false;
+}
+
+static void *read_until_stop(void *arg)
+{
+	(void)read_said(self.stop, HARK_FOREVER);
 	return arg;
 }
 
@@ -80,24 +104,18 @@ int program_stderr_begin(const char *service)
 	if (self.pipe < 0)
 		return 0;
 	self.service = service;
+	self.stop = eventfd(0, EFD_CLOEXEC);
+	if (self.stop < 0)
+		return -errno;
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the serving thread's */
-	int r = pthread_create(&self.reader, NULL, read_all, NULL);
+	int r = pthread_create(&self.reader, NULL, read_until_stop, NULL);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return -r;
 }
 
-/* Not pthread_timedjoin_np(3): its clock may be set back meanwhile. */
-static bool reader_ended(void)
-{
-	int r = pthread_tryjoin_np(self.reader, NULL);
-	for (int ms = 0; r == EBUSY && ms < REST_MS; ms++) {
-		(void)poll(NULL, 0, 1);
-		r = pthread_tryjoin_np(self.reader, NULL);
-	}
-	return r == 0;
-}
-
+/* The thread ends before the fork: else what it has read would be lost with it, and the child could find the C
+ * library's locks taken. */
 void program_stderr_end(void)
 {
 	if (self.pipe < 0)
@@ -105,11 +123,13 @@ void program_stderr_end(void)
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	if (null < 0 || dup2(null, 2) < 0) /* the pipe's last writer is a program now, or nobody */
 		(void)close(2);
-	if (reader_ended() || fork() != 0)
+	(void)!write(self.stop, &(uint64_t){1}, sizeof(uint64_t));
+	(void)pthread_join(self.reader, NULL);
+	if (read_said(-1, hark_after(REST_MS * HARK_MS)) || fork() != 0)
 		return;
 	int keep[] = {self.pipe, log_fd(), log_followed()};
 	descriptors_keep(keep, (int)(sizeof keep / sizeof *keep));
 	(void)signal(SIGTERM, SIG_DFL);
-	(void)read_all(NULL);
+	(void)read_said(-1, HARK_FOREVER);
 	_exit(0);
 }

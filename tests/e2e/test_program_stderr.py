@@ -2,6 +2,7 @@
 import json
 import os
 import pwd
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import MODELS, read_all, wait_until
-from harkd_support import harkd, service, shell_root  # noqa: F401 harkd is a fixture
+from harkd_support import gone, harkd, service, shell_root  # noqa: F401 harkd is a fixture
 
 NOBODY = pwd.getpwnam("nobody")
 SAYS = "exec = /bin/sh -c 'echo one >&2; printf \"two\\\\033[1m\" >&2; echo out'"
@@ -85,6 +86,28 @@ def test_what_outlives_its_worker_is_logged_on(logged, tmp_path):
     wait_until(lambda: d.workers("says") and d.workers("says") != [worker] and not os.path.exists(f"/proc/{worker}"))
     (tmp_path / "go").write_text("now\n")
     wait_until(lambda: "harkd: says: late\n" in log.read_text())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_being_said_as_the_worker_ends_is_logged_whole_and_in_its_order(logged, tmp_path, model):
+    (tmp_path / "count").write_text(
+        f"""exec </dev/null >/dev/null
+i=0
+while [ ! -e {tmp_path}/end ]; do i=$((i+1)); echo "line $i" >&2; done
+echo $i >{tmp_path}/said
+"""
+    )
+    d, log = logged(service("says", f"exec = /bin/sh -c 'setsid sh {tmp_path}/count & echo out'", f"model = {model}"))
+    assert ask(d, "says") == b"out\n"
+    wait_until(lambda: "harkd: says: line 1000\n" in log.read_text())
+    (worker,) = d.workers("says")
+    assert d.ask("stop says")["ok"]
+    wait_until(lambda: gone(worker))
+    (tmp_path / "end").touch()
+    said = int(wait_until(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text()))
+    wait_until(lambda: f"harkd: says: line {said}\n" in log.read_text())
+    told = re.findall(r"harkd: says: (line .*)", log.read_text())
+    assert told == [f"line {i + 1}" for i in range(said)], len(told)
 
 
 @pytest.fixture
