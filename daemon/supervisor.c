@@ -385,8 +385,10 @@ static void become_ready(struct supervisor *v)
 	notify("READY=1\nMAINPID=%d", (int)getpid());
 	if (v->control != NULL)
 		log_event(LOG_LEVEL_NOTICE, NULL, "control socket %s", strchr(control_key(v->control), ':') + 1);
-	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu service%s of %s", v->epoch->config->n_services,
-	          v->epoch->config->n_services == 1 ? "" : "s", v->config_file);
+	size_t n = 0;
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		n += s->state != SERVICE_GONE;
+	log_event(LOG_LEVEL_NOTICE, NULL, "ready: %zu service%s of %s", n, n == 1 ? "" : "s", v->config_file);
 }
 
 static void look_at_start(struct supervisor *v)

@@ -157,3 +157,8 @@ def test_process_1_of_a_container_is_not_replaced(harkd_as_init):
     assert not answer["ok"] and "process 1" in answer["error"], answer
     with d.connect("echo") as s:
         ping(s)
+
+
+def test_a_disabled_service_is_not_counted_as_ready(harkd):
+    d = harkd(ECHO + service("off", "box = echo", "disable = yes"))
+    d.expect(r"ready: 1 service of .*hark\.conf$")
