@@ -192,6 +192,12 @@ bool holders_left(const struct spawned *p, int fd)
 	return fstat(fd, &file) == 0 && left_has(p, &file);
 }
 
+static bool is_our_child(pid_t pid)
+{
+	pid_t parent = 0;
+	return look_up(pid, &parent) != '\0' && parent == getpid();
+}
+
 int holders_kill(int fd)
 {
 	struct stat file;
@@ -200,7 +206,7 @@ int holders_kill(int fd)
 	DIR *d = fstat(fd, &file) == 0 && has_our_numbers() ? opendir("/proc") : NULL;
 	while (d != NULL && (e = readdir(d)) != NULL) {
 		pid_t pid = (pid_t)atoi(e->d_name); /* 0: no process */
-		if (pid > 0 && pid != getpid() && has(pid, &file) == YES)
+		if (pid > 0 && pid != getpid() && has(pid, &file) == YES && !is_our_child(pid))
 			n += kill(pid, SIGKILL) == 0;
 	}
 	if (d != NULL)

@@ -14,7 +14,8 @@ bool holders_any(const struct spawned *p, int fd);
 /* The same of what it has started alone, once it has ended. */
 bool holders_left(const struct spawned *p, int fd);
 
-/* Kills every other process that has the file that fd is of, as far as we may look and /proc is ours. How many. */
+/* Kills every other process that has the file that fd is of, as far as we may look and /proc is ours. Not our children:
+ * one just forked has it from us until it has closed it. How many. */
 int holders_kill(int fd);
 
 #endif

@@ -274,22 +274,23 @@ def test_a_binary_that_says_ready_and_dies_leaves_the_old_one_serving_and_why_in
     assert d.stop() == 0 and not (tmp_path / "control").exists()
 
 
+def control_client(stack, tmp_path, request):
+    """Somebody who has asked, and reads the answer when he likes."""
+    s = stack.enter_context(socket.socket(socket.AF_UNIX))
+    s.settimeout(PATIENCE)
+    s.connect(str(tmp_path / "control"))
+    s.sendall(request)
+    return s
+
+
 def test_silent_control_clients_do_not_take_the_place_of_one_that_awaits_its_answer(own, tmp_path):
     d, go = own(ECHO), tmp_path / "go"
     replace(own.binary, f"#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nexit 3\n")
     with contextlib.ExitStack() as stack:
-
-        def client(request):
-            s = stack.enter_context(socket.socket(socket.AF_UNIX))
-            s.settimeout(PATIENCE)
-            s.connect(str(tmp_path / "control"))
-            s.sendall(request)
-            return s
-
-        awaiting = client(b"upgrade wait\n")
+        awaiting = control_client(stack, tmp_path, b"upgrade wait\n")
         wait_until(lambda: not d.ask("stop echo")["ok"])  # it is under way
         for _ in range(40):
-            client(b"stat")
+            control_client(stack, tmp_path, b"stat")
         assert d.status()["ok"]
         go.touch()
         answer = awaiting.recv(4096)
@@ -303,24 +304,16 @@ def test_who_asks_as_a_new_generation_says_that_it_is_ready_has_an_answer(own, t
     wait = f'while not os.path.exists("{go}"): time.sleep(0.01)\n'
     replace(own.binary, READY_THEN.replace("os.write", wait + "os.write").format(f'os.unlink("{go}"); time.sleep(0.5)'))
     with contextlib.ExitStack() as stack:
-
-        def client(request):
-            s = stack.enter_context(socket.socket(socket.AF_UNIX))
-            s.settimeout(PATIENCE)
-            s.connect(str(tmp_path / "control"))
-            s.sendall(request)
-            return s
-
-        one = client(b"status\n")
+        one = control_client(stack, tmp_path, b"status\n")
         assert one.recv(4096).startswith(b'{"ok":true')
         if kind == "waits for a reload":
             newborn = stack.enter_context(slow_starts(d, 5))
             d.configure(ECHO.replace("box", "idle_timeout = 1h\nbox"))
-            client(b"reload\n")
+            control_client(stack, tmp_path, b"reload\n")
             wait_until(lambda: newborn.held)
             newborn.seconds = 0
             one.sendall(b"stop echo\n")
-        upgrade = client(b"upgrade wait\n")
+        upgrade = control_client(stack, tmp_path, b"upgrade wait\n")
         wait_until(lambda: not d.ask("upgrade")["ok"])
         if kind == "has asked":
             d.send(signal.SIGSTOP)
@@ -416,6 +409,19 @@ def test_what_a_failed_binary_has_started_is_not_left_behind(own, run, tmp_path,
     wait_until(lambda: gone(left))
     assert "upgrade: generation 2 left processes behind, which are killed" in d.stderr
     with d.connect("echo") as s:
+        ping(s)
+
+
+def test_a_worker_that_is_just_being_started_is_not_what_a_failed_binary_left_behind(own, tmp_path):
+    d, go = own(ECHO + service("late", "box = echo", "start = demand")), tmp_path / "go"
+    replace(own.binary, f"#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nexit 3\n")
+    assert d.ask("upgrade")["ok"]
+    with slow_starts(d, 60) as newborn, d.connect("late") as s:
+        wait_until(lambda: newborn.held)
+        go.touch()
+        d.expect("this one goes on")
+        assert "left processes behind" not in d.stderr
+        newborn.held = {child: 0 for child in newborn.held}
         ping(s)
 
 
