@@ -172,11 +172,11 @@ void supervisor_drain(struct supervisor *v)
 		notify("STOPPING=1");
 		upgrade_tell_end(v);
 	} else if (v->standby) {
+		pid_t heir = v->heir;
 		control_upgraded(v, NULL);
+		upgrade_forget(v);
 		if (notify_wanted()) /* it ends, too, and before us: with the main process systemd ends all */
-			v->heir_deadline = HARK_FOREVER;
-		else
-			upgrade_forget(v);
+			v->heir = heir;
 	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
 		if (s->state != SERVICE_GONE)
@@ -265,8 +265,10 @@ static void take_signals(struct supervisor *v)
 	struct hark_why why;
 	while (read(v->signal_fd, &i, sizeof i) == (ssize_t)sizeof i) {
 		/* A service manager takes us for harkd until the heir is relied on: it is the heir that it means. */
-		if (v->handed_over && v->heir > 0 && i.ssi_signo != SIGCHLD && notify_wanted())
+		if (v->handed_over && v->heir > 0 && i.ssi_signo != SIGCHLD && notify_wanted()) {
 			(void)kill(v->heir, (int)i.ssi_signo);
+			v->reload_due = v->reload_due || i.ssi_signo == SIGHUP;
+		}
 		if (i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT)
 			supervisor_drain(v);
 		else if (i.ssi_signo == SIGCHLD)

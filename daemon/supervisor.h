@@ -281,7 +281,7 @@ void upgrade_close_rest(struct supervisor *v);            /* what nobody wanted 
 void upgrade_tell_ready(struct supervisor *v);
 void upgrade_tell_failed(const struct supervisor *v, const char *why); /* the older generation goes on, and says why */
 void upgrade_tell_end(struct supervisor *v); /* we end as we were told to: the older one need not take over again */
-void upgrade_await_release(const struct supervisor *v); /* the older generation lets go of the sockets, or 1 s */
+void upgrade_await_release(struct supervisor *v); /* the older generation lets go of the sockets, or 1 s */
 void upgrade_done(void);
 void upgrade_alone(struct supervisor *v); /* parent_fd has no reader any more: the older generation has let go */
 

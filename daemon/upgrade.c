@@ -260,11 +260,11 @@ void upgrade_tell_end(struct supervisor *v)
 		tell(v, &(char){MSG_END}, 1);
 }
 
-void upgrade_await_release(const struct supervisor *v)
+void upgrade_await_release(struct supervisor *v)
 {
 	struct pollfd p = {.fd = v->parent_fd}; /* POLLERR: nobody reads there any more */
-	if (v->generation > 1 && v->told_ready && v->parent_fd >= 0)
-		(void)poll(&p, 1, 1000);
+	if (v->generation > 1 && v->told_ready && v->parent_fd >= 0 && poll(&p, 1, 1000) > 0)
+		upgrade_alone(v);
 }
 
 void upgrade_alone(struct supervisor *v)

@@ -2,15 +2,17 @@
 what is left when the main process has ended (KillMode=mixed)."""
 import contextlib
 import os
+import re
 import signal
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
 from conftest import PATIENCE, wait_until
-from harkd_support import HEAD, harkd, is_zombie, service  # noqa: F401 a fixture
+from harkd_support import gone, harkd, is_zombie, service  # noqa: F401 a fixture
 
 ECHO = service("echo", "box = echo", "grace = 5s")
 
@@ -47,6 +49,11 @@ class Manager(threading.Thread):
         self.socket.close()
 
 
+def has_pending(pid, signum):
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"^ShdPnd:\t(\w+)$", f.read(), re.M)[1], 16) >> signum - 1 & 1
+
+
 @pytest.fixture
 def manager(tmp_path):
     m = Manager(tmp_path / "notify")
@@ -78,6 +85,17 @@ def test_of_a_new_generation_that_died_at_once_the_manager_never_heard(managed, 
         assert s.recv(10) == b"hello"
 
 
+def test_a_reload_that_a_new_generation_was_asked_for_and_died_of_is_the_old_ones(managed):
+    heir = managed.upgrade()["pid"]
+    os.kill(heir, signal.SIGSTOP)  # so it has not reloaded when it dies
+    managed.configure(ECHO + service("more", "box = echo"))
+    managed.send(signal.SIGHUP)
+    wait_until(lambda: has_pending(heir, signal.SIGHUP))
+    os.kill(heir, signal.SIGKILL)
+    managed.expect("died as soon as it served")
+    wait_until(lambda: "more" in [s["name"] for s in managed.status()["services"]])
+
+
 def test_a_signal_to_the_main_process_reaches_the_new_generation(managed):
     managed.upgrade()
     managed.configure(ECHO + service("more", "box = echo"))
@@ -100,3 +118,16 @@ def test_the_end_of_the_main_process_is_the_end_of_all(managed):
     with contextlib.suppress(ProcessLookupError):
         os.waitid(os.P_PID, managed.pid, os.WEXITED | os.WNOWAIT)
     assert is_zombie(heir) or not os.path.exists(f"/proc/{heir}")  # it is not the first that ends
+
+
+def test_the_end_of_a_new_generation_waits_for_no_older_one_that_waits_for_it(managed, manager, tmp_path):
+    """The older one has let go of the sockets by then: their paths are removed."""
+    managed.configure(ECHO + service("local", "box = echo", listen=f"unix:{tmp_path}/sock"))
+    assert managed.ask("reload")["ok"]
+    managed.configure(ECHO)
+    heir = managed.upgrade()["pid"]
+    began = time.monotonic()
+    managed.send(signal.SIGTERM)
+    assert managed.wait() == 0
+    assert time.monotonic() - began < 0.9 and gone(heir)
+    assert not (tmp_path / "sock").exists() and not (tmp_path / "control").exists()

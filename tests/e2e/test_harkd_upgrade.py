@@ -425,6 +425,16 @@ def test_a_worker_that_is_just_being_started_is_not_what_a_failed_binary_left_be
         ping(s)
 
 
+def test_a_generation_that_ends_at_once_removes_the_paths_that_it_did_not_want(harkd, tmp_path):
+    d = harkd(ECHO + service("local", "box = echo", listen=f"unix:{tmp_path}/sock"))
+    d.configure(ECHO)
+    now = d.upgrade()
+    os.kill(now["pid"], signal.SIGTERM)
+    assert d.wait() == 0
+    wait_until(lambda: gone(now["pid"]))
+    assert not (tmp_path / "sock").exists()
+
+
 @pytest.mark.parametrize(
     "new, why",
     [
