@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "background.h"
 #include "line_out.h"
 #include "log.h"
 #include "supervisor.h"
@@ -152,36 +152,13 @@ static int test_only(const struct supervisor *v)
 	return r < 0 ? STATUS_SYSTEM : r > 0 || n_skipped > 0 ? STATUS_USAGE : 0;
 }
 
-/* ---- the background -------------------------------------------------------------------------- */
-
-/* Goes on in a child without a terminal; the parent stays until the child is ready, or has failed, and ends
- * accordingly. */
 static int into_background(struct supervisor *v)
 {
-	int ready[2], status = 0;
-	char byte = 1;
-	if (pipe2(ready, O_CLOEXEC) < 0)
-		return -errno;
-	pid_t pid = fork();
-	if (pid < 0)
-		return -errno;
-	if (pid == 0) {
-		(void)close(ready[0]);
-		(void)setsid();
-		(void)!chdir("/");
-		v->parent_fd = ready[1];
-		return 0;
-	}
-	(void)close(ready[1]);
-	while (read(ready[0], &byte, 1) < 0 && errno == EINTR)
-		;
-	if (waitpid(pid, &status, WNOHANG) == 0) {
-		/* It lives; a pipe that was closed without a word is that of one about to end. */
-		if (byte == '\0')
-			_exit(0);
-		(void)waitpid(pid, &status, 0);
-	}
-	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_FAILED);
+	v->parent_fd = background_begin();
+	if (v->parent_fd < 0)
+		return v->parent_fd;
+	(void)!chdir("/");
+	return 0;
 }
 
 static int open_control(struct supervisor *v)
@@ -287,11 +264,12 @@ int main(int argc, char *argv[])
 		return end(&v, test_only(&v));
 	upgrade_self(&v);
 	v.in_background = a.daemon;
-	if (a.daemon && v.generation == 1 && into_background(&v) < 0) {
-		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", strerror(errno));
+	int left = a.daemon && v.generation == 1 ? into_background(&v) : 0;
+	if (left < 0) {
+		(void)fprintf(stderr, "harkd: cannot go into the background: %s\n", hark_strerror(left));
 		return STATUS_SYSTEM;
 	}
-	int left = a.daemon ? 0 : terminal_detach();
+	left = a.daemon ? 0 : terminal_detach();
 	if (left < 0) {
 		(void)fprintf(stderr, "harkd: terminal: %s\n", hark_strerror(left));
 		return STATUS_SYSTEM;

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "background.h"
 #include "become.h"
 #include "box.h"
 #include "chain.h"
@@ -305,33 +305,6 @@ static int leave_terminal(const struct serve *s)
 
 /* ---- the background ---- */
 
-/* Goes on in a child without a terminal; the parent stays until that serves, or has failed, and ends accordingly. */
-static int into_background(struct serve *s)
-{
-	int ready[2], status = 0;
-	char byte;
-	if (pipe2(ready, O_CLOEXEC) < 0)
-		return -errno;
-	pid_t pid = fork();
-	if (pid < 0)
-		return -errno;
-	if (pid == 0) {
-		(void)close(ready[0]);
-		(void)setsid();
-		s->ready_fd = ready[1];
-		return 0;
-	}
-	(void)close(ready[1]);
-	ssize_t n;
-	while ((n = read(ready[0], &byte, 1)) < 0 && errno == EINTR)
-		;
-	if (n == 1)
-		_exit(STATUS_DONE);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_FAILED);
-}
-
 /* Terminal and pipes are given up, whose readers would wait for us; a log in a file goes on. */
 static void tell_ready(struct serve *s)
 {
@@ -437,11 +410,12 @@ static int begin_limits(struct serve *s)
 
 static int begin_background(struct serve *s)
 {
-	int err = s->args.daemon ? into_background(s) : 0;
-
-	if (err < 0)
-		say(s->verb, "--daemon: %s", strerror(-err));
-	return err < 0 ? STATUS_SYSTEM : STATUS_DONE;
+	if (!s->args.daemon)
+		return STATUS_DONE;
+	s->ready_fd = background_begin();
+	if (s->ready_fd < 0)
+		say(s->verb, "--daemon: %s", strerror(-s->ready_fd));
+	return s->ready_fd < 0 ? STATUS_SYSTEM : STATUS_DONE;
 }
 
 static int run(const struct verb *self, int argc, char *argv[])

@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -143,3 +144,13 @@ def test_daemon_ends_once_it_serves_and_tells_where(hark):
 def test_daemon_that_cannot_serve_says_so(run):
     r = run("serve", "--daemon", "tcp://192.0.2.1:0", "echo")
     assert r.returncode == 111 and "192.0.2.1" in r.stderr.decode()
+
+
+def test_daemon_that_cannot_serve_says_so_where_sigchld_is_ignored(hark):
+    r = subprocess.run(
+        [hark, "serve", "--daemon", "tcp://192.0.2.1:0", "echo"],
+        capture_output=True,
+        timeout=PATIENCE,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert r.returncode == 111 and b"192.0.2.1" in r.stderr
