@@ -5,6 +5,8 @@
  *
  * The supervisor's thread. A name may be looked up. */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,11 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "listen_name.h"
 #include "supervisor.h"
 
-#define NAMES_MAX 16     /* addresses of one name */
-#define DIAL_NS   HARK_S /* for a unix socket with a full backlog */
-#define HINT      " (another process %s there: ss %s 'sport = :%u' tells which)"
+#define DIAL_NS HARK_S /* for a unix socket with a full backlog */
+#define HINT    " (another process %s there: ss %s 'sport = :%u' tells which)"
 
 struct probe {
 	const struct sockets *sockets;
@@ -100,16 +102,16 @@ static int try_bind(const struct probe *p, const struct hark_endpoint *e)
 /* Some of a name's addresses may be no interface's; all of them must not. */
 static int probe_ip(const struct probe *p, const char *address)
 {
-	struct hark_endpoint at[NAMES_MAX];
+	struct hark_endpoint at[LISTEN_NAMES_MAX];
 	struct in6_addr ip;
 	char hint[100] = "";
-	int n = hark_resolve(address, at, NAMES_MAX, HARK_FOREVER), r = n, possible = 0;
+	int n = hark_resolve(address, at, LISTEN_NAMES_MAX, HARK_FOREVER), r = n, possible = 0;
 	for (int i = 0; i < n; i++) {
 		r = try_bind(p, &at[i]);
 		if (r == -EADDRINUSE)
 			(void)snprintf(hint, sizeof hint, HINT, at[i].type == SOCK_STREAM ? "listens" : "is",
 			               at[i].type == SOCK_STREAM ? "-ltnp" : "-lunp", put_in6(&at[i].addr, &ip));
-		if (r < 0 && r != -EADDRNOTAVAIL && r != -EAFNOSUPPORT)
+		if (r < 0 && !listen_is_elsewhere(r))
 			return failed(p, r, hint);
 		possible += r == 0;
 	}
@@ -135,12 +137,24 @@ static int probe_any(struct probe *p, const struct hark_address *a)
 
 /* ---- unix ------------------------------------------------------------------------------------ */
 
+/* What the path is made in. */
+static int probe_directory(const struct probe *p, const char *path)
+{
+	char directory[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	(void)snprintf(directory, sizeof directory, "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
+	               slash != NULL ? path : ".");
+	if (faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) == 0)
+		return 0;
+	return failed(p, -errno, errno == ENOENT ? " (there is no such directory)" : "");
+}
+
 static int probe_unix(const struct probe *p, const char *path)
 {
 	struct hark_conn *c;
 	struct stat st;
 	if (path[0] != '@' && lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : failed(p, -errno, "");
+		return errno == ENOENT ? probe_directory(p, path) : failed(p, -errno, "");
 	if (path[0] != '@' && !S_ISSOCK(st.st_mode))
 		return failed(p, -EADDRINUSE, " (the path exists and is not a socket: it is not removed)");
 	int r = hark_dial(p->address, &(struct hark_dial_opts){.deadline = hark_after(DIAL_NS)}, &c);

@@ -181,6 +181,14 @@ def test_a_dry_run_tells_of_an_address_that_another_process_has(harkd, run, serv
         ping(s)
 
 
+def test_a_dry_run_tells_of_a_path_whose_directory_is_not_there(harkd, tmp_path):
+    d = harkd(ECHO)
+    d.configure(ECHO + service("new", "box = echo", listen=f"unix:{tmp_path}/none/sock"))
+    for request in "reload dry-run", "reload":
+        answer = d.ask(request)
+        assert not answer["ok"] and "/none/sock: No such file" in answer["error"], answer
+
+
 def test_a_dry_run_says_nothing_of_addresses_that_harkd_goes_between(harkd, tmp_path):
     tcp, udp, unix = free_port(), free_port(socket.SOCK_DGRAM), tmp_path / "s"
     dead = socket.socket(socket.AF_UNIX)
