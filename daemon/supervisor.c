@@ -177,6 +177,8 @@ void supervisor_drain(struct supervisor *v)
 		upgrade_forget(v);
 		if (notify_wanted()) /* it ends, too, and before us: with the main process systemd ends all */
 			v->heir = heir;
+	} else if (again) { /* not for a new one that hangs, either */
+		upgrade_forget(v);
 	}
 	for (struct service *s = v->services; s != NULL; s = s->next) {
 		if (s->state != SERVICE_GONE)

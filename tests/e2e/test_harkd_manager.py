@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -131,3 +132,16 @@ def test_the_end_of_a_new_generation_waits_for_no_older_one_that_waits_for_it(ma
     assert managed.wait() == 0
     assert time.monotonic() - began < 0.9 and gone(heir)
     assert not (tmp_path / "sock").exists() and not (tmp_path / "control").exists()
+
+
+def test_a_second_sigterm_waits_for_no_new_generation_that_hangs(managed):
+    heir = managed.upgrade()["pid"]
+    os.kill(heir, signal.SIGSTOP)
+    try:
+        managed.send(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            managed.process.wait(0.5)
+        managed.send(signal.SIGTERM)
+        managed.process.wait(PATIENCE)
+    finally:
+        os.kill(heir, signal.SIGKILL)
