@@ -524,3 +524,51 @@ def test_what_the_input_has_when_the_peer_ends_is_still_sent(hark):
     assert caller.wait(PATIENCE) == 0 and caller.stdout.read() == b""
     caller.stdout.close()
     assert got == text
+
+
+def test_the_peer_s_end_ends_the_call_though_q_has_not_passed(run, peer):
+    begin = time.monotonic()
+    r = run("call", "-q", "60s", peer(lambda s: (s.shutdown(socket.SHUT_WR), read_all(s))), input=b"hello")
+    assert r.returncode == 0 and time.monotonic() - begin < PATIENCE / 2, r.stderr
+
+
+def answer_one():
+    """A UDP socket that answers the first datagram. Returns it and its port."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.0.1", 0))
+    s.settimeout(PATIENCE)
+    threading.Thread(target=lambda: s.sendto(b"x", s.recvfrom(65536)[1]), daemon=True).start()
+    return s, str(s.getsockname()[1])
+
+
+def test_enough_datagrams_end_the_call_at_once_whatever_the_input_has(hark, tmp_path):
+    (tmp_path / "input").write_text("hello")
+    for command in (["cat", tmp_path / "input", "-"], ["yes"], ["cat", tmp_path / "input"]):
+        s, port = answer_one()
+        feeder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with s, feeder:
+            r = subprocess.run(
+                [hark, "call", "-u", "-W", "1", "--wait", "60s", "127.0.0.1", port],
+                stdin=feeder.stdout,
+                capture_output=True,
+                timeout=PATIENCE,
+            )
+            feeder.kill()
+        assert (r.returncode, r.stdout) == (0, b"x"), r.stderr
+
+
+def test_a_peer_that_has_ended_and_reads_nothing_does_not_hold_the_call(hark, peer):
+    done = threading.Event()
+    with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as feeder:
+        call = [hark, "call", peer(lambda s: (s.shutdown(socket.SHUT_WR), done.wait(PATIENCE)))]
+        r = subprocess.run(call, stdin=feeder.stdout, capture_output=True, timeout=PATIENCE)
+        feeder.kill()
+    done.set()
+    assert r.returncode == 0, r.stderr
+
+
+def test_a_listener_that_only_sends_half_closes_though_it_has_nothing_to_send(start):
+    call, address = listening(start, "--send-only", "127.0.0.1:0")
+    with socket.create_connection(("127.0.0.1", int(port_of(address))), PATIENCE) as s:
+        assert s.recv(1) == b""
+    assert call.wait() == 0

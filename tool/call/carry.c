@@ -13,7 +13,7 @@
 #include "screen.h"
 
 #define INPUT_NS  (20 * HARK_MS) /* between two looks at the input, once the peer has ended */
-#define CLOSE_MAX (5 * HARK_S)   /* for a peer that has ended but does not take what is left */
+#define CLOSE_MAX (5 * HARK_S)   /* for a peer that has ended and takes nothing of what is left */
 
 void call_fail(struct call *c, const char *where, int err)
 {
@@ -85,15 +85,20 @@ static void await_silence(struct call *c)
 	hark_cancel(&c->scope);
 }
 
-static void input_ended(struct call *c)
+static void half_close(struct call *c)
 {
 	struct hark_conn_stats stats;
 
 	hark_conn_stats(c->peer, &stats);
 	/* A listener without input (/dev/null) only receives: its end would be taken for that of the call. */
-	bool receives_only = c->args.listen && stats.bytes_out == 0 && !c->args.half_close;
+	bool receives_only = c->args.listen && stats.bytes_out == 0 && !c->args.half_close && !c->args.send_only;
 	if (c->stream && !c->args.no_half_close && !receives_only)
 		(void)hark_shutdown(c->peer, HARK_OUT); /* if it fails the connection is gone, which the reader tells */
+}
+
+/* The call ends, unless the peer ends it before. */
+static void input_ended(struct call *c)
+{
 	if (c->args.quit >= 0) {
 		if (c->args.quit == 0 || hark_sleep(c->args.quit) == 0)
 			hark_cancel(&c->scope);
@@ -111,7 +116,7 @@ static void send_fiber(void *arg)
 	                           : hark_copy(c->in, c->peer, &to_failed);
 
 	if (n >= 0)
-		input_ended(c);
+		half_close(c);
 	else if (!to_failed)
 		call_fail(c, "standard input", (int)n);
 	else if (!c->stream || c->args.send_only)
@@ -119,6 +124,8 @@ static void send_fiber(void *arg)
 	/* Otherwise the peer takes no more, but may still have something to say: the other fiber reads to the end and
 	 * judges. */
 	direction_ended(c);
+	if (n >= 0)
+		input_ended(c);
 }
 
 /* ---- in ---------------------------------------------------------------------------------------- */
@@ -162,21 +169,24 @@ static int receive_stream(struct call *c, bool *to_failed)
 	return copied < 0 ? (int)copied : 0;
 }
 
-/* The peer has ended, and may still read: what standard input has by now is sent. What is typed was for a peer that
- * answers. */
+/* The peer has ended, and may still read: what standard input has by now is sent, for as long as the peer takes any of
+ * it. What is typed was for a peer that answers. */
 static void send_rest(struct call *c)
 {
-	struct pollfd input = {.fd = c->args.recv_only ? -1 : hark_fd(c->in), .events = POLLIN};
+	struct pollfd input = {.fd = hark_fd(c->in), .events = POLLIN};
 	struct hark_conn_stats stats;
-	uint64_t sent;
+	int64_t end = hark_after(CLOSE_MAX);
+	bool more = isatty(input.fd) != 1;
 
 	hark_conn_stats(c->peer, &stats);
-	do {
-		sent = stats.bytes_out;
-		if (c->running < 2 || isatty(input.fd) == 1 || hark_sleep(INPUT_NS) < 0)
-			return;
+	while (more && c->running == 2 && hark_sleep(INPUT_NS) == 0) {
+		uint64_t sent = stats.bytes_out;
 		hark_conn_stats(c->peer, &stats);
-	} while (stats.bytes_out != sent || poll(&input, 1, 0) > 0);
+		if (stats.bytes_out != sent)
+			end = hark_after(CLOSE_MAX);
+		else
+			more = poll(&input, 1, 0) > 0 && hark_now() < end;
+	}
 }
 
 static void receive_fiber(void *arg)
@@ -190,7 +200,8 @@ static void receive_fiber(void *arg)
 	else if (err < 0)
 		call_fail(c, c->address, err);
 	if (err >= 0 && !c->args.send_only) {
-		send_rest(c);
+		if (c->stream)
+			send_rest(c);
 		hark_cancel(&c->scope);
 	}
 	direction_ended(c);
