@@ -88,6 +88,8 @@ def test_p_and_s_choose_where_to_come_from(run, peer):
         (["-6", "unixgram:/tmp/x"], "go with a host"),
         (["-p", "1", "-s", "127.0.0.1:2", "127.0.0.1:1"], "-p another"),
         (["127.0.0.1", "1", "2"], "HOST PORT"),
+        (["7701"], "a port alone goes with -l; usage: hark call [OPTION]... ADDRESS | HOST PORT"),
+        (["-u", "7701"], "a port alone goes with -l"),
         (["-k", "127.0.0.1:1"], "-k goes with -l"),
         (["-l", "-z", "127.0.0.1:1"], "exclude"),
         (["-l"], "no address to listen on"),

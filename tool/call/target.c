@@ -16,6 +16,11 @@ static bool is_full(const char *word)
 	return strstr(word, "://") != NULL || is_path(word);
 }
 
+static bool is_digits(const char *word)
+{
+	return strspn(word, "0123456789") == strlen(word);
+}
+
 /* "tcp://HOST:PORT", an IPv6 address in brackets. False: too long. */
 static bool join(char out[2 * HARK_ADDRESS_MAX], const char *host, const char *port)
 {
@@ -80,7 +85,7 @@ static bool is_numeric(const struct hark_address *a)
 	unsigned char any[sizeof(struct in6_addr)];
 
 	(void)snprintf(host, sizeof host, "%.*s", (int)strcspn(a->host, "%"), a->host);
-	return strspn(a->port, "0123456789") == strlen(a->port) &&
+	return is_digits(a->port) &&
 	       (strcmp(host, "*") == 0 || inet_pton(AF_INET, host, any) == 1 || inet_pton(AF_INET6, host, any) == 1);
 }
 
@@ -120,6 +125,8 @@ static int count_wrong(const struct call *c, int n, char *const operands[])
 		return options_usage(c->verb, "no address to call");
 	if (n > most || (n == 2 && (is_full(operands[0]) || is_full(operands[1]))))
 		return options_usage(c->verb, "one address at a time, or HOST PORT");
+	if (n == 1 && !c->args.listen && !c->args.unix_socket && operands[0][0] != '\0' && is_digits(operands[0]))
+		return options_usage(c->verb, "a port alone goes with -l");
 	if (c->args.listen && c->args.source_port != NULL && (n == 2 || c->args.unix_socket))
 		return options_usage(c->verb, "-p names a port to listen on, and so does the address");
 	return 0;
