@@ -128,6 +128,16 @@ ECHO = service("echo", "box = echo")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
+def skip_unless_run_by(hark, uid):
+    """Skips the test where hark cannot be run as that user."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    try:
+        subprocess.run([hark, "--version"], user=uid, cwd="/", stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE)
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip("another user cannot run what was built here")
+
+
 def free_port(kind=socket.SOCK_STREAM):
     with socket.socket(socket.AF_INET, kind) as s:
         s.bind(("127.0.0.1", 0))

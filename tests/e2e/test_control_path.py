@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from conftest import PATIENCE
-from harkd_support import Harkd, service
+from harkd_support import Harkd, service, skip_unless_run_by
 
 UID = 54323
 
@@ -16,12 +16,7 @@ UID = 54323
 @pytest.fixture
 def as_user(hark, tmp_path):
     """as_user(environment, *args) runs hark as somebody who is not root, in a session that sets environment."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    try:
-        subprocess.run([hark, "--version"], user=UID, cwd="/", stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip("another user cannot run what was built here")
+    skip_unless_run_by(hark, UID)
     pathlib.Path(f"/tmp/harkd-{UID}.sock").unlink(missing_ok=True)
 
     def run(more, *args):

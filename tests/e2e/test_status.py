@@ -15,6 +15,7 @@ import threading
 import pytest
 
 from conftest import PATIENCE, wait_until
+from harkd_support import skip_unless_run_by
 
 COMMANDS = ["reload", "stop", "start", "drain", "upgrade"]
 NAMED = ["stop", "start"]
@@ -373,17 +374,8 @@ def as_user(hark, uid, env):
     return one_line(r, 111)
 
 
-def needs_root(hark, uid):
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    try:
-        subprocess.run([hark, "--version"], user=uid, cwd="/", stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip("another user cannot run what was built here")
-
-
 def test_each_user_has_a_socket_of_his_own(hark):
-    needs_root(hark, 54321)
+    skip_unless_run_by(hark, 54321)
     env = {k: v for k, v in os.environ.items() if k not in ("HARKD_CONTROL", "XDG_RUNTIME_DIR")}
     assert "/tmp/harkd-54321.sock: " in as_user(hark, 54321, env)
     assert "/run/user/54321/harkd.sock: " in as_user(hark, 54321, {**env, "XDG_RUNTIME_DIR": "/run/user/54321"})
@@ -397,7 +389,7 @@ def test_each_user_has_a_socket_of_his_own(hark):
 
 
 def test_in_tmp_another_users_harkd_is_not_asked(hark):
-    needs_root(hark, 54321)
+    skip_unless_run_by(hark, 54321)
     path = "/tmp/harkd-54321.sock"
     script = (
         "import os, socket; s = socket.socket(socket.AF_UNIX); s.bind(%r); os.chmod(%r, 0o777); s.listen();"
