@@ -222,6 +222,13 @@ void document_set(struct document *d, struct document_section *s, struct config_
 	add_line(d, s, DOCUMENT_SETTING, place, strdup(key), value);
 }
 
+void document_disable(struct document *d, struct document_section *s, struct config_place place)
+{
+	document_set(d, s, place, "disable", "yes");
+	if (s != NULL)
+		s->disabled = true;
+}
+
 /* Foreign bytes that could end a line or talk to a terminal are shown as '?'. */
 static void mask(char *text)
 {

@@ -29,6 +29,7 @@ struct document_section {
 	struct config_place place;
 	struct document_line *lines;
 	size_t n;
+	bool disabled; /* document_disable() */
 };
 
 #define DOCUMENT_NOT_CARRIED "not carried over: " /* what document_drop() puts before its words */
@@ -66,6 +67,9 @@ struct document_section *document_section(struct document *d, const char *name, 
 /* key = value, value as printf(3). Counts as carried over. */
 void document_set(struct document *d, struct document_section *s, struct config_place place, const char *key,
                   const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* disable = yes by the reader's own decision, where its input has the service on. */
+void document_disable(struct document *d, struct document_section *s, struct config_place place);
 
 /* A comment in the section; s NULL: at the top of the file. */
 void document_remark(struct document *d, struct document_section *s, struct config_place place, const char *format, ...)

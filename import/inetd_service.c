@@ -698,8 +698,10 @@ static void put_service(struct inetd *r, struct inetd_service *all, size_t n, st
 	if (!s->e->off && inetd_admits_nobody(s) != NULL)
 		document_drop(r->document, to, s->e->place, "%s: nobody is admitted, so it is disabled",
 		              inetd_admits_nobody(s));
-	if (s->e->off || inetd_admits_nobody(s) != NULL || s->e->ipsec != NULL)
+	if (s->e->off)
 		document_set(r->document, to, s->e->place, "disable", "yes");
+	else if (inetd_admits_nobody(s) != NULL || s->e->ipsec != NULL)
+		document_disable(r->document, to, s->e->place);
 	put_dropped(r, to, s);
 	if (s->rate < 0)
 		tell_default_rate(r);

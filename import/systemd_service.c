@@ -438,7 +438,7 @@ static void make_section(struct systemd_section *m, const char *wanted)
 	if (m->why[0] == '\0')
 		return;
 	document_remark(m->d, m->s, m->place, "disabled: %s; once that is seen to, take out the next line", m->why);
-	document_set(m->d, m->s, m->place, "disable", "yes");
+	document_disable(m->d, m->s, m->place);
 }
 
 void systemd_make(struct document *d, const struct unit *u, const struct unit *s, const char *wanted,

@@ -663,7 +663,9 @@ static void make_disable(struct xinetd_section *m, struct xinetd_entry *const *e
 	if (m->why[0] != '\0')
 		document_remark(m->d, m->s, e->place, "%s: %s; once that is seen to, take out the next line",
 		                m->off ? "still disabled" : "disabled", m->why);
-	if (m->off || m->why[0] != '\0')
+	if (!m->off && m->why[0] != '\0')
+		document_disable(m->d, m->s, m->v[X_DISABLE].set ? xinetd_at(m, X_DISABLE) : e->place);
+	else if (m->off)
 		document_set(m->d, m->s, m->v[X_DISABLE].set ? xinetd_at(m, X_DISABLE) : e->place, "disable", "yes");
 	else if (listen != NULL && (e->listen = strdup(listen)) == NULL)
 		m->d->broken = true;

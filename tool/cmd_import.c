@@ -406,10 +406,27 @@ static int report_json(const struct document *d)
 
 /* ---- */
 
+/* The file has more than anybody reads, and a service that is off is missed. */
+static void tell_disabled(const struct import *im)
+{
+	const struct document *d = im->document;
+	char buf[512];
+	struct text names = {.buf = buf, .cap = sizeof buf};
+	size_t n = 0;
+
+	for (size_t i = 0; i < d->n; i++)
+		if (d->sections[i]->disabled)
+			text_add(&names, "%s%s", n++ > 0 ? ", " : "", d->sections[i]->name);
+	if (n > 0)
+		say(im->verb, "%zu disabled, and why is told in %s: %s", n, im->args.output, buf);
+}
+
 static int show(const struct import *im)
 {
 	int status = im->args.output != NULL ? write_output(im) : STATUS_DONE;
 
+	if (im->args.output != NULL && status == STATUS_DONE)
+		tell_disabled(im);
 	if (im->args.json) { /* of the report */
 		if (report_json(im->document) < 0) {
 			say(im->verb, "%s", strerror(ENOMEM));

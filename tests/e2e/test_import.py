@@ -187,6 +187,22 @@ def test_output_replaces_a_file_whole_and_keeps_no_other(run, conf, tmp_path):
     assert os.listdir(out.parent) == ["hark.conf"]
 
 
+def test_output_names_the_services_that_the_import_disables(run, conf, tmp_path):
+    off = "service {}\n{{\n disable = {}\n{} socket_type = stream\n wait = no\n user = root\n server = /bin/cat\n}}\n"
+    xinetd = conf(off.format("ftp", "no", " access_times = 1:00-2:00\n") + off.format("time", "yes", ""), "xinetd.conf")
+    inetd = conf(
+        "#@ ipsec esp/transport//require\n7000 stream tcp nowait root /bin/cat cat\n#@\n"
+        "7001 stream tcp nowait root /bin/cat cat\n"
+    )
+    unit = conf("[Socket]\nListenStream=7002\nAccept=no\n", "x.socket")
+    conf("[Service]\nExecStart=/bin/cat\n", "x.service")
+    out = tmp_path / "hark.conf"
+    r = run("import", "-o", out, xinetd, inetd, unit)
+    assert r.returncode == 0
+    assert r.stderr.decode() == f"hark: import: 3 disabled, and why is told in {out}: ftp, port-7000, x\n"
+    assert out.read_text().count("disable = yes") == 4
+
+
 def test_output_that_cannot_be_written_is_told(run, conf, tmp_path):
     r = run("import", "-o", tmp_path / "no" / "hark.conf", conf(CLASSIC))
     assert r.returncode == 111 and b"No such file or directory" in r.stderr
