@@ -174,7 +174,7 @@ int connections_end(const struct supervisor *v, const char *id)
 		struct conn_row *r = &w->conns->rows[i];
 		if (!is_live(r) || r->serial != serial)
 			continue;
-		if (atomic_load_explicit(&r->fd, memory_order_relaxed) < 0)
+		if (!atomic_load_explicit(&r->open, memory_order_relaxed))
 			return -EOPNOTSUPP;
 		atomic_store(&r->end, true);
 		ask(w);

@@ -1,8 +1,9 @@
 /* conns.c — see conns.h.
  *
- * A row is FREE, LIVE or BUSY. The signal handler takes a LIVE one (BUSY) while it uses its descriptor, and waits for
- * nothing; conns_closed() waits for it to be LIVE, so that no descriptor is closed, and its number another's, while the
- * handler uses it. Free rows are a list of the worker's own: it alone, on its loop's thread, adds and removes.
+ * A row is FREE, LIVE or BUSY. The signal handler takes a LIVE one (BUSY) while it uses its connection, and waits
+ * for nothing; conns_closed() waits for it to be LIVE, so that no connection is freed, and its descriptor's number
+ * another's, while the handler uses it. Free rows are a list of the worker's own: it alone, on its loop's thread, adds
+ * and removes.
  *
  * In the handler: nothing but system calls and atomics (signal-safety(7)). */
 #include "conns.h"
@@ -26,6 +27,8 @@ static struct {
 	pid_t process;                       /* this one: getpid(2) is a system call */
 	int own;                             /* the row that a forked child serves; -1: this is the worker */
 	int32_t next[CONNS_MAX], first_free; /* -1: none */
+	/* By row; the handler asks for the descriptor, not who fills the row: see may_linger in the library. */
+	struct hark_conn *conn[CONNS_MAX];
 	uint64_t serial;
 } self = {.own = -1};
 
@@ -80,8 +83,8 @@ static void attend_row(struct conn_row *r)
 	uint32_t live = LIVE;
 	if (!atomic_compare_exchange_strong(&r->state, &live, BUSY)) /* it is about to end */
 		return;
-	int fd = atomic_load_explicit(&r->fd, memory_order_relaxed);
-	if (fd >= 0) {
+	if (atomic_load_explicit(&r->open, memory_order_relaxed)) {
+		int fd = hark_fd(self.conn[r - self.t->rows]);
 		look_at_bytes(r, fd);
 		if (atomic_exchange(&r->end, false))
 			end_row(r, fd);
@@ -132,6 +135,7 @@ int conns_attach(int fd)
 
 int conns_add(struct hark_conn *c, bool forked)
 {
+	struct hark_conn_stats stats;
 	int i = self.first_free;
 	if (self.t == NULL)
 		return -1;
@@ -140,9 +144,11 @@ int conns_add(struct hark_conn *c, bool forked)
 		return -1;
 	}
 	self.first_free = self.next[i];
+	self.conn[i] = c;
 	struct conn_row *r = &self.t->rows[i];
+	hark_conn_stats(c, &stats);
 	r->serial = ++self.serial;
-	r->opened_ns = hark_now();
+	r->opened_ns = stats.opened_ns;
 	r->has_peer = hark_peer_endpoint(c, &r->peer) == 0;
 	r->has_credentials = r->has_peer && r->peer.addr.ss_family == AF_UNIX &&
 	                     hark_peer_credentials(c, &r->credentials) == 0;
@@ -150,7 +156,7 @@ int conns_add(struct hark_conn *c, bool forked)
 	atomic_store_explicit(&r->bytes_out, -1, memory_order_relaxed);
 	atomic_store_explicit(&r->end, false, memory_order_relaxed);
 	atomic_store_explicit(&r->program, 0, memory_order_relaxed);
-	atomic_store_explicit(&r->fd, hark_type(c) == SOCK_STREAM ? hark_fd(c) : -1, memory_order_relaxed);
+	atomic_store_explicit(&r->open, hark_type(c) == SOCK_STREAM, memory_order_relaxed);
 	atomic_store_explicit(&r->owner, forked ? 0 : self.worker, memory_order_relaxed);
 	if ((uint32_t)i >= atomic_load_explicit(&self.t->high, memory_order_relaxed))
 		atomic_store_explicit(&self.t->high, (uint32_t)i + 1, memory_order_relaxed);
@@ -202,7 +208,7 @@ void conns_closed(int row)
 		return;
 	for (uint32_t live = LIVE; !atomic_compare_exchange_strong(&r->state, &live, BUSY); live = LIVE)
 		(void)sched_yield(); /* the handler, in another thread, is about to be done */
-	atomic_store_explicit(&r->fd, -1, memory_order_relaxed);
+	atomic_store_explicit(&r->open, false, memory_order_relaxed);
 	atomic_store_explicit(&r->program, 0, memory_order_relaxed);
 	atomic_store(&r->state, LIVE);
 }

@@ -21,7 +21,7 @@
 struct conn_row {
 	_Atomic uint32_t state;              /* enum, in conns.c: whose the row is */
 	atomic_bool end;                     /* the supervisor's mark */
-	_Atomic int32_t fd;                  /* the stream's, in process owner; -1: none, or it is over */
+	atomic_bool open;                    /* a stream, and it is not over */
 	_Atomic int32_t owner;               /* the process that has it; 0: not forked yet */
 	_Atomic uint32_t answered;           /* the last SIGUSR2 that owner has obeyed */
 	_Atomic int32_t program;             /* that serves in its place; 0: none */
@@ -56,6 +56,6 @@ void conns_remove(int row);
 /* In the connection's own process, thread or fiber; row may be -1. */
 void conns_opened(int row);
 void conns_program(int row, pid_t pid);
-void conns_closed(int row); /* its descriptor is about to be closed */
+void conns_closed(int row); /* it is about to be freed */
 
 #endif

@@ -17,7 +17,10 @@ typedef int chain_link(struct hark_conn *c, const struct chain *chain);
 static int set_keepalive(struct hark_conn *c, const struct chain *chain)
 {
 	const struct config_service *conf = chain->conf;
-	int fd = hark_fd(c), probes = PROBES;
+	int probes = PROBES;
+	if (conf->user_timeout_ns <= 0 && conf->keepalive_ns <= 0)
+		return 0;
+	int fd = hark_fd(c);
 	if (conf->user_timeout_ns > 0) {
 		int64_t ms = conf->user_timeout_ns / HARK_MS;
 		unsigned limit = ms > INT_MAX ? INT_MAX : (unsigned)ms;

@@ -129,15 +129,22 @@ ssize_t hark__fd_splice(int in, int out, size_t n)
 	return quiet_end(&q, hark__sys.splice(in, NULL, out, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK), n);
 }
 
-int hark__fd_unlinger(int fd)
+int hark__fd_lingers(int fd)
 {
 	struct linger l = {0};
 	socklen_t len = sizeof l;
 	if (hark__sys.getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) < 0 || !l.l_onoff || l.l_linger <= 0)
 		return 0;
-	const struct linger off = {0};
-	(void)hark__sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
 	return l.l_linger;
+}
+
+int hark__fd_unlinger(int fd)
+{
+	const struct linger off = {0};
+	int seconds = hark__fd_lingers(fd);
+	if (seconds > 0)
+		(void)hark__sys.setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+	return seconds;
 }
 
 /* poll(2) tells which numbers are open, without /proc: POLLNVAL. */

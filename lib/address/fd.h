@@ -34,8 +34,9 @@ ssize_t hark__fd_write_nowait(int fd, const void *buf, size_t n); /* RWF_NOWAIT;
 ssize_t hark__fd_sendfile(int out, int in, off_t *at, size_t n);
 ssize_t hark__fd_splice(int in, int out, size_t n); /* one is a pipe, a socket among them O_NONBLOCK */
 
-/* The seconds that close(2) of fd would wait for the peer, SO_LINGER, and sees to it that it will not: on a loop it
- * would stand still. A reset at once (0 seconds) is left. 0: it would not wait. */
+/* The seconds that close(2) of fd would wait for the peer, SO_LINGER; 0: it would not wait. The second sees to it that
+ * it will not: on a loop it would stand still. A reset at once (0 seconds) is left. */
+int hark__fd_lingers(int fd);
 int hark__fd_unlinger(int fd);
 
 /* How many descriptors RLIMIT_NOFILE leaves to be opened now. Looks at the first 65,536 numbers: not for every day. */

@@ -65,6 +65,7 @@ int hark__conn_new(int fd, int type, struct hark_conn **out)
 	hark__source_unsent = unsent;
 	c->transport = type == 0 ? HARK__FILE : HARK__SOCKET;
 	c->datagrams = type != 0 && type != SOCK_STREAM;
+	c->may_linger = true;
 	hark_deadline(c, HARK_FOREVER);
 	if (fd >= 0) /* else hark__conn_begins() follows */
 		c->opened = hark_now();
@@ -125,6 +126,7 @@ int hark_conn_from_fd(int fd, struct hark_conn **out)
 
 int hark_fd(const struct hark_conn *c)
 {
+	atomic_store_explicit(&((struct hark_conn *)c)->may_linger, true, memory_order_relaxed);
 	return c->single ? hark__reply_fd(c->reply) : c->src.fd;
 }
 
@@ -297,7 +299,7 @@ int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *ou
 {
 	struct ucred u;
 	socklen_t len = sizeof u;
-	if (hark__sys.getsockopt(hark_fd(c), SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
+	if (hark__sys.getsockopt(c->src.fd, SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
 		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;
 	if (u.uid == (uid_t)-1) /* no unix socket, or none that was connected */
 		return -EOPNOTSUPP;

@@ -57,6 +57,9 @@ struct hark_conn {
 	/* The description has O_NONBLOCK, as splice(2) wants it. Either role may come to set it: which of the two is
 	 * seen first decides nothing. */
 	atomic_bool nonblock;
+	/* SO_LINGER may be set: others know the descriptor. To ask the kernel at each close would cost a short
+	 * connection 4 %. Relaxed: who was told the descriptor closes after that. */
+	atomic_bool may_linger;
 	uint8_t ending : 2;  /* enum hark__ending. The writer's */
 	bool shared : 1;     /* hark_shared() */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */

@@ -102,7 +102,7 @@ static void reset(struct hark_conn *c)
 /* SO_LINGER would have close(2) wait on this thread, and with it a whole loop. */
 static void close_now(struct hark_conn *c)
 {
-	if (!c->datagrams && hark__loop_self() != NULL)
+	if (!c->datagrams && hark__loop_self() != NULL && atomic_load_explicit(&c->may_linger, memory_order_relaxed))
 		(void)hark__fd_unlinger(c->src.fd);
 	(void)hark__sys.close(c->src.fd);
 }

@@ -33,6 +33,7 @@ struct hark__acceptor {
 	struct hark__server *server;
 	struct hark_listener *listener;    /* held while src.fd >= 0 */
 	struct hark__source src;           /* the listener's socket, watched by this server alone; -1: closed here */
+	bool lingers;                      /* SO_LINGER is set, which what is accepted inherits */
 	bool copied;                       /* src.fd is: see hark__server_arm() */
 	struct hark__listener_watch watch; /* somebody else closes the listener */
 	struct hark_conn *spare;           /* what the next connection accepted becomes; NULL: none yet */

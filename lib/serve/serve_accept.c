@@ -96,16 +96,22 @@ int64_t hark__pace(struct hark__server *s)
 	return s->opts.pace != NULL ? s->opts.pace(s->opts.limit_arg) : 0;
 }
 
-unsigned hark__acceptor_waiting(const struct hark__acceptor *a)
+static bool count_waiting(const struct hark__acceptor *a, unsigned *out)
 {
 	struct tcp_info info;
 	socklen_t len = offsetof(struct tcp_info, tcpi_unacked) + sizeof info.tcpi_unacked;
-	int fd = a->src.fd;
-	if (a->listener->family != AF_UNIX && a->listener->type == SOCK_STREAM &&
-	    hark__sys.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
-		return info.tcpi_unacked;
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-	return hark__sys.poll(&p, 1, 0) != 0;
+	if (a->listener->family == AF_UNIX || a->listener->type != SOCK_STREAM ||
+	    hark__sys.getsockopt(a->src.fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return false;
+	*out = info.tcpi_unacked;
+	return true;
+}
+
+unsigned hark__acceptor_waiting(const struct hark__acceptor *a)
+{
+	unsigned n;
+	struct pollfd p = {.fd = a->src.fd, .events = POLLIN};
+	return count_waiting(a, &n) ? n : hark__sys.poll(&p, 1, 0) != 0;
 }
 
 /* Looks before it asks: a pause while nobody waits would be told, counted, and slow for who comes next. */
@@ -162,16 +168,27 @@ static void accept_failed(struct hark__acceptor *a, int r)
 		hark__acceptors_pause(a->server, -r, RETRY_NS);
 }
 
-/* Asks how many wait, once for all of them: an accept(2) that finds nobody has made a socket for nothing. */
+/* False: nobody waits. */
+static bool look_again(const struct hark__acceptor *a, unsigned *waiting, bool *counted)
+{
+	*counted = count_waiting(a, waiting);
+	if (!*counted)
+		*waiting = hark__acceptor_waiting(a);
+	return *waiting > 0;
+}
+
+/* Asks how many wait, once for all of them: an accept(2) that finds nobody has made a socket for nothing. Who comes
+ * after a count was taken makes an edge of its own. */
 static void accept_streams(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
 	struct hark_conn *c;
 	unsigned waiting = 1; /* as the engine said */
+	bool counted = false;
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		if (a->src.fd < 0 || !hark__acceptors_may_accept(s) || !hark__acceptor_paced(a))
 			return;
-		if (waiting == 0 && s->opts.pace == NULL && (waiting = hark__acceptor_waiting(a)) == 0) {
+		if (waiting == 0 && s->opts.pace == NULL && (counted || !look_again(a, &waiting, &counted))) {
 			hark__acceptor_watch(a);
 			return;
 		}
@@ -182,6 +199,7 @@ static void accept_streams(struct hark__acceptor *a)
 			accept_failed(a, r);
 			return;
 		}
+		c->may_linger = a->lingers;
 		(void)hark__server_start(s, c);
 	}
 	hark__loop_wake(s->loop, &a->waiter);
@@ -276,6 +294,7 @@ static int acceptor_init(struct hark__acceptor *a, struct hark__server *s, struc
 	if (r < 0)
 		return r;
 	hark__source_init(&a->src, hark_listener_fd(l));
+	a->lingers = hark__fd_lingers(a->src.fd) > 0;
 	hark__listener_watch(l, &a->watch);
 	if (s->opts.wait)
 		hark__acceptor_prepare(a);

@@ -210,6 +210,69 @@ static void a_socket_that_lingers_does_not_stall_the_loop(void)
 	beside_ticker(close_that_set_it);
 }
 
+/* Answers much, and sets SO_LINGER if arg says so; else the connection has it from its listener. */
+static void answer_lingering(struct hark_conn *c, void *arg)
+{
+	static char much[400000];
+	const struct linger on = {.l_onoff = 1, .l_linger = 8};
+	const bool *by_box = arg;
+	if (*by_box)
+		CHECK_INT(setsockopt(hark_fd(c), SOL_SOCKET, SO_LINGER, &on, sizeof on), 0);
+	CHECK_INT(hark_write(c, much, sizeof much), sizeof much);
+}
+
+struct lingering {
+	struct hark_listener *l;
+	bool by_box;
+};
+
+static void serve_until_cancelled(void *arg)
+{
+	struct lingering *g = arg;
+	struct hark_serve_opts o = {.lifetime_ns = 200 * HARK_MS};
+	(void)hark_serve(&g->l, 1, answer_lingering, &g->by_box, &o);
+}
+
+static void serve_lingering(bool by_box)
+{
+	struct lingering g = {.by_box = by_box};
+	struct hark_conn *c;
+	struct hark_scope s;
+	char address[HARK_ADDRESS_MAX];
+	const struct linger on = {.l_onoff = 1, .l_linger = 8};
+	struct hark_listen_opts large = {.send_buffer_bytes = 1 << 20};
+	struct hark_dial_opts small = {.receive_buffer_bytes = 4096};
+	CHECK_INT(hark_listen("tcp://127.0.0.1:0", &large, &g.l), 0);
+	if (!by_box)
+		CHECK_INT(setsockopt(hark_listener_fd(g.l), SOL_SOCKET, SO_LINGER, &on, sizeof on), 0);
+	CHECK(hark_listener_address(g.l, address, sizeof address) > 0);
+	CHECK_INT(hark_dial(address, &small, &c), 0); /* and never reads */
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "server", serve_until_cancelled, &g), 0);
+	CHECK_INT(hark_sleep(400 * HARK_MS), 0); /* past the connection's lifetime */
+	hark_cancel(&s);
+	hark_scope_close(&s);
+	hark_abort(c);
+	hark_listener_close(g.l);
+}
+
+static void serve_with_a_box_that_lingers(void)
+{
+	serve_lingering(true);
+}
+
+static void serve_with_a_listener_that_lingers(void)
+{
+	serve_lingering(false);
+}
+
+static void a_served_connection_that_lingers_does_not_stall_the_loop(void)
+{
+	mode_kept = 2; /* by which the first server hears of drains */
+	beside_ticker(serve_with_a_box_that_lingers);
+	beside_ticker(serve_with_a_listener_that_lingers);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -217,6 +280,7 @@ int main(void)
 		ON_ENGINES(what_is_written_to_a_terminal_arrives),
 		ON_ENGINES(a_pipe_that_another_process_reads_too_does_not_stall_the_loop),
 		ON_ENGINES(a_socket_that_lingers_does_not_stall_the_loop),
+		ON_ENGINES(a_served_connection_that_lingers_does_not_stall_the_loop),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
