@@ -160,8 +160,20 @@ int conns_add(struct hark_conn *c, bool forked)
 	atomic_store_explicit(&r->owner, forked ? 0 : self.worker, memory_order_relaxed);
 	if ((uint32_t)i >= atomic_load_explicit(&self.t->high, memory_order_relaxed))
 		atomic_store_explicit(&self.t->high, (uint32_t)i + 1, memory_order_relaxed);
-	atomic_store(&r->state, LIVE); /* last: all of it is there */
+	atomic_store_explicit(&r->state, LIVE, memory_order_release); /* last: all of it is there */
 	return i;
+}
+
+/* Else a child's: it may have been killed, and its row stay BUSY. */
+static bool is_own(const struct conn_row *r)
+{
+	return atomic_load_explicit(&r->owner, memory_order_relaxed) == self.process;
+}
+
+static void leave_live(struct conn_row *r, uint32_t state)
+{
+	for (uint32_t live = LIVE; !atomic_compare_exchange_strong(&r->state, &live, state); live = LIVE)
+		(void)sched_yield(); /* the handler, in another thread, is about to be done */
 }
 
 void conns_remove(int row)
@@ -172,8 +184,11 @@ void conns_remove(int row)
 		atomic_fetch_sub_explicit(&self.t->unlisted, 1, memory_order_relaxed);
 		return;
 	}
-	conns_closed(row);
-	atomic_store(&self.t->rows[row].state, FREE);
+	struct conn_row *r = &self.t->rows[row];
+	if (is_own(r))
+		leave_live(r, FREE);
+	else
+		atomic_store_explicit(&r->state, FREE, memory_order_release);
 	self.next[row] = self.first_free;
 	self.first_free = row;
 }
@@ -203,12 +218,10 @@ void conns_closed(int row)
 	if (self.t == NULL || row < 0)
 		return;
 	struct conn_row *r = &self.t->rows[row];
-	if (atomic_load_explicit(&r->owner, memory_order_relaxed) !=
-	    self.process) /* a child's: it may have been killed */
+	if (!is_own(r))
 		return;
-	for (uint32_t live = LIVE; !atomic_compare_exchange_strong(&r->state, &live, BUSY); live = LIVE)
-		(void)sched_yield(); /* the handler, in another thread, is about to be done */
+	leave_live(r, BUSY);
 	atomic_store_explicit(&r->open, false, memory_order_relaxed);
 	atomic_store_explicit(&r->program, 0, memory_order_relaxed);
-	atomic_store(&r->state, LIVE);
+	atomic_store_explicit(&r->state, LIVE, memory_order_release);
 }
