@@ -14,6 +14,7 @@
 #include "address/file.h"
 #include "base/sys.h"
 #include "conn/datagram.h"
+#include "conn/extra.h"
 #include "conn/listen.h"
 #include "loop/fiber.h"
 
@@ -93,6 +94,7 @@ void hark__conn_free(struct hark_conn *c)
 	hark__splice_end(c);
 	hark__buffer_release(&c->in);
 	hark__buffer_release(&c->out);
+	hark__extra_free(c);
 	free(c);
 }
 
@@ -144,13 +146,15 @@ void hark_set_data(struct hark_conn *c, void *data)
 {
 	if (c->replies)
 		hark__reply_set_data(c->reply, data);
+	else if (c->has_extra)
+		c->extra->data = data;
 	else
 		c->data = data;
 }
 
 void *hark_data(const struct hark_conn *c)
 {
-	return c->replies ? hark__reply_data(c->reply) : c->data;
+	return c->replies ? hark__reply_data(c->reply) : c->has_extra ? c->extra->data : c->data;
 }
 
 int hark_pair(struct hark_conn *out[2])

@@ -21,6 +21,7 @@ struct hark__acceptor;  /* serve.h */
 struct hark__server;    /* serve.h; the server that gave this connection, if one did */
 struct hark__unix_path; /* listen.h */
 struct hark__reply;     /* datagram.h; where the answers to a single datagram go */
+struct hark__extra;     /* extra.h; what few connections have */
 
 enum hark__ending {
 	HARK__OPEN,
@@ -62,6 +63,7 @@ struct hark_conn {
 	atomic_bool may_linger;
 	uint8_t ending : 2;  /* enum hark__ending. The writer's */
 	bool shared : 1;     /* hark_shared() */
+	bool has_extra : 1;  /* has a struct hark__extra; set with both roles */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
 	_Atomic int64_t deadline, idle_ns;
@@ -73,6 +75,7 @@ struct hark_conn {
 	struct hark__server *server; /* NULL: none */
 	union {
 		struct hark__reply *reply; /* if replies; it has such data of its own */
+		struct hark__extra *extra; /* if has_extra; likewise */
 		void *data;                /* the user's: hark_set_data() */
 	};
 	union {

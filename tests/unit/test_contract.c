@@ -9,7 +9,7 @@ const int errors[] = {HARK_ENOHOST, HARK_ENOSERVICE, HARK_EDNS};
 #include <limits.h>
 #include <sys/resource.h>
 
-#include "conn/conn.h"
+#include "conn/extra.h"
 
 #define MB ((size_t)1 << 20)
 
@@ -385,11 +385,28 @@ static void a_connection_keeps_its_users_data_and_tells_no_credentials_it_has_no
 	CHECK_INT(sizeof errors / sizeof errors[0], 3);
 }
 
+static void a_connection_with_extra_state_keeps_its_users_data(void)
+{
+	struct pair p = tcp_pair();
+	struct hark__extra *x, *again;
+	int word, other;
+	CHECK(hark__conn_extra(p.a) == NULL);
+	hark_set_data(p.a, &word);
+	CHECK_INT(hark__extra_make(p.a, &x), 0);
+	CHECK(hark_data(p.a) == &word);
+	hark_set_data(p.a, &other);
+	CHECK(hark_data(p.a) == &other);
+	CHECK_INT(hark__extra_make(p.a, &again), 0);
+	CHECK(again == x && hark__conn_extra(p.a) == x);
+	pair_drop(&p);
+}
+
 /* A datagram being answered, and the flow that it becomes, keep theirs. */
 static void a_datagram_keeps_its_users_data(void)
 {
 	struct hark_listener *l;
 	struct hark_conn *c, *to;
+	struct hark__extra *x;
 	char at[HARK_ADDRESS_MAX];
 	int word;
 	CHECK_INT(hark_listen("udp://127.0.0.1:0", NULL, &l), 0);
@@ -400,6 +417,7 @@ static void a_datagram_keeps_its_users_data(void)
 	CHECK(hark_data(c) == NULL);
 	hark_set_data(c, &word);
 	CHECK(hark_data(c) == &word);
+	CHECK_INT(hark__extra_make(c, &x), -EOPNOTSUPP);
 	CHECK_INT(hark_udp_connect(c), 0);
 	CHECK(hark_data(c) == &word);
 	CHECK_INT(hark_shutdown(c, HARK_OUT), 0);
@@ -429,6 +447,7 @@ int main(int argc, char *argv[])
 		EVERYWHERE(a_pair_serves_to_try_a_box_and_tells_who_made_it),
 		cmocka_unit_test(a_pair_that_cannot_be_made_leaves_nothing),
 		EVERYWHERE(a_connection_keeps_its_users_data_and_tells_no_credentials_it_has_not),
+		EVERYWHERE(a_connection_with_extra_state_keeps_its_users_data),
 		EVERYWHERE(a_datagram_keeps_its_users_data),
 	};
 	if (argc > 1)
