@@ -10,6 +10,10 @@
 
 #include "hark.h"
 
+/* The boxes of this process are but tried: what they would open to write they look at, and make nothing. Set before
+ * the first is prepared. */
+extern bool box_trial;
+
 /* Ends with NULL. */
 extern const struct hark_box_row *const boxes[];
 

@@ -24,6 +24,7 @@
  * anything else). */
 #include "attend.h"
 #include "environ.h"
+#include "error_file.h"
 #include "options.h"
 #include "spawn.h"
 #include "table.h"
@@ -31,14 +32,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#define FILE_MODE 0640 /* of a file that --stderr makes */
 
 #define DATAGRAM_IDLE_NS (60 * HARK_S) /* of a conversation by datagrams, which has no end of its own */
 /* How long a connection waits for a process that cannot be had, and between tries. */
@@ -59,8 +56,9 @@ struct exec {
 	char *const *words;
 	size_t n_words;
 	char *program; /* words[0], where it is a path from the directory that we were started in; NULL: as it is */
-	/* Descriptors + 1; 0: none. null, file and root were opened, input and error are of those. */
-	int null, file, input, error, root;
+	/* Descriptors + 1; 0: none. null and file were opened, input and error are of those. */
+	int null, input, error;
+	struct error_file file;
 	char **argv;
 	char **environ; /* what every program gets */
 	size_t environ_count;
@@ -81,6 +79,13 @@ static int make_ready(struct hark_conn *c)
 	return r < 0 && r != -EOPNOTSUPP ? r : hark_handover(c);
 }
 
+static int error_of(const struct exec *x, struct hark_conn *c, int again)
+{
+	if (strcmp(x->stderr_to, "connection") == 0)
+		return hark_fd(c);
+	return again >= 0 ? again : x->error - 1;
+}
+
 static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 {
 	struct conn_environ own;
@@ -91,15 +96,18 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 	memcpy(envp, x->environ, x->environ_count * sizeof *envp);
 	memcpy(envp + x->environ_count, own.entries, own.count * sizeof *envp);
 	envp[x->environ_count + own.count] = NULL;
+	int again = error_file_again(&x->file);
 	struct spawn s = {
 		.path = x->path,
 		.argv = x->argv,
 		.envp = envp,
 		.fd = hark_fd(c),
 		.input = x->input - 1,
-		.error = strcmp(x->stderr_to, "connection") == 0 ? hark_fd(c) : x->error - 1,
+		.error = error_of(x, c, again),
 	};
 	int r = spawn_start(&s, p);
+	if (again >= 0)
+		(void)close(again);
 	free(envp);
 	return r;
 }
@@ -162,17 +170,6 @@ static int exec_parse(void *state, int argc, char *const argv[], struct hark_why
 	return 0;
 }
 
-/* Returns a descriptor above the standard ones in fd's place, or -errno: fd is -1, or that could not be. */
-static int above_standard(int fd)
-{
-	if (fd < 0 || fd > 2)
-		return fd < 0 ? -errno : fd;
-	int above = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	int error = errno;
-	(void)close(fd);
-	return above < 0 ? -error : above;
-}
-
 /* The directory may become another one. */
 static int keep_program(struct exec *x)
 {
@@ -194,51 +191,21 @@ static int exec_prepare(void *state, struct hark_why *why)
 		return box_why(why, r, "cannot run %s: %s", x->words[0], hark_strerror(r));
 	bool stdin_null = x->stdin_null || x->stdin_from == STDIN_NULL, stderr_null = strcmp(x->stderr_to, "null") == 0;
 	if (stdin_null || stderr_null) {
-		if ((fd = above_standard(open("/dev/null", O_RDWR | O_CLOEXEC))) < 0)
-			return box_why(why, fd, "cannot open /dev/null: %s", hark_strerror(fd));
+		if ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0)
+			return box_why(why, -errno, "cannot open /dev/null: %s", strerror(errno));
 		x->null = 1 + fd;
 		x->input = stdin_null ? x->null : 0;
 		x->error = stderr_null ? x->null : 0;
 	}
-	if (x->stderr_to[0] == '/') {
-		if ((fd = above_standard(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC))) < 0)
-			return box_why(why, fd, "cannot open /: %s", hark_strerror(fd));
-		x->root = 1 + fd;
-	}
-	return 0;
-}
-
-/* Neither waits for a FIFO's reader, nor makes a terminal ours, nor follows a link: a user could have put it there.
- * In the root directory that was there before a chroot; in ours before Linux 5.6. */
-static int open_file(const struct exec *x)
-{
-	int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
-	struct open_how how = {.flags = (unsigned)flags, .mode = FILE_MODE, .resolve = RESOLVE_IN_ROOT};
-	long fd = -1;
-	errno = ENOSYS;
-	if (x->root > 0)
-		fd = syscall(SYS_openat2, x->root - 1, x->stderr_to, &how, sizeof how);
-	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* it is older, or a seccomp filter forbids it */
-		fd = open(x->stderr_to, flags, FILE_MODE);
-	return above_standard((int)fd);
+	return x->stderr_to[0] == '/' ? error_file_prepare(&x->file, x->stderr_to, why) : 0;
 }
 
 static int open_stderr(struct exec *x, struct hark_why *why)
 {
-	for (size_t i = 0; stderrs[i] != NULL; i++)
-		if (strcmp(x->stderr_to, stderrs[i]) == 0)
-			return 0;
-	int fd = open_file(x);
-	if (x->root > 0)
-		(void)close(x->root - 1);
-	x->root = 0;
-	if (fd < 0)
-		return box_why(why, fd, "stderr: %s: %s", x->stderr_to,
-		               fd == -ELOOP ? "a symbolic link is not followed"
-		                            : strerror(-fd)); /* ENXIO: no host here */
-	(void)fcntl(fd, F_SETFL, O_APPEND);                   /* programs find it as they expect */
-	x->file = x->error = 1 + fd;
-	return 0;
+	int r = x->file.path != NULL ? error_file_open(&x->file, why) : 0;
+	if (r == 0 && x->file.file > 0)
+		x->error = x->file.file;
+	return r;
 }
 
 /* What every program gets: arguments and environment. */
@@ -274,10 +241,7 @@ static void exec_close(void *state)
 	struct exec *x = state;
 	if (x->null > 0)
 		(void)close(x->null - 1);
-	if (x->file > 0)
-		(void)close(x->file - 1);
-	if (x->root > 0)
-		(void)close(x->root - 1);
+	error_file_close(&x->file);
 	free(x->program);
 	free(x->argv);
 	free(x->environ);

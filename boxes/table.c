@@ -12,6 +12,8 @@ const struct hark_box_row *const boxes[] = {
 	&loggedin_box, &message_box, &exec_box,    &relay_box,   &tcpmux_box, NULL,
 };
 
+bool box_trial;
+
 const struct hark_box_row *box_find(const char *name)
 {
 	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++)

@@ -165,9 +165,9 @@ static void become_and_look(const struct trial *t, struct report *r)
 	const struct config_service *s = &t->s->s;
 	void *state = NULL;
 
+	box_trial = true;
 	if (t->opens && s->box == &shared_box)
 		forget(t);
-
 	if (t->opens && s->box != &shared_box) {
 		r->error = -config_box_parse(s, s->box, &state, &r->why);
 		if (r->error == 0)

@@ -4,12 +4,13 @@ import os
 import pwd
 import re
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from conftest import MODELS, read_all, wait_until
+from conftest import MODELS, PATIENCE, read_all, wait_until
 from harkd_support import gone, harkd, service, shell_root  # noqa: F401 harkd is a fixture
 
 NOBODY = pwd.getpwnam("nobody")
@@ -155,3 +156,53 @@ def test_a_fifo_without_a_reader_is_told_and_waited_for_by_nobody(harkd, tmp_pat
     os.mkfifo(tmp_path / "err")
     d = harkd(service("says", SAYS, f"stderr = {tmp_path}/err"))
     d.expect(r"says: a worker cannot start: exec: stderr: \S+: No such device or address")
+
+
+ONE = "exec = /bin/sh -c 'echo one >&2; echo out'"
+
+
+@needs_root
+@pytest.mark.parametrize("model", MODELS)
+def test_after_a_rotation_programs_write_into_the_new_file(harkd, own, model):
+    d = harkd(service("says", ONE, "user = nobody", f"model = {model}", f"stderr = {own}/err"))
+    assert ask(d, "says") == b"out\n"
+    (own / "err").rename(own / "err.1")
+    assert d.ask("reload")["ok"]
+    assert ask(d, "says") == b"out\n" and ask(d, "says") == b"out\n"
+    assert (own / "err.1").read_text() == "one\n" and (own / "err").read_text() == "one\none\n"
+    assert (own / "err").stat().st_uid == NOBODY.pw_uid
+
+
+def test_of_a_rotated_file_a_link_in_its_place_is_not_followed_and_no_program_fails(harkd, tmp_path):
+    d = harkd(service("says", ONE, f"stderr = {tmp_path}/err"))
+    assert ask(d, "says") == b"out\n"
+    (tmp_path / "err").rename(tmp_path / "err.1")
+    (tmp_path / "err").symlink_to(tmp_path / "target")
+    assert ask(d, "says") == b"out\n"
+    assert (tmp_path / "err.1").read_text() == "one\none\n" and not (tmp_path / "target").exists()
+
+
+@needs_root
+def test_a_worker_in_a_chroot_keeps_nothing_that_leads_out_of_it(harkd, own):
+    root = shell_root(own.parent / "root")
+    d = harkd(service("says", ONE, "user = nobody", f"chroot = {root}", f"stderr = {own}/err"))
+    assert ask(d, "says") == b"out\n"
+    (worker,) = d.workers("says")
+    assert not [fd for fd in Path(f"/proc/{worker}/fd").iterdir() if fd.is_dir()]
+    (own / "err").rename(own / "err.1")
+    assert ask(d, "says") == b"out\n" and (own / "err.1").read_text() == "one\none\n"
+
+
+@needs_root
+def test_a_check_makes_no_file(hark, tmp_path, own):
+    def check(at):
+        text = f"[m]\nlisten = tcp://127.0.0.1:0\nbox = tcpmux 'x=exec --stderr={at} cat'\nuser = nobody\n"
+        (tmp_path / "t.conf").write_text(text)
+        command = [Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
+    assert check(own / "err").returncode == 0 and not (own / "err").exists()
+    bad = check(own.parent / "others" / "err")
+    assert bad.returncode == 100 and re.search(r"t\.conf:3: box: x: exec: stderr: .* Permission denied", bad.stderr)
+    (own / "err").write_text("kept\n")
+    assert check(own / "err").returncode == 100 and (own / "err").read_text() == "kept\n"  # root's, not nobody's
