@@ -1,7 +1,7 @@
-/* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client. A request longer
- * than a line may be, or a client that is silent for IDLE_NS: it is closed. Who does not read an answer is asked
- * nothing more; where there is no room for one more client, or for its answer, the one that has been silent longest
- * makes it. The socket's mode, 0600, decides who may ask. */
+/* control.c — see control.h. Served within the supervisor's poll(2): nothing here waits for a client, but as the socket
+ * closes for those who read. A request longer than a line may be, or a client that is silent for IDLE_NS: it is closed.
+ * Who does not read an answer is asked nothing more; where there is no room for one more client, or for its answer, the
+ * one that has been silent longest makes it. The socket's mode, 0600, decides who may ask. */
 #include "control.h"
 
 #include <errno.h>
@@ -26,6 +26,7 @@
 #define UNREAD_MAX  (8 << 20)       /* bytes of answers that all clients together may leave unread */
 #define IDLE_NS     (60 * HARK_S)   /* since a client last asked, or read */
 #define DEAF_NS     (100 * HARK_MS) /* where there was no descriptor for a client: it waits, and we do not spin */
+#define LAST_NS     (1 * HARK_S)    /* for what is still to be sent as the socket closes, to all clients together */
 
 /* What a client waits for before its next request is looked at. TURN: the end of a reload, to ask for something that
  * changes services as well. */
@@ -623,18 +624,36 @@ int control_open(struct supervisor *v, const char *path, struct hark_why *why)
 	return 0;
 }
 
+/* Who reads by then has its answer whole. */
+static void send_last(struct control *c, int64_t deadline)
+{
+	for (;;) {
+		struct pollfd p[CLIENTS_MAX];
+		nfds_t n = 0;
+		for (int i = 0; i < CLIENTS_MAX; i++) {
+			struct client *k = &c->clients[i];
+			if (k->fd >= 0)
+				send_out(k);
+			if (k->fd >= 0 && k->out != NULL)
+				p[n++] = (struct pollfd){.fd = k->fd, .events = POLLOUT};
+		}
+		int64_t left = deadline - hark_now();
+		if (n == 0 || left <= 0)
+			return;
+		(void)poll(p, n, (int)((left + HARK_MS - 1) / HARK_MS));
+	}
+}
+
 void control_close(struct supervisor *v)
 {
 	struct control *c = v->control;
 	struct stat st;
 	if (c == NULL)
 		return;
+	send_last(c, hark_after(LAST_NS));
 	for (int i = 0; i < CLIENTS_MAX; i++)
-		if (c->clients[i].fd >= 0) {
-			send_out(&c->clients[i]);
-			if (c->clients[i].fd >= 0)
-				drop(&c->clients[i]);
-		}
+		if (c->clients[i].fd >= 0)
+			drop(&c->clients[i]);
 	if (v->handed_over) {
 		__attribute__((used)) static struct hark_listener *left;
 		(void)close(c->fd); /* the path is the next generation's, and hark_listener_close() would remove it */

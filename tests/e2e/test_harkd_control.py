@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import time
@@ -89,6 +90,20 @@ def test_who_reads_late_has_an_answer_to_all_that_was_asked(harkd):
         assert d.status()["ok"]
         answers = read_all(s).splitlines()
     assert len(answers) == 100 and all(len(json.loads(a)["services"]) == 300 for a in answers)
+
+
+def test_an_answer_that_is_read_as_harkd_ends_is_whole(harkd):
+    d = harkd("".join(service(f"{'m' * 50}{i}", "box = echo", "start = demand") for i in range(1000)))
+    assert len(json.dumps(d.status())) > 400_000  # more than the kernel holds
+    at = str(d.directory / "control")
+    with ask_without_reading(at, 1) as deaf, ask_without_reading(at, 1) as s:
+        for one in (deaf, s):
+            wait_until(lambda one=one: one.recv(1, socket.MSG_PEEK))
+        d.send(signal.SIGTERM)
+        wait_until(lambda: "ended: generation 1" in d.stderr)
+        answer = read_all(s)
+        assert answer.endswith(b"\n") and len(json.loads(answer)["services"]) == 1000
+        assert d.process.wait(PATIENCE) == 0  # though one reads nothing
 
 
 def test_its_answers_are_whole_however_long_a_path_is(hark, tmp_path):
