@@ -84,7 +84,7 @@ static void *read_until_stop(void *arg)
 	return arg;
 }
 
-int program_stderr_open(struct hark_why *why)
+static int open_pipe(struct hark_why *why)
 {
 	int ends[2];
 	int r = log_leave_stderr();
@@ -98,20 +98,21 @@ int program_stderr_open(struct hark_why *why)
 	return r < 0 ? tell(why, r, "pipe") : 0;
 }
 
-int program_stderr_begin(const char *service)
+int program_stderr_begin(const char *service, struct hark_why *why)
 {
 	sigset_t all, before;
-	if (self.pipe < 0)
-		return 0;
+	int r = open_pipe(why);
+	if (r < 0)
+		return r;
 	self.service = service;
 	self.stop = eventfd(0, EFD_CLOEXEC);
 	if (self.stop < 0)
-		return -errno;
+		return tell(why, -errno, "eventfd");
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the serving thread's */
-	int r = pthread_create(&self.reader, NULL, read_until_stop, NULL);
+	r = pthread_create(&self.reader, NULL, read_until_stop, NULL);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -r;
+	return r != 0 ? tell(why, -r, "thread") : 0;
 }
 
 /* The thread ends before the fork: else what it has read would be lost with it, and the child could find the C

@@ -5,13 +5,9 @@
 
 #include "hark.h"
 
-/* Makes descriptor 2, which programs inherit, a way to the log; the log's own is another one then. Where the log is
- * plain lines on standard error it stays that. 0 or -errno with why. */
-int program_stderr_open(struct hark_why *why);
-
-/* Begins to write to the log, line by line, what programs say. Once the worker is its user. 0 or
- * -errno. */
-int program_stderr_begin(const char *service);
+/* Makes descriptor 2, which programs inherit, a way to the log, line by line; the log's own is another one then. Once
+ * the worker is its user. 0 or -errno with why. */
+int program_stderr_begin(const char *service, struct hark_why *why);
 
 /* The worker is about to end. What was said so far is logged; where programs go on without it, a process stays that
  * logs what they will say. */

@@ -120,20 +120,10 @@ static void open_null(int at)
 		(void)close(fd);
 }
 
-/* Of a service's programs; another box's, and a worker's own, stays where it is. */
-static void set_stderr(void)
-{
-	struct hark_why why = {""};
-	if (self.chain.box->hands_over && program_stderr_open(&why) < 0)
-		give_up("stderr", why.text);
-}
-
 static void become(void)
 {
 	struct hark_why why;
-	/* Programs inherit the limit, and a low soft one may be meant for them (select(2)); a box of ours can use all
-	 * there is. */
-	if (become_limited(self.conf, !self.chain.box->hands_over, &why) < 0 || become_environ(self.conf, &why) < 0 ||
+	if (become_limited(self.conf, &why) < 0 || become_environ(self.conf, &why) < 0 ||
 	    become_user(self.conf, &why) < 0)
 		give_up(NULL, why.text);
 }
@@ -367,14 +357,41 @@ static void prepare_box(void)
 		give_up_box(r, &why);
 }
 
+/* As the service's user. */
+static void load_box(void)
+{
+	struct hark_why why = {""};
+	if (self.chain.box != &shared_box)
+		return;
+	int r = config_box_load(self.conf->argv.word[0], &self.chain.box, &why);
+	if (r < 0)
+		give_up_box(r, &why);
+}
+
+/* What depends on the box's row: of a shared object it is known once that is loaded. */
+static void fit_box(struct limits_state *limits)
+{
+	struct config_service c = *self.conf;
+	struct hark_why why = {""};
+	c.box = self.chain.box;
+	if (limits_new(&c, limits, &self.limits.limits) < 0)
+		give_up("limits", strerror(ENOMEM));
+	if (!c.box->hands_over) {
+		become_all_files(self.conf);
+		return;
+	}
+	/* Programs inherit the limit of files, and a low soft one may be meant for them (select(2)). Another box's
+	 * standard error, and a worker's own, stays where it is. */
+	if (program_stderr_begin(self.conf->name, &why) < 0)
+		give_up("stderr", why.text);
+}
+
 static void open_box(void)
 {
 	struct hark_why why = {""};
 	int r = 0;
-	if (self.chain.box == &shared_box) {
-		r = config_box_load(self.conf->argv.word[0], &self.chain.box, &why);
-		if (r == 0)
-			r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
+	if (self.conf->box == &shared_box) {
+		r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
 		if (r == 0)
 			r = box_prepare(self.chain.box, self.chain.state, &why);
 	}
@@ -387,13 +404,11 @@ static void open_box(void)
 /* The service's own, and no other's: the supervisor's mappings did not come with the fork. */
 static void take_memory(struct service *s, const struct worker *w)
 {
-	int r = memory_attach(s->memory, limits_any(w->conf));
+	int r = memory_attach(s->memory, limits_any(w->conf) || w->conf->box == &shared_box);
 	if (r < 0)
 		give_up("counters", strerror(-r));
 	self.counters = s->memory->counters;
 	self.limits = (struct limits_worker){.counters = self.counters, .slot = w->slot};
-	if (limits_new(w->conf, s->memory->limits, &self.limits.limits) < 0)
-		give_up("limits", strerror(ENOMEM));
 }
 
 /* All sockets of all its addresses, or the one whose backlog it is for. */
@@ -440,12 +455,11 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		open_null(2);
 	}
 	prepare_box();
-	set_stderr();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	become();
 	follow_supervisor();
-	if (program_stderr_begin(w->conf->name) < 0)
-		give_up("stderr", "no thread to read what programs say");
+	load_box();
+	fit_box(s->memory->limits);
 	open_box();
 	serve_all(listeners, n);
 }

@@ -17,16 +17,11 @@ static int failed(struct hark_why *why, const char *what)
 	return -err;
 }
 
-int become_limited(const struct config_service *c, bool all_files, struct hark_why *why)
+int become_limited(const struct config_service *c, struct hark_why *why)
 {
 	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
 		if ((c->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &c->rlimit[i]) < 0)
 			return failed(why, "setrlimit");
-	struct rlimit files;
-	if (all_files && !(c->rlimit_set & 1u << RLIMIT_NOFILE) && getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files);
-	}
 	if (c->umask >= 0)
 		(void)umask((mode_t)c->umask);
 	errno = 0;
@@ -85,4 +80,13 @@ int become_user(const struct config_service *c, struct hark_why *why)
 	if (c->directory != NULL && chdir(c->directory) < 0)
 		return failed(why, c->directory);
 	return 0;
+}
+
+void become_all_files(const struct config_service *c)
+{
+	struct rlimit files;
+	if ((c->rlimit_set & 1u << RLIMIT_NOFILE) || getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = files.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
 }

@@ -6,9 +6,8 @@
 
 #include "config.h"
 
-/* Resource limits, umask and niceness. all_files: as many descriptors as the hard limit allows, unless rlimit_nofile
- * says otherwise. 0, or -errno with why. */
-int become_limited(const struct config_service *c, bool all_files, struct hark_why *why);
+/* Resource limits, umask and niceness. 0, or -errno with why. */
+int become_limited(const struct config_service *c, struct hark_why *why);
 
 /* The environment: what pass_env leaves of it, its user's, and env. c lives as long as the process. 0, or -errno with
  * why. */
@@ -17,5 +16,8 @@ int become_environ(const struct config_service *c, struct hark_why *why);
 /* Root directory, groups, user, working directory. 0, or -errno with why: then it may have half of them, and must end.
  */
 int become_user(const struct config_service *c, struct hark_why *why);
+
+/* At any time: as many descriptors as the hard limit allows, unless rlimit_nofile says otherwise. */
+void become_all_files(const struct config_service *c);
 
 #endif

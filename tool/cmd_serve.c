@@ -158,8 +158,7 @@ static int open_box(struct serve *s)
 
 	if (err < 0)
 		return box_failed(s, err, &why);
-	if (become_limited(s->conf, false, &why) < 0 || become_environ(s->conf, &why) < 0 ||
-	    become_user(s->conf, &why) < 0) {
+	if (become_limited(s->conf, &why) < 0 || become_environ(s->conf, &why) < 0 || become_user(s->conf, &why) < 0) {
 		say(s->verb, "%s", why.text);
 		return STATUS_SYSTEM;
 	}
@@ -432,8 +431,6 @@ static int run(const struct verb *self, int argc, char *argv[])
 	if (status == STATUS_DONE)
 		status = take_operands(&s, n, argv);
 	if (status == STATUS_DONE)
-		status = begin_limits(&s);
-	if (status == STATUS_DONE)
 		status = raise_files(&s);
 	if (status == STATUS_DONE)
 		status = begin_background(&s);
@@ -445,6 +442,8 @@ static int run(const struct verb *self, int argc, char *argv[])
 		status = leave_terminal(&s);
 	if (status == STATUS_DONE)
 		status = open_box(&s);
+	if (status == STATUS_DONE)
+		status = begin_limits(&s);
 	if (status == STATUS_DONE)
 		status = serve_all(&s);
 	close_all(&s);

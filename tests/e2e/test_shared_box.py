@@ -1,8 +1,10 @@
 """A box of one's own: a shared object, for hark serve and harkd, loaded by the user that serves."""
+import contextlib
 import os
 import pathlib
 import pwd
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -237,6 +239,59 @@ def test_a_box_is_loaded_by_the_services_user(harkd, build):
     d = harkd(f"[mine]\nlisten = tcp://127.0.0.1:0\nbox = {build(GOOD, loaded)}\nuser = nobody\n")
     with d.connect("mine") as s:
         assert int(s.recv(100)) == pwd.getpwnam("nobody").pw_uid
+    assert d.stop() == 0, d.stderr
+
+
+SESSION = """static void session(struct hark_conn *c, void *arg) {
+	char buf[16];
+	if (hark_udp_connect(c) == 0)
+		while (hark_read(c, buf, sizeof buf) > 0 && hark_write(c, "ok", 2) == 2 && hark_flush(c) == 0);
+	(void)arg;
+}
+"""
+SESSIONS = GOOD.replace(".stream", ".datagram").replace("= serve", "= session") + ", .sessions = true"
+
+
+@contextlib.contextmanager
+def sources(port, n):
+    """So many sources of one host, which each have asked, the first two once the one before was answered."""
+    with contextlib.ExitStack() as stack:
+        all_of_them = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(n)]
+        for s in all_of_them:
+            s.connect(("127.0.0.1", port))
+            s.settimeout(PATIENCE if s in all_of_them[:2] else 0.2)
+            s.send(b"x")
+            if s in all_of_them[:2]:
+                assert s.recv(16) == b"ok"
+        yield all_of_them[2:]
+
+
+def test_a_box_with_sessions_has_their_limit(serve, harkd, build):
+    shared = build(SESSIONS, SESSION)
+    d = harkd(f"[mine]\nlisten = udp://127.0.0.1:0\nbox = {shared}\nmax_sessions_per_source = 2\ngrace = 10ms\n")
+    with sources(d.port("mine"), 4):
+        wait_until(lambda: d.service("mine")["refused"]["max_sessions_per_source"] == 2)
+    server = serve("-v", "--grace", "10ms", "--max-sessions-per-source", "2", "udp://127.0.0.1:0", str(shared))
+    with sources(int(server.addresses[0].rsplit(":", 1)[1]), 4) as refused:
+        wait_until(lambda: server.stderr.count("refused: max_sessions_per_source") == 2)
+        for s in refused:
+            with pytest.raises(TimeoutError):
+                s.recv(16)
+
+
+STARTS = """#include <stdlib.h>
+static void starts(struct hark_conn *c, void *arg) { (void)system("echo $(ulimit -S -n) files >&2"); serve(c, arg); }
+"""
+
+
+@pytest.mark.parametrize("hands_over, said", [(True, "harkd: mine: 300 files\n"), (False, "^1024 files\n")])
+def test_a_box_that_starts_programs_has_what_they_say_logged_and_their_limit_of_files(harkd, build, hands_over, said):
+    fields = GOOD.replace("= serve", "= starts") + (", .hands_over = true" if hands_over else "")
+    few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 1024))}
+    d = harkd(f"[mine]\nlisten = tcp://127.0.0.1:0\nbox = {build(fields, STARTS)}\n", **few)
+    with d.connect("mine") as s:
+        assert s.recv(100)
+    wait_until(lambda: re.search(said, d.stderr, re.M))
     assert d.stop() == 0, d.stderr
 
 
