@@ -47,8 +47,8 @@ bool box_takes(const struct hark_box_row *b, const void *state, int type);
 /* What the log calls it. */
 const char *box_title(const struct hark_box_row *b, const void *state);
 
-/* Where its connections go on to; NULL: nowhere. */
-const char *box_target(const struct hark_box_row *b, const void *state);
+/* Where c goes on to; NULL: nowhere, or that is not known yet. */
+const char *box_target(const struct hark_box_row *b, const void *state, const struct hark_conn *c);
 
 /* ---- shared.c ---- */
 

@@ -1,18 +1,21 @@
 /* relay.c — joins each connection to another address: xinetd's redirect, and what socat is used for most.
  *
- *   relay [--connect-timeout T] [--local ADDRESS] ADDRESS
+ *   relay [--connect-timeout T] [--retry-after T] [--local ADDRESS] ADDRESS...
  *
- * ADDRESS is dialed for each connection, its name looked up anew, within T (10 s); --local says from where. TCP and
- * unix streams are joined to either, datagrams to datagrams; a stream and datagrams cannot be joined.
+ * An ADDRESS is dialed for each connection, its name looked up anew, within T (10 s), then the next one: relay_dial.c;
+ * --local says from where. TCP and unix streams are joined to either, datagrams to datagrams; a stream and datagrams
+ * cannot be joined.
  *
  * The two are carry.h's: the client's deadline covers both sides, and so does its idle time-out. Datagrams: a peer's
  * first one begins a session, hark_udp_connect(), with a socket of its own on either side, that ends when nothing has
  * moved for the idle time-out, or for a minute. A unix peer's datagrams have no conversation: each is a session by
- * itself, or is passed on and done with where the peer has no name to answer to.
+ * itself, or is passed on and done with where the peer has no name to answer to. A datagram is not accepted by anybody:
+ * a target has failed when ICMP tells in a session that nobody listens, and the next session goes elsewhere.
  *
  * The outcome of a failure is its -errno. Any model: where there is no loop the first fiber makes one. */
+#include "relay.h"
+
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,81 +25,18 @@
 #include "options.h"
 #include "table.h"
 
-#define ROOM_STEP_NS     (100 * HARK_MS) /* between tries where descriptors ran out */
 #define DATAGRAM_IDLE_NS (60 * HARK_S)
 
-struct relay {
-	const char *address;
-	const char *local; /* NULL: as the kernel chooses */
-	int64_t dial_ns;
-	int type; /* SOCK_STREAM, SOCK_DGRAM */
-};
-
-/* A relay that dials itself would do so until the machine has no descriptors left. A datagram that claims to be the
- * target's would go round between the two for ever. */
-static bool is_loop(struct hark_conn *client, struct hark_conn *target)
-{
-	char asked[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
-	if (hark_local(client, asked, sizeof asked) < 0 || hark_peer(target, got, sizeof got) < 0)
-		return false;
-	return strcmp(asked, got) == 0 ||
-	       (hark_type(client) == SOCK_DGRAM && hark_peer(client, from, sizeof from) >= 0 && strcmp(from, got) == 0);
-}
-
-/* Dialed from this machine: both ends are one host, or of 127.0.0.0/8. */
-static bool is_near(struct hark_conn *client)
-{
-	char at[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX];
-	if (hark_local(client, at, sizeof at) < 0 || hark_peer(client, from, sizeof from) < 0)
-		return false;
-	size_t n = (size_t)(strrchr(at, ':') - at);
-	return strncmp(from, "tcp://127.", 10) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');
-}
-
-/* Relays that lead to each other: each lowers the hop limit by one, as a router does (RFC 791), and at its end the
- * connection goes nowhere. What the client's packets had is told where a multicast socket has its own
- * (tcp_v4_syn_recv_sock() of the kernel). Remote clients have come a long way by right: theirs begin anew.
- * 0: the system's; -ELOOP. */
-static int hops_left(struct hark_conn *client)
-{
-	int fd = hark_fd(client), left = 0;
-	socklen_t len = sizeof left;
-	if (hark_type(client) != SOCK_STREAM || fd < 0 || !is_near(client))
-		return 0;
-	if (getsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &left, &len) < 0 &&
-	    getsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &left, &len) < 0)
-		return 0;
-	return left <= 0 ? 0 : left == 1 ? -ELOOP : left - 1;
-}
-
-static int dial(const struct relay *x, struct hark_conn *client, struct hark_conn **target)
+/* Both sides have the client's limits. */
+static void set_limits(const struct relay *x, struct hark_conn *client, struct hark_conn *target)
 {
 	struct hark_conn_stats stats;
 	hark_conn_stats(client, &stats);
-	int64_t deadline = hark_after(x->dial_ns);
-	int r = hops_left(client);
-	if (r < 0)
-		return r;
-	struct hark_dial_opts opts = {
-		.deadline = deadline < stats.deadline_ns ? deadline : stats.deadline_ns,
-		.local = x->local,
-		.hop_limit = r,
-	};
-	while ((r = hark_dial(x->address, &opts, target)) == -EMFILE || r == -ENFILE) /* others give some back */
-		if (hark_now() >= opts.deadline || hark_sleep(ROOM_STEP_NS) < 0)
-			break;
-	if (r < 0)
-		return r;
-	if (is_loop(client, *target)) {
-		hark_abort(*target);
-		return -ELOOP;
-	}
 	if (stats.idle_ns == 0 && x->type == SOCK_DGRAM)
 		stats.idle_ns = DATAGRAM_IDLE_NS;
 	hark_idle_timeout(client, stats.idle_ns);
-	hark_idle_timeout(*target, stats.idle_ns);
-	hark_deadline(*target, stats.deadline_ns);
-	return 0;
+	hark_idle_timeout(target, stats.idle_ns);
+	hark_deadline(target, stats.deadline_ns);
 }
 
 static void relay_serve(struct hark_conn *c, void *arg)
@@ -111,12 +51,15 @@ static void relay_serve(struct hark_conn *c, void *arg)
 	if (r == -EALREADY) /* the peer's session has got it */
 		return;
 	if (r == 0 || single)
-		r = dial(x, c, &target);
+		r = relay_dial(x, c, &target);
 	if (r < 0) {
 		hark_outcome(c, 0, r);
 		return;
 	}
+	set_limits(x, c, target);
 	r = single && hark_peer_endpoint(c, &peer) < 0 ? carry_once(c, target) : carry_both(c, target, single);
+	if (r == -ECONNREFUSED && x->type == SOCK_DGRAM)
+		relay_failed(x, c);
 	if (r == 0)
 		r = hark_close(target);
 	else
@@ -125,9 +68,11 @@ static void relay_serve(struct hark_conn *c, void *arg)
 		hark_outcome(c, 0, r);
 }
 
-static const char *relay_target(const void *state)
+static const char *target_of(const void *state, const struct hark_conn *c)
 {
-	return ((const struct relay *)state)->address;
+	const struct relay *x = state;
+	const struct relay_target *t = relay_tried(c);
+	return t != NULL ? t->address : x->n == 1 ? x->targets[0].address : NULL;
 }
 
 /* ---- its arguments ---------------------------------------------------------------------------- */
@@ -152,34 +97,63 @@ static int check_local(const char *local, struct hark_why *why)
 	               local);
 }
 
-static int relay_parse(void *state, int argc, char *const argv[], struct hark_why *why)
+static bool is_datagram(enum hark_scheme scheme)
 {
-	struct relay *x = state;
+	return scheme == HARK_UDP || scheme == HARK_UDP4 || scheme == HARK_UDP6 || scheme == HARK_UNIXGRAM;
+}
+
+static int take_target(struct relay *x, const char *word, struct hark_why *why)
+{
 	struct hark_address a;
-	if (argc == 0)
-		return box_why(why, -EINVAL, "no address to relay to");
-	if (argc > 1)
-		return box_why(why, -EINVAL, "unexpected argument: %s", argv[1]);
-	int r = hark_address_parse(argv[0], &a, why);
+	int r = hark_address_parse(word, &a, why);
 	if (r < 0)
 		return r;
 	if (a.scheme == HARK_FD)
-		return box_why(why, -EINVAL, "%s: connections cannot share one descriptor", argv[0]);
-	bool is_unix = a.scheme == HARK_UNIX || a.scheme == HARK_UNIXGRAM;
-	if (x->local != NULL && is_unix)
-		return box_why(why, -EINVAL, "--local is for tcp and udp, not for %s", argv[0]);
-	if (x->local != NULL && check_local(x->local, why) < 0)
-		return -EINVAL;
-	bool datagrams = a.scheme == HARK_UDP || a.scheme == HARK_UDP4 || a.scheme == HARK_UDP6 ||
-	                 a.scheme == HARK_UNIXGRAM;
-	x->type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
-	x->address = argv[0];
+		return box_why(why, -EINVAL, "%s: connections cannot share one descriptor", word);
+	if (x->local != NULL && (a.scheme == HARK_UNIX || a.scheme == HARK_UNIXGRAM))
+		return box_why(why, -EINVAL, "--local is for tcp and udp, not for %s", word);
+	int type = is_datagram(a.scheme) ? SOCK_DGRAM : SOCK_STREAM;
+	if (x->n > 0 && x->type != type)
+		return box_why(why, -EINVAL, "%s and %s: a connection goes on to streams or to datagrams",
+		               x->targets[0].address, word);
+	x->type = type;
+	x->targets[x->n++] = (struct relay_target){.address = word};
 	return 0;
+}
+
+static int relay_parse(void *state, int argc, char *const argv[], struct hark_why *why)
+{
+	struct relay *x = state;
+	if (argc == 0)
+		return box_why(why, -EINVAL, "no address to relay to");
+	if (argc > RELAY_TARGETS_MAX)
+		return box_why(why, -EINVAL, "more than %d addresses to relay to", RELAY_TARGETS_MAX);
+	x->targets = calloc((size_t)argc, sizeof *x->targets);
+	if (x->targets == NULL)
+		return box_why(why, -ENOMEM, "out of memory");
+	int r = 0;
+	for (int i = 0; i < argc && r == 0; i++)
+		r = take_target(x, argv[i], why);
+	return r < 0 || x->local == NULL ? r : check_local(x->local, why);
+}
+
+static int relay_open(void *state, struct hark_why *why)
+{
+	return relay_rests_open(state) == 0 ? 0 : box_why(why, -ENOMEM, "out of memory");
+}
+
+static void relay_close(void *state)
+{
+	struct relay *x = state;
+	relay_rests_close(x);
+	free(x->targets);
 }
 
 static const struct hark_option options[] = {
 	{"connect-timeout", HARK_OPTION_DURATION, offsetof(struct relay, dial_ns), "T",
-         "for look-up and connecting together", .standard = "10s", .min = 1},
+         "for look-up and connecting together, of each address", .standard = "10s", .min = 1},
+	{"retry-after", HARK_OPTION_DURATION, offsetof(struct relay, rest_ns), "T",
+         "an address that failed is left alone for so long, where there is another", .standard = "10s"},
 	{"local", HARK_OPTION_TEXT, offsetof(struct relay, local), "ADDRESS",
          "where the dialed connection comes from: HOST, HOST:PORT, :PORT"},
 	{NULL},
@@ -189,7 +163,7 @@ const struct hark_box_row relay_box = {
 	.version = HARK_BOX_VERSION,
 	.name = "relay",
 	.summary = "joins each connection to another address, whatever it speaks",
-	.usage = "ADDRESS",
+	.usage = "ADDRESS...",
 	.operands = HARK_OPERANDS_ADDRESS,
 	.options = options,
 	.state_bytes = sizeof(struct relay),
@@ -198,7 +172,9 @@ const struct hark_box_row relay_box = {
 	.sessions = true,
 	.conn_fds = 1, /* the target */
 	.parse = relay_parse,
+	.open = relay_open,
 	.serve = relay_serve,
+	.close = relay_close,
 	.takes = relay_takes,
-	.target = relay_target,
+	.target = target_of,
 };

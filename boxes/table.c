@@ -84,7 +84,7 @@ const char *box_title(const struct hark_box_row *b, const void *state)
 	return title != NULL ? title : b->name;
 }
 
-const char *box_target(const struct hark_box_row *b, const void *state)
+const char *box_target(const struct hark_box_row *b, const void *state, const struct hark_conn *c)
 {
-	return b->target != NULL ? b->target(state) : NULL;
+	return b->target != NULL ? b->target(state, c) : NULL;
 }

@@ -182,42 +182,88 @@ static bool leads_to(const struct spot *to, const struct spot *at)
 	return strcasecmp(to->name, at->name) == 0 || (is_loopback(to->name) && is_loopback(at->name));
 }
 
-/* The service that a relay's target is; NULL: none of these, or it is no relay. */
-static const struct service *relays_to(struct whole *w, const struct service *s, const struct spot *spots, size_t n)
-{
-	struct spot to = {.s = s, .text = s->target};
-	const struct service *found = NULL;
+/* Relays as a graph: to each service the others that one of its targets is. */
+struct graph {
+	struct whole *w;
+	const struct spot *spots;
+	size_t n_spots;
+	size_t *queue; /* of services, by their place, which the search has reached */
+	size_t *from;  /* by a service's place: where the search came from, + 1; 0: it has not been there */
+};
 
-	if (s->target == NULL || s->program_bad || !make_spot(w, &to, true))
-		return NULL;
-	for (size_t i = 0; i < n && found == NULL; i++)
-		if (leads_to(&to, &spots[i]))
-			found = spots[i].s;
+/* The place of the service that a target of s is; SIZE_MAX: none of these. */
+static size_t leads_where(const struct graph *g, const struct service *s, const char *target)
+{
+	struct spot to = {.s = s, .text = target};
+	const struct service *found = NULL;
+	size_t i = 0;
+
+	if (!make_spot(g->w, &to, true))
+		return SIZE_MAX;
+	for (size_t k = 0; k < g->n_spots && found == NULL; k++)
+		if (leads_to(&to, &g->spots[k]))
+			found = g->spots[k].s;
 	free(to.name);
-	return found;
+	while (found != NULL && g->w->c.services[i] != &found->s)
+		i++;
+	return found != NULL ? i : SIZE_MAX;
 }
 
-/* Told at the first service of a loop. */
-static void find_loop(struct whole *w, const struct service *first, const struct spot *spots, size_t n)
+static void tell_loop(const struct graph *g, size_t first, size_t last)
 {
-	char way[400];
-	size_t len = (size_t)snprintf(way, sizeof way, "[%s]", first->s.name);
-	const struct service *s = first;
+	const struct service *s = (const struct service *)g->w->c.services[first];
+	struct at head = {.file = s->s.place.file, .line = s->s.place.line, .order = s->order};
+	char way[400] = "", step[80];
 
-	for (size_t steps = 0; steps < w->c.n_services; steps++) {
-		s = relays_to(w, s, spots, n);
-		if (s == NULL || s->order < first->order)
-			return;
-		if (len < sizeof way)
-			len += (size_t)snprintf(way + len, sizeof way - len, " -> [%s]", s->s.name);
-		if (s == first) {
-			struct at head = {.file = first->s.place.file,
-			                  .line = first->s.place.line,
-			                  .order = first->order};
-			inside_error(w, head, "relays that lead back to themselves: %s", way);
-			return;
+	for (size_t at = last; at != first; at = g->from[at] - 1) { /* from behind */
+		(void)snprintf(step, sizeof step, "[%s] -> ", g->w->c.services[at]->name);
+		size_t n = strlen(step), len = strlen(way);
+		if (len + n >= sizeof way)
+			break;
+		memmove(way + n, way, len + 1);
+		memcpy(way, step, n);
+	}
+	inside_error(g->w, head, "relays that lead back to themselves: [%s] -> %s[%s]", s->s.name, way, s->s.name);
+}
+
+/* Told at the first service of a loop, by its shortest way round. */
+static void find_loop(struct graph *g, size_t first)
+{
+	size_t reached = 0;
+
+	memset(g->from, 0, g->w->c.n_services * sizeof *g->from);
+	g->queue[reached++] = first;
+	for (size_t k = 0; k < reached; k++) {
+		size_t at = g->queue[k];
+		const struct service *s = (const struct service *)g->w->c.services[at];
+		for (size_t i = 0; i < s->n_targets && !s->program_bad; i++) {
+			size_t to = leads_where(g, s, s->targets[i]);
+			if (to == first)
+				return tell_loop(g, first, at);
+			if (to == SIZE_MAX || to < first || g->from[to] != 0)
+				continue;
+			g->from[to] = at + 1;
+			g->queue[reached++] = to;
 		}
 	}
+}
+
+static void find_loops(struct whole *w, const struct spot *spots, size_t n)
+{
+	size_t services = w->c.n_services;
+	struct graph g = {.w = w,
+	                  .spots = spots,
+	                  .n_spots = n,
+	                  .queue = calloc(services + 1, sizeof *g.queue),
+	                  .from = calloc(services + 1, sizeof *g.from)};
+
+	if (g.queue == NULL || g.from == NULL)
+		w->no_memory = true;
+	for (size_t i = 0; i < services && !w->no_memory; i++)
+		if (!w->c.services[i]->disabled)
+			find_loop(&g, i);
+	free(g.queue);
+	free(g.from);
 }
 
 /* Every address of all services, n of them; quiet: what is wrong with them was said. NULL: no memory. */
@@ -258,9 +304,8 @@ void inside_collide(struct whole *w)
 
 	if (!w->no_memory)
 		compare(w, spots, n, overlap);
-	for (size_t i = 0; i < w->c.n_services && !w->no_memory; i++)
-		if (!w->c.services[i]->disabled)
-			find_loop(w, (const struct service *)w->c.services[i], spots, n);
+	if (!w->no_memory)
+		find_loops(w, spots, n);
 	free_spots(spots, n);
 }
 

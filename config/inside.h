@@ -72,11 +72,12 @@ struct service {
 	struct at at[KEYS_MAX];  /* where each key was set, in [defaults] or by the service itself */
 	bool own[KEYS_MAX];      /* it was the service itself */
 	struct at listen_at[LISTEN_MAX];
-	struct config_words what[WHATS];  /* as they were given */
-	unsigned order, end;              /* of its head's place, and of its last setting's */
-	bool program_bad;                 /* the box refused its arguments, or lacks its program: that was said */
-	const char *program;              /* the box's, among its operands; NULL: it runs none */
-	const char *target;               /* what it dials, likewise */
+	struct config_words what[WHATS]; /* as they were given */
+	unsigned order, end;             /* of its head's place, and of its last setting's */
+	bool program_bad;                /* the box refused its arguments, or lacks its program: that was said */
+	const char *program;             /* the box's, among its operands; NULL: it runs none */
+	char *const *targets;            /* what it dials, likewise: n_targets of them */
+	size_t n_targets;
 	struct config_words option_words; /* "--x=V" for each option that a key set */
 	struct config_words option_lines; /* "x = V" for each that is not on the box's own line */
 	struct config_words group_names;

@@ -385,7 +385,7 @@ static void build_box(struct whole *w, struct service *s, const struct section *
 		if (s->s.box->operands == HARK_OPERANDS_PROGRAM && from < words->n)
 			s->program = words->word[from];
 		if (s->s.box->operands == HARK_OPERANDS_ADDRESS && from < words->n)
-			s->target = words->word[from];
+			s->targets = words->word + from, s->n_targets = words->n - from;
 		if (box_operands(s->s.box, (int)(words->n - from), words->word + from, state, &why) == 0) {
 			check_kinds(w, s, state);
 			if (s->program != NULL) {

@@ -213,7 +213,7 @@ static void describe(struct hark_conn *c, struct log_connection *l, struct log_r
 {
 	l->service = self.conf->name;
 	l->box = box_title(self.chain.box, self.chain.state);
-	l->target = l->refused == NULL ? box_target(self.chain.box, self.chain.state) : NULL;
+	l->target = l->refused == NULL ? box_target(self.chain.box, self.chain.state, c) : NULL;
 	log_connection_describe(l, c, room);
 }
 

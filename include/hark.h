@@ -587,7 +587,7 @@ struct hark_option {
 enum hark_operands {
 	HARK_OPERANDS_OTHER = 0,
 	HARK_OPERANDS_PROGRAM, /* the first one is a program, found in $PATH; what follows is its own */
-	HARK_OPERANDS_ADDRESS, /* the first one is an address to dial */
+	HARK_OPERANDS_ADDRESS, /* each is an address to dial */
 };
 
 struct hark_box_row {
@@ -612,7 +612,8 @@ struct hark_box_row {
 	void (*close)(void *state);
 	bool (*takes)(const void *state, int type); /* SOCK_STREAM, SOCK_DGRAM, where that depends on the arguments */
 	const char *(*title)(const void *state);    /* for the log; NULL: the name */
-	const char *(*target)(const void *state);   /* where its connections go on to, for the log; NULL: nowhere */
+	/* Where a connection goes on to, for the log; NULL: nowhere, or that is not known yet. */
+	const char *(*target)(const void *state, const struct hark_conn *c);
 };
 
 /* ---- fibers: structured concurrency inside a box or a program -----------------------------------

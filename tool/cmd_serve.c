@@ -362,7 +362,8 @@ static int serve_all(struct serve *s)
 
 	s->events = (struct serve_events){.verb = s->verb,
 	                                  .box = box_title(box, s->chain.state),
-	                                  .target = box_target(box, s->chain.state),
+	                                  .row = box,
+	                                  .state = s->chain.state,
 	                                  .is_program = box->hands_over,
 	                                  .verbose = s->args.verbose,
 	                                  .json = s->args.json,

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "box.h"
 #include "log_connection.h"
 #include "text.h"
 
@@ -67,7 +68,7 @@ static void describe(const struct serve_events *s, const struct hark_event *e, s
 	hark_conn_stats(e->conn, &stats);
 	*l = (struct log_connection){
 		.box = s->box,
-		.target = s->target,
+		.target = box_target(s->row, s->state, e->conn),
 		.pid = e->pid != 0 ? e->pid : getpid(),
 		.bytes_in = s->is_program || refused ? -1 : (int64_t)stats.bytes_in,
 		.bytes_out = s->is_program || refused ? -1 : (int64_t)stats.bytes_out,

@@ -11,8 +11,9 @@
 
 struct serve_events {
 	const struct verb *verb;
-	const char *box;              /* its name, or the program's path */
-	const char *target;           /* where it relays to; NULL: nowhere */
+	const char *box; /* its name, or the program's path */
+	const struct hark_box_row *row;
+	const void *state;            /* the box's */
 	bool is_program;              /* the program moves the bytes: hark does not see how many */
 	bool verbose;                 /* a line a connection, workers, pauses; otherwise only what went wrong */
 	const char *refused;          /* REFUSED: which limit; NULL: its error says why */

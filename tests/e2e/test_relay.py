@@ -1,68 +1,19 @@
 """The relay box: each connection joined to another address, both ways, under every model."""
-import json
 import os
 import signal
 import socket
-import struct
-import subprocess
 import threading
 import time
 import hashlib
 
 import pytest
 
-from conftest import MODELS, PATIENCE, Service, echo_many, read_all, wait_until
+from conftest import MODELS, PATIENCE, echo_many, read_all, wait_until
 from harkd_support import HEAD, free_port, run_test, service
+from relay_support import accept, address_of, closes, reset, target  # noqa: F401
 
 
 SIDE_BY_SIDE = ["process", "thread", "fiber"]  # a test with two connections at once cannot have the iterative server
-
-
-def reset(s):
-    """Closes with RST."""
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    s.close()
-
-
-def closes(server, count=1):
-    """The first count CLOSE events of a server that was started with --json."""
-
-    def events():
-        lines = [
-            line for line in server.stderr.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")
-        ]
-        return [e for e in map(json.loads, lines) if e["event"] == "close"]
-
-    return wait_until(lambda: len(events()) >= count and events()[:count])
-
-
-@pytest.fixture
-def target():
-    """target() listens on loopback; what is accepted has a time-out."""
-    opened = []
-
-    def target(kind=socket.SOCK_STREAM):
-        s = socket.socket(socket.AF_INET, kind)
-        s.bind(("127.0.0.1", 0))
-        s.settimeout(PATIENCE)
-        if kind == socket.SOCK_STREAM:
-            s.listen(600)
-        opened.append(s)
-        return s
-
-    yield target
-    for s in opened:
-        s.close()
-
-
-def address_of(s):
-    return "%s://127.0.0.1:%d" % ("tcp" if s.type == socket.SOCK_STREAM else "udp", s.getsockname()[1])
-
-
-def accept(listener):
-    s, _ = listener.accept()
-    s.settimeout(PATIENCE)
-    return s
 
 
 def exchange(s, data):
@@ -585,7 +536,10 @@ def test_unix_datagrams_are_passed_on_to_udp(serve, target, tmp_path):
     [
         ("tcp://127.0.0.1:0", [], "no address to relay to"),
         ("tcp://127.0.0.1:0", ["nothing"], "nothing"),
-        ("tcp://127.0.0.1:0", ["127.0.0.1:1", "more"], "unexpected argument: more"),
+        ("tcp://127.0.0.1:0", ["127.0.0.1:1", "more"], "more"),
+        ("tcp://127.0.0.1:0", ["127.0.0.1:1", "udp://127.0.0.1:1"], "goes on to streams or to datagrams"),
+        ("tcp://127.0.0.1:0", ["127.0.0.1:1"] * 257, "more than 256 addresses"),
+        ("tcp://127.0.0.1:0", ["--retry-after", "-1", "127.0.0.1:1"], "--retry-after"),
         ("tcp://127.0.0.1:0", ["fd:3"], "cannot share one descriptor"),
         ("tcp://127.0.0.1:0", ["--connect-timeout", "0", "127.0.0.1:1"], "--connect-timeout"),
         ("tcp://127.0.0.1:0", ["--connect-timeout", "x", "127.0.0.1:1"], '"x" is not a duration'),
@@ -609,13 +563,17 @@ def test_the_configuration_names_a_loop_of_relays(hark, tmp_path):
         + service("one", f"relay = tcp://localhost:{b}", listen=f"tcp://*:{a}")
         + service("two", f"relay = tcp://127.0.0.1:{a}", listen=f"tcp://127.0.0.1:{b}")
         + service("own", f"relay = unix:{tmp_path}/s", listen=f"unix:{tmp_path}/s")
-        + service("fine", f"relay = tcp://192.0.2.1:{a + 1}", listen=f"tcp://*:{a + 1}")
+        + service("fine", f"relay = tcp://192.0.2.1:{a + 1} unix:/nowhere", listen=f"tcp://*:{a + 1}")
+        + service("three", f"relay = tcp://192.0.2.1:1 unix:{tmp_path}/4", listen=f"unix:{tmp_path}/3")
+        + service("four", f"relay = unix:{tmp_path}/s unix:{tmp_path}/3", listen=f"unix:{tmp_path}/4")
     )
     done = run_test(hark, tmp_path)
     text = done.stderr.decode()
     assert done.returncode == 100, text
     assert "relays that lead back to themselves: [one] -> [two] -> [one]" in text
     assert "relays that lead back to themselves: [own] -> [own]" in text
+    assert "relays that lead back to themselves: [three] -> [four] -> [three]" in text
+    assert text.count("relays that lead back") == 3
     assert "fine" not in text
 
 

@@ -1,0 +1,171 @@
+/* relay_dial.c — a relay's addresses, tried in turn: the first one that is well has the connection.
+ *
+ * One that fails is left alone for a while by all connections; then one of them tries it again, and the others still
+ * pass it by until that one knows. Where all have failed, those left alone are tried as well: nobody is refused for
+ * what was so some seconds ago.
+ *
+ * What has failed is known to the process that opened the box and to its children. Any model. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "relay.h"
+
+#define ROOM_STEP_NS (100 * HARK_MS) /* between tries where descriptors ran out */
+
+/* ---- loops ------------------------------------------------------------------------------------ */
+
+/* A relay that dials itself would do so until the machine has no descriptors left. A datagram that claims to be the
+ * target's would go round between the two for ever. */
+static bool is_loop(struct hark_conn *client, struct hark_conn *target)
+{
+	char asked[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
+	if (hark_local(client, asked, sizeof asked) < 0 || hark_peer(target, got, sizeof got) < 0)
+		return false;
+	return strcmp(asked, got) == 0 ||
+	       (hark_type(client) == SOCK_DGRAM && hark_peer(client, from, sizeof from) >= 0 && strcmp(from, got) == 0);
+}
+
+/* Dialed from this machine: both ends are one host, or of 127.0.0.0/8. */
+static bool is_near(struct hark_conn *client)
+{
+	char at[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX];
+	if (hark_local(client, at, sizeof at) < 0 || hark_peer(client, from, sizeof from) < 0)
+		return false;
+	size_t n = (size_t)(strrchr(at, ':') - at);
+	return strncmp(from, "tcp://127.", 10) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');
+}
+
+/* Relays that lead to each other: each lowers the hop limit by one, as a router does (RFC 791), and at its end the
+ * connection goes nowhere. What the client's packets had is told where a multicast socket has its own
+ * (tcp_v4_syn_recv_sock() of the kernel). Remote clients have come a long way by right: theirs begin anew.
+ * 0: the system's; -ELOOP. */
+static int hops_left(struct hark_conn *client)
+{
+	int fd = hark_fd(client), left = 0;
+	socklen_t len = sizeof left;
+	if (hark_type(client) != SOCK_STREAM || fd < 0 || !is_near(client))
+		return 0;
+	if (getsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &left, &len) < 0 &&
+	    getsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &left, &len) < 0)
+		return 0;
+	return left <= 0 ? 0 : left == 1 ? -ELOOP : left - 1;
+}
+
+/* ---- what has failed -------------------------------------------------------------------------- */
+
+int relay_rests_open(struct relay *x)
+{
+	void *at = mmap(NULL, (size_t)x->n * sizeof *x->rest_until, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+	                -1, 0);
+	if (at == MAP_FAILED)
+		return -ENOMEM;
+	x->rest_until = at;
+	return 0;
+}
+
+void relay_rests_close(struct relay *x)
+{
+	if (x->rest_until != NULL)
+		(void)munmap(x->rest_until, (size_t)x->n * sizeof *x->rest_until);
+}
+
+static _Atomic int64_t *rest_of(const struct relay *x, const struct relay_target *t)
+{
+	return &x->rest_until[t - x->targets];
+}
+
+static void leave_alone(const struct relay *x, const struct relay_target *t)
+{
+	atomic_store_explicit(rest_of(x, t), hark_after(x->rest_ns), memory_order_relaxed);
+}
+
+/* Whether t is well; or has been left alone long enough, and nobody else is trying it. */
+static bool may_try(const struct relay *x, const struct relay_target *t)
+{
+	int64_t until = atomic_load_explicit(rest_of(x, t), memory_order_relaxed);
+	if (until == 0)
+		return true;
+	return hark_now() >= until &&
+	       atomic_compare_exchange_strong_explicit(rest_of(x, t), &until, hark_after(x->dial_ns),
+	                                               memory_order_relaxed, memory_order_relaxed);
+}
+
+/* What says nothing of the one that was dialed, and would be no better with another one. */
+static bool is_ours(int error)
+{
+	switch (error) {
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+	case -ENOBUFS:
+	case -EAGAIN:
+	case -ECANCELED:
+	case -ELOOP: return true;
+	default: return false;
+	}
+}
+
+static void note(const struct relay *x, const struct relay_target *t, int result)
+{
+	if (result < 0)
+		leave_alone(x, t);
+	else if (atomic_load_explicit(rest_of(x, t), memory_order_relaxed) != 0)
+		atomic_store_explicit(rest_of(x, t), 0, memory_order_relaxed);
+}
+
+const struct relay_target *relay_tried(const struct hark_conn *client)
+{
+	return hark_data(client);
+}
+
+void relay_failed(const struct relay *x, const struct hark_conn *client)
+{
+	leave_alone(x, relay_tried(client));
+}
+
+/* ---- dialing ---------------------------------------------------------------------------------- */
+
+static int dial_one(const struct relay *x, const struct relay_target *t, struct hark_conn *client, int hops,
+                    int64_t latest, struct hark_conn **target)
+{
+	int64_t deadline = hark_after(x->dial_ns);
+	struct hark_dial_opts opts = {
+		.deadline = deadline < latest ? deadline : latest,
+		.local = x->local,
+		.hop_limit = hops,
+	};
+	int r;
+	while ((r = hark_dial(t->address, &opts, target)) == -EMFILE || r == -ENFILE) /* others give some back */
+		if (hark_now() >= opts.deadline || hark_sleep(ROOM_STEP_NS) < 0)
+			break;
+	if (r == 0 && is_loop(client, *target)) {
+		hark_abort(*target);
+		r = -ELOOP;
+	}
+	return r;
+}
+
+int relay_dial(const struct relay *x, struct hark_conn *client, struct hark_conn **target)
+{
+	bool tried[RELAY_TARGETS_MAX] = {false};
+	struct hark_conn_stats stats;
+	hark_conn_stats(client, &stats);
+	int r = hops_left(client), hops = r;
+	for (int k = 0; k < 2 * x->n && hops >= 0; k++) { /* twice round: those left alone come last */
+		struct relay_target *t = &x->targets[k % x->n];
+		if (tried[k % x->n] || (k < x->n && !may_try(x, t)))
+			continue;
+		tried[k % x->n] = true;
+		hark_set_data(client, t);
+		r = dial_one(x, t, client, hops, stats.deadline_ns, target);
+		if (is_ours(r) || hark_now() >= stats.deadline_ns)
+			return r;
+		note(x, t, r);
+		if (r == 0)
+			return 0;
+	}
+	return r;
+}
