@@ -50,32 +50,40 @@ static void offer_options(struct nearest *n, const struct hark_box_row *box, cha
 			nearest_offer(n, key_name(o, names[i]));
 }
 
-static void no_such_key(struct whole *w, const struct setting *set, const struct hark_box_row *box)
+/* Fills why. */
+static int no_such_key(const char *name, const struct hark_box_row *box, struct hark_why *why)
 {
 	char names[HARK_BOX_OPTIONS_MAX][KEY_BYTES], hint[96];
-	struct nearest n = {.word = set->name};
-	const struct hark_box_row *other = box_with(set->name);
+	struct nearest n = {.word = name};
+	const struct hark_box_row *other = box_with(name);
 
-	if (box != NULL && other != NULL)
-		return inside_error(w, set->at, "%s is an option of the box %s, not of %s", set->name, other->name,
-		                    box->name);
+	if (box != NULL && other != NULL) {
+		(void)snprintf(why->text, sizeof why->text, "%.80s is an option of the box %s, not of %.80s", name,
+		               other->name, box->name);
+		return -EINVAL;
+	}
 	for (const struct config_key *k = config_keys; k->name != NULL; k++)
 		if (!k->global)
 			nearest_offer(&n, k->name);
 	offer_options(&n, box, names);
 	const char *near = nearest_hint(&n, "", hint, sizeof hint);
-	if (near[0] == '\0' && key_hint(set->name, true, hint, sizeof hint)[0] != '\0')
+	if (near[0] == '\0' && key_hint(name, true, hint, sizeof hint)[0] != '\0')
 		near = " ([harkd] has one like it)";
-	inside_error(w, set->at, "no such key: %.80s%s", set->name, near);
+	(void)snprintf(why->text, sizeof why->text, "no such key: %.80s%s", name, near);
+	return -EINVAL;
 }
 
 void box_keys_check(struct whole *w, const struct section *own, const struct hark_box_row *box)
 {
+	struct hark_why why;
+
 	for (size_t i = 0; i < own->n; i++) {
 		const struct setting *set = &own->settings[i];
-		if (set->key == NULL && box != &shared_box && option_of(box, set->name) == NULL &&
-		    (box != NULL || box_with(set->name) == NULL))
-			no_such_key(w, set, box);
+		if (set->key != NULL || box == &shared_box || option_of(box, set->name) != NULL ||
+		    (box == NULL && box_with(set->name) != NULL))
+			continue;
+		(void)no_such_key(set->name, box, &why);
+		inside_error(w, set->at, "%s", why.text);
 	}
 }
 
@@ -109,10 +117,29 @@ static int parse(const struct config_service *s, const struct hark_box_row *b, v
 	return box_operands(b, argc - r, argv + keys + r, state, why);
 }
 
+/* The first of the keys that is wrong. 0 or -errno with why, its place in it. */
+static int try_kept(const struct service *s, const struct hark_box_row *b, struct hark_why *why)
+{
+	struct hark_why about = {""};
+
+	for (size_t i = 0; i < s->n_kept; i++) {
+		int r = box_keys_try(s, i, b, &about);
+		if (r == 0)
+			continue;
+		(void)snprintf(why->text, sizeof why->text, "%.100s:%d: %.140s", s->kept[i].at.file, s->kept[i].at.line,
+		               about.text);
+		return r;
+	}
+	return 0;
+}
+
 int config_box_parse(const struct config_service *s, const struct hark_box_row *b, void **state, struct hark_why *why)
 {
-	void *made = box_new(b);
-	int r = made != NULL ? parse(s, b, made, why) : -ENOMEM;
+	int r = try_kept((const struct service *)s, b, why);
+	void *made = r == 0 ? box_new(b) : NULL;
+
+	if (r == 0)
+		r = made != NULL ? parse(s, b, made, why) : -ENOMEM;
 
 	if (r < 0) {
 		box_free(b, made);
@@ -143,44 +170,53 @@ int config_box_load(const char *path, const struct hark_box_row **out, struct ha
 
 /* ---- values ---- */
 
-/* false: it was said, unless quiet. */
-static bool set_value(struct whole *w, const struct hark_option *o, const struct setting *set, void *state, bool quiet)
+/* Puts the value in its place. 0, or -EINVAL with why. */
+static int set_value(const struct hark_option *o, const struct setting *set, void *state, struct hark_why *why)
 {
-	struct hark_why why = {""};
+	struct hark_why about = {""};
+	const char *value = set->value;
 	bool word = false;
 
 	for (const char *const *c = o->choices; o->kind == HARK_OPTION_PATH && c != NULL && *c != NULL; c++)
-		word = word || strcmp(*c, set->value) == 0;
-	if (o->kind == HARK_OPTION_PATH && !word && set->value[0] != '/')
-		(void)snprintf(why.text, sizeof why.text,
-		               o->choices != NULL ? "\"%.80s\" is not %s" : "\"%.80s\" is not an absolute path",
-		               set->value, o->value);
-	else if (strchr(" \t", set->value[0]) != NULL || strchr(" \t", set->value[strlen(set->value) - 1]) != NULL)
-		(void)snprintf(why.text, sizeof why.text, "a blank at its beginning or end");
-	else if (box_option_set(o, set->value, state, &why) == 0)
-		return true;
-	if (!quiet)
-		inside_error(w, set->at, "%s: %s", set->name, why.text);
-	return false;
+		word = word || strcmp(*c, value) == 0;
+	if (o->kind == HARK_OPTION_PATH && !word && value[0] != '/')
+		(void)snprintf(about.text, sizeof about.text,
+		               o->choices != NULL ? "\"%.80s\" is not %.80s" : "\"%.80s\" is not an absolute path",
+		               value, o->value);
+	else if (strchr(" \t", value[0]) != NULL || strchr(" \t", value[strlen(value) - 1]) != NULL)
+		(void)snprintf(about.text, sizeof about.text, "a blank at its beginning or end");
+	else if (box_option_set(o, value, state, &about) == 0)
+		return 0;
+	(void)snprintf(why->text, sizeof why->text, "%.40s: %.200s", set->name, about.text);
+	return -EINVAL;
+}
+
+/* The same in vain. Or -ENOMEM. */
+static int try_value(const struct setting *set, const struct hark_box_row *box, struct hark_why *why)
+{
+	void *state = set->value[0] != '\0' ? box_new(box) : NULL;
+
+	if (state == NULL)
+		return set->value[0] != '\0' ? -ENOMEM : 0;
+	int r = set_value(option_of(box, set->name), set, state, why);
+	free(state); /* nothing was opened */
+	return r;
 }
 
 void box_keys_check_defaults(struct whole *w, const struct section *defaults)
 {
+	struct hark_why why;
+
 	for (size_t i = 0; i < defaults->n; i++) {
 		const struct setting *set = &defaults->settings[i];
 		const struct hark_box_row *box = set->key == NULL ? box_with(set->name) : NULL;
 		if (set->key != NULL)
 			continue;
-		if (box == NULL) {
-			no_such_key(w, set, NULL);
-			continue;
-		}
-		void *state = box_new(box);
-		if (state == NULL)
+		int r = box != NULL ? try_value(set, box, &why) : no_such_key(set->name, NULL, &why);
+		if (r == -ENOMEM)
 			w->no_memory = true;
-		else if (set->value[0] != '\0')
-			(void)set_value(w, option_of(box, set->name), set, state, false);
-		free(state); /* nothing was opened */
+		else if (r < 0)
+			inside_error(w, set->at, "%s", why.text);
 	}
 }
 
@@ -244,14 +280,46 @@ static void add_text(struct whole *w, struct config_words *to, const char *befor
 	(void)inside_add_word(w, to, text);
 }
 
+static void keep(struct whole *w, struct service *s, const struct setting *set)
+{
+	struct setting *more = inside_room(w, s->kept, s->n_kept, sizeof *more);
+	char *name = more != NULL ? inside_copy(w, set->name, strlen(set->name)) : NULL;
+	char *value = name != NULL ? inside_copy(w, set->value, strlen(set->value)) : NULL;
+
+	s->kept = more != NULL ? more : s->kept;
+	if (value != NULL)
+		more[s->n_kept++] = (struct setting){.name = name, .value = value, .at = set->at};
+	else
+		free(name);
+}
+
 void box_keys_keep(struct whole *w, struct service *s, const struct section *own)
 {
 	for (size_t i = 0; i < own->n; i++) {
-		if (own->settings[i].key != NULL || own->settings[i].value[0] == '\0')
+		if (own->settings[i].key != NULL)
+			continue;
+		keep(w, s, &own->settings[i]);
+		if (own->settings[i].value[0] == '\0')
 			continue;
 		add_text(w, &s->option_words, "--", &own->settings[i], "=", '-');
 		add_text(w, &s->option_lines, "", &own->settings[i], " = ", '_');
 	}
+}
+
+void box_keys_free(struct service *s)
+{
+	for (size_t i = 0; i < s->n_kept; i++) {
+		free(s->kept[i].name);
+		free(s->kept[i].value);
+	}
+	free(s->kept);
+}
+
+int box_keys_try(const struct service *s, size_t i, const struct hark_box_row *box, struct hark_why *why)
+{
+	const struct setting *set = &s->kept[i];
+
+	return option_of(box, set->name) != NULL ? try_value(set, box, why) : no_such_key(set->name, box, why);
 }
 
 /* One option. on_line: the box's own line has it. */
@@ -261,6 +329,7 @@ static bool read_option(struct whole *w, struct service *s, const struct section
 	const struct setting *set = setting_of(own, s->s.box, o);
 	const char *what = what_names[service_what(s)];
 	bool its_own = set != NULL;
+	struct hark_why why;
 	char name[KEY_BYTES];
 
 	if (on_line && its_own) {
@@ -272,8 +341,11 @@ static bool read_option(struct whole *w, struct service *s, const struct section
 		set = setting_of(defaults, s->s.box, o);
 	if (set != NULL && set->value[0] == '\0')
 		set = NULL;
-	if (set != NULL && !set_value(w, o, set, state, !its_own))
+	if (set != NULL && set_value(o, set, state, &why) < 0) {
+		if (its_own)
+			inside_error(w, set->at, "%s", why.text);
 		return false;
+	}
 	char *value = value_of(w, o, state);
 	bool is_text = o->kind == HARK_OPTION_TEXT || o->kind == HARK_OPTION_PATH;
 	/* What is as it would be anyway needs no saying to the box. */

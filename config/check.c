@@ -23,14 +23,27 @@
 #define CHILD_NS (3 * HARK_S)  /* for one service */
 #define ALL_NS   (15 * HARK_S) /* for all of them */
 
-enum step { STEP_DONE = 0, STEP_CHROOT, STEP_USER, STEP_DIRECTORY, STEP_PROGRAM, STEP_BOX, STEP_TRY };
+/* KEY and LISTEN are not the end: others follow. */
+enum step {
+	STEP_DONE = 0,
+	STEP_CHROOT,
+	STEP_USER,
+	STEP_DIRECTORY,
+	STEP_PROGRAM,
+	STEP_BOX,
+	STEP_TRY,
+	STEP_KEY,
+	STEP_LISTEN,
+};
 
 /* What is found. */
 struct report {
-	enum step step; /* where it ended; DONE: all is well */
+	enum step step; /* where it ended; DONE: all is well, or what is not was told */
 	int error;      /* errno */
-	int at; /* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program */
-	struct hark_why why; /* BOX */
+	/* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program. KEY, LISTEN:
+	 * which of the service's. */
+	int at;
+	struct hark_why why; /* BOX, KEY, LISTEN: what to say */
 };
 
 /* One service. */
@@ -41,6 +54,7 @@ struct trial {
 	const char *path;    /* $PATH; NULL: there is none */
 	bool become;         /* another user or other groups */
 	bool opens;          /* the box is prepared and opened as well */
+	int to;              /* the child's: where reports go */
 };
 
 /* ---- what the child calls ---- */
@@ -118,20 +132,49 @@ static void look(const struct trial *t, struct report *r)
 		r->step = STEP_PROGRAM;
 }
 
-/* A shared object is loaded as the service's user alone: all of its steps come then. */
-static int load_box(const struct config_service *s, const struct hark_box_row **box, void **state, struct hark_why *why)
+static bool report(const struct trial *t, const struct report *r)
 {
+	return write(t->to, r, sizeof *r) == sizeof *r; /* if not the parent notices */
+}
+
+/* Each of the keys and addresses that the box does not take. Whether there are any. */
+static bool tell_keys(const struct trial *t, const struct hark_box_row *box)
+{
+	struct report r = {.step = STEP_KEY, .error = EINVAL};
+	bool any = false;
+
+	for (size_t i = 0; i < t->s->n_kept; i++) {
+		r.at = (int)i;
+		if (box_keys_try(t->s, i, box, &r.why) == -EINVAL)
+			any = report(t, &r) || any;
+	}
+	return any;
+}
+
+static bool tell_addresses(const struct trial *t, const struct hark_box_row *box, const void *state)
+{
+	struct report r = {.step = STEP_LISTEN, .error = EINVAL};
+	bool any = false;
+
+	for (size_t i = 0; i < t->s->s.listen.n; i++) {
+		r.at = (int)i;
+		if (service_try_listen(t->s, i, box, state, &r.why) < 0)
+			any = report(t, &r) || any;
+	}
+	return any;
+}
+
+/* A shared object is loaded as the service's user alone: all of its steps come then. 1: what is wrong was told. */
+static int load_box(const struct trial *t, const struct hark_box_row **box, void **state, struct hark_why *why)
+{
+	const struct config_service *s = &t->s->s;
 	int r = config_box_load(s->argv.word[0], box, why);
+	if (r == 0 && tell_keys(t, *box))
+		return 1;
 	if (r == 0)
 		r = config_box_parse(s, *box, state, why);
-	for (size_t i = 0; i < s->listen.n && r == 0 && !s->wait; i++) {
-		int type = address_type(s->listen.word[i]);
-		if (type == 0 || box_takes(*box, *state, type))
-			continue;
-		(void)snprintf(why->text, sizeof why->text, "%.100s serves no %s", (*box)->name,
-		               type == SOCK_STREAM ? "streams" : "datagrams");
-		r = -EINVAL;
-	}
+	if (r == 0 && tell_addresses(t, *box, *state))
+		return 1;
 	return r == 0 ? box_prepare(*box, *state, why) : r;
 }
 
@@ -143,7 +186,7 @@ static void open_box(const struct trial *t, void *state, struct report *r)
 	int err = s->directory != NULL && chdir(s->directory) < 0 ? -errno : 0;
 
 	if (err == 0 && box == &shared_box)
-		err = load_box(s, &box, &state, &r->why);
+		err = load_box(t, &box, &state, &r->why);
 	if (err == 0)
 		err = box_open(box, state, &r->why);
 	r->error = err < 0 ? -err : 0;
@@ -208,6 +251,8 @@ static bool is_possible(const struct trial *t, const struct report *r)
 	case STEP_DIRECTORY: return t->s->s.directory != NULL;
 	case STEP_PROGRAM: return t->program != NULL;
 	case STEP_BOX: return t->opens;
+	case STEP_KEY: return t->opens && r->at >= 0 && (size_t)r->at < t->s->n_kept;
+	case STEP_LISTEN: return t->opens && r->at >= 0 && (size_t)r->at < t->s->s.listen.n;
 	case STEP_TRY: return false; /* the parent's own */
 	}
 	return false;
@@ -240,36 +285,9 @@ static int close_others(int report)
 	return report;
 }
 
-static void try_in_child(const struct trial *t, int64_t deadline, struct report *r)
+static void tell(const struct trial *t, const struct report *r)
 {
-	int fds[2];
-
-	if (pipe2(fds, O_CLOEXEC) < 0) {
-		*r = (struct report){STEP_TRY, errno, 0};
-		return;
-	}
-	pid_t pid = fork();
-	if (pid == 0) {
-		int report = t->s->s.box == &shared_box ? close_others(fds[1]) : fds[1];
-		become_and_look(t, r);
-		ssize_t ignored = write(report, r, sizeof *r); /* the parent notices */
-		_exit(ignored != sizeof *r);
-	}
-	int err = errno;
-	(void)close(fds[1]);
-	if (pid < 0) {
-		*r = (struct report){STEP_TRY, err, 0};
-	} else {
-		await_report(t, fds[0], deadline, r);
-		(void)kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
-	(void)close(fds[0]);
-}
-
-static void tell(struct whole *w, const struct trial *t, const struct report *r)
-{
+	struct whole *w = t->config->private;
 	const struct service *s = t->s;
 	const char *who = s->s.user != NULL ? s->s.user : s->s.group != NULL ? s->s.group : "harkd";
 	const char *why = hark_strerror(r->error);
@@ -305,7 +323,52 @@ static void tell(struct whole *w, const struct trial *t, const struct report *r)
 		return inside_error(w, key_at(s->at, key), "%s: %s%s%s%s", key,
 		                    r->why.text[0] != '\0' ? r->why.text : why, t->become ? " (as " : "",
 		                    t->become ? who : "", t->become ? ")" : "");
+	case STEP_KEY: return inside_error(w, s->kept[r->at].at, "%s", r->why.text);
+	case STEP_LISTEN: return inside_error(w, s->listen_at[r->at], "listen: %s", r->why.text);
 	}
+}
+
+/* The last one into *r; what comes before it is told. */
+static void await_reports(const struct trial *t, int fd, int64_t deadline, struct report *r)
+{
+	size_t most = t->s->n_kept + t->s->s.listen.n;
+
+	for (size_t n = 0;; n++) {
+		await_report(t, fd, deadline, r);
+		if (r->step != STEP_KEY && r->step != STEP_LISTEN)
+			return;
+		if (n == most)
+			break;
+		tell(t, r);
+	}
+	*r = (struct report){STEP_TRY, EBADMSG, 0};
+}
+
+static void try_in_child(struct trial *t, int64_t deadline, struct report *r)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		*r = (struct report){STEP_TRY, errno, 0};
+		return;
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		t->to = t->s->s.box == &shared_box ? close_others(fds[1]) : fds[1];
+		become_and_look(t, r);
+		_exit(!report(t, r));
+	}
+	int err = errno;
+	(void)close(fds[1]);
+	if (pid < 0) {
+		*r = (struct report){STEP_TRY, err, 0};
+	} else {
+		await_reports(t, fds[0], deadline, r);
+		(void)kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	(void)close(fds[0]);
 }
 
 static bool must_become(const struct service *s)
@@ -335,7 +398,7 @@ static void try_service(struct config *c, const struct service *s, bool foreign,
 	} else {
 		look(&t, &r);
 	}
-	tell(c->private, &t, &r);
+	tell(&t, &r);
 }
 
 int config_check_system(struct config *c, bool foreign)

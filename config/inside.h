@@ -80,6 +80,8 @@ struct service {
 	size_t n_targets;
 	struct config_words option_words; /* "--x=V" for each option that a key set */
 	struct config_words option_lines; /* "x = V" for each that is not on the box's own line */
+	struct setting *kept;             /* of a shared object's box: the settings that may be its options */
+	size_t n_kept;
 	struct config_words group_names;
 };
 
@@ -252,6 +254,13 @@ int box_keys_read(struct whole *w, struct service *s, const struct section *own,
 
 /* Keeps the settings as they are: the options of a shared object that is not loaded here. */
 void box_keys_keep(struct whole *w, struct service *s, const struct section *own);
+void box_keys_free(struct service *s);
+/* What is wrong with the ith of them, once it is. 0, or -EINVAL with why; -ENOMEM. */
+int box_keys_try(const struct service *s, size_t i, const struct hark_box_row *box, struct hark_why *why);
+
+/* service.c: whether the box can serve the service's ith address. 0, or -EINVAL with why. */
+int service_try_listen(const struct service *s, size_t i, const struct hark_box_row *box, const void *state,
+                       struct hark_why *why);
 
 /* "exec", "box", "relay"; and which of them a service has, the first of them. */
 extern const char *const what_names[WHATS];

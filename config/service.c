@@ -28,6 +28,7 @@ void service_free(struct service *s)
 		inside_free_words(words[i]);
 	for (size_t i = 0; i < WHATS; i++)
 		inside_free_words(&s->what[i]);
+	box_keys_free(s);
 	free(s->s.groups);
 	free(s);
 }
@@ -259,19 +260,33 @@ int address_type(const char *address)
 	return datagram ? SOCK_DGRAM : SOCK_STREAM;
 }
 
+int service_try_listen(const struct service *s, size_t i, const struct hark_box_row *box, const void *state,
+                       struct hark_why *why)
+{
+	const char *address = s->s.listen.word[i];
+	int type = address_type(address);
+
+	if (s->s.wait)
+		return 0;
+	if (type != 0 && !box_takes(box, state, type))
+		(void)snprintf(why->text, sizeof why->text, "%.140s: %.40s %s no %s", address, box->name,
+		               box->takes != NULL ? "with these arguments takes" : "serves",
+		               type == SOCK_DGRAM ? "datagrams" : "streams");
+	else if (box->hands_over && strncmp(address, "unixgram:", 9) == 0)
+		(void)snprintf(why->text, sizeof why->text, "%.140s: %.40s takes unix datagrams with wait = yes alone",
+		               address, box->name);
+	else
+		return 0;
+	return -EINVAL;
+}
+
 static void check_kinds(struct whole *w, const struct service *s, const void *state)
 {
-	for (size_t i = 0; i < s->s.listen.n && !s->s.wait; i++) {
-		int type = address_type(s->s.listen.word[i]);
-		if (type != 0 && !box_takes(s->s.box, state, type))
-			inside_error(w, s->listen_at[i], "listen: %.200s: %s %s no %s", s->s.listen.word[i],
-			             s->s.box->name, s->s.box->takes != NULL ? "with these arguments takes" : "serves",
-			             type == SOCK_DGRAM ? "datagrams" : "streams");
-		else if (s->s.box->hands_over && strncmp(s->s.listen.word[i], "unixgram:", 9) == 0)
-			inside_error(w, s->listen_at[i],
-			             "listen: %.200s: %s takes unix datagrams with wait = yes alone",
-			             s->s.listen.word[i], s->s.box->name);
-	}
+	struct hark_why why;
+
+	for (size_t i = 0; i < s->s.listen.n; i++)
+		if (service_try_listen(s, i, s->s.box, state, &why) < 0)
+			inside_error(w, s->listen_at[i], "listen: %s", why.text);
 }
 
 /* A path of a program that does not begin with '/' is meant from the directory of the file that it stands in:

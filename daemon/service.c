@@ -69,7 +69,7 @@ void service_forget(struct service *s)
 
 static void fail(struct service *s, const char *what, const char *why)
 {
-	(void)snprintf(s->error, sizeof s->error, "%.100s: %.150s", what, why);
+	(void)snprintf(s->error, sizeof s->error, "%.30s: %.220s", what, why);
 	log_event(LOG_LEVEL_ERROR, s->conf->name, "%s", s->error);
 }
 

@@ -340,7 +340,8 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 
 static _Noreturn void give_up_box(int r, const struct hark_why *why)
 {
-	give_up(self.conf->argv.word[0], why->text[0] != '\0' ? why->text : hark_strerror(r));
+	const char *name = self.conf->argv.word[0], *slash = strrchr(name, '/');
+	give_up(slash != NULL ? slash + 1 : name, why->text[0] != '\0' ? why->text : hark_strerror(r));
 }
 
 /* With the rights that harkd has. */

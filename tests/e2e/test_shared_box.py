@@ -299,7 +299,6 @@ def test_a_box_that_starts_programs_has_what_they_say_logged_and_their_limit_of_
     "fields, more, key, words",
     [
         (GOOD.replace("HARK_BOX_VERSION", "2"), "", "", "a box of version 2"),
-        (GOOD, "", "what = 1", "no such option: --what"),
         (RATED, "struct state { bool rate; };\n" + RATE, "", "its option --rate is a key of every service"),
         (
             GOOD,
@@ -320,6 +319,46 @@ def test_harkd_t_looks_at_a_box_in_a_child(hark, build, tmp_path, fields, more, 
     assert r.returncode == 100 and re.search(rf"t\.conf:3: box: .*{re.escape(words)}", r.stderr), r.stderr
 
 
+TYPED = """struct state { int64_t lines; const char *file; bool loud; };
+static const struct hark_option options[] = {
+	{"lines", HARK_OPTION_NUMBER, offsetof(struct state, lines), "N", "x"},
+	{"log-file", HARK_OPTION_PATH, offsetof(struct state, file), "FILE", "x"},
+	{"loud", HARK_OPTION_FLAG, offsetof(struct state, loud), .help = "x"},
+	{NULL},
+};
+"""
+
+
+def test_what_is_wrong_with_its_keys_is_told_at_their_own_lines(hark, build, tmp_path):
+    shared = build(RATED, TYPED)
+    (tmp_path / "t.conf").write_text(
+        f"[s]\nlnes = 1\nlines = many\nlog_file = here\nmax_cons = 5\nloud = yes\nlogfile =\nlog-file = /x\n"
+        f"listen = tcp://127.0.0.1:0 udp://127.0.0.1:1\nbox = {shared}\n"
+    )
+    command = [pathlib.Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"]
+    r = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert r.returncode == 100 and [line.split("t.conf:")[1] for line in r.stderr.splitlines()] == [
+        "2: no such key: lnes (did you mean lines?)",
+        '3: lines: "many" is not a number from 0 to 9223372036854775807',
+        '4: log_file: "here" is not an absolute path',
+        "5: no such key: max_cons (did you mean max_conns?)",
+        "7: no such key: logfile (did you mean log_file?)",
+        "8: no such key: log-file (did you mean log_file?)",
+    ], r.stderr
+    (tmp_path / "t.conf").write_text(f"[s]\nlisten = tcp://127.0.0.1:0\nlisten = udp://127.0.0.1:1\nbox = {shared}\n")
+    r = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert r.returncode == 100 and "t.conf:3: listen: udp://127.0.0.1:1: mine serves no datagrams" in r.stderr
+
+
+def test_a_mistyped_key_that_a_reload_brings_is_told_by_the_worker_that_cannot_start(harkd):
+    echo = "[echo]\nlisten = tcp://127.0.0.1:0\nbox = echo\n"
+    d = harkd(echo)
+    d.configure(echo + f"[upper]\nlisten = tcp://127.0.0.1:0\nbox = {UPPER}\ngreting = good day\n")
+    answer = d.ask("reload")
+    assert not answer["ok"] and re.search(r":11: no such key: greting \(did you mean greeting\?\)", str(answer))
+    assert d.workers("echo")
+
+
 # Forges what the look at a box reports: struct report of config/check.c.
 FORGE = """#include <string.h>
 __attribute__((constructor)) static void forge(void) {
@@ -336,6 +375,8 @@ __attribute__((constructor)) static void forge(void) {
         (77, 0, "could not be tried: the process that tried has written nonsense"),
         (5, -(2**31), "could not be tried: the process that tried has written nonsense"),
         (1, 2, "could not be tried: the process that tried has written nonsense"),
+        (7, 22, "could not be tried: the process that tried has written nonsense"),
+        (8, 22, "could not be tried: the process that tried has died"),
     ],
 )
 def test_a_report_that_a_box_has_forged_is_refused_and_its_words_are_cleaned(hark, build, tmp_path, step, error, words):
