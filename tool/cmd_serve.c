@@ -19,6 +19,7 @@
 #include "hark.h"
 #include "options.h"
 #include "serve_events.h"
+#include "serve_help.h"
 #include "serve_keys.h"
 #include "serve_limits.h"
 #include "serve_listen.h"
@@ -75,6 +76,7 @@ struct serve {
 	struct serve_limits limits;
 	struct serve_events events;
 	int ready_fd; /* --daemon: who waits for us; -1: nobody */
+	bool help;    /* the box's, in place of serving */
 	bool cut;     /* boxes may still be running: what is theirs stays */
 	struct serve_sockets sockets;
 };
@@ -150,6 +152,16 @@ static int load_box(struct serve *s)
 	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
 }
 
+static int become(const struct serve *s)
+{
+	struct hark_why why = {""};
+
+	if (become_limited(s->conf, &why) == 0 && become_environ(s->conf, &why) == 0 && become_user(s->conf, &why) == 0)
+		return STATUS_DONE;
+	say(s->verb, "%s", why.text);
+	return STATUS_SYSTEM;
+}
+
 /* In the service's place, as its user. */
 static int open_box(struct serve *s)
 {
@@ -158,14 +170,28 @@ static int open_box(struct serve *s)
 
 	if (err < 0)
 		return box_failed(s, err, &why);
-	if (become_limited(s->conf, &why) < 0 || become_environ(s->conf, &why) < 0 || become_user(s->conf, &why) < 0) {
-		say(s->verb, "%s", why.text);
-		return STATUS_SYSTEM;
-	}
+	int status = become(s);
+	if (status != STATUS_DONE)
+		return status;
 	if (s->shared_path != NULL)
 		return load_box(s);
 	err = box_open(s->chain.box, s->chain.state, &why);
 	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
+}
+
+/* Of a shared object, which is foreign code: by the user that would serve it. */
+static int show_help(struct serve *s)
+{
+	struct hark_why why = {""};
+	int status = s->shared_path != NULL ? become(s) : STATUS_DONE;
+
+	if (status != STATUS_DONE)
+		return status;
+	int err = s->shared_path != NULL ? config_box_load(s->shared_path, &s->chain.box, &why) : 0;
+	if (err < 0)
+		return box_failed(s, err, &why);
+	serve_help_box(s->chain.box, s->addresses[s->n], stdout);
+	return STATUS_DONE;
 }
 
 /* Found from here: the directory may become another one. */
@@ -200,14 +226,17 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 	argv += s->n;
 	if (argc == 0 || (strcmp(argv[0], "--") == 0 && argc == 1))
 		return options_usage(s->verb, "neither a box nor a program to serve");
-	if (s->n == 0 && (strcmp(argv[0], "--") == 0 || box_find(argv[0]) != NULL))
-		return options_usage(s->verb, "no address to listen on");
 	bool program = strcmp(argv[0], "--") == 0;
+	s->help = !program && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
 	s->chain.box = box_find(program ? "exec" : argv[0]);
+	if (s->n == 0 && !s->help && (s->chain.box != NULL || box_is_path(argv[0])))
+		return options_usage(s->verb, "no address to listen on");
 	if (s->chain.box == NULL && box_is_path(argv[0]))
 		return take_shared(s, argc, argv);
 	if (s->chain.box == NULL)
 		return no_such_box(s->verb, argv[0]);
+	if (s->help)
+		return STATUS_DONE;
 	/* exec is given the "--" as well, lest it takes a program's name for an option of its own. */
 	return program ? parse_box(s, argc, argv) : parse_box(s, argc - 1, argv + 1);
 }
@@ -418,6 +447,26 @@ static int begin_background(struct serve *s)
 	return s->ready_fd < 0 ? STATUS_SYSTEM : STATUS_DONE;
 }
 
+/* The steps from the operands on. */
+static int serve(struct serve *s)
+{
+	int status = raise_files(s);
+
+	if (status == STATUS_DONE)
+		status = begin_background(s);
+	if (status == STATUS_DONE) {
+		catch_signals(s->conf->grace_ns);
+		status = listen_all(s);
+	}
+	if (status == STATUS_DONE)
+		status = leave_terminal(s);
+	if (status == STATUS_DONE)
+		status = open_box(s);
+	if (status == STATUS_DONE)
+		status = begin_limits(s);
+	return status == STATUS_DONE ? serve_all(s) : status;
+}
+
 static int run(const struct verb *self, int argc, char *argv[])
 {
 	static struct serve s; /* boxes that were cut may still use it */
@@ -432,51 +481,9 @@ static int run(const struct verb *self, int argc, char *argv[])
 	if (status == STATUS_DONE)
 		status = take_operands(&s, n, argv);
 	if (status == STATUS_DONE)
-		status = raise_files(&s);
-	if (status == STATUS_DONE)
-		status = begin_background(&s);
-	if (status == STATUS_DONE) {
-		catch_signals(s.conf->grace_ns);
-		status = listen_all(&s);
-	}
-	if (status == STATUS_DONE)
-		status = leave_terminal(&s);
-	if (status == STATUS_DONE)
-		status = open_box(&s);
-	if (status == STATUS_DONE)
-		status = begin_limits(&s);
-	if (status == STATUS_DONE)
-		status = serve_all(&s);
+		status = s.help ? show_help(&s) : serve(&s);
 	close_all(&s);
 	return status;
-}
-
-#define HELP_COLUMN 29
-
-/* What precedes the help, then spaces up to its column, or a line of its own. */
-static void list_option(FILE *to, const struct hark_option *o)
-{
-	int n = fprintf(to, "      [--%s%s%s%s]", o->name,
-	                o->value == NULL   ? ""
-	                : o->alone != NULL ? "[="
-	                                   : " ",
-	                o->value != NULL ? o->value : "", o->value != NULL && o->alone != NULL ? "]" : "");
-
-	fprintf(to, "%*s%s", n < HELP_COLUMN ? HELP_COLUMN - n : 1, "", o->help);
-	fprintf(to, o->standard != NULL && o->kind != HARK_OPTION_FLAG ? " (%s)\n" : "\n", o->standard);
-}
-
-static void list_boxes(FILE *to)
-{
-	fputs("\nBoxes:\n", to);
-	for (const struct hark_box_row *const *b = boxes; *b != NULL; b++) {
-		fprintf(to, "  %-10s %s\n", (*b)->name, (*b)->summary);
-		if ((*b)->usage != NULL)
-			fprintf(to, "      %s\n", (*b)->usage);
-		for (const struct hark_option *o = (*b)->options; o != NULL && o->name != NULL; o++)
-			if (o->help != NULL)
-				list_option(to, o);
-	}
 }
 
 static const struct option_hint hints[] = {
@@ -491,12 +498,13 @@ const struct verb verb_serve = {
 	.notes = "Options come before the box: the first operand without a ':'. What follows is the box's own. "
 		 "PROGRAM gets the\n"
 		 "connection as its standard input and output: the same as the box exec.\n"
+		 "BOX --help tells of one box, also of a shared object.\n"
 		 "Prints \"listening on ADDRESS\" for each address once it accepts. SIGTERM or SIGINT drains,\n"
 		 "a second one ends at once.\n",
 	.options = options,
 	.hints = hints,
 	.last = is_box,
 	.begin = complete_options,
-	.more = list_boxes,
+	.more = serve_help_boxes,
 	.run = run,
 };

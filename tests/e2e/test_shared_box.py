@@ -385,3 +385,30 @@ def test_a_report_that_a_box_has_forged_is_refused_and_its_words_are_cleaned(har
     command = [pathlib.Path(hark).parent / "harkd", "-t", "-c", tmp_path / "t.conf"]
     r = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert r.returncode == 100 and re.search(rf"t\.conf:3: box: .*{words}|t\.conf:3: {words}", r.stderr), r.stderr
+
+
+def test_help_tells_what_a_box_takes_and_serves_nothing(run, build):
+    r = run("serve", "tcp://127.0.0.1:0", str(UPPER), "--help")
+    assert r.returncode == 0 and r.stderr == b""
+    lines = r.stdout.decode().splitlines()
+    assert lines[0] == f"usage: hark serve [OPTION]... ADDRESS... {UPPER} [BOX OPTION]..."
+    assert lines[1] == "sends each line back in upper case."
+    assert any(re.fullmatch(r" +\[--lines NUMBER\] +.* \(0\)", line) for line in lines)
+    for name in ["exec", "echo", "discard"]:
+        ours = run("serve", name, "--help")
+        assert ours.returncode == 0 and f"ADDRESS... {name}" in ours.stdout.decode()
+    bad = run("serve", str(build(GOOD.replace("HARK_BOX_VERSION", "2"))), "--help")
+    assert bad.returncode == 111 and "a box of version 2" in bad.stderr.decode() and bad.stdout == b""
+
+
+def test_help_loads_a_box_as_the_user_that_would_serve_it(run, build):
+    if os.geteuid() != 0:
+        pytest.skip("to be another user takes root")
+    loaded = "__attribute__((constructor)) static void loaded(void) { if (geteuid() == 0) _exit(77); }\n"
+    r = run("serve", "--user", "nobody", "tcp://127.0.0.1:0", str(build(GOOD, loaded)), "--help")
+    assert r.returncode == 0 and b"ADDRESS..." in r.stdout
+
+
+def test_a_box_without_an_address_is_told(run):
+    r = run("serve", str(UPPER))
+    assert r.returncode == 100 and "no address to listen on" in r.stderr.decode()
