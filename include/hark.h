@@ -419,6 +419,13 @@ int hark_wait_fd(int fd, int directions, int64_t deadline);
  * event's error, and the server ends it by hark_abort() instead of hark_close(): its peer sees no end in order. */
 void hark_outcome(struct hark_conn *c, pid_t pid, int status);
 
+/* The box refuses c, for a reason of the caller's own, > 0: once it returns HARK_EVENT_REFUSED comes in the place of
+ * HARK_EVENT_CLOSE, with the reason as its error, and c is reset. */
+void hark_refuse(struct hark_conn *c, int reason);
+
+/* What admit() gave for c; -1: it was not asked. */
+int hark_ticket(const struct hark_conn *c);
+
 /* ---- serve ----------------------------------------------------------------------------------- */
 
 /* Serves one connection. The server owns c: it flushes and closes it when the box returns. */
@@ -449,8 +456,10 @@ enum hark_event_kind {
 	HARK_EVENT_WORKER_UP,   /* pid */
 	HARK_EVENT_WORKER_DOWN, /* pid, status as of waitpid(2) */
 	HARK_EVENT_DRAINING,    /* no more is accepted */
-	HARK_EVENT_REFUSED,     /* admit() refused conn, with this error: it is shed next, without OPEN and CLOSE */
-	HARK_EVENT_PROGRAM,     /* hark_outcome() told the pid of what serves conn in the box's place; it goes on */
+	/* conn was refused, with this error, and is reset next. ticket -1: by admit(), there is no OPEN and no CLOSE;
+	 * else by its box, hark_refuse(): in CLOSE's place. */
+	HARK_EVENT_REFUSED,
+	HARK_EVENT_PROGRAM, /* hark_outcome() told the pid of what serves conn in the box's place; it goes on */
 };
 
 struct hark_event {
@@ -459,7 +468,7 @@ struct hark_event {
 	int error;
 	pid_t pid;  /* WORKER_UP, WORKER_DOWN; PROGRAM, CLOSE: what hark_outcome() told, or 0 */
 	int status; /* WORKER_DOWN; CLOSE: what hark_outcome() told, or 0 */
-	int ticket; /* OPEN, PROGRAM, CLOSE: what admit() gave; -1: it was not asked */
+	int ticket; /* of conn: what admit() gave; -1: none */
 };
 
 struct hark_serve_opts {
@@ -494,8 +503,9 @@ struct hark_serve_opts {
 	 * the backlog is not taken at all, as others accept from that socket and go on. Each pace() that said 0 is
 	 * followed by one admit(), or by leave(-1) if nothing was taken after all; so it may reserve.
 	 *
-	 * admit: c was accepted, its box not yet started. >= 0: a ticket, for leave(). < 0: a -errno; c is reset, a
-	 * datagram is dropped, and there is a HARK_EVENT_REFUSED for it alone. Not asked with wait.
+	 * admit: c was accepted, its box not yet started. >= 0: a ticket, for leave(). < 0: a -errno, or minus a reason
+	 * of the caller's own; c is reset, a datagram is dropped, and there is a HARK_EVENT_REFUSED for it alone. Not
+	 * asked with wait.
 	 *
 	 * leave: the connection of that ticket is over, in whatever way, also where a child that served it was killed
 	 * or a drain cut it: once for each that was admitted, before hark_serve() returns. -1: see pace. */

@@ -27,6 +27,8 @@ static __attribute__((noinline)) void tell_conn(struct hark__server *s, enum har
 {
 	if (c->status < 0) /* the box's reason tells more than that of the flush after it */
 		err = c->status;
+	if (kind == HARK_EVENT_CLOSE && c->refused)
+		kind = HARK_EVENT_REFUSED;
 	hark__server_event(s, (struct hark_event){.kind = kind,
 	                                          .conn = c,
 	                                          .pid = c->pid,
@@ -40,8 +42,20 @@ void hark_outcome(struct hark_conn *c, pid_t pid, int status)
 	bool begins = pid > 0 && status == 0 && pid != c->pid && c->server != NULL;
 	c->pid = pid;
 	c->status = status;
+	c->refused = false;
 	if (begins)
 		tell_conn(c->server, HARK_EVENT_PROGRAM, c, 0);
+}
+
+void hark_refuse(struct hark_conn *c, int reason)
+{
+	hark_outcome(c, 0, reason > 0 ? -reason : -EACCES);
+	c->refused = true;
+}
+
+int hark_ticket(const struct hark_conn *c)
+{
+	return c->served ? c->ticket : -1;
 }
 
 void hark__server_run(struct hark__server *s, struct hark_conn *c)
@@ -80,7 +94,8 @@ static bool admit(struct hark__server *s, struct hark_conn *c)
 		c->ticket = ticket;
 		return true;
 	}
-	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_REFUSED, .conn = c, .error = -ticket});
+	hark__server_event(s,
+	                   (struct hark_event){.kind = HARK_EVENT_REFUSED, .conn = c, .error = -ticket, .ticket = -1});
 	hark_abort(c);
 	return false;
 }

@@ -440,6 +440,37 @@ static void refused_ones_are_reset_and_told_and_others_served(void **state)
 	every_way(refuse_a_third, greets);
 }
 
+static void refuses(struct hark_conn *c, void *arg)
+{
+	char buf[8];
+	(void)arg;
+	if (hark_ticket(c) != (int)hark_read(c, buf, sizeof buf) - 1)
+		atomic_fetch_add(&book->wrong, 1);
+	hark_refuse(c, EDQUOT);
+}
+
+static void be_refused(struct plan *p)
+{
+	struct server s = server_start(p);
+	for (int i = 0; i < 4; i++) { /* each says as many bytes as its ticket, and one */
+		int fd = client(&s);
+		assert_int_equal(send(fd, "1234", (size_t)i + 1, 0), i + 1);
+		assert_true(hears_a_reset(fd));
+		AWAIT(left, i + 1);
+	}
+	assert_int_equal(server_stop(&s), 0);
+	assert_int_equal(book->opened, 4);
+	assert_int_equal(book->refused, 4);
+	assert_int_equal(book->closed, 0);
+	assert_int_equal(book->left, 4);
+}
+
+static void a_box_knows_its_ticket_and_may_refuse(void **state)
+{
+	(void)state;
+	every_way(be_refused, refuses);
+}
+
 /* ---- paced ----------------------------------------------------------------------------------- */
 
 static bool hears_within(int fd, int ms)
@@ -745,6 +776,7 @@ int main(void)
 		cmocka_unit_test(those_that_are_left_behind_have_left),
 		cmocka_unit_test(a_fiber_that_is_left_behind_has_left),
 		cmocka_unit_test(refused_ones_are_reset_and_told_and_others_served),
+		cmocka_unit_test(a_box_knows_its_ticket_and_may_refuse),
 		cmocka_unit_test(paced_ones_wait_and_are_served),
 		cmocka_unit_test(a_pause_ends_with_a_connection),
 		cmocka_unit_test(for_ever_is_not_for_ever_where_nothing_could_end_it),
