@@ -133,6 +133,13 @@ int conns_attach(int fd)
 	return sigaction(SIGUSR2, &asked, NULL) < 0 ? -errno : 0;
 }
 
+static void set_peer(struct conn_row *r, struct hark_conn *c)
+{
+	r->has_peer = hark_peer_endpoint(c, &r->peer) == 0;
+	r->has_credentials = r->has_peer && r->peer.addr.ss_family == AF_UNIX &&
+	                     hark_peer_credentials(c, &r->credentials) == 0;
+}
+
 int conns_add(struct hark_conn *c, bool forked)
 {
 	struct hark_conn_stats stats;
@@ -149,9 +156,7 @@ int conns_add(struct hark_conn *c, bool forked)
 	hark_conn_stats(c, &stats);
 	r->serial = ++self.serial;
 	r->opened_ns = stats.opened_ns;
-	r->has_peer = hark_peer_endpoint(c, &r->peer) == 0;
-	r->has_credentials = r->has_peer && r->peer.addr.ss_family == AF_UNIX &&
-	                     hark_peer_credentials(c, &r->credentials) == 0;
+	set_peer(r, c);
 	atomic_store_explicit(&r->bytes_in, -1, memory_order_relaxed);
 	atomic_store_explicit(&r->bytes_out, -1, memory_order_relaxed);
 	atomic_store_explicit(&r->end, false, memory_order_relaxed);
@@ -211,6 +216,12 @@ void conns_program(int row, pid_t pid)
 {
 	if (self.t != NULL && row >= 0)
 		atomic_store_explicit(&self.t->rows[row].program, pid, memory_order_relaxed);
+}
+
+void conns_peer(int row, struct hark_conn *c)
+{
+	if (self.t != NULL && row >= 0)
+		set_peer(&self.t->rows[row], c);
 }
 
 void conns_closed(int row)

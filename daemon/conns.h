@@ -56,6 +56,7 @@ void conns_remove(int row);
 /* In the connection's own process, thread or fiber; row may be -1. */
 void conns_opened(int row);
 void conns_program(int row, pid_t pid);
-void conns_closed(int row); /* it is about to be freed */
+void conns_peer(int row, struct hark_conn *c); /* it has another one now */
+void conns_closed(int row);                    /* it is about to be freed */
 
 #endif

@@ -5,6 +5,7 @@
  * a copy, of which only the service's configuration, its counters and its limits are used. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/tcp.h>
 #include <malloc.h>
 #include <netinet/in.h>
@@ -24,6 +25,7 @@
 #include "line_out.h"
 #include "log.h"
 #include "program_stderr.h"
+#include "refusals.h"
 #include "supervisor.h"
 #include "tcp_bytes.h"
 
@@ -209,6 +211,12 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 		(void)tcp_bytes(hark_fd(c), &l->bytes_in, &l->bytes_out);
 }
 
+static void tell_untold(enum counter why, uint64_t n, void *arg)
+{
+	(void)arg;
+	log_event(LOG_LEVEL_INFO, self.conf->name, "%" PRIu64 " more refused: %s", n, counter_rows[why].name);
+}
+
 static void describe(struct hark_conn *c, struct log_connection *l, struct log_room *room)
 {
 	l->service = self.conf->name;
@@ -228,21 +236,29 @@ static void closed(const struct hark_event *e)
 	counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
 	if (!self.config->log_connections)
 		return;
+	refusals_untold(self.counters, false, tell_untold, NULL);
 	describe(e->conn, &l, &room);
 	if (l.pid == 0)
 		l.pid = getpid();
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
 }
 
+/* By chain_admit(), or by a link of the chain: that one was let in, and is over. */
 static void refused(const struct hark_event *e)
 {
 	struct log_room room;
-	struct log_connection l = {
-		.pid = getpid(),
-		.bytes_in = -1,
-		.bytes_out = -1,
-		.refused = counter_rows[self.limits.refused].name}; /* this one: admit() was asked just before */
+	struct log_connection l = {.pid = getpid(), .refused = refusals_name(e->error)};
+	if (e->ticket >= 0) {
+		count_bytes(e->conn, &l);
+		counters_add(self.counters, COUNT_CLOSED, 1);
+		counters_add(self.counters, COUNT_BYTES_IN, l.bytes_in);
+		counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
+	}
+	l.bytes_in = l.bytes_out = -1;
 	if (!self.config->log_connections)
+		return;
+	refusals_untold(self.counters, false, tell_untold, NULL);
+	if (!refusals_worth_a_line(self.counters, (enum counter)e->error))
 		return;
 	describe(e->conn, &l, &room);
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
@@ -271,7 +287,10 @@ static void on_event(const struct hark_event *e, void *arg)
 		conns_closed(row_of(e->ticket));
 		closed(e);
 		break;
-	case HARK_EVENT_REFUSED: refused(e); break;
+	case HARK_EVENT_REFUSED:
+		conns_closed(row_of(e->ticket));
+		refused(e);
+		break;
 	case HARK_EVENT_PAUSED:
 		if (e->error != 0 && e->error != EBUSY) { /* EBUSY: limits_pace() has counted it */
 			counters_add(self.counters, HELD_RESOURCES, 1);
@@ -282,9 +301,16 @@ static void on_event(const struct hark_event *e, void *arg)
 	}
 }
 
+static int limits_ticket(int ticket)
+{
+	int row = row_of(ticket);
+	return row >= 0 ? limit_tickets[row] : ticket >= 0 ? ticket - CONNS_MAX : ticket;
+}
+
 static int admit(struct hark_conn *c, void *limits)
 {
-	int ticket = limits_admit(c, limits);
+	(void)limits;
+	int ticket = chain_admit(c, &self.chain);
 	if (ticket < 0)
 		return ticket;
 	counters_add(self.counters, COUNT_ACCEPTED, 1);
@@ -297,10 +323,9 @@ static int admit(struct hark_conn *c, void *limits)
 
 static void leave(int ticket, void *limits)
 {
-	int row = row_of(ticket);
 	if (ticket >= 0)
-		conns_remove(row);
-	limits_leave(row >= 0 ? limit_tickets[row] : ticket >= 0 ? ticket - CONNS_MAX : ticket, limits);
+		conns_remove(row_of(ticket));
+	limits_leave(limits_ticket(ticket), limits);
 }
 
 static bool paced(const struct config_service *c)
@@ -334,8 +359,16 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		give_up("serve", strncmp(why.text, "serve: ", 7) == 0 ? why.text + 7 : hark_strerror(r));
 	if (r == 0) /* else boxes may still be running */
 		box_free(self.chain.box, self.chain.state);
+	if (self.config->log_connections)
+		refusals_untold(self.counters, true, tell_untold, NULL);
 	program_stderr_end();
 	_exit(r == 0 ? 0 : STATUS_CUT);
+}
+
+/* hark connections lists whom the chain has found out. */
+static void peer_changed(struct hark_conn *c)
+{
+	conns_peer(row_of(hark_ticket(c)), c);
 }
 
 static _Noreturn void give_up_box(int r, const struct hark_why *why)
@@ -348,7 +381,11 @@ static _Noreturn void give_up_box(int r, const struct hark_why *why)
 static void prepare_box(void)
 {
 	struct hark_why why = {""};
-	self.chain = (struct chain){.conf = self.conf, .box = self.conf->box};
+	self.chain = (struct chain){.conf = self.conf,
+	                            .box = self.conf->box,
+	                            .limits = &self.limits,
+	                            .limits_ticket = limits_ticket,
+	                            .peer_changed = peer_changed};
 	if (self.chain.box == &shared_box)
 		return; /* foreign code, for the service's user to load */
 	int r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
@@ -377,6 +414,7 @@ static void fit_box(struct limits_state *limits)
 	c.box = self.chain.box;
 	if (limits_new(&c, limits, &self.limits.limits) < 0)
 		give_up("limits", strerror(ENOMEM));
+	limits_join(&self.limits);
 	if (!c.box->hands_over) {
 		become_all_files(self.conf);
 		return;

@@ -10,8 +10,18 @@
 #define KEEPALIVE_MAX_S 32767 /* tcp(7) takes no more */
 #define PROBES          8     /* of keepalive, before a peer is taken for gone */
 
-/* 0: go on; else a -errno: the connection ends here. */
-typedef int chain_link(struct hark_conn *c, const struct chain *chain);
+int chain_admit(struct hark_conn *c, const struct chain *chain)
+{
+	return limits_admit(c, chain->limits);
+}
+
+int chain_limit_peer(struct hark_conn *c, const struct chain *chain)
+{
+	int ticket = hark_ticket(c);
+	if (chain->peer_changed != NULL)
+		chain->peer_changed(c);
+	return limits_move(c, chain->limits_ticket != NULL ? chain->limits_ticket(ticket) : ticket, chain->limits);
+}
 
 /* How soon a peer that has vanished is noticed, where that is configured. tcp(7); anything but TCP refuses. */
 static int set_keepalive(struct hark_conn *c, const struct chain *chain)
@@ -45,17 +55,29 @@ static int send_banner(struct hark_conn *c, const struct chain *chain)
 	return n < 0 ? (int)n : hark_flush(c);
 }
 
-static chain_link *const links[] = {set_keepalive, send_banner};
+/* In order. */
+static chain_link *const links[] = {
+	set_keepalive,
+	send_banner,
+};
+
+void chain_run(struct hark_conn *c, const struct chain *chain, chain_link *const with[], size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		int r = with[i](c, chain);
+		if (r > 0) {
+			counters_add(chain->limits->counters, (enum counter)r, 1);
+			hark_refuse(c, r);
+		} else if (r < 0) {
+			hark_outcome(c, 0, r);
+		}
+		if (r != 0)
+			return;
+	}
+	chain->box->serve(c, chain->state);
+}
 
 void chain_serve(struct hark_conn *c, void *arg)
 {
-	const struct chain *chain = arg;
-	for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
-		int r = links[i](c, chain);
-		if (r < 0) {
-			hark_outcome(c, 0, r);
-			return;
-		}
-	}
-	chain->box->serve(c, chain->state);
+	chain_run(c, arg, links, sizeof links / sizeof *links);
 }

@@ -1,20 +1,39 @@
 /* chain.h — the session chain: what stands between an accepted connection and its box, the same in every model and for
  * hark serve and harkd.
  *
- * It runs where the box will run (a child, a thread, a fiber), so that a link may wait. Each link goes on to the next,
- * or refuses with a reason: then the connection is reset, and the reason is its outcome. */
+ * It runs where the box will run (a child, a thread, a fiber), so that a link may wait; but for chain_admit(), which
+ * the accepting worker asks before anything is started. Each link goes on to the next, refuses with a reason, which is
+ * counted, or fails: the connection is reset, and HARK_EVENT_REFUSED or HARK_EVENT_CLOSE tells it. */
 #ifndef CHAIN_H
 #define CHAIN_H
 
 #include "config.h"
+#include "limiter.h"
 
 struct chain {
 	const struct config_service *conf;
 	const struct hark_box_row *box;
 	void *state; /* the box's */
+	struct limits_worker *limits;
+	/* The limits' ticket of what hark_ticket() gave; NULL: the same. */
+	int (*limits_ticket)(int ticket);
+	/* c's peer is another one than the socket's: for who lists connections. NULL: nobody. */
+	void (*peer_changed)(struct hark_conn *c);
 };
+
+/* The first link, for struct hark_serve_opts' admit: limits by the socket's address. As limits_admit(). */
+int chain_admit(struct hark_conn *c, const struct chain *chain);
 
 /* For hark_serve(): arg is a struct chain, constant while it serves. */
 hark_box chain_serve;
+
+/* A link. 0: go on; > 0: an enum counter, the reason to refuse; < 0: a -errno: the connection has failed. */
+typedef int chain_link(struct hark_conn *c, const struct chain *chain);
+
+/* Limits by the real peer: behind a link that has made hark_peer() another one. */
+chain_link chain_limit_peer;
+
+/* What chain_serve() does, with those links. */
+void chain_run(struct hark_conn *c, const struct chain *chain, chain_link *const links[], size_t n);
 
 #endif

@@ -8,6 +8,7 @@
 #define COUNTERS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -21,10 +22,12 @@ enum counter {
 	COUNT_FAILED,
 	COUNT_BYTES_IN,
 	COUNT_BYTES_OUT,
-	/* Shed: the connection was closed. */
-	REFUSED_PER_SOURCE,
+	/* Refused: the connection was reset, by its limits or by a link of the session chain. */
+	REFUSED_FIRST,
+	REFUSED_PER_SOURCE = REFUSED_FIRST,
 	REFUSED_RATE_PER_SOURCE,
 	REFUSED_SESSIONS,
+	REFUSED_LAST = REFUSED_SESSIONS,
 	/* Waits in the backlog. */
 	HELD_MAX_CONNS,
 	HELD_RATE,
@@ -56,6 +59,9 @@ struct counters_slot {
 /* All zero to begin with. */
 struct counters {
 	_Atomic uint64_t n[COUNTERS];
+	/* Refusals (refusals.c): the second and how many lines it had; those that had none since. */
+	_Atomic uint64_t told[COUNTERS], untold[COUNTERS];
+	atomic_bool any_untold;
 	_Atomic uint32_t high; /* slots ever used */
 	struct counters_slot slots[COUNTERS_SLOTS];
 };

@@ -1,11 +1,13 @@
 /* limiter.c — places, token buckets and the table of sources, in memory that a service's workers share.
  *
- * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A worker that is
- * killed while it holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the
- * truth: what each slot holds is, and whoever gets the lock next adds it up again. Connections are summed over the
+ * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A process that
+ * is killed while it holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the
+ * truth: the places are, one for each connection that is counted by its source, and whoever gets the lock next adds
+ * them up again. A ticket is the number of a place: where it counts may change (a forked child moves it, and may be
+ * killed doing so) while the number that the worker gives back at the end stays. Connections are summed over the
  * counters' slots each time they are asked for. limits_forget() but marks the slot dead, and the next one to have the
  * lock does the rest: the supervisor, which is root, neither waits for a lock nor follows a pointer (a robust lock is
- * full of them) where a worker can write.
+ * full of them) where a worker can write. A child that outlives its worker finds the slot another's, and moves nothing.
  *
  * The table of sources is hashed with a secret (SipHash-2-4: who can choose addresses must not choose neighbours). A
  * source is looked for in a few places and no more. Entries of connected sources stay. Others give way: those with a
@@ -15,7 +17,7 @@
  *
  * A refused connection costs the service no token: else a source over its own limit would use up the others' rate.
  *
- * Thread: each worker's loop; limits_init() and limits_forget() the supervisor's main thread. */
+ * Thread: each worker's loop; limits_move() any; limits_init() and limits_forget() the supervisor's main thread. */
 #include "limiter.h"
 
 #include <assert.h>
@@ -40,6 +42,7 @@
 #define ENTRIES       (SOURCES + SHARED)
 #define PROBES        16 /* places where a source may be */
 #define SLOTS         COUNTERS_SLOTS
+#define PLACES        (1 << 20) /* connections at once, of all workers; whoever comes when all are taken is shed */
 #define WAIT_MAX_NS   HARK_S
 #define WAIT_MIN_NS   HARK_MS
 #define WAIT_USUAL_NS (10 * HARK_MS) /* at least, where the bucket can gather what comes meanwhile */
@@ -62,12 +65,19 @@ struct bucket {
 struct source {
 	struct key key; /* unused in a shared entry */
 	struct bucket bucket;
-	uint32_t conns; /* a sum: of held[][this] */
+	uint32_t conns; /* a sum: of the places that are counted here */
+};
+
+/* A connection's. Numbers begin with 1, so that memory that nobody has touched is free places without a list. */
+struct place {
+	uint32_t owner; /* 1 + its worker's slot; 0: free. Written last when it is taken, first when it is given back */
+	uint32_t at;    /* 1 + the entry where it counts, 0: in none; of a free one: the next free one, 0: none */
 };
 
 struct slot {
-	bool reserved;  /* limits_pace() said yes, and nothing was taken yet */
-	int8_t holding; /* the HELD_ counter of its last answer; 0: it was not held */
+	uint64_t serial; /* of the worker that has it; 0: of none */
+	bool reserved;   /* limits_pace() said yes, and nothing was taken yet */
+	int8_t holding;  /* the HELD_ counter of its last answer; 0: it was not held */
 };
 
 /* What workers share. Pointers and sizes are not in it: a worker that has been taken over must not lead the supervisor
@@ -79,7 +89,8 @@ struct limits_state {
 	/* Guarded by lock. */
 	struct bucket bucket;
 	struct slot slots[SLOTS];
-	bool used[SLOTS]; /* has ever held something: the others' rows are not looked at */
+	uint64_t serial;       /* the last worker's */
+	uint32_t free, places; /* the first free place, 0: none in the list; places that were ever taken */
 
 	/* Atomic. seq_cst: a slot's mark is there before any_dead tells of one. */
 	atomic_bool dead[SLOTS];
@@ -91,9 +102,9 @@ struct limits_state {
 /* Constant from limits_new() on, and each process's own. */
 struct limits {
 	struct limits_state *m;
-	struct source *sources;    /* ENTRIES of them */
-	uint32_t (*held)[ENTRIES]; /* SLOTS of them: a row for each worker, so that rows of none cost no memory */
-	bool by_source;            /* the next two, or rate_per_source */
+	struct source *sources; /* ENTRIES of them */
+	struct place *places;   /* PLACES of them: those that were never taken cost no memory */
+	bool by_source;         /* the next two, or rate_per_source */
 	unsigned max_per_source, max_sessions, max_conns;
 	int v4_bits, v6_bits;
 	struct config_rate rate, rate_per_source;
@@ -171,25 +182,40 @@ static void between(void)
 
 static void add_up(struct limits *l)
 {
+	struct limits_state *m = l->m;
+	if (m->places > PLACES)
+		m->places = PLACES;
 	for (int i = 0; i < ENTRIES; i++)
 		l->sources[i].conns = 0;
-	for (int s = 0; s < SLOTS; s++)
-		for (int i = 0; l->m->used[s] && i < ENTRIES; i++)
-			l->sources[i].conns += l->held[s][i];
+	m->free = 0;
+	for (uint32_t n = m->places; n > 0; n--) {
+		struct place *p = &l->places[n - 1];
+		if (p->owner == 0) {
+			p->at = m->free;
+			m->free = n;
+		} else if (p->at > 0 && p->at <= ENTRIES) {
+			l->sources[p->at - 1].conns++;
+		}
+	}
 }
 
 /* Takes back what dead slots hold. Killed in between, it is done again: the marks go last. */
 static void bury(struct limits *l)
 {
-	atomic_store(&l->m->any_dead, false); /* before the looks: who marks another one meanwhile sets it again */
+	struct limits_state *m = l->m;
+	bool dead[1 + SLOTS] = {false};    /* by a place's owner */
+	atomic_store(&m->any_dead, false); /* before the looks: who marks another one meanwhile sets it again */
+	for (int s = 0; s < SLOTS; s++)
+		dead[1 + s] = atomic_load(&m->dead[s]);
+	for (uint32_t n = 0; n < m->places && n < PLACES; n++)
+		if (l->places[n].owner > SLOTS || dead[l->places[n].owner])
+			l->places[n].owner = 0;
 	for (int s = 0; s < SLOTS; s++) {
-		if (!atomic_load(&l->m->dead[s]))
+		if (!dead[1 + s])
 			continue;
-		if (l->m->used[s])
-			memset(l->held[s], 0, sizeof l->held[s]);
-		l->m->slots[s] = (struct slot){0};
+		m->slots[s] = (struct slot){0};
 		between();
-		atomic_store(&l->m->dead[s], false);
+		atomic_store(&m->dead[s], false);
 	}
 	add_up(l);
 }
@@ -320,6 +346,78 @@ static struct source *source_of(struct limits *l, const struct key *k, uint64_t 
 	return best;
 }
 
+/* ---- places ---------------------------------------------------------------------------------- */
+
+/* A place that is free; 0: all are taken. */
+static uint32_t free_place(struct limits *l)
+{
+	struct limits_state *m = l->m;
+	if (m->free > PLACES || (m->free > 0 && l->places[m->free - 1].owner != 0))
+		add_up(l); /* none of ours writes that */
+	return m->free > 0 ? m->free : m->places < PLACES ? m->places + 1 : 0;
+}
+
+/* free_place()'s becomes the slot's, counted in s, or in none. */
+static void take_place(struct limits *l, uint32_t n, int slot, struct source *s)
+{
+	struct place *p = &l->places[n - 1];
+	if (n == l->m->free)
+		l->m->free = p->at;
+	else
+		l->m->places = n;
+	between();
+	p->at = s != NULL ? (uint32_t)(s - l->sources) + 1 : 0;
+	in_order();
+	p->owner = (uint32_t)slot + 1;
+	between();
+	if (s != NULL)
+		s->conns++;
+}
+
+static struct place *place_of(struct limits *l, int ticket, int slot)
+{
+	struct place *p = ticket > 0 && ticket <= PLACES ? &l->places[ticket - 1] : NULL;
+	return p != NULL && p->owner == (uint32_t)slot + 1 ? p : NULL;
+}
+
+/* Where a place counts; NULL: nowhere. */
+static struct source *source_at(struct limits *l, uint32_t at)
+{
+	return at > 0 && at <= ENTRIES ? &l->sources[at - 1] : NULL;
+}
+
+static void count_out(struct source *s)
+{
+	if (s != NULL && s->conns > 0)
+		s->conns--;
+}
+
+static void give_place(struct limits *l, int ticket, int slot)
+{
+	struct place *p = place_of(l, ticket, slot);
+	if (p == NULL)
+		return;
+	struct source *s = source_at(l, p->at);
+	p->owner = 0;
+	between();
+	p->at = l->m->free;
+	l->m->free = (uint32_t)ticket;
+	between();
+	count_out(s);
+}
+
+/* Killed in between, the place counts in one of the two: whichever it names. */
+static void move_place(struct limits *l, struct place *p, struct source *to)
+{
+	struct source *from = source_at(l, p->at);
+	if (to != NULL)
+		to->conns++;
+	between();
+	p->at = to != NULL ? (uint32_t)(to - l->sources) + 1 : 0;
+	between();
+	count_out(from);
+}
+
 /* ---- what a worker asks ---------------------------------------------------------------------- */
 
 /* Places that others have reserved are as good as taken. */
@@ -397,29 +495,40 @@ static unsigned most_of(const struct limits *l, const struct key *k, enum counte
 	return k->kind & SESSIONS ? l->max_sessions : l->max_per_source;
 }
 
-/* Takes one for the source. Its entry's number, or -1 and why not. */
-static int take_of_source(struct limits *l, const struct key *k, int slot, int64_t now, enum counter *why)
+/* Where another connection of that source is to be counted, a token of its rate taken; NULL and why: it is over a
+ * limit. counted: where this connection counts already, so that it is no other one; NULL: nowhere. */
+static struct source *ask_source(struct limits *l, const struct key *k, struct source *counted, int64_t now,
+                                 enum counter *why)
 {
 	unsigned most = most_of(l, k, why);
 	uint64_t at = siphash(l->m->seed, k, sizeof *k);
 	struct source *own = source_of(l, k, at, now), *shared = &l->sources[SOURCES + (at >> 32) % SHARED];
 	struct source *s = own != NULL ? own : shared;
+	if (counted != NULL && (counted == own || counted == shared))
+		return counted;
 	/* It may have found no place when it came before. */
 	if (most > 0 && (own != NULL ? own->conns : 0) + shared->conns >= most)
-		return -1;
+		return NULL;
 	*why = REFUSED_RATE_PER_SOURCE;
 	if (l->rate_per_source.events > 0) {
 		refill(&s->bucket, &l->rate_per_source, now);
 		if (!has(&s->bucket, 1))
-			return -1;
+			return NULL;
 		s->bucket.tokens -= 1;
 	}
-	l->m->used[slot] = true;
-	in_order();
-	l->held[slot][s - l->sources]++;
-	between();
-	s->conns++;
-	return (int)(s - l->sources);
+	return s;
+}
+
+/* k NULL: counted in no source. A ticket; 0 and why: refused. */
+static uint32_t take_of_source(struct limits *l, const struct key *k, int slot, int64_t now, enum counter *why)
+{
+	struct source *s = NULL;
+	uint32_t n = free_place(l);
+	*why = REFUSED_PER_SOURCE;
+	if (n == 0 || (k != NULL && (s = ask_source(l, k, NULL, now, why)) == NULL))
+		return 0;
+	take_place(l, n, slot, s);
+	return n;
 }
 
 static void take_token(struct limits *l, int64_t now)
@@ -435,36 +544,86 @@ static void count_now(const struct limits_worker *w, int n)
 	atomic_fetch_add_explicit(&w->counters->slots[w->slot].now, (uint32_t)n, memory_order_relaxed);
 }
 
-/* A ticket, or -EACCES and why. */
-static int admit(const struct limits_worker *w, const struct key *k, enum counter *why)
+enum source_kind { SOURCE_NONE, SOURCE_KEY, SOURCE_LATER };
+
+/* A ticket, or minus the counter that says why not. */
+static int admit(const struct limits_worker *w, enum source_kind kind, const struct key *k)
 {
 	struct limits *l = w->limits;
 	int64_t now = limits_world.now();
-	int source = k != NULL ? take_of_source(l, k, w->slot, now, why) : -1;
+	enum counter why;
+	uint32_t ticket = 0;
+	if (kind != SOURCE_NONE)
+		ticket = take_of_source(l, kind == SOURCE_KEY ? k : NULL, w->slot, now, &why);
 	l->m->slots[w->slot].reserved = false;
-	if (k != NULL && source < 0)
-		return -EACCES;
+	if (kind != SOURCE_NONE && ticket == 0)
+		return -(int)why;
 	take_token(l, now);
 	between();
 	count_now(w, 1); /* with the lock: the place that was reserved is taken in one step */
-	return 1 + source;
+	return (int)ticket;
+}
+
+static int ask_admit(struct limits_worker *w, enum source_kind kind, const struct key *k)
+{
+	struct limits *l = w->limits;
+	if (l == NULL || !lock(l)) {
+		count_now(w, 1);
+		return 0;
+	}
+	int ticket = admit(w, kind, k);
+	unlock(l);
+	if (ticket < 0)
+		counters_add(w->counters, (enum counter) - ticket, 1);
+	return ticket;
 }
 
 int limits_admit(struct hark_conn *c, void *limits_worker)
 {
 	struct limits_worker *w = limits_worker;
+	struct key k;
+	bool keyed = w->limits != NULL && w->limits->by_source && key_of(w->limits, c, &k);
+	return ask_admit(w, keyed ? SOURCE_KEY : SOURCE_NONE, &k);
+}
+
+int limits_admit_later(void *limits_worker)
+{
+	struct limits_worker *w = limits_worker;
+	bool by_source = w->limits != NULL && w->limits->by_source;
+	return ask_admit(w, by_source ? SOURCE_LATER : SOURCE_NONE, NULL);
+}
+
+/* k NULL: to no source. */
+static int move(const struct limits_worker *w, int ticket, const struct key *k)
+{
+	struct limits *l = w->limits;
+	struct source *to = NULL;
+	enum counter why;
+	if (w->serial == 0 || l->m->slots[w->slot].serial != w->serial)
+		return -ECANCELED;
+	struct place *p = place_of(l, ticket, w->slot);
+	if (p == NULL)
+		return (int)REFUSED_PER_SOURCE; /* it could not be counted */
+	struct source *from = source_at(l, p->at);
+	if (k != NULL && (to = ask_source(l, k, from, limits_world.now(), &why)) == NULL)
+		return (int)why;
+	if (to != from)
+		move_place(l, p, to);
+	return 0;
+}
+
+int limits_move(struct hark_conn *c, int ticket, const struct limits_worker *w)
+{
 	struct limits *l = w->limits;
 	struct key k;
-	bool keyed = l != NULL && l->by_source && key_of(l, c, &k);
-	if (l == NULL || !lock(l)) {
-		count_now(w, 1);
+	if (l == NULL || !l->by_source)
 		return 0;
-	}
-	int ticket = admit(w, keyed ? &k : NULL, &w->refused);
+	bool keyed = key_of(l, c, &k);
+	if (!lock(l))
+		return -ECANCELED;
+	int r = move(w, ticket, keyed ? &k : NULL);
 	unlock(l);
-	if (ticket < 0)
-		counters_add(w->counters, w->refused, 1);
-	return ticket;
+	return r;
 }
 
 void limits_lend(void *limits_worker)
@@ -478,15 +637,10 @@ void limits_lend(void *limits_worker)
 
 static void leave(struct limits *l, int slot, int ticket)
 {
-	if (ticket < 0) {
+	if (ticket < 0)
 		l->m->slots[slot].reserved = false;
-		return;
-	}
-	if (ticket == 0 || ticket > ENTRIES || l->held[slot][ticket - 1] == 0)
-		return;
-	l->held[slot][ticket - 1]--;
-	between();
-	l->sources[ticket - 1].conns--;
+	else
+		give_place(l, ticket, slot);
 }
 
 void limits_leave(int ticket, void *limits_worker)
@@ -499,6 +653,16 @@ void limits_leave(int ticket, void *limits_worker)
 		count_now(w, -1); /* last: who gets the place finds the source's free, too */
 	if (locked)
 		unlock(w->limits);
+}
+
+void limits_join(struct limits_worker *w)
+{
+	struct limits *l = w->limits;
+	if (l == NULL || !lock(l))
+		return;
+	w->serial = ++l->m->serial;
+	l->m->slots[w->slot].serial = w->serial;
+	unlock(l);
 }
 
 void limits_forget(struct limits_state *m, int slot)
@@ -521,14 +685,14 @@ static size_t sources_at(void)
 	return aligned(sizeof(struct limits_state));
 }
 
-static size_t held_at(void)
+static size_t places_at(void)
 {
 	return sources_at() + aligned(ENTRIES * sizeof(struct source));
 }
 
 size_t limits_bytes(bool tables)
 {
-	return tables ? held_at() + SLOTS * sizeof(uint32_t[ENTRIES]) : sources_at();
+	return tables ? places_at() + PLACES * sizeof(struct place) : sources_at();
 }
 
 static int init_lock(pthread_mutex_t *m)
@@ -585,7 +749,7 @@ int limits_new(const struct config_service *s, struct limits_state *m, struct li
 	*l = (struct limits){
 		.m = m,
 		.sources = (struct source *)((char *)m + sources_at()),
-		.held = (uint32_t(*)[ENTRIES])((char *)m + held_at()),
+		.places = (struct place *)((char *)m + places_at()),
 		.by_source = is_by_source(s),
 		.max_conns = s->max_conns > 0 ? (unsigned)s->max_conns : 0,
 		.max_sessions = limits_sessions(s) ? (unsigned)s->max_sessions : 0,

@@ -6,6 +6,7 @@
  * max_per_source and rate_per_source: it is shed). State lies in the service's memory (memory.h), which its workers of
  * all configurations and generations share: a reload or upgrade begins no limit anew. One robust process-shared lock
  * guards it; a killed worker's connections are taken back by limits_forget(). Nothing here ever disables a service.
+ * Where the peer turns out to be another one than the socket's, limits_move() counts the connection there.
  *
  * A source is an IPv4 address, an IPv6 prefix, or the uid of a unix peer. The table is bounded; where it is full of
  * sources that are all connected, newcomers are counted together, so that none ever exceeds its limit. */
@@ -40,18 +41,30 @@ int limits_new(const struct config_service *s, struct limits_state *m, struct li
 struct limits_worker {
 	struct limits *limits; /* may be NULL */
 	struct counters *counters;
-	int slot;             /* in the counters and in the limits */
-	enum counter refused; /* why limits_admit() shed the last one that it did */
+	int slot;        /* in the counters and in the limits */
+	uint64_t serial; /* limits_join()'s */
 };
+
+/* The worker takes its slot, before it asks anything: from now on nobody who had it before moves anything there. */
+void limits_join(struct limits_worker *w);
 
 /* struct hark_serve_opts' pace: 0: take the next one; > 0: look again after so many nanoseconds. 0 reserves a place and
  * a token: limits_admit() takes them, limits_leave(-1) gives them back. So max_conns is never exceeded, however many
  * workers ask at once. Counts the hold, once for each time that it begins. */
 int64_t limits_pace(void *limits_worker);
 
-/* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or -EACCES: shed it. Counts the refusal, and in the
- * worker's now what is being served (also with no limits at all). */
+/* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or shed it, for the reason that minus this counter
+ * is. Counts the refusal, and in the worker's now what is being served (also with no limits at all). */
 int limits_admit(struct hark_conn *c, void *limits_worker);
+
+/* The same for a connection whose source is told later, by limits_move(): until then it counts in none. */
+int limits_admit_later(void *limits_worker);
+
+/* The connection of that ticket counts from now on where its peer, as hark_peer_endpoint() tells it now, belongs; the
+ * ticket stays. In any process, thread or fiber that serves it; the worker's copy in a forked child. Never suspends.
+ * 0; or the counter that says why it is refused: it counts where it did until it leaves. -ECANCELED: the worker is
+ * dead. */
+int limits_move(struct hark_conn *c, int ticket, const struct limits_worker *w);
 
 /* wait = yes: a program gets the socket after limits_pace() said yes: the service's rate counts it. */
 void limits_lend(void *limits_worker);

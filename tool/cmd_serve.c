@@ -276,9 +276,10 @@ static void close_all(struct serve *s)
 	if (s->chain.box != NULL && !s->cut)
 		box_free(s->chain.box, s->chain.state);
 	free(s->shared_path);
+	if (s->cut)
+		return;
 	serve_limits_close(&s->limits);
-	if (!s->cut)
-		config_free(s->config);
+	config_free(s->config);
 }
 
 /* Only on demand: what the service starts inherits the limit, and a low one may be meant. */
@@ -354,8 +355,6 @@ static void on_event(const struct hark_event *e, void *arg)
 	struct serve *s = arg;
 	if (e->kind == HARK_EVENT_WORKER_DOWN)
 		serve_limits_worker_down(&s->limits, e->pid);
-	if (e->kind == HARK_EVENT_REFUSED) /* where admit() was asked just before: no other thread is here */
-		s->events.refused = serve_limits_refusal(&s->limits);
 	serve_event(e, &s->events);
 	if (e->kind == HARK_EVENT_READY && s->ready_fd >= 0)
 		tell_ready(s);
@@ -396,10 +395,13 @@ static int serve_all(struct serve *s)
 	                                  .is_program = box->hands_over,
 	                                  .verbose = s->args.verbose,
 	                                  .json = s->args.json,
+	                                  .counters = s->limits.worker.counters,
 	                                  .addresses = (const char *const *)s->sockets.bound};
 	serve_events_open(&s->events);
-	serve_limits_hook(&s->limits, c, &opts);
+	s->chain.limits = &s->limits.worker;
+	serve_limits_hook(&s->limits, &s->chain, &opts);
 	int err = hark_serve(s->sockets.listeners, s->sockets.n, c->wait ? serve_lent : chain_serve, &s->chain, &opts);
+	serve_events_ended(&s->events);
 	if (err == 0)
 		return STATUS_DONE;
 	if (err == -ETIMEDOUT) {

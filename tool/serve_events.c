@@ -6,12 +6,15 @@
 #include "serve_events.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "box.h"
 #include "log_connection.h"
+#include "refusals.h"
 #include "text.h"
 
 /* One "listening on ADDRESS" line each, in one write: who reads them may rely on seeing a line whole. */
@@ -58,6 +61,25 @@ static void tell_lost(struct serve_events *s)
 		atomic_fetch_add_explicit(&s->lost, n, memory_order_relaxed);
 }
 
+static void tell_untold(enum counter why, uint64_t n, void *arg)
+{
+	struct serve_events *s = arg;
+	char buf[256], words[128];
+	struct text t = {.buf = buf, .cap = sizeof buf};
+
+	(void)snprintf(words, sizeof words, "%" PRIu64 " more refused: %s", n, counter_rows[why].name);
+	if (s->json) {
+		struct json j = {.to = &t};
+		log_json_begin(&j, log_realtime_ns(), "info", "message");
+		json_put_null(&j, "service");
+		json_put_string(&j, "message", words);
+		json_close(&j, '}');
+	} else {
+		text_add(&t, "hark: serve: %s", words);
+	}
+	put(s, &t);
+}
+
 /* What both forms tell of a connection. */
 static void describe(const struct serve_events *s, const struct hark_event *e, struct log_connection *l,
                      struct log_room *room)
@@ -74,7 +96,7 @@ static void describe(const struct serve_events *s, const struct hark_event *e, s
 		.bytes_out = s->is_program || refused ? -1 : (int64_t)stats.bytes_out,
 		.error = refused ? 0 : e->error, /* the limit says more */
 		.status = e->status,
-		.refused = refused ? s->refused : NULL,
+		.refused = refused ? refusals_name(e->error) : NULL,
 	};
 	log_connection_describe(l, e->conn, room);
 }
@@ -215,10 +237,19 @@ void serve_event(const struct hark_event *e, void *arg)
 	if (!worth_a_line(s, e))
 		return;
 	tell_lost(s);
+	refusals_untold(s->counters, false, tell_untold, s);
+	if (e->kind == HARK_EVENT_REFUSED && !refusals_worth_a_line(s->counters, (enum counter)e->error))
+		return;
 	if (s->json)
 		event_json(s, e);
 	else
 		event_words(s, e);
+}
+
+void serve_events_ended(struct serve_events *s)
+{
+	if (s->verbose || s->json)
+		refusals_untold(s->counters, true, tell_untold, s);
 }
 
 void serve_events_moved(struct serve_events *s)

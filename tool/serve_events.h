@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "counters.h"
 #include "hark.h"
 #include "line_out.h"
 #include "tool.h"
@@ -16,8 +17,8 @@ struct serve_events {
 	const void *state;            /* the box's */
 	bool is_program;              /* the program moves the bytes: hark does not see how many */
 	bool verbose;                 /* a line a connection, workers, pauses; otherwise only what went wrong */
-	const char *refused;          /* REFUSED: which limit; NULL: its error says why */
 	bool json;                    /* the same as JSON lines */
+	struct counters *counters;    /* where refusals without a line of their own are kept */
 	const char *const *addresses; /* what is printed once the service accepts; ends with NULL */
 	/* Workers that end now were asked to. Written once, while connections' threads read it and its neighbours above
 	 * (so it is not among them: compilers join their reads); it orders nothing else. */
@@ -31,6 +32,9 @@ void serve_events_open(struct serve_events *s);
 
 /* Standard error has become another file. */
 void serve_events_moved(struct serve_events *s);
+
+/* When the last event has been. */
+void serve_events_ended(struct serve_events *s);
 
 /* For struct hark_serve_opts; arg is a struct serve_events. Called in whatever process, thread or fiber the event is
  * in. */

@@ -26,6 +26,7 @@ static struct limits_worker *own_worker(struct serve_limits *l)
 		l->worker.slot = i;
 		break;
 	}
+	limits_join(&l->worker);
 	return &l->worker;
 }
 
@@ -38,7 +39,8 @@ static int64_t pace(void *arg)
 static int admit(struct hark_conn *c, void *arg)
 {
 	struct serve_limits *l = arg;
-	int ticket = limits_admit(c, own_worker(l));
+	(void)own_worker(l);
+	int ticket = chain_admit(c, l->chain);
 	if (ticket >= 0 && l->once && !l->taken) {
 		l->taken = true;
 		hark_retire();
@@ -63,14 +65,17 @@ int serve_limits_open(struct serve_limits *l, const struct config_service *c, bo
 	if (own.workers <= 1)
 		own.max_conns = 0; /* hark_serve() has that itself */
 	l->once = once;
-	if (!limits_any(&own) && !once)
-		return 0;
 	l->shared = map(sizeof *l->shared);
+	if (l->shared == NULL)
+		return -ENOMEM;
+	l->worker = (struct limits_worker){.counters = &l->shared->counters};
+	if (!limits_any(&own))
+		return 0;
 	l->state = map(limits_bytes(true));
-	int r = l->shared != NULL && l->state != NULL ? limits_init(l->state) : -ENOMEM;
+	int r = l->state != NULL ? limits_init(l->state) : -ENOMEM;
 	if (r == 0)
 		r = limits_new(&own, l->state, &l->limits);
-	l->worker = (struct limits_worker){.limits = l->limits, .counters = &l->shared->counters};
+	l->worker.limits = l->limits;
 	return r;
 }
 
@@ -84,9 +89,11 @@ void serve_limits_close(struct serve_limits *l)
 	*l = (struct serve_limits){0};
 }
 
-void serve_limits_hook(struct serve_limits *l, const struct config_service *c, struct hark_serve_opts *opts)
+void serve_limits_hook(struct serve_limits *l, const struct chain *chain, struct hark_serve_opts *opts)
 {
-	if (l->shared == NULL)
+	const struct config_service *c = chain->conf;
+	l->chain = chain;
+	if (l->limits == NULL && !l->once)
 		return;
 	bool paced = l->once || c->rate.events > 0 || c->max_load > 0 || (c->max_conns > 0 && c->workers > 1);
 	opts->pace = paced ? pace : NULL; /* not to look at each datagram for nothing */
@@ -97,15 +104,10 @@ void serve_limits_hook(struct serve_limits *l, const struct config_service *c, s
 
 void serve_limits_worker_down(struct serve_limits *l, pid_t pid)
 {
-	for (int i = 0; l->shared != NULL && i < COUNTERS_SLOTS; i++) {
+	for (int i = 0; l->state != NULL && i < COUNTERS_SLOTS; i++) {
 		if (atomic_load(&l->shared->pids[i]) != pid)
 			continue;
 		limits_forget(l->state, i);
 		atomic_store(&l->shared->pids[i], 0);
 	}
-}
-
-const char *serve_limits_refusal(const struct serve_limits *l)
-{
-	return counter_rows[l->worker.refused].name;
 }

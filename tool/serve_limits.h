@@ -2,6 +2,7 @@
 #ifndef SERVE_LIMITS_H
 #define SERVE_LIMITS_H
 
+#include "chain.h"
 #include "hark.h"
 #include "limiter.h"
 
@@ -15,19 +16,17 @@ struct serve_limits {
 	struct limits_worker worker; /* of the process pid */
 	pid_t pid;
 	bool once, taken; /* one connection, and then no more */
+	const struct chain *chain;
 };
 
 /* c: with its box and its addresses. once: --once. 0 or -errno. */
 int serve_limits_open(struct serve_limits *l, const struct config_service *c, bool once);
 void serve_limits_close(struct serve_limits *l);
 
-/* Puts the hooks in that the limits want, if any. */
-void serve_limits_hook(struct serve_limits *l, const struct config_service *c, struct hark_serve_opts *opts);
+/* Puts the hooks in that the limits want, if any. chain asks them: its limits are l's worker. */
+void serve_limits_hook(struct serve_limits *l, const struct chain *chain, struct hark_serve_opts *opts);
 
 /* HARK_EVENT_WORKER_DOWN: what it held is given back. */
 void serve_limits_worker_down(struct serve_limits *l, pid_t pid);
-
-/* HARK_EVENT_REFUSED: which limit it was. */
-const char *serve_limits_refusal(const struct serve_limits *l);
 
 #endif

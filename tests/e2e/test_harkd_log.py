@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import time
 
 import pytest
 
@@ -104,6 +105,49 @@ def test_a_refused_connection_has_no_status(harkd):  # noqa: F811
         (line,) = lines(h, "refused")
     assert line["refused"] == "max_per_source"
     assert "status" not in line and "signal" not in line
+
+
+def flood(connect, n):
+    """n connections, each refused; returns how many seconds it may have taken, begun ones included."""
+    began = int(time.monotonic())
+    for _ in range(n):
+        with contextlib.suppress(OSError), connect() as s:
+            s.recv(1)
+    return int(time.monotonic()) - began + 2
+
+
+def refusals(text, json_lines):
+    """How many have lines of their own, how many such lines there are, and how many others are told of."""
+    more = [int(n) for n in re.findall(r"(\d+) more refused: max_per_source", text)]
+    own = '"event":"refused"' if json_lines else " refused: max_per_source\n"
+    return len(re.findall(own, text)) - (0 if json_lines else len(more)), more
+
+
+@pytest.mark.parametrize("model", ["process", "fiber"])
+def test_a_flood_of_refusals_is_no_flood_of_lines_and_none_is_forgotten(harkd, model):  # noqa: F811
+    h = start(harkd, service("echo", "box = echo", "max_per_source = 1", "workers = 2", f"model = {model}"))
+    with h.connect("echo") as s:
+        s.sendall(b"x")
+        assert s.recv(1) == b"x"
+        seconds = flood(lambda: h.connect("echo"), 300)
+        wait_until(lambda: h.service("echo")["refused"]["max_per_source"] == 300)
+    assert h.stop() == 0
+    own, more = refusals((h.directory / "log").read_text(), True)
+    assert 10 <= own <= 10 * seconds
+    assert own + sum(more) == 300 and 1 <= len(more) <= seconds
+
+
+@pytest.mark.parametrize("how", ["-v", "--json"])
+def test_serve_bounds_the_lines_of_refusals_too(serve, how):
+    s = serve(how, "--max-per-source", "1", "--workers", "2", "tcp://127.0.0.1:0", "echo")
+    with s.connect() as c:
+        c.sendall(b"x")
+        assert c.recv(1) == b"x"
+        seconds = flood(s.connect, 100)
+    assert s.stop() == 0
+    own, more = refusals(s.stderr, how == "--json")
+    assert 10 <= own <= 10 * seconds
+    assert own + sum(more) == 100 and 1 <= len(more) <= seconds
 
 
 def test_harkd_and_serve_tell_a_connection_by_the_same_keys(harkd, serve):  # noqa: F811

@@ -56,6 +56,13 @@ static inline struct limits *limits_of(const struct config_service *s)
 	return l;
 }
 
+static inline struct limits_worker worker_of(struct limits *l, int slot)
+{
+	struct limits_worker w = {.limits = l, .counters = counters, .slot = slot};
+	limits_join(&w);
+	return w;
+}
+
 static inline struct bench bench_of(const struct config_service *s)
 {
 	struct bench b;
@@ -70,7 +77,7 @@ static inline struct bench bench_of(const struct config_service *s)
 	assert_int_equal(limits_init(shared_state), 0);
 	b.limits = limits_of(s);
 	for (int i = 0; i < 8; i++)
-		b.w[i] = (struct limits_worker){.limits = b.limits, .counters = counters, .slot = i};
+		b.w[i] = worker_of(b.limits, i);
 	return b;
 }
 
@@ -104,6 +111,21 @@ static inline int admit_from(struct limits_worker *w, struct hark_endpoint e)
 {
 	made_up = &e;
 	int r = limits_admit(NULL, w);
+	made_up = NULL;
+	return r;
+}
+
+/* The entry where a ticket's place counts; -1: nowhere. */
+static inline int entry_of(const struct limits *l, int ticket)
+{
+	assert_in_range(ticket, 1, PLACES);
+	return (int)l->places[ticket - 1].at - 1;
+}
+
+static inline int move_to(struct limits_worker *w, int ticket, struct hark_endpoint e)
+{
+	made_up = &e;
+	int r = limits_move(NULL, ticket, w);
 	made_up = NULL;
 	return r;
 }

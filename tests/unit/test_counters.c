@@ -3,6 +3,7 @@
 #include "net_support.h"
 
 #include "../../service/counters.h"
+#include "../../service/refusals.h"
 
 static struct counters c;
 
@@ -71,6 +72,70 @@ static void what_a_worker_writes_there_is_bounded(void **state)
 	assert_int_equal(counters_slot_take(&c), 1);
 }
 
+static uint64_t told_more[COUNTERS];
+static int tellings;
+
+static void tell_more(enum counter why, uint64_t n, void *arg)
+{
+	assert_ptr_equal(arg, &c);
+	told_more[why] += n;
+	tellings++;
+}
+
+/* The second's end may come in between: what has no line is told then, and nothing twice. */
+static void refusals_have_so_many_lines_a_second_and_the_others_are_told_together(void **state)
+{
+	(void)state;
+	for (int fast = 0; fast < 3; fast++) {
+		uint64_t lines[COUNTERS] = {0};
+		memset(&c, 0, sizeof c);
+		memset(told_more, 0, sizeof told_more);
+		tellings = 0;
+		int64_t began = hark_now() / HARK_S;
+		for (int i = 0; i < 1000; i++) {
+			lines[REFUSED_PER_SOURCE] += refusals_worth_a_line(&c, REFUSED_PER_SOURCE);
+			lines[REFUSED_SESSIONS] += i % 2 == 0 && refusals_worth_a_line(&c, REFUSED_SESSIONS);
+			refusals_untold(&c, false, tell_more, &c);
+		}
+		int64_t seconds = hark_now() / HARK_S - began + 1;
+		assert_in_range(lines[REFUSED_PER_SOURCE], REFUSALS_LINES, seconds * REFUSALS_LINES);
+		assert_in_range(tellings, 0, 2 * (seconds - 1));
+		refusals_untold(&c, true, tell_more, &c);
+		refusals_untold(&c, true, tell_more, &c);
+		assert_in_range(tellings, 2, 2 * seconds);
+		assert_int_equal(lines[REFUSED_PER_SOURCE] + told_more[REFUSED_PER_SOURCE], 1000);
+		assert_int_equal(lines[REFUSED_SESSIONS] + told_more[REFUSED_SESSIONS], 500);
+		assert_int_equal(told_more[REFUSED_RATE_PER_SOURCE], 0);
+	}
+}
+
+static void the_next_second_has_lines_again_and_tells_what_had_none(void **state)
+{
+	(void)state;
+	memset(&c, 0, sizeof c);
+	memset(told_more, 0, sizeof told_more);
+	while (refusals_worth_a_line(&c, REFUSED_PER_SOURCE))
+		;
+	int64_t until = hark_after(5 * HARK_S);
+	while (told_more[REFUSED_PER_SOURCE] == 0 && hark_now() < until)
+		refusals_untold(&c, false, tell_more, &c);
+	assert_int_equal(told_more[REFUSED_PER_SOURCE], 1);
+	assert_true(refusals_worth_a_line(&c, REFUSED_PER_SOURCE));
+}
+
+static void reasons_are_the_refusals_and_nothing_else(void **state)
+{
+	(void)state;
+	for (int i = -1; i <= COUNTERS; i++) {
+		bool is = i >= 0 && i < COUNTERS && counter_rows[i].group != NULL &&
+		          strcmp(counter_rows[i].group, "refused") == 0;
+		if (is)
+			assert_string_equal(refusals_name(i), counter_rows[i].name);
+		else
+			assert_null(refusals_name(i));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -78,6 +143,9 @@ int main(void)
 		cmocka_unit_test(slots_are_taken_once_and_given_back),
 		cmocka_unit_test(what_is_not_known_adds_nothing),
 		cmocka_unit_test(what_a_worker_writes_there_is_bounded),
+		cmocka_unit_test(refusals_have_so_many_lines_a_second_and_the_others_are_told_together),
+		cmocka_unit_test(the_next_second_has_lines_again_and_tells_what_had_none),
+		cmocka_unit_test(reasons_are_the_refusals_and_nothing_else),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
