@@ -38,6 +38,7 @@ extern "C" {
 
 struct hark_conn;     /* one connection, or one datagram being answered */
 struct hark_listener; /* one bound socket that takes connections or datagrams */
+struct hark_tls;      /* TLS settings: certificates, authorities, tickets */
 
 /* ---- version --------------------------------------------------------------------------------- */
 
@@ -58,13 +59,14 @@ int64_t hark_after(int64_t ns);
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
-/* What getaddrinfo(3) tells and errno has no number for travels under these errno values. */
-#define HARK_ENOHOST    ENXIO       /* the name has no address of the family that was asked for */
-#define HARK_ENOSERVICE ENOPROTOOPT /* no such service name for that protocol */
-#define HARK_EDNS       EREMOTEIO   /* the name servers failed or did not answer: try again later */
+/* What getaddrinfo(3) and TLS tell and errno has no number for travels under these errno values. */
+#define HARK_ENOHOST    ENXIO        /* the name has no address of the family that was asked for */
+#define HARK_ENOSERVICE ENOPROTOOPT  /* no such service name for that protocol */
+#define HARK_EDNS       EREMOTEIO    /* the name servers failed or did not answer: try again later */
+#define HARK_ECERT      EKEYREJECTED /* TLS: the peer's certificate is not accepted */
 
-/* Words for an error number, negative or positive: strerror(3)'s, and HARK_ENOHOST, HARK_ENOSERVICE and HARK_EDNS in
- * their sense. The text is static or thread-local: good until the thread's next call. */
+/* Words for an error number, negative or positive: strerror(3)'s, and HARK_ENOHOST, HARK_ENOSERVICE, HARK_EDNS and
+ * HARK_ECERT in their sense. The text is static or thread-local: good until the thread's next call. */
 const char *hark_strerror(int err);
 
 /* A place for the reason of a failure, in words that name what, where and why. */
@@ -74,7 +76,7 @@ struct hark_why {
 
 /* ---- addresses -------------------------------------------------------------------------------
  *
- *   tcp://host:port tcp4:// tcp6:// udp:// udp4:// udp6://    host:port alone means tcp
+ *   tcp://host:port tcp4:// tcp6:// udp:// udp4:// udp6:// tls://    host:port alone means tcp
  *   unix:/path unix:@abstract  unixgram:/path unixgram:@abstract
  *   fd:3 (this descriptor)  fd:name (the one LISTEN_FDNAMES calls so; sd_listen_fds(3))
  *
@@ -91,6 +93,7 @@ enum hark_scheme {
 	HARK_UNIX,
 	HARK_UNIXGRAM,
 	HARK_FD,
+	HARK_TLS, /* over TCP */
 };
 
 #define HARK_HOST_MAX    255 /* bytes, RFC 1035 section 2.3.4 */
@@ -163,6 +166,8 @@ struct hark_dial_opts {
 	int hop_limit;                   /* IP_TTL, IPV6_UNICAST_HOPS; 0: the system's */
 	int send_buffer_bytes;           /* SO_SNDBUF; 0: the system's */
 	int receive_buffer_bytes;        /* SO_RCVBUF; 0: the system's */
+	struct hark_tls *tls;            /* for tls://; NULL: the system's store verifies the server */
+	const char *tls_name;            /* for tls://: asked for and verified; NULL: the address's host */
 	struct hark_dial_report *report; /* filled in success and failure alike; may be NULL */
 	struct hark_why *why;            /* filled on failure; may be NULL */
 	/* Called as each attempt begins, its error EINPROGRESS and its end_ns 0, and again as it ends, by the dialing
@@ -175,9 +180,10 @@ struct hark_dial_opts {
  * beside when one is slow or has failed, the first to connect wins, the others are closed.
  * May suspend. The caller owns *out: hark_close() or hark_abort(). udp and unixgram give a connected datagram
  * socket; unixgram binds an abstract address of the kernel's choice so that answers find it. fd:N and fd:NAME make a
- * connection of the descriptor itself, as hark_conn_from_fd() does.
+ * connection of the descriptor itself, as hark_conn_from_fd() does. tls:// does TLS's handshake, and takes a server
+ * whose certificate is vouched for and is for its name.
  * Returns 0, or the most telling attempt's error: -ECONNREFUSED, -ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH,
- * -ENOENT (unix), -EACCES, …; or one of hark_resolve()'s. */
+ * -ENOENT (unix), -EACCES, …; or one of hark_resolve()'s, or hark_starttls()'s. */
 int hark_dial(const char *address, const struct hark_dial_opts *opts, struct hark_conn **out);
 
 /* ---- listen ---------------------------------------------------------------------------------- */
@@ -230,8 +236,8 @@ int hark_listener_type(const struct hark_listener *l);
 bool hark_is_listener(const struct hark_endpoint *e);
 
 /* Takes one connection, or one datagram as a connection (see hark_serve). May suspend. The caller owns *out. Any number
- * of threads and fibers may accept from one listener. Returns 0; -ETIMEDOUT; -EBADF: it was closed, by a drain or
- * meanwhile;
+ * of threads and fibers may accept from one listener. Of tls:// it is as it was before hark_starttls().
+ * Returns 0; -ETIMEDOUT; -EBADF: it was closed, by a drain or meanwhile;
  * -EMFILE, -ENFILE, -ENOMEM, -ENOBUFS: nothing is lost, try again when there is room. Errors that accept(2) passes on
  * from the network (ECONNABORTED, EPROTO …) concern a connection that is gone: skipped. */
 int hark_accept(struct hark_listener *l, int64_t deadline, struct hark_conn **out);
@@ -425,6 +431,111 @@ void hark_refuse(struct hark_conn *c, int reason);
 
 /* What admit() gave for c; -1: it was not asked. */
 int hark_ticket(const struct hark_conn *c);
+/* ---- TLS -------------------------------------------------------------------------------------
+ *
+ * TLS 1.2 and 1.3 by OpenSSL, over a stream's socket; afterwards the connection is used as before. Ciphers with forward
+ * secrecy and AEAD alone; no renegotiation, no compression. The end of the stream is the peer's close_notify, and
+ * hark_close() and hark_shutdown() send ours, after which the peer may go on. An end without it is -ECONNRESET: the
+ * stream was cut. hark_sendfile(), hark_pass() and hark_copy() copy; hark_handover() is -EOPNOTSUPP. */
+
+/* A certificate, those above it behind it, and its key: PEM, which is not encrypted. */
+struct hark_tls_cert {
+	const char *cert;     /* the file */
+	const char *key;      /* the key's; NULL: that is in the same file */
+	const char *cert_pem; /* not NULL: the text itself, and cert is only what messages call it */
+	const char *key_pem;  /* likewise */
+};
+
+enum hark_tls_clients {
+	HARK_TLS_CLIENTS_ANY = 0,  /* clients are asked for no certificate */
+	HARK_TLS_CLIENTS_OPTIONAL, /* what they show must be vouched for */
+	HARK_TLS_CLIENTS_REQUIRED,
+};
+
+/* What session tickets are made with. RFC 5077 section 4. */
+struct hark_ticket_key {
+	unsigned char name[16], aes[32], hmac[32];
+};
+
+struct hark_tls_opts {
+	/* A server's, chosen by the name that the client asks for, among those of the same names by what the client
+	 * can; the first one's where none fits. A client shows the first. */
+	const struct hark_tls_cert *certs;
+	int n_certs;
+	const char *ca;     /* PEM: who vouches for the peer. NULL: the system's store, for servers alone */
+	const char *ca_pem; /* not NULL: the text itself, as above */
+	const char *crl;    /* PEM: what they have revoked, of each in a chain; NULL: nobody looks */
+	const char *crl_pem;
+	enum hark_tls_clients clients;
+	bool insecure;    /* a client takes any certificate of a server's */
+	int min_version;  /* 12 or 13; 0: 12 */
+	const char *alpn; /* "h2 http/1.1": application protocols, best first; NULL: none. RFC 7301 */
+	/* A server's ticket keys, where several processes share them and change them: name NULL: which one are tickets
+	 * made with? 0, or < 0: none is made. Else the one of that name: 0; 1: good, but a new ticket is due; < 0:
+	 * unknown, or its time is over, and a full handshake follows. Called in handshakes, on their threads. Must not
+	 * suspend. NULL: a key that hark_tls_new() makes, and that processes have in common which it is forked to. */
+	int (*ticket_key)(const unsigned char *name, struct hark_ticket_key *out, void *ticket_arg);
+	void *ticket_arg;
+	int64_t ticket_lifetime_ns; /* older sessions are not resumed; 0: 12 h; at most 7 days */
+	struct hark_why *why;       /* filled on failure: which file, and what about it; may be NULL */
+};
+
+/* Makes settings, for servers and clients. Every file is read now, by the calling thread. The caller owns *out.
+ * Returns 0; -EINVAL, -ENOENT, -EACCES, -ENOMEM …. */
+int hark_tls_new(const struct hark_tls_opts *opts, struct hark_tls **out);
+
+/* The same, in the place of t's settings, for handshakes that begin from now on; what cannot be made changes nothing.
+ * Any thread. Returns as hark_tls_new(). */
+int hark_tls_reload(struct hark_tls *t, const struct hark_tls_opts *opts);
+
+/* Connections go on. Not while a server or a call has t. NULL is fine. */
+void hark_tls_free(struct hark_tls *t);
+
+struct hark_starttls_opts {
+	const char *name;     /* the server's, or its IP address: asked for and verified. NULL: we are the server */
+	int64_t deadline;     /* of the handshake; 0: 10 s from now. The connection's own hold, too */
+	struct hark_why *why; /* filled on failure; may be NULL */
+};
+
+/* Does the handshake. t NULL: a client's defaults. What was received and not yet read, such as what hark_peek() has
+ * shown, is TLS's. May suspend. After a failure, which the peer is told as an alert, c can only be closed.
+ * Returns 0; -HARK_ECERT; -EPROTO: the peer's alert, nothing in common, no TLS; -ECONNRESET; -ETIMEDOUT; -EALREADY: it
+ * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM. */
+int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_starttls_opts *opts);
+
+/* Why c's TLS has failed, in its handshake or later: "the peer's alert: unknown CA". NULL: it has not. The text is c's.
+ */
+const char *hark_tls_failure(const struct hark_conn *c);
+
+struct hark_tls_info {
+	const char *version, *cipher, *group; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384", "x25519" or "" */
+	char alpn[64];                        /* what was agreed on; "": nothing */
+	char name[HARK_HOST_MAX + 1];         /* the server's that was asked for; "": none */
+	bool resumed;                         /* the handshake was a short one */
+	bool verified;                        /* the peer's certificate is vouched for, a server's for its name */
+	char why[128];                        /* why it is not; "": it is, or there is none */
+};
+
+/* What the handshake came to. Returns 0, -ENOTCONN: there was none, or none that succeeded. */
+int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out);
+
+struct hark_certificate {
+	char subject[256], issuer[256]; /* "CN=example.org,O=Example", RFC 2253 */
+	char names[1024];               /* DNS names and IP addresses, spaces between */
+	char serial[64], sha256[65];    /* hexadecimal digits */
+	char key[32];                   /* "RSA 2048", "EC P-256", "ED25519" */
+	int64_t not_before, not_after;  /* seconds, as time(2) counts them */
+	int count;                      /* of certificates, from the peer's or own one up */
+};
+
+/* The peer's certificate, place 0, and what it showed above it. Returns 0; -ENOTCONN; -ENOENT: there is none. */
+int hark_tls_peer(const struct hark_conn *c, int place, struct hark_certificate *out);
+
+/* The same of t's own: which is as in the options' certs. Returns 0; -ENOENT. */
+int hark_tls_own(struct hark_tls *t, int which, int place, struct hark_certificate *out);
+
+/* One of the peer's as PEM text. Returns the length; -ENOSPC; or as hark_tls_peer(). */
+int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t cap);
 
 /* ---- serve ----------------------------------------------------------------------------------- */
 
@@ -484,6 +595,12 @@ struct hark_serve_opts {
 	 * nothing taken from it, and the server looks away until the box returns; at once at first, with back-off up to
 	 * 10 s for a box that returns leaving the socket as it was, where nothing has come meanwhile. */
 	bool wait;
+	/* Of listeners at tls://: the handshake comes before the box, where that runs, within so long from the accept:
+	 * 0: 10 s. Where it fails the box is not started, and CLOSE has the error. With client_first the box starts at
+	 * the first byte behind the handshake. tls_by_box: the box calls hark_starttls() itself. */
+	struct hark_tls *tls;
+	int64_t tls_handshake_ns;
+	bool tls_by_box;
 	const char *engine;      /* "epoll", "uring", "poll"; NULL: $HARK_ENGINE, else the best that works here */
 	size_t stack_bytes;      /* of each fiber or thread; 0: 64 KB for fibers, the system's for threads */
 	int64_t idle_timeout_ns; /* hark_idle_timeout() of each connection; 0: none */

@@ -28,7 +28,7 @@ static const struct scheme {
 	{"tcp6", HARK_TCP6, true, AF_INET6}, {"udp", HARK_UDP, true, AF_UNSPEC},
 	{"udp4", HARK_UDP4, true, AF_INET},  {"udp6", HARK_UDP6, true, AF_INET6},
 	{"unix", HARK_UNIX, false, AF_UNIX}, {"unixgram", HARK_UNIXGRAM, false, AF_UNIX},
-	{"fd", HARK_FD, false, AF_UNSPEC},
+	{"fd", HARK_FD, false, AF_UNSPEC},   {"tls", HARK_TLS, true, AF_UNSPEC},
 };
 
 #define SCHEMES (sizeof schemes / sizeof *schemes)

@@ -31,6 +31,7 @@ const char *hark_strerror(int err)
 	case HARK_ENOHOST: return "No such host";
 	case HARK_ENOSERVICE: return "No such service";
 	case HARK_EDNS: return "Name server failed or did not answer";
+	case HARK_ECERT: return "Certificate not accepted";
 	default: return strerror(err);
 	}
 }

@@ -23,6 +23,7 @@
 const struct hark__transport *const hark__transports[HARK__TRANSPORTS] = {
 	[HARK__SOCKET] = &hark__transport_socket,
 	[HARK__FILE] = &hark__transport_file,
+	[HARK__TLS] = &hark__transport_tls,
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */

@@ -65,6 +65,7 @@ struct hark_conn {
 	bool shared : 1;     /* hark_shared() */
 	bool has_extra : 1;  /* has a struct hark__extra; set with both roles */
 	bool refused : 1;    /* hark_refuse() */
+	bool tls_due : 1;    /* its server does TLS's handshake before the box */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
 	_Atomic int64_t deadline, idle_ns;
@@ -262,6 +263,9 @@ static inline bool hark__conn_is_sending(const struct hark_conn *c)
 int hark__conn_flush_last(struct hark_conn *c);
 
 /* ---- end.c ------------------------------------------------------------------------------------ */
+
+/* Takes both roles, or none. */
+bool hark__conn_take_both(struct hark_conn *c);
 
 /* The end, after hark__conn_flush_last() and with both roles. Ends our output, or resets where something of it is
  * unsent. The peer's input is dropped from now on: closing over it would reset the peer, and lose the tail that it has

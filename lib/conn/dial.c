@@ -284,6 +284,22 @@ struct room {
 	struct hark_dial_report report; /* where the caller wants none */
 };
 
+/* The handshake over a connection that was dialed; without one it is ended at once, an alert sent. */
+static int begin_tls(const char *address, const struct hark_address *a, const struct hark_dial_opts *o,
+                     int64_t deadline, struct hark_conn **out)
+{
+	struct hark_why why;
+	const char *name = o->tls_name != NULL ? o->tls_name : strcmp(a->host, "*") == 0 ? "localhost" : a->host;
+	struct hark_starttls_opts opts = {.name = name, .deadline = deadline, .why = &why};
+	int rc = hark_starttls(*out, o->tls, &opts);
+	if (rc == 0)
+		return 0;
+	hark__why(o->why, "dial %s: %s", address, why.text);
+	(void)hark__conn_transport(*out)->shutdown(*out, HARK_OUT);
+	hark__conn_free(*out);
+	return rc;
+}
+
 /* Look-up and race. */
 static int dial_address(const char *address, const struct hark_address *a, const struct hark_dial_opts *o,
                         int64_t deadline, struct room *room, struct hark_conn **out)
@@ -307,7 +323,7 @@ static int dial_address(const char *address, const struct hark_address *a, const
 	rc = hark__dial_endpoints(room->to, n, &plan, deadline, report, &told, &step, out);
 	if (rc < 0)
 		explain(o->why, address, hark__address_numeric(a), rc, report, told, step);
-	return rc;
+	return rc < 0 || a->scheme != HARK_TLS ? rc : begin_tls(address, a, o, deadline, out);
 }
 
 int hark_dial(const char *address, const struct hark_dial_opts *opts, struct hark_conn **out)

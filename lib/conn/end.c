@@ -5,7 +5,7 @@
 #include <errno.h>
 
 #include "address/fd.h"
-#include "conn/conn.h"
+#include "conn/tls.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
 
@@ -71,6 +71,8 @@ int hark__linger_begin(struct hark_conn *c)
 	/* By shutdown(2) where close(2) would do, too: that one waits for the last copy of the descriptor. */
 	if (t->unsent == NULL || (c->ending != HARK__ENDED && t->shutdown(c, HARK_OUT) < 0) || c->eof)
 		return -ENOTCONN;
+	if (c->transport == HARK__TLS)
+		hark__tls_drop(c); /* what is dropped need not be decrypted */
 	return 0;
 }
 
@@ -122,7 +124,7 @@ static void linger(struct hark_conn *c)
 	}
 }
 
-static bool take_both(struct hark_conn *c)
+bool hark__conn_take_both(struct hark_conn *c)
 {
 	if (!hark__conn_take_role(c, &c->reading))
 		return false;
@@ -137,7 +139,7 @@ int hark_close(struct hark_conn *c)
 	int r = 0;
 	if (c == NULL)
 		return 0;
-	if (!take_both(c))
+	if (!hark__conn_take_both(c))
 		return -EBUSY;
 	if (!c->datagrams && c->ending != HARK__ENDED) {
 		c->ending = HARK__ENDING;
@@ -154,7 +156,8 @@ void hark_abort(struct hark_conn *c)
 {
 	if (c == NULL)
 		return;
-	bool mine = take_both(c); /* else its memory is in use, by a call that may end any moment after the reset */
+	bool mine = hark__conn_take_both(
+		c); /* else its memory is in use, by a call that may end any moment after the reset */
 	if (!c->datagrams)
 		hark__conn_transport(c)->reset(c);
 	if (mine)
@@ -164,7 +167,7 @@ void hark_abort(struct hark_conn *c)
 
 void hark_release(struct hark_conn *c)
 {
-	if (c == NULL || !take_both(c))
+	if (c == NULL || !hark__conn_take_both(c))
 		return;
 	c->shared = true;
 	hark__conn_free(c);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/sys.h"
+#include "conn/tls.h"
 
 int hark__extra_make(struct hark_conn *c, struct hark__extra **out)
 {
@@ -29,5 +30,6 @@ void hark__extra_free(struct hark_conn *c)
 		return;
 	c->has_extra = false;
 	c->data = x->data;
+	hark__tls_conn_free(x->tls);
 	free(x);
 }

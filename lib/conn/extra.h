@@ -7,8 +7,11 @@
 
 #include "conn/conn.h"
 
+struct hark__tls_conn; /* tls.h */
+
 struct hark__extra {
-	void *data; /* the user's: hark_set_data() */
+	void *data;                 /* the user's: hark_set_data() */
+	struct hark__tls_conn *tls; /* NULL: none, or its end has come */
 };
 
 /* c's block; NULL: it has none. */

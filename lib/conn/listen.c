@@ -281,6 +281,8 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 	if (n > 1 && (strcmp(a.host, "*") != 0 || m.opts->v6only))
 		n = 1;
 	rc = listen_at(at, n, &m, out);
+	if (rc == 0)
+		(*out)->tls = a.scheme == HARK_TLS;
 	hark__spend(LISTEN_CALLS);
 	(void)hark__fair();
 	if (rc < 0)

@@ -16,6 +16,7 @@ struct hark_listener {
 	int type;                     /* SOCK_STREAM, SOCK_DGRAM */
 	int family;                   /* AF_INET, AF_INET6, AF_UNIX */
 	bool dual_stack;              /* an IPv6 socket that takes IPv4 as well */
+	bool tls;                     /* its connections begin with TLS's handshake */
 	struct hark_endpoint at;      /* where it is bound; good after the socket is closed */
 	struct hark__unix_path *path; /* that this socket made; NULL: none. Its owner's */
 

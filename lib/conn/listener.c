@@ -307,13 +307,14 @@ int hark__listener_shut_fd(struct hark_listener *l)
 int hark_listener_address(const struct hark_listener *l, char *buf, size_t cap)
 {
 	char text[HARK_ADDRESS_MAX];
-	if (!l->dual_stack)
-		return hark_endpoint_format(&l->at, buf, cap);
-	int n = snprintf(text, sizeof text, "%s://*:%u", l->type == SOCK_DGRAM ? "udp" : "tcp",
-	                 hark__endpoint_port(&l->at));
+	int n = l->dual_stack ? snprintf(text, sizeof text, "%s://*:%u", l->type == SOCK_DGRAM ? "udp" : "tcp",
+	                                 hark__endpoint_port(&l->at))
+	                      : hark_endpoint_format(&l->at, text, sizeof text);
 	if (n < 0 || (size_t)n >= cap)
 		return -ENOSPC;
 	memcpy(buf, text, (size_t)n + 1);
+	if (l->tls)
+		memcpy(buf, "tls", 3); /* as long as "tcp" */
 	return n;
 }
 

@@ -80,6 +80,20 @@ static bool post(struct hark_conn *c)
 	return true;
 }
 
+/* What the transport still holds, without waiting. */
+static int push_now(struct hark_conn *c)
+{
+	const struct hark__transport *t = hark__conn_transport(c);
+	if (t->push == NULL || c->write_error < 0)
+		return c->write_error;
+	int r = t->push(c);
+	if (r == -EAGAIN)
+		hark__ready_clear(&c->src, HARK__OUT);
+	else if (r < 0)
+		return keep_error(c, r);
+	return r;
+}
+
 /* With out_lock, without waiting. -EAGAIN: there is no room now. */
 static int flush_now(struct hark_conn *c)
 {
@@ -97,7 +111,7 @@ static int flush_now(struct hark_conn *c)
 		c->bytes_out += (uint64_t)n;
 		hark__buffer_consume(&c->out, (size_t)n);
 	}
-	return 0;
+	return push_now(c);
 }
 
 /* What the engine took is tried first; what it had no room for is in c->out again. */
@@ -106,6 +120,21 @@ static int settle(struct hark_conn *c)
 	if (hark__conn_is_sending(c))
 		c->src.engine->ops->batch->settle(c->src.engine);
 	return c->write_error;
+}
+
+/* The same, waiting. */
+static int push_all(struct hark_conn *c)
+{
+	for (;;) {
+		int r = push_now(c);
+		if (r != -EAGAIN)
+			return r;
+		r = c->ending ? 0 : hark__conn_expired(c);
+		if (r == 0)
+			r = hark__conn_wait(c, HARK__OUT, "write");
+		if (r < 0)
+			return keep_error(c, r);
+	}
 }
 
 /* With the writer's role and out_lock. */
@@ -121,7 +150,7 @@ static int flush_all(struct hark_conn *c)
 			return keep_error(c, n);
 		hark__buffer_consume(&c->out, (size_t)n);
 	}
-	return c->write_error;
+	return push_all(c);
 }
 
 /* ---- receiving ------------------------------------------------------------------------------- */
@@ -146,7 +175,7 @@ static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
 	hark__conn_put(c, &c->waiting_in, true);
 	if (!try_out(c))
 		return 0;
-	if (hark__buffer_len(&c->out) > 0 && flush_now(c) == -EAGAIN)
+	if ((hark__buffer_len(&c->out) > 0 || hark__conn_transport(c)->push != NULL) && flush_now(c) == -EAGAIN)
 		more = HARK__OUT;
 	unlock_out(c);
 	return more;
@@ -390,7 +419,7 @@ static int send_all(struct hark_conn *c, struct iovec *iov, int count)
 				break;
 		}
 	}
-	return r;
+	return r < 0 ? r : push_all(c);
 }
 
 static int write_locked(struct hark_conn *c, const struct iovec *iov, int count, size_t total)

@@ -1,12 +1,12 @@
-/* transport.h — what lies under a connection, as a table of few operations: a socket, a file (a pipe, a terminal),
- * later TLS. Everything above asks the table, never which one it is. Only what makes a connection names one.
+/* transport.h — what lies under a connection, as a table of few operations: a socket, a file (a pipe, a terminal), TLS
+ * over a socket. Everything above asks the table, never which one it is. Only what makes a connection names one.
  *
  * No operation waits: -EAGAIN means that hark__conn_wait() for its direction will tell. TLS is OpenSSL whose BIO calls
  * the socket's receive and send; it has neither `post` nor a plain descriptor, and `pending` tells what lies decrypted.
  *
  * Datagrams keep their messages apart (datagram.c) and use the table for their descriptor and their end alone.
  *
- * Who calls receive has the reader's role; send, post and shutdown the writer's, or out_lock. */
+ * Who calls receive has the reader's role; send, post, push and shutdown the writer's, or out_lock. */
 #ifndef HARK__TRANSPORT_H
 #define HARK__TRANSPORT_H
 
@@ -26,6 +26,9 @@ struct hark__transport {
 	ssize_t (*send)(struct hark_conn *c, const struct iovec *iov, int count);
 	/* Takes a copy of these bytes, to be sent together with other connections'. false: it does not. May be NULL. */
 	bool (*post)(struct hark_conn *c, const void *bytes, size_t n);
+	/* Sends what send() has taken and still holds; with c->ending also what belongs before the end. 0; -EAGAIN;
+	 * another -errno. NULL: it holds nothing. */
+	int (*push)(struct hark_conn *c);
 	/* Ends directions (HARK_IN, HARK_OUT) behind what was sent, whoever else has the descriptor. 0; -EAGAIN: wait
 	 * for HARK__OUT; another -errno. */
 	int (*shutdown)(struct hark_conn *c, int directions);
@@ -42,9 +45,9 @@ struct hark__transport {
 };
 
 /* By hark_conn.transport: an index, as a silent connection's 264 bytes are a chunk of malloc's to the byte. */
-enum hark__transport_kind { HARK__SOCKET, HARK__FILE, HARK__TRANSPORTS };
+enum hark__transport_kind { HARK__SOCKET, HARK__FILE, HARK__TLS, HARK__TRANSPORTS };
 
-extern const struct hark__transport hark__transport_socket, hark__transport_file;
+extern const struct hark__transport hark__transport_socket, hark__transport_file, hark__transport_tls;
 extern const struct hark__transport *const hark__transports[HARK__TRANSPORTS];
 
 #endif

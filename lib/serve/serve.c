@@ -133,6 +133,19 @@ int hark__work(struct hark__server *s, struct hark_listener *const listeners[], 
 	return r;
 }
 
+/* What is wrong with serving tls:// so; NULL: nothing. */
+static const char *check_tls(const struct hark_serve_opts *o)
+{
+	struct hark_certificate first;
+	if (o->tls_by_box)
+		return NULL;
+	if (o->wait)
+		return "a box that gets the listening socket itself has no TLS";
+	if (o->tls == NULL || hark_tls_own(o->tls, 0, 0, &first) < 0)
+		return "tls:// needs a certificate";
+	return NULL;
+}
+
 static int check(struct hark_listener *const listeners[], int n, hark_box *box, const struct hark_serve_opts *o)
 {
 	const char *what = NULL;
@@ -144,8 +157,11 @@ static int check(struct hark_listener *const listeners[], int n, hark_box *box, 
 		what = "no such model";
 	else if (o->workers < 0 || o->workers > HARK__WORKERS_MAX)
 		what = "workers must be 0 to 64";
-	else if (o->max_conns < 0 || o->conn_fds < 0 || o->idle_timeout_ns < 0 || o->lifetime_ns < 0)
+	else if (o->max_conns < 0 || o->conn_fds < 0 || o->idle_timeout_ns < 0 || o->lifetime_ns < 0 ||
+	         o->tls_handshake_ns < 0)
 		what = "a limit is negative";
+	for (int i = 0; what == NULL && i < n; i++)
+		what = listeners[i]->tls ? check_tls(o) : NULL;
 	if (what == NULL)
 		return 0;
 	if (o->why != NULL)

@@ -168,6 +168,16 @@ static void accept_failed(struct hark__acceptor *a, int r)
 		hark__acceptors_pause(a->server, -r, RETRY_NS);
 }
 
+int hark__acceptor_take(struct hark__acceptor *a, struct hark_conn **out)
+{
+	int r = hark__accept_now(a->src.fd, &a->spare, out);
+	if (r < 0)
+		return r;
+	(*out)->may_linger = a->lingers;
+	(*out)->tls_due = a->listener->tls && !a->server->opts.tls_by_box;
+	return 0;
+}
+
 /* False: nobody waits. */
 static bool look_again(const struct hark__acceptor *a, unsigned *waiting, bool *counted)
 {
@@ -193,13 +203,12 @@ static void accept_streams(struct hark__acceptor *a)
 			return;
 		}
 		waiting--;
-		int r = hark__accept_now(a->src.fd, &a->spare, &c);
+		int r = hark__acceptor_take(a, &c);
 		if (r < 0) {
 			hark__pace_unused(s);
 			accept_failed(a, r);
 			return;
 		}
-		c->may_linger = a->lingers;
 		(void)hark__server_start(s, c);
 	}
 	hark__loop_wake(s->loop, &a->waiter);

@@ -33,6 +33,9 @@ void hark__acceptor_watch(struct hark__acceptor *a);
  * hark__pace_unused() if nothing was taken. */
 bool hark__acceptor_paced(struct hark__acceptor *a);
 
+/* Takes a connection from the backlog: hark__accept_now(). */
+int hark__acceptor_take(struct hark__acceptor *a, struct hark_conn **out);
+
 /* Closes the socket; what was accepted goes on. */
 void hark__acceptor_close(struct hark__acceptor *a);
 

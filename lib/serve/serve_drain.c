@@ -9,7 +9,6 @@
 #include <errno.h>
 
 #include "base/sys.h"
-#include "conn/accept.h"
 #include "conn/listen.h"
 #include "loop/drain.h"
 #include "serve/serve_accept.h"
@@ -77,7 +76,7 @@ static bool empty_backlog(struct hark__acceptor *a)
 	if (s->opts.wait || a->listener->type != SOCK_STREAM || a->src.fd < 0 || left_to_others(s))
 		return true;
 	for (int i = 0; i < BACKLOG_MAX && (r == 0 || r == -EINTR); i++) {
-		r = hark__accept_now(a->src.fd, &a->spare, &c);
+		r = hark__acceptor_take(a, &c);
 		if (r == 0)
 			hark__list_append(&s->pending, &c->link);
 	}

@@ -1,7 +1,7 @@
 /* serve_fiber.c — a fiber for each connection, on the worker's own loop.
  *
- * Where the peer speaks first, the fiber starts at its first byte: until then the connection is its struct, a waiter
- * embedded in it, and nothing else. */
+ * Where the peer speaks first, as in TLS, the fiber starts at its first byte: until then the connection is its struct,
+ * a waiter embedded in it, and nothing else. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -56,9 +56,12 @@ static void spoken(struct hark_conn *c)
 
 static int64_t silent_until(const struct hark_conn *c)
 {
-	int64_t idle_ns = hark__conn_idle_ns(c), deadline = hark__conn_deadline(c);
-	int64_t idle = idle_ns > 0 ? c->opened + idle_ns : HARK_FOREVER;
-	return deadline < idle ? deadline : idle;
+	int64_t idle_ns = hark__conn_idle_ns(c), end = hark__conn_deadline(c);
+	if (idle_ns > 0 && c->opened + idle_ns < end)
+		end = c->opened + idle_ns;
+	if (c->tls_due && hark__server_handshake_until(c->server, c) < end)
+		end = hark__server_handshake_until(c->server, c);
+	return end;
 }
 
 /* The first byte, or the timer. */
@@ -96,7 +99,8 @@ static int watch_first(struct hark__server *s, struct hark_conn *c)
 
 static int start(struct hark__server *s, struct hark_conn *c)
 {
-	if (s->opts.client_first && hark_type(c) == SOCK_STREAM && c->lent == NULL)
+	bool client_first = s->opts.client_first || c->tls_due;
+	if (client_first && hark_type(c) == SOCK_STREAM && c->lent == NULL)
 		return watch_first(s, c);
 	int r = hark_go(&s->scope, "box", box_main, c);
 	if (r == 0)

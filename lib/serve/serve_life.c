@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "conn/tls.h"
 #include "serve/serve_accept.h"
 #include "serve/serve_drain.h"
 #include "serve/serve_linger.h"
@@ -58,11 +59,31 @@ int hark_ticket(const struct hark_conn *c)
 	return c->served ? c->ticket : -1;
 }
 
+int64_t hark__server_handshake_until(const struct hark__server *s, const struct hark_conn *c)
+{
+	return c->opened + (s->opts.tls_handshake_ns > 0 ? s->opts.tls_handshake_ns : HARK__TLS_HANDSHAKE_NS);
+}
+
+/* True: the box's turn. */
+static __attribute__((noinline)) bool begin_tls(struct hark__server *s, struct hark_conn *c, int *error)
+{
+	struct hark_starttls_opts o = {.deadline = hark__server_handshake_until(s, c)};
+	*error = hark_starttls(c, s->opts.tls, &o);
+	if (*error < 0 || !s->opts.client_first)
+		return *error == 0;
+	int n = hark_idle(c);
+	*error = n < 0 ? n : 0;
+	return n > 0;
+}
+
 void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
+	int error = 0;
 	tell_conn(s, HARK_EVENT_OPEN, c, 0);
-	s->box(c, s->arg);
-	tell_conn(s, HARK_EVENT_CLOSE, c, c->status < 0 ? 0 : hark__conn_flush_last(c));
+	if (!c->tls_due || begin_tls(s, c, &error))
+		s->box(c, s->arg);
+	int lost = c->status < 0 ? 0 : hark__conn_flush_last(c);
+	tell_conn(s, HARK_EVENT_CLOSE, c, error < 0 ? error : lost);
 }
 
 void hark__server_run_silent(struct hark__server *s, struct hark_conn *c, int error)

@@ -23,6 +23,9 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c);
 /* Ends c as its status says, without waiting, and then calls hark__server_ended(). Consumes c. Thread: the loop's. */
 void hark__server_finish(struct hark__server *s, struct hark_conn *c);
 
+/* When the handshake of c, which is accepted from tls://, must be over. */
+int64_t hark__server_handshake_until(const struct hark__server *s, const struct hark_conn *c);
+
 /* Closes c without a box: nobody spoke. Its two events are told all the same. error: 0 or what ended it. Frees c. */
 void hark__server_run_silent(struct hark__server *s, struct hark_conn *c, int error);
 
