@@ -431,6 +431,7 @@ void hark_refuse(struct hark_conn *c, int reason);
 
 /* What admit() gave for c; -1: it was not asked. */
 int hark_ticket(const struct hark_conn *c);
+
 /* ---- TLS -------------------------------------------------------------------------------------
  *
  * TLS 1.2 and 1.3 by OpenSSL, over a stream's socket; afterwards the connection is used as before. Ciphers with forward
@@ -536,6 +537,75 @@ int hark_tls_own(struct hark_tls *t, int which, int place, struct hark_certifica
 
 /* One of the peer's as PEM text. Returns the length; -ENOSPC; or as hark_tls_peer(). */
 int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t cap);
+/* ---- the PROXY protocol ----------------------------------------------------------------------
+ *
+ * A proxy says on whose behalf it connects by a header before the first byte: haproxy's proxy-protocol.txt, versions 1
+ * and 2. Anybody can write one: ask it of proxies that are known by their addresses alone, and require it of them. */
+
+enum hark_proxy_type {
+	HARK_PROXY_ALPN = 0x01,      /* the application's protocol: "h2" */
+	HARK_PROXY_AUTHORITY = 0x02, /* the host's name that the client asked for: TLS's server name */
+	HARK_PROXY_CRC32C = 0x03,    /* see checksum */
+	HARK_PROXY_NOOP = 0x04,      /* padding */
+	HARK_PROXY_UNIQUE_ID = 0x05, /* the connection's, at most 128 bytes */
+	HARK_PROXY_SSL = 0x20,       /* see ssl; the next are inside it */
+	HARK_PROXY_SSL_VERSION = 0x21,
+	HARK_PROXY_SSL_CN = 0x22, /* of the client's certificate */
+	HARK_PROXY_SSL_CIPHER = 0x23,
+	HARK_PROXY_SSL_SIG_ALG = 0x24,
+	HARK_PROXY_SSL_KEY_ALG = 0x25,
+	HARK_PROXY_SSL_GROUP = 0x26,
+	HARK_PROXY_SSL_SIG_SCHEME = 0x27,
+	HARK_PROXY_SSL_CLIENT_CERT = 0x28, /* DER */
+	HARK_PROXY_NETNS = 0x30,
+};
+
+struct hark_proxy_tlv {
+	int type;   /* enum hark_proxy_type, or any other's number */
+	size_t len; /* of value: bytes that the proxy chose, with no NUL behind */
+	const void *value;
+};
+
+struct hark_proxy {
+	int version; /* 1 or 2; 0, to write one: 2 */
+	bool local;  /* nobody's behalf (LOCAL, UNKNOWN, a family without addresses): the socket's own ends hold */
+	struct hark_endpoint source; /* of a connection to the proxy, as the next; len 0: none */
+	struct hark_endpoint destination;
+	/* Version 2 alone, and not where local: */
+	bool checksum;       /* it has one (CRC-32C), which was right */
+	bool ssl;            /* it tells of the client's TLS: */
+	uint8_t ssl_client;  /* bits: 1: it has spoken TLS, 2: with a certificate now, 4: or in its session */
+	uint32_t ssl_verify; /* 0: the certificate was verified */
+	int n_tlvs;
+	const struct hark_proxy_tlv *tlvs; /* what else it tells, those of ssl beside the others, in its order */
+};
+
+struct hark_proxy_opts {
+	int64_t deadline;     /* for the whole header; 0: 10 s from now */
+	struct hark_why *why; /* filled on failure; may be NULL */
+};
+
+/* Reads a proxy's header, and not a byte of what follows it: a program can be given the descriptor afterwards. From
+ * then on hark_peer(), hark_local() and their endpoints tell what it told. Before anything else is read. May suspend.
+ * Returns 0. -EPROTO: it is none, or a bad one; why begins with a word for the reason, and a ':'. -ENODATA: the stream
+ * ended before its end. -ETIMEDOUT, -ECONNRESET, …; -EALREADY: one was read; -EOPNOTSUPP: no stream. */
+int hark_proxy_accept(struct hark_conn *c, const struct hark_proxy_opts *opts);
+
+/* What the header told that hark_proxy_accept() read, good as long as c; NULL: none was read. Never suspends. */
+const struct hark_proxy *hark_proxied(const struct hark_conn *c);
+
+/* The first of p's TLVs of that type; NULL: it has none. Never suspends. */
+const struct hark_proxy_tlv *hark_proxy_find(const struct hark_proxy *p, int type);
+
+/* What a relay says of c: *out is zeroed and gets c's ends. Local, where there are no two of them. Never suspends. */
+void hark_proxy_describe(struct hark_conn *c, struct hark_proxy *out);
+
+/* Writes a header to buf, or to c, before all else there: of p's version, with its TLVs and a checksum if it wants one.
+ * Version 1 has room for addresses alone. Where source and destination are not two of a kind that it knows, it is
+ * LOCAL, or UNKNOWN. Return its length; -ENOSPC, -EMSGSIZE: its TLVs have more than 65535 bytes; -EINVAL; or as
+ * hark_write(). hark_proxy_send() may suspend. */
+ssize_t hark_proxy_format(const struct hark_proxy *p, void *buf, size_t cap);
+ssize_t hark_proxy_send(struct hark_conn *c, const struct hark_proxy *p);
 
 /* ---- serve ----------------------------------------------------------------------------------- */
 

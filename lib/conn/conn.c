@@ -265,8 +265,26 @@ static int ask_name(struct hark_conn *c, name_call *call, struct hark_endpoint *
 	return 0;
 }
 
+/* One end of a connection to the proxy, as it told. */
+static int take_end(const struct hark_conn *c, const struct hark_endpoint *end, struct hark_endpoint *out)
+{
+	*out = *end;
+	out->type = hark_type(c);
+	return 0;
+}
+
+/* NULL: the socket's own ends are those that count. */
+static const struct hark_proxy *on_behalf(const struct hark_conn *c)
+{
+	const struct hark_proxy *p = hark_proxied(c);
+	return p != NULL && !p->local ? p : NULL;
+}
+
 int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out)
 {
+	const struct hark_proxy *p = on_behalf(c);
+	if (p != NULL)
+		return take_end(c, &p->source, out);
 	if (c->single)
 		return hark__reply_peer(c->reply, out);
 	if (c->peer.any.sa_family == 0)
@@ -281,6 +299,9 @@ int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out)
 
 int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out)
 {
+	const struct hark_proxy *p = on_behalf(c);
+	if (p != NULL)
+		return take_end(c, &p->destination, out);
 	if (c->single)
 		return hark__reply_local(c->reply, out);
 	return ask_name(c, hark__sys.getsockname, out);
@@ -304,6 +325,8 @@ int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *ou
 {
 	struct ucred u;
 	socklen_t len = sizeof u;
+	if (on_behalf(c) != NULL) /* the proxy's are not its client's */
+		return -EOPNOTSUPP;
 	if (hark__sys.getsockopt(c->src.fd, SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
 		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;
 	if (u.uid == (uid_t)-1) /* no unix socket, or none that was connected */

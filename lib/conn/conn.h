@@ -215,6 +215,9 @@ static inline void hark__conn_end(struct hark_conn *c, atomic_bool *role)
 /* Receives what is there, at most cap bytes, without waiting. -EAGAIN: nothing yet. 0: the end. */
 ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap);
 
+/* The same of a socket's, but consumes nothing. */
+ssize_t hark__conn_look(struct hark_conn *c, void *buf, size_t cap);
+
 /* One wait of the reader's, for HARK__IN and perhaps HARK__DRAIN, what was written flushed before. 0; -EAGAIN: it
  * ended with a drain's beginning; -errno. */
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing);

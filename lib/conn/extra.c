@@ -31,5 +31,6 @@ void hark__extra_free(struct hark_conn *c)
 	c->has_extra = false;
 	c->data = x->data;
 	hark__tls_conn_free(x->tls);
+	free(x->proxied);
 	free(x);
 }

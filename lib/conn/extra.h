@@ -12,6 +12,7 @@ struct hark__tls_conn; /* tls.h */
 struct hark__extra {
 	void *data;                 /* the user's: hark_set_data() */
 	struct hark__tls_conn *tls; /* NULL: none, or its end has come */
+	struct hark_proxy *proxied; /* proxy_accept.c: what its PROXY header told; NULL: there was none */
 };
 
 /* c's block; NULL: it has none. */

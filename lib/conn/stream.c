@@ -165,6 +165,21 @@ ssize_t hark__conn_receive(struct hark_conn *c, void *buf, size_t cap)
 	return n;
 }
 
+ssize_t hark__conn_look(struct hark_conn *c, void *buf, size_t cap)
+{
+	ssize_t n;
+	if (!(hark__ready(&c->src) & HARK__IN))
+		return -EAGAIN;
+	do
+		n = hark__sys.recv(c->src.fd, buf, cap, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		hark__ready_clear(&c->src, HARK__IN);
+	if (n < 0)
+		return -errno;
+	return n == 0 ? hark__conn_ended(c) : n;
+}
+
 /* What was written must not stay behind while the reader waits for the answer to it. Never waits itself; what the
  * kernel has no room for now is seen to when there is: HARK__OUT is returned then. If the writer is at work just now,
  * it sees waiting_in when it is done. Errors are the writer's: a peer that has gone may still have left something to
@@ -629,20 +644,8 @@ static __attribute__((noinline)) ssize_t idle_draining(struct hark_conn *c)
 static __attribute__((noinline)) ssize_t look(struct hark_conn *c)
 {
 	char byte;
-	ssize_t n;
 	int r = hark__conn_expired(c);
-	if (r < 0)
-		return r;
-	if (!(hark__ready(&c->src) & HARK__IN))
-		return -EAGAIN;
-	do
-		n = hark__sys.recv(c->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN)
-		hark__ready_clear(&c->src, HARK__IN);
-	if (n < 0)
-		return -errno;
-	return n == 0 ? hark__conn_ended(c) : n;
+	return r < 0 ? r : hark__conn_look(c, &byte, 1);
 }
 
 /* It waits here, few frames deep: the stack of an idle connection is put aside whole. */
