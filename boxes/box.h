@@ -28,6 +28,9 @@ void *box_new(const struct hark_box_row *b);
 int box_options(const struct hark_box_row *b, int argc, char *const argv[], void *state, bool given[],
                 struct hark_why *why);
 
+/* The address in an operand of a box whose row says HARK_OPERANDS_ADDRESS: all of it, or what is behind "NAME=". */
+const char *box_operand_address(const char *word);
+
 /* Hands the operands over. 0 or a -errno, with why. */
 int box_operands(const struct hark_box_row *b, int argc, char *const argv[], void *state, struct hark_why *why);
 

@@ -129,6 +129,13 @@ void box_option_print(const struct hark_option *o, const void *state, FILE *to)
 
 /* ---- command lines ---- */
 
+/* An address has a ':' before any '='. */
+const char *box_operand_address(const char *word)
+{
+	size_t n = strcspn(word, ":=");
+	return word[n] == '=' ? word + n + 1 : word;
+}
+
 static bool same_name(const char *name, const char *text, size_t len)
 {
 	for (size_t i = 0; i < len; i++)

@@ -1,10 +1,10 @@
 /* relay.c — joins each connection to another address: xinetd's redirect, and what socat is used for most.
  *
- *   relay [--connect-timeout T] [--retry-after T] [--local ADDRESS] ADDRESS...
+ *   relay [OPTION...] [NAME=]ADDRESS...
  *
  * An ADDRESS is dialed for each connection, its name looked up anew, within T (10 s), then the next one: relay_dial.c;
- * --local says from where. TCP and unix streams are joined to either, datagrams to datagrams; a stream and datagrams
- * cannot be joined.
+ * --local says from where. Where addresses have names, the client's TLS hello says which: relay_route.c. TCP and unix
+ * streams are joined to either, datagrams to datagrams; a stream and datagrams cannot be joined.
  *
  * The two are carry.h's: the client's deadline covers both sides, and so does its idle time-out. Datagrams: a peer's
  * first one begins a session, hark_udp_connect(), with a socket of its own on either side, that ends when nothing has
@@ -39,6 +39,23 @@ static void set_limits(const struct relay *x, struct hark_conn *client, struct h
 	hark_deadline(target, stats.deadline_ns);
 }
 
+/* Dials, and passes on what was read to know where to. */
+static int begin(const struct relay *x, struct hark_conn *c, struct hark_conn **target)
+{
+	if (!x->named)
+		return relay_dial(x, 0, c, target);
+	struct relay_opening *o = malloc(sizeof *o);
+	if (o == NULL)
+		return -ENOMEM;
+	int r = relay_opening_read(x, c, o);
+	if (r >= 0)
+		r = relay_dial(x, r, c, target);
+	if (r == 0 && ((r = (int)hark_write(*target, o->bytes, o->n)) < 0 || (r = hark_flush(*target)) < 0))
+		hark_abort(*target);
+	free(o);
+	return r;
+}
+
 static void relay_serve(struct hark_conn *c, void *arg)
 {
 	const struct relay *x = arg;
@@ -51,7 +68,9 @@ static void relay_serve(struct hark_conn *c, void *arg)
 	if (r == -EALREADY) /* the peer's session has got it */
 		return;
 	if (r == 0 || single)
-		r = relay_dial(x, c, &target);
+		r = begin(x, c, &target);
+	if (r == -ENODATA && x->named) /* the client has left without a word */
+		return;
 	if (r < 0) {
 		hark_outcome(c, 0, r);
 		return;
@@ -72,7 +91,7 @@ static const char *target_of(const void *state, const struct hark_conn *c)
 {
 	const struct relay *x = state;
 	const struct relay_target *t = relay_tried(c);
-	return t != NULL ? t->address : x->n == 1 ? x->targets[0].address : NULL;
+	return t != NULL ? t->address : x->n == 1 && !x->named ? x->targets[0].address : NULL;
 }
 
 /* ---- its arguments ---------------------------------------------------------------------------- */
@@ -105,7 +124,10 @@ static bool is_datagram(enum hark_scheme scheme)
 static int take_target(struct relay *x, const char *word, struct hark_why *why)
 {
 	struct hark_address a;
-	int r = hark_address_parse(word, &a, why);
+	struct relay_target *t = &x->targets[x->n];
+	int r = relay_route_parse(x, t, word, why);
+	if (r == 0)
+		r = hark_address_parse(t->address, &a, why);
 	if (r < 0)
 		return r;
 	if (a.scheme == HARK_FD)
@@ -116,8 +138,11 @@ static int take_target(struct relay *x, const char *word, struct hark_why *why)
 	if (x->n > 0 && x->type != type)
 		return box_why(why, -EINVAL, "%s and %s: a connection goes on to streams or to datagrams",
 		               x->targets[0].address, word);
+	if (t->name != NULL && type == SOCK_DGRAM)
+		return box_why(why, -EINVAL, "%s: the name that is asked for is told by TLS, on streams", word);
 	x->type = type;
-	x->targets[x->n++] = (struct relay_target){.address = word};
+	x->named = x->named || t->name != NULL;
+	x->n++;
 	return 0;
 }
 
@@ -154,6 +179,8 @@ static const struct hark_option options[] = {
          "for look-up and connecting together, of each address", .standard = "10s", .min = 1},
 	{"retry-after", HARK_OPTION_DURATION, offsetof(struct relay, rest_ns), "T",
          "an address that failed is left alone for so long, where there is another", .standard = "10s"},
+	{"hello-timeout", HARK_OPTION_DURATION, offsetof(struct relay, hello_ns), "T",
+         "for a client's TLS hello, where addresses have names", .standard = "10s", .min = 1},
 	{"local", HARK_OPTION_TEXT, offsetof(struct relay, local), "ADDRESS",
          "where the dialed connection comes from: HOST, HOST:PORT, :PORT"},
 	{NULL},
@@ -163,7 +190,7 @@ const struct hark_box_row relay_box = {
 	.version = HARK_BOX_VERSION,
 	.name = "relay",
 	.summary = "joins each connection to another address, whatever it speaks",
-	.usage = "ADDRESS...",
+	.usage = "[NAME=]ADDRESS...",
 	.operands = HARK_OPERANDS_ADDRESS,
 	.options = options,
 	.state_bytes = sizeof(struct relay),

@@ -4,19 +4,27 @@
 
 #include <stdatomic.h>
 
+#include "client_hello.h"
 #include "hark.h"
 
 #define RELAY_TARGETS_MAX 256
 
 struct relay_target {
 	const char *address; /* in argv */
+	const char
+		*name; /* "www.example.org", "*.example.org", "*"; not ended by NUL; NULL: for who goes nowhere else */
+	const char *protocol; /* of ALPN, likewise; NULL: any */
+	size_t name_bytes, protocol_bytes;
+	int route; /* the place of the first target with this name and protocol: they are tried in turn */
 };
 
 struct relay {
 	const char *local; /* NULL: as the kernel chooses */
 	int64_t dial_ns;   /* for one address */
 	int64_t rest_ns;   /* one that has failed is left alone for so long */
+	int64_t hello_ns;  /* for a client's hello, where there are names */
 	int type;          /* SOCK_STREAM, SOCK_DGRAM */
+	bool named;        /* some target has a name: who is asked for says where a connection goes on to */
 	int n;
 	struct relay_target *targets; /* n of them, in the order in which they are tried */
 	/* n of them, shared with forked children: hark_now() until when each is left alone; 0: it is well. Relaxed:
@@ -30,14 +38,35 @@ struct relay {
 int relay_rests_open(struct relay *x);
 void relay_rests_close(struct relay *x);
 
-/* Dials the first address that answers; those that failed of late are left to the end. May suspend. What was tried
- * last is relay_tried(client) from then on. 0; -ELOOP: the relay itself; the last one's -errno. */
-int relay_dial(const struct relay *x, struct hark_conn *client, struct hark_conn **target);
+/* Dials the route's first address that answers; those that failed of late are left to the end. May suspend. What was
+ * tried last is relay_tried(client) from then on. 0; -ELOOP: the relay itself; the last one's -errno. */
+int relay_dial(const struct relay *x, int route, struct hark_conn *client, struct hark_conn **target);
 
 /* The address that client went on to, or that was tried last; NULL: none yet. */
 const struct relay_target *relay_tried(const struct hark_conn *client);
 
 /* What client went on to has failed after all. */
 void relay_failed(const struct relay *x, const struct hark_conn *client);
+
+/* ---- relay_route.c ---- */
+
+/* Takes "NAME=", "NAME/PROTOCOL=" or nothing off the front of word, as those of t, and gives t its route; the targets
+ * before it have theirs. -EINVAL with why. */
+int relay_route_parse(const struct relay *x, struct relay_target *t, const char *word, struct hark_why *why);
+
+/* The route for that name and that list of protocols (RFC 7301's), the first in order; -HARK_ENOHOST: there is none. */
+int relay_route_find(const struct relay *x, const char *name, const uint8_t *protocols, size_t protocols_bytes);
+
+/* The beginning of a connection that was read to see where it goes on to. */
+struct relay_opening {
+	struct client_hello hello;
+	size_t n;
+	uint8_t bytes[CLIENT_HELLO_MAX];
+};
+
+/* Reads c's TLS hello and finds its route; who has none is told by an alert. May suspend. The route; -ENODATA: the
+ * client has left, or a drain has begun, before its first byte; -EPROTO, -EMSGSIZE: it is no hello;
+ * -HARK_ENOHOST; -ETIMEDOUT; another -errno. */
+int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_opening *o);
 
 #endif

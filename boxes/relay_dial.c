@@ -148,7 +148,7 @@ static int dial_one(const struct relay *x, const struct relay_target *t, struct 
 	return r;
 }
 
-int relay_dial(const struct relay *x, struct hark_conn *client, struct hark_conn **target)
+int relay_dial(const struct relay *x, int route, struct hark_conn *client, struct hark_conn **target)
 {
 	bool tried[RELAY_TARGETS_MAX] = {false};
 	struct hark_conn_stats stats;
@@ -156,7 +156,7 @@ int relay_dial(const struct relay *x, struct hark_conn *client, struct hark_conn
 	int r = hops_left(client), hops = r;
 	for (int k = 0; k < 2 * x->n && hops >= 0; k++) { /* twice round: those left alone come last */
 		struct relay_target *t = &x->targets[k % x->n];
-		if (tried[k % x->n] || (k < x->n && !may_try(x, t)))
+		if (t->route != route || tried[k % x->n] || (k < x->n && !may_try(x, t)))
 			continue;
 		tried[k % x->n] = true;
 		hark_set_data(client, t);

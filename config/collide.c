@@ -194,7 +194,7 @@ struct graph {
 /* The place of the service that a target of s is; SIZE_MAX: none of these. */
 static size_t leads_where(const struct graph *g, const struct service *s, const char *target)
 {
-	struct spot to = {.s = s, .text = target};
+	struct spot to = {.s = s, .text = box_operand_address(target)};
 	const struct service *found = NULL;
 	size_t i = 0;
 

@@ -51,7 +51,7 @@ const struct config_key config_keys[] = {
          HOW(&kind_words, OF_SERVICE(what[WHAT_EXEC]), KEY_OWN)},
 	{"box", false, "NAME [ARGUMENT...]", "", "a built-in protocol: see hark serve --help",
          HOW(&kind_words, OF_SERVICE(what[WHAT_BOX]), KEY_OWN)},
-	{"relay", false, "[OPTION...] ADDRESS...", "", "passes everything on to another address and back",
+	{"relay", false, "[OPTION...] [NAME=]ADDRESS...", "", "passes everything on to another address and back",
          HOW(&kind_words, OF_SERVICE(what[WHAT_RELAY]), KEY_OWN)},
 	{"disable", false, "yes|no", "no", "check the service, but do not serve it",
          HOW(&kind_bool, OF_SERVICE(s.disabled), .choices = yes_no)},

@@ -34,18 +34,16 @@
 extern "C" {
 #endif
 
-#define HARK_VERSION "0.1.0"
+#define HARK_VERSION "0.1.0" /* of this header */
 
 struct hark_conn;     /* one connection, or one datagram being answered */
 struct hark_listener; /* one bound socket that takes connections or datagrams */
 struct hark_tls;      /* TLS settings: certificates, authorities, tickets */
 
-/* ---- version --------------------------------------------------------------------------------- */
+/* ---- version and time ------------------------------------------------------------------------ */
 
-/* The version of the library that runs; HARK_VERSION is that of this header. */
+/* The version of the library that runs. */
 const char *hark_version(void);
-
-/* ---- time ------------------------------------------------------------------------------------ */
 
 #define HARK_FOREVER INT64_MAX
 #define HARK_MS      INT64_C(1000000)    /* nanoseconds in a millisecond */
@@ -327,9 +325,8 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
  * pipes, and from files, is moved by the kernel; for that, as for hark_sendfile(), O_NONBLOCK of sockets is set. */
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to);
 
-/* Copies from one connection to another until from's end, flushing as it goes.
- * May suspend. Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). Splices as
- * hark_pass(). */
+/* Copies from one connection to another until from's end, flushing as it goes. Splices as hark_pass(). May suspend.
+ * Returns how many bytes; on failure, which side failed is in *to_failed (may be NULL). */
 int64_t hark_copy(struct hark_conn *from, struct hark_conn *to, bool *to_failed);
 
 #define HARK_IN  1 /* reading; for hark_wait_fd: readable */
@@ -421,8 +418,8 @@ int hark_wait_fd(int fd, int directions, int64_t deadline);
 
 /* Tells the server how the box judges its own end: HARK_EVENT_CLOSE carries it. pid: the process that served in the
  * box's place; 0: none; told when that begins, status 0, it is an event of its own. status: in waitpid(2)'s form, 0 by
- * default; or a -errno: the connection has failed, that is the
- * event's error, and the server ends it by hark_abort() instead of hark_close(): its peer sees no end in order. */
+ * default; or a -errno: the connection has failed, that is the event's error, and the server ends it by hark_abort()
+ * instead of hark_close(): its peer sees no end in order. */
 void hark_outcome(struct hark_conn *c, pid_t pid, int status);
 
 /* The box refuses c, for a reason of the caller's own, > 0: once it returns HARK_EVENT_REFUSED comes in the place of
@@ -504,8 +501,7 @@ struct hark_starttls_opts {
  * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM. */
 int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_starttls_opts *opts);
 
-/* Why c's TLS has failed, in its handshake or later: "the peer's alert: unknown CA". NULL: it has not. The text is c's.
- */
+/* Why c's TLS has failed, in its handshake or later: "the peer's alert: unknown CA"; NULL: it has not. c's text. */
 const char *hark_tls_failure(const struct hark_conn *c);
 
 struct hark_tls_info {
@@ -537,6 +533,7 @@ int hark_tls_own(struct hark_tls *t, int which, int place, struct hark_certifica
 
 /* One of the peer's as PEM text. Returns the length; -ENOSPC; or as hark_tls_peer(). */
 int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t cap);
+
 /* ---- the PROXY protocol ----------------------------------------------------------------------
  *
  * A proxy says on whose behalf it connects by a header before the first byte: haproxy's proxy-protocol.txt, versions 1
@@ -784,7 +781,7 @@ struct hark_option {
 enum hark_operands {
 	HARK_OPERANDS_OTHER = 0,
 	HARK_OPERANDS_PROGRAM, /* the first one is a program, found in $PATH; what follows is its own */
-	HARK_OPERANDS_ADDRESS, /* each is an address to dial */
+	HARK_OPERANDS_ADDRESS, /* each is an address to dial, perhaps behind NAME= */
 };
 
 struct hark_box_row {

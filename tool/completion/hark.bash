@@ -40,7 +40,7 @@ _hark_box_options() {
 	qotd) echo "--file --any-port --longer" ;;
 	users | loggedin) echo "--utmp --any-port --longer" ;;
 	exec) echo "--stdin --stderr --lookup-host --argv0 --stop-ladder --until-eof" ;;
-	relay) echo "--connect-timeout --retry-after --local" ;;
+	relay) echo "--connect-timeout --retry-after --hello-timeout --local" ;;
 	esac
 }
 
