@@ -91,6 +91,19 @@ static void add_time(struct json *to, int64_t realtime_ns)
 	json_put_string(to, "time", stamp);
 }
 
+/* "" where it is not known. */
+static void add_local(struct json *to, const struct conn_row *r)
+{
+	struct hark_endpoint e;
+	char local[HARK_ADDRESS_MAX] = "";
+	struct sockaddr_storage at;
+	uint32_t len = atomic_load(&r->local_len);
+	memcpy(&at, &r->local, sizeof at);
+	if (hark_endpoint_from(r->type, (const struct sockaddr *)&at, len, &e) == 0)
+		(void)hark_endpoint_format(&e, local, sizeof local);
+	json_put_string(to, "local", local);
+}
+
 static void add_row(struct listing *l, const struct service *s, const struct worker *w, const struct conn_row *r)
 {
 	char id[48], peer[HARK_ADDRESS_MAX] = "";
@@ -109,6 +122,7 @@ static void add_row(struct listing *l, const struct service *s, const struct wor
 	json_put_string(l->to, "id", id);
 	json_put_string(l->to, "service", s->conf->name);
 	json_put_string(l->to, "peer", peer);
+	add_local(l->to, r);
 	json_put_count(l->to, "peer_uid", known ? (int64_t)r->credentials.uid : -1);
 	json_put_count(l->to, "peer_pid", known ? (int64_t)r->credentials.pid : -1);
 	json_put_int(l->to, "pid", program > 0 ? program : owner > 0 ? owner : w->pid);

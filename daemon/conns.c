@@ -69,6 +69,15 @@ static void look_at_bytes(struct conn_row *r, int fd)
 	atomic_store_explicit(&r->bytes_out, out, memory_order_relaxed);
 }
 
+/* Once: it does not change. */
+static void look_at_local(struct conn_row *r, int fd)
+{
+	socklen_t len = sizeof r->local;
+	if (atomic_load_explicit(&r->local_len, memory_order_relaxed) == 0 &&
+	    getsockname(fd, (struct sockaddr *)&r->local, &len) == 0)
+		atomic_store(&r->local_len, len);
+}
+
 /* Reading ends and writing fails, for a program as well; which is asked to end, too: it may do neither. */
 static void end_row(struct conn_row *r, int fd)
 {
@@ -86,6 +95,7 @@ static void attend_row(struct conn_row *r)
 	if (atomic_load_explicit(&r->open, memory_order_relaxed)) {
 		int fd = hark_fd(self.conn[r - self.t->rows]);
 		look_at_bytes(r, fd);
+		look_at_local(r, fd);
 		if (atomic_exchange(&r->end, false))
 			end_row(r, fd);
 	}
@@ -140,6 +150,16 @@ static void set_peer(struct conn_row *r, struct hark_conn *c)
 	                     hark_peer_credentials(c, &r->credentials) == 0;
 }
 
+/* A datagram came with it: no system call. */
+static void keep_local(struct conn_row *r, struct hark_conn *c)
+{
+	struct hark_endpoint e;
+	if (hark_local_endpoint(c, &e) < 0)
+		return;
+	memcpy(&r->local, &e.addr, e.len);
+	atomic_store_explicit(&r->local_len, e.len, memory_order_relaxed);
+}
+
 int conns_add(struct hark_conn *c, bool forked)
 {
 	struct hark_conn_stats stats;
@@ -157,11 +177,15 @@ int conns_add(struct hark_conn *c, bool forked)
 	r->serial = ++self.serial;
 	r->opened_ns = stats.opened_ns;
 	set_peer(r, c);
+	r->type = hark_type(c);
+	atomic_store_explicit(&r->local_len, 0, memory_order_relaxed);
+	if (r->type == SOCK_DGRAM)
+		keep_local(r, c);
 	atomic_store_explicit(&r->bytes_in, -1, memory_order_relaxed);
 	atomic_store_explicit(&r->bytes_out, -1, memory_order_relaxed);
 	atomic_store_explicit(&r->end, false, memory_order_relaxed);
 	atomic_store_explicit(&r->program, 0, memory_order_relaxed);
-	atomic_store_explicit(&r->open, hark_type(c) == SOCK_STREAM, memory_order_relaxed);
+	atomic_store_explicit(&r->open, r->type == SOCK_STREAM, memory_order_relaxed);
 	atomic_store_explicit(&r->owner, forked ? 0 : self.worker, memory_order_relaxed);
 	if ((uint32_t)i >= atomic_load_explicit(&self.t->high, memory_order_relaxed))
 		atomic_store_explicit(&self.t->high, (uint32_t)i + 1, memory_order_relaxed);

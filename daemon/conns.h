@@ -28,6 +28,9 @@ struct conn_row {
 	_Atomic int64_t bytes_in, bytes_out; /* TCP's, as the kernel last told; -1: not known */
 	uint64_t serial;                     /* of the worker's connections: with its pid that is the ID */
 	int64_t opened_ns;                   /* hark_now() */
+	int type;                            /* SOCK_STREAM, SOCK_DGRAM */
+	_Atomic uint32_t local_len;          /* of local, stored after it; 0: not known yet */
+	struct sockaddr_storage local; /* which of the service's addresses: a stream's is asked for with its bytes */
 	struct hark_endpoint peer;
 	bool has_peer, has_credentials;
 	struct hark_credentials credentials;

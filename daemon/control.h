@@ -28,8 +28,9 @@
  *      "held":{"max_conns":0,"rate":4,"max_load":0,"resources":0},
  *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,"error":null}]}
  *
- *   {"ok":true,"connections":[{"id":"72.17","service":"echo","peer":"unix:","peer_uid":1000,"peer_pid":4711,"pid":72,
- *      "time":"2026-11-21T15:00:00.000Z","seconds":2.5,"bytes_in":null,"bytes_out":null}],"unlisted":0}
+ *   {"ok":true,"connections":[{"id":"72.17","service":"echo","peer":"unix:","local":"unix:/run/echo",
+ *      "peer_uid":1000,"peer_pid":4711,"pid":72,"time":"2026-11-21T15:00:00.000Z","seconds":2.5,"bytes_in":null,
+ *      "bytes_out":null}],"unlisted":0}
  *
  * null is what is not known: counts that the kernel does not have, a peer that is on no unix socket.
  *

@@ -122,6 +122,10 @@ struct hark_endpoint {
 	struct sockaddr_storage addr;
 };
 
+/* Makes one of a socket address as getsockname(2), getpeername(2) and accept(2) tell it, of a socket of that type, a
+ * v4-mapped address turned into IPv4. 0, or -EINVAL: no address has that length. */
+int hark_endpoint_from(int type, const struct sockaddr *addr, socklen_t len, struct hark_endpoint *out);
+
 /* Writes an endpoint as an address: "tcp://192.0.2.1:80", "udp://[2001:db8::1]:53", "unix:/run/x"; "unix:" is unnamed.
  * Returns its length or -ENOSPC. */
 int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap);

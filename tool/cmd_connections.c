@@ -10,16 +10,30 @@
 
 #define TIMEOUT_DEFAULT (5 * HARK_S)
 
-static const struct option_row options[] = {
+struct connections_args {
+	struct control_args control; /* first: the rows of all control verbs are for it */
+	bool local;
+};
+
+static const struct option_row close_options[] = {
 	CONTROL_JSON_ROW,
 	CONTROL_PATH_ROW,
 	CONTROL_TIMEOUT_ROW("5s"),
 	{0},
 };
 
-enum { ID, SERVICE, PID, SINCE, IN, OUT, PEER, COLUMNS };
+static const struct option_row options[] = {
+	{"local", 'l', OPTION_FLAG, NULL, "show at which address each is connected",
+         offsetof(struct connections_args, local)},
+	CONTROL_JSON_ROW,
+	CONTROL_PATH_ROW,
+	CONTROL_TIMEOUT_ROW("5s"),
+	{0},
+};
 
-static const char *const titles[COLUMNS] = {"ID", "SERVICE", "PID", "SINCE", "IN", "OUT", "PEER"};
+enum { ID, SERVICE, PID, SINCE, IN, OUT, LOCAL, PEER, COLUMNS };
+
+static const char *const titles[COLUMNS] = {"ID", "SERVICE", "PID", "SINCE", "IN", "OUT", "LOCAL", "PEER"};
 
 struct row {
 	char cell[COLUMNS][HARK_ADDRESS_MAX + 64];
@@ -47,6 +61,9 @@ static void fill_row(struct row *r, const json_t *c)
 	status_view_span(control_real(c, "seconds"), r->cell[SINCE], sizeof r->cell[SINCE]);
 	status_view_count(json_object_get(c, "bytes_in"), r->cell[IN], sizeof r->cell[IN]);
 	status_view_count(json_object_get(c, "bytes_out"), r->cell[OUT], sizeof r->cell[OUT]);
+	(void)control_string(c, "local", r->cell[LOCAL], sizeof r->cell[LOCAL]);
+	if (r->cell[LOCAL][0] == '\0')
+		(void)snprintf(r->cell[LOCAL], sizeof r->cell[LOCAL], "-");
 	format_peer(c, r->cell[PEER], sizeof r->cell[PEER]);
 }
 
@@ -65,16 +82,15 @@ static void widen(int width[COLUMNS], const json_t *connections)
 	}
 }
 
-static void print_row(const int width[COLUMNS], const char *const cell[COLUMNS])
+static void print_row(const int width[COLUMNS], const char *const cell[COLUMNS], bool local)
 {
-	for (int i = 0; i < COLUMNS; i++)
-		if (i == PEER)
-			printf("  %s\n", cell[i]);
-		else
-			printf(i <= SERVICE ? "%s%-*s" : "%s%*s", i > 0 ? "  " : "", width[i], cell[i]);
+	for (int i = 0; i < PEER; i++)
+		if (i != LOCAL || local)
+			printf(i <= SERVICE || i == LOCAL ? "%s%-*s" : "%s%*s", i > 0 ? "  " : "", width[i], cell[i]);
+	printf("  %s\n", cell[PEER]);
 }
 
-static void print_table(const json_t *answer)
+static void print_table(const json_t *answer, bool local)
 {
 	const json_t *connections = json_object_get(answer, "connections"), *c;
 	int64_t unlisted = control_count(answer, "unlisted");
@@ -82,7 +98,7 @@ static void print_table(const json_t *answer)
 
 	widen(width, connections);
 	if (json_array_size(connections) > 0)
-		print_row(width, titles);
+		print_row(width, titles, local);
 	else
 		puts("nobody is connected");
 	for (size_t k = 0; (c = json_array_get(connections, k)) != NULL; k++) {
@@ -91,7 +107,7 @@ static void print_table(const json_t *answer)
 		fill_row(&r, c);
 		for (int i = 0; i < COLUMNS; i++)
 			cells[i] = r.cell[i];
-		print_row(width, cells);
+		print_row(width, cells, local);
 	}
 	if (unlisted > 0)
 		printf("and %" PRId64 " more\n", unlisted);
@@ -102,12 +118,12 @@ static void tell(const struct control *c, const json_t *answer, const void *oper
 	if (c->verb == &verb_close)
 		printf("%s is closed\n", (const char *)operand);
 	else
-		print_table(answer);
+		print_table(answer, ((const struct connections_args *)c->args)->local);
 }
 
 static int run(const struct verb *self, int argc, char *argv[])
 {
-	struct control_args args = {.timeout = TIMEOUT_DEFAULT};
+	struct connections_args args = {.control.timeout = TIMEOUT_DEFAULT};
 	struct control c;
 	int status;
 	int n = options_parse(self, argc, argv, &args, &status);
@@ -120,7 +136,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 	if (n < 1 && closes)
 		return options_usage(self, "no connection is named: hark connections tells their IDs");
 	const char *operand = n == 1 ? argv[0] : NULL;
-	if ((status = control_init(&c, self, &args, operand)) != STATUS_DONE)
+	if ((status = control_init(&c, self, &args.control, operand)) != STATUS_DONE)
 		return status;
 	return control_run(&c, tell, operand);
 }
@@ -141,6 +157,6 @@ const struct verb verb_close = {
 	.summary = "Has harkd end one connection",
 	.usage = "ID",
 	.notes = "hark connections tells the IDs. Peer and program see the end; a program is sent SIGTERM as well.\n",
-	.options = options,
+	.options = close_options,
 	.run = run,
 };

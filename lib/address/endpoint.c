@@ -54,19 +54,22 @@ void hark__endpoint_unix(struct hark_endpoint *out, int type, const char *name)
 		out->len++;
 }
 
-int hark__endpoint_take(struct hark_endpoint *out, int type, const struct sockaddr_storage *addr, socklen_t len)
+int hark_endpoint_from(int type, const struct sockaddr *addr, socklen_t len, struct hark_endpoint *out)
 {
-	if (len < sizeof(sa_family_t) || len > sizeof *addr)
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+	if (len < sizeof(sa_family_t) || len > sizeof out->addr)
 		return -EINVAL;
-	const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-	if (addr->ss_family == AF_INET && len >= sizeof *in) {
-		hark__endpoint_ip(out, type, AF_INET, &in->sin_addr, 0, ntohs(in->sin_port));
-	} else if (addr->ss_family == AF_INET6 && len >= sizeof *in6) {
-		hark__endpoint_ip(out, type, AF_INET6, &in6->sin6_addr, in6->sin6_scope_id, ntohs(in6->sin6_port));
-	} else if (addr->ss_family != AF_INET && addr->ss_family != AF_INET6) {
-		*out = (struct hark_endpoint){.type = type, .len = len};
-		memcpy(&out->addr, addr, len);
+	if (addr->sa_family == AF_INET && len >= sizeof in) {
+		memcpy(&in, addr, sizeof in);
+		hark__endpoint_ip(out, type, AF_INET, &in.sin_addr, 0, ntohs(in.sin_port));
+	} else if (addr->sa_family == AF_INET6 && len >= sizeof in6) {
+		memcpy(&in6, addr, sizeof in6);
+		hark__endpoint_ip(out, type, AF_INET6, &in6.sin6_addr, in6.sin6_scope_id, ntohs(in6.sin6_port));
+	} else if (addr->sa_family != AF_INET && addr->sa_family != AF_INET6) {
+		struct hark_endpoint e = {.type = type, .len = len}; /* addr may be in *out */
+		memcpy(&e.addr, addr, len);
+		*out = e;
 	} else {
 		return -EINVAL;
 	}
@@ -176,7 +179,7 @@ int hark_endpoint_format(const struct hark_endpoint *e, char *buf, size_t cap)
 {
 	char text[HARK_ADDRESS_MAX];
 	struct hark_endpoint plain;
-	int n, rc = hark__endpoint_take(&plain, e->type, &e->addr, e->len);
+	int n, rc = hark_endpoint_from(e->type, (const struct sockaddr *)&e->addr, e->len, &plain);
 	if (rc < 0)
 		return rc;
 	switch (plain.addr.ss_family) {

@@ -14,9 +14,6 @@ void hark__endpoint_ip(struct hark_endpoint *out, int type, int family, const vo
 /* A unix endpoint; a name that begins with '@' is abstract. name is at most HARK_PATH_MAX bytes. */
 void hark__endpoint_unix(struct hark_endpoint *out, int type, const char *name);
 
-/* Takes over what a call of the socket interface told. -EINVAL: len cannot be. v4-mapped becomes IPv4. */
-int hark__endpoint_take(struct hark_endpoint *out, int type, const struct sockaddr_storage *addr, socklen_t len);
-
 /* The port in host order; 0 where there is none. */
 unsigned hark__endpoint_port(const struct hark_endpoint *e);
 void hark__endpoint_set_port(struct hark_endpoint *e, unsigned port);

@@ -63,7 +63,7 @@ int hark__fd_local(int fd, struct hark_endpoint *out)
 		return -errno;
 	if (hark__sys.getsockname(fd, (struct sockaddr *)&at, &len) < 0)
 		return -errno;
-	return hark__endpoint_take(out, type, &at, len);
+	return hark_endpoint_from(type, (const struct sockaddr *)&at, len, out);
 }
 
 bool hark__fd_dual_stack(int fd)

@@ -203,7 +203,7 @@ static int check_other(struct hark_conn *c)
 		return 0;
 	/* 0.0.0.0 and [::], where it was dialed, mean another one: the kernel knows which. */
 	if (hark__sys.getpeername(c->src.fd, (struct sockaddr *)&at, &len) == 0)
-		(void)hark__endpoint_take(&peer, SOCK_STREAM, &at, len);
+		(void)hark_endpoint_from(SOCK_STREAM, (const struct sockaddr *)&at, len, &peer);
 	if (!hark__endpoint_same(&local, &peer))
 		return 0;
 	hark__conn_transport(c)->reset(c);

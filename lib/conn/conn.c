@@ -227,42 +227,25 @@ void hark__conn_drop_errors(struct hark_conn *c)
 
 /* ---- addresses ------------------------------------------------------------------------------- */
 
-void hark__unmap(struct hark_endpoint *e)
-{
-	struct sockaddr_in6 six;
-	if (e->addr.ss_family != AF_INET6)
-		return;
-	memcpy(&six, &e->addr, sizeof six);
-	if (!IN6_IS_ADDR_V4MAPPED(&six.sin6_addr))
-		return;
-	struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = six.sin6_port};
-	memcpy(&four.sin_addr, &six.sin6_addr.s6_addr[12], 4);
-	memset(&e->addr, 0, sizeof e->addr);
-	memcpy(&e->addr, &four, sizeof four);
-	e->len = sizeof four;
-}
-
 void hark__conn_set_peer(struct hark_conn *c, const struct sockaddr_storage *peer, socklen_t len)
 {
 	if (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)
 		return; /* a unix peer's name is asked for when it is wanted */
-	struct hark_endpoint e = {.len = len};
-	memcpy(&e.addr, peer, len < sizeof e.addr ? len : sizeof e.addr);
-	hark__unmap(&e);
-	memcpy(&c->peer, &e.addr, sizeof c->peer);
+	struct hark_endpoint e;
+	if (hark_endpoint_from(SOCK_STREAM, (const struct sockaddr *)peer, len, &e) == 0)
+		memcpy(&c->peer, &e.addr, sizeof c->peer);
 }
 
 typedef int name_call(int, struct sockaddr *, socklen_t *);
 
 static int ask_name(struct hark_conn *c, name_call *call, struct hark_endpoint *out)
 {
-	struct hark_endpoint e = {.type = hark_type(c), .len = sizeof e.addr};
+	struct sockaddr_storage at = {0};
+	socklen_t len = sizeof at;
 	hark__spend(1);
-	if (call(c->src.fd, (struct sockaddr *)&e.addr, &e.len) < 0)
+	if (call(c->src.fd, (struct sockaddr *)&at, &len) < 0)
 		return -errno;
-	hark__unmap(&e);
-	*out = e;
-	return 0;
+	return hark_endpoint_from(hark_type(c), (const struct sockaddr *)&at, len, out);
 }
 
 /* One end of a connection to the proxy, as it told. */

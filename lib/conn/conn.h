@@ -117,9 +117,6 @@ void hark__conn_free(struct hark_conn *c);
 /* Keeps what accept(2) told of the peer, v4-mapped addresses turned into IPv4. */
 void hark__conn_set_peer(struct hark_conn *c, const struct sockaddr_storage *peer, socklen_t len);
 
-/* Turns a v4-mapped IPv6 address into IPv4, in place. */
-void hark__unmap(struct hark_endpoint *e);
-
 static inline int64_t hark__conn_deadline(const struct hark_conn *c)
 {
 	return atomic_load_explicit(&c->deadline, memory_order_relaxed);

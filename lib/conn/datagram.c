@@ -201,13 +201,9 @@ void *hark__reply_data(const struct hark__reply *r)
 
 int hark__reply_peer(const struct hark__reply *r, struct hark_endpoint *out)
 {
-	struct hark_endpoint e = {.type = SOCK_DGRAM, .len = r->peer_len};
 	if (r->peer_len == 0)
 		return -ENOTCONN; /* an unnamed unix socket: nowhere to answer to */
-	memcpy(&e.addr, &r->peer, r->peer_len);
-	hark__unmap(&e);
-	*out = e;
-	return 0;
+	return hark_endpoint_from(SOCK_DGRAM, (const struct sockaddr *)&r->peer, r->peer_len, out);
 }
 
 int hark__reply_local(const struct hark__reply *r, struct hark_endpoint *out)
@@ -221,10 +217,8 @@ int hark__reply_local(const struct hark__reply *r, struct hark_endpoint *out)
 		six->sin6_addr = r->at6.ipi6_addr;
 		if (IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr))
 			six->sin6_scope_id = (uint32_t)r->at6.ipi6_ifindex;
-		hark__unmap(&e);
 	}
-	*out = e;
-	return 0;
+	return hark_endpoint_from(e.type, (const struct sockaddr *)&e.addr, e.len, out);
 }
 
 static int gather_reply(struct hark__datagram_socket *m, const struct hark__reply *r, const struct iovec *iov,

@@ -263,13 +263,10 @@ static int from_answer(const struct hark_address *a, const struct addrinfo *answ
 {
 	int count = 0, sixes = 0, most_sixes = share(answer, AF_INET6, n), most_fours = share(answer, AF_INET, n);
 	for (const struct addrinfo *i = answer; i != NULL && count < n; i = i->ai_next) {
-		struct sockaddr_storage at = {0};
 		struct hark_endpoint e;
 		bool six = i->ai_family == AF_INET6;
-		if (i->ai_addrlen > sizeof at || (six ? sixes >= most_sixes : count - sixes >= most_fours))
-			continue;
-		memcpy(&at, i->ai_addr, i->ai_addrlen);
-		if (hark__endpoint_take(&e, hark__address_type(a), &at, i->ai_addrlen) < 0)
+		if ((six ? sixes >= most_sixes : count - sixes >= most_fours) ||
+		    hark_endpoint_from(hark__address_type(a), i->ai_addr, i->ai_addrlen, &e) < 0)
 			continue;
 		int before = count;
 		count = add(out, count, n, family_of(a->scheme), &e);

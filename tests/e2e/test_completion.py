@@ -84,6 +84,9 @@ def drain(fd):
         ("hark serve --mod", "<serve><--model>"),
         ("hark serve --model fib", "<serve><--model><fiber>"),
         ("hark serve --model=fib", "<serve><--model=fiber>"),
+        ("hark serve --first=cl", "<serve><--first=client>"),
+        ("hark serve --user nobo", "<serve><--user><nobody>"),
+        ("hark serve --chroot dire", "<serve><--chroot><directory>"),
         ("hark serve --engine=ep", "<serve><--engine=epoll>"),
         ("hark serve unix:./sock", "<serve><unix:./socket>"),
         ("hark call unix:./sock", "<call><unix:./socket>"),
@@ -99,6 +102,7 @@ def drain(fd):
 )
 def test_completion_in_a_real_shell(tmp_path, line, result):
     (tmp_path / "socket").touch()
+    (tmp_path / "directory").mkdir()
     assert type_tab(line, tmp_path) == result
 
 
@@ -113,7 +117,8 @@ def test_completion_knows_the_options_of_each_box(run):
             found[box] |= set(re.findall(r"\[(--[\w-]+)", text))
     assert len(found) >= 10
     for box, names in found.items():
-        assert complete("hark", "serve", "tcp://*:7", box, "--") == names, box
+        assert complete("hark", "serve", "tcp://*:7", box, "--") == names | {"--help"}, box
+    assert complete("hark", "serve", "tcp://*:7", "./mine.so", "--") == {"--help"}
 
 
 def test_completion_leaves_a_programs_options_alone():
@@ -178,10 +183,13 @@ def test_fish_knows_verbs_and_options(fish, run, harkd_options):
 
 def test_fish_knows_boxes_and_their_options(fish):
     assert {"echo", "daytime", "exec"} <= fish("hark serve tcp://*:7 ")
-    assert fish("hark serve tcp://*:7 daytime --") == {"--nist", "--any-port", "--answers"}
+    assert fish("hark serve tcp://*:7 daytime --") == {"--nist", "--any-port", "--answers", "--help"}
+    assert fish("hark serve tcp://*:7 ./mine.so --") == {"--help"}
     assert fish("hark serve tcp://*:7 -- ls --") == set()
     assert "printenv" in fish("hark serve tcp://*:7 exec printe")
     assert fish("hark serve --model f") == {"fiber"}
+    assert fish("hark serve --first s") == {"server"}
+    assert "nobody" in fish("hark serve --socket-user no")
     assert fish("hark import --format x") == {"xinetd"}
     assert fish("hark close ") == set()
 
@@ -239,6 +247,8 @@ def zsh(hark, tmp_path):
         ("hark serve --model fib", "fiber"),
         ("hark serve tcp://127.0.0.1:0 dayt", "daytime"),
         ("hark serve tcp://127.0.0.1:0 daytime --ni", "--nist"),
+        ("hark serve tcp://127.0.0.1:0 ./mine.so --he", "--help"),
+        ("hark serve --user nob", "nobody"),
         ("hark serve tcp://127.0.0.1:0 -- printe", "printenv"),
         ("hark serve tcp://127.0.0.1:0 -- cat sock", "socket"),
         ("hark status --wat", "--watch"),

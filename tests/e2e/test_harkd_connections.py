@@ -8,7 +8,7 @@ import time
 import pytest
 
 from conftest import PATIENCE, wait_until
-from harkd_support import harkd, is_zombie, service  # noqa: F401 harkd is a fixture
+from harkd_support import dial, harkd, is_zombie, service  # noqa: F401 harkd is a fixture
 
 MODELS = ["inline", "process", "thread", "fiber"]
 
@@ -46,6 +46,33 @@ def test_a_connection_is_listed_while_it_lasts(harkd, model):  # noqa: F811
         (later,) = listed(h, "echo")
         assert later["id"] == c["id"] and later["bytes_in"] == 1004
     gone(h)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_which_of_its_addresses_a_connection_is_at_is_told(harkd, run, tmp_path, model):  # noqa: F811
+    path = tmp_path / "echo.sock"
+    h = harkd(service("echo", "box = echo", f"model = {model}", listen=f"tcp://*:0 unix:{path}"))
+    for address in [f"tcp://127.0.0.1:{h.port('echo')}", f"unix:{path}"]:
+        with dial(address) as s:
+            s.sendall(b"x")
+            assert s.recv(1) == b"x"
+            (c,) = listed(h)
+            assert c["local"] == address
+            at = ["--control", str(tmp_path / "control")]
+            assert run("connections", "-l", *at).stdout.decode().splitlines()[1].split()[6] == address
+            assert address not in run("connections", *at).stdout.decode() or address.startswith("unix")
+        gone(h)
+
+
+def test_so_it_is_of_a_session_of_datagrams(harkd):  # noqa: F811
+    h = harkd(service("cat", "exec = cat", listen="udp://*:0"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(PATIENCE)
+        s.connect(("127.0.0.1", h.port("cat")))
+        s.send(b"x")
+        assert s.recv(10) == b"x"
+        (c,) = listed(h)
+        assert c["local"] == f"udp://127.0.0.1:{h.port('cat')}"
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -239,6 +239,23 @@ static void v4_mapped_endpoints_are_shown_as_ipv4(void **state)
 	shows(SOCK_STREAM, &six, sizeof six, "tcp://192.0.2.1:53");
 }
 
+static void a_socket_address_becomes_an_endpoint_with_no_v4_mapped_one(void **state)
+{
+	(void)state;
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(53)};
+	struct hark_endpoint e = {.type = 77};
+	assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &six.sin6_addr), 1);
+	assert_int_equal(hark_endpoint_from(SOCK_DGRAM, (const struct sockaddr *)&six, sizeof six - 1, &e), -EINVAL);
+	assert_int_equal(hark_endpoint_from(SOCK_DGRAM, (const struct sockaddr *)&six, 0, &e), -EINVAL);
+	assert_int_equal(e.type, 77);
+	assert_int_equal(hark_endpoint_from(SOCK_DGRAM, (const struct sockaddr *)&six, sizeof six, &e), 0);
+	assert_int_equal(e.type, SOCK_DGRAM);
+	assert_int_equal(e.addr.ss_family, AF_INET);
+	assert_int_equal(e.len, sizeof(struct sockaddr_in));
+	assert_int_equal(hark_endpoint_from(SOCK_STREAM, (const struct sockaddr *)&e.addr, e.len, &e), 0);
+	shows(e.type, &e.addr, e.len, "tcp://192.0.2.1:53");
+}
+
 static void scopes_are_shown_by_the_interfaces_name(void **state)
 {
 	(void)state;
@@ -292,6 +309,7 @@ int main(void)
 		cmocka_unit_test(a_hostile_address_makes_one_bounded_line),
 		cmocka_unit_test(endpoints_are_shown_by_kind),
 		cmocka_unit_test(v4_mapped_endpoints_are_shown_as_ipv4),
+		cmocka_unit_test(a_socket_address_becomes_an_endpoint_with_no_v4_mapped_one),
 		cmocka_unit_test(scopes_are_shown_by_the_interfaces_name),
 		cmocka_unit_test(unix_endpoints_are_shown_by_name),
 		cmocka_unit_test(an_endpoint_that_cannot_be_is_refused),

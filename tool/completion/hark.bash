@@ -24,7 +24,8 @@ _hark_options() {
 	loggedin) echo "--port --timeout --tries --json --help" ;;
 	status) echo "--watch --json --control --timeout --help" ;;
 	reload) echo "--dry-run --force --control --timeout --json --help" ;;
-	connections | close | stop | start | drain) echo "--control --timeout --json --help" ;;
+	connections) echo "--local --control --timeout --json --help" ;;
+	close | stop | start | drain) echo "--control --timeout --json --help" ;;
 	upgrade) echo "--no-wait --control --timeout --json --help" ;;
 	config) echo "--check --keys --help" ;;
 	import) echo "--format --output --check --report --json --help" ;;
@@ -32,6 +33,7 @@ _hark_options() {
 }
 
 _hark_box_options() {
+	echo --help
 	case $1 in
 	echo) echo "--any-port" ;;
 	chargen | message) echo "--any-port --longer" ;;
@@ -51,13 +53,14 @@ _hark_services() {
 }
 
 # Where on a line of hark serve the box stands, or the "--" before a program: its word in $box, its place in $at.
-# Nothing yet: $box is empty. localhost:echo and echo:7 are addresses.
+# Nothing yet: $box is empty. localhost:echo and echo:7 are addresses. ./mine.so is a box, too: of its options nothing
+# is known, as it is not loaded here.
 _hark_find_box() {
 	local i word
 	box= at=0
 	for ((i = 2; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
-		if [[ $word == -- || (" $boxes " == *" $word "* && ${COMP_WORDS[i-1]} != [:=] &&
+		if [[ $word == -- || ((" $boxes " == *" $word "* || $word == */*.so) && ${COMP_WORDS[i-1]} != [:=] &&
 			${COMP_WORDS[i+1]} != : && ${COMP_WORDS[i-1]} != --unix-owner) ]]; then
 			box=$word at=$i
 			return
@@ -78,9 +81,7 @@ _hark_after_box() {
 			i=$((i + 1))
 		done
 	fi
-	if [[ $prev == --directory ]]; then
-		COMPREPLY=($(compgen -d -- "$cur"))
-	elif [[ $box == -- || $box == exec ]] && [[ $i -lt $COMP_CWORD ]]; then
+	if [[ $box == -- || $box == exec ]] && [[ $i -lt $COMP_CWORD ]]; then
 		return
 	elif [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_box_options "$box")" -- "$cur"))
@@ -117,7 +118,10 @@ _hark() {
 	--model) COMPREPLY=($(compgen -W "inline process thread fiber" -- "$cur")) ; return ;;
 	--engine) COMPREPLY=($(compgen -W "epoll uring poll" -- "$cur")) ; return ;;
 	--format) COMPREPLY=($(compgen -W "inetd xinetd systemd" -- "$cur")) ; return ;;
-	--unix-owner) COMPREPLY=($(compgen -u -- "$cur")) ; return ;;
+	--first) COMPREPLY=($(compgen -W "client server" -- "$cur")) ; return ;;
+	--unix-owner | --user | --socket-user) COMPREPLY=($(compgen -u -- "$cur")) ; return ;;
+	--group | --groups | --socket-group) COMPREPLY=($(compgen -g -- "$cur")) ; return ;;
+	--chroot | --directory) COMPREPLY=($(compgen -d -- "$cur")) ; return ;;
 	--port | --source-port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
 	--control) COMPREPLY=($(compgen -f -- "$cur")) ; return ;;
 	esac

@@ -23,11 +23,12 @@ function __hark_boxes
     __hark_help | sed -n '/^Boxes:/,$p' | sed -nE 's/^  ([a-z]+) +(.*)$/\1\t\2/p'
 end
 
-# The box on the line, or the "--" before a program; the status tells whether there is one.
+# The box on the line, or the "--" before a program; the status tells whether there is one. ./mine.so is a box, too: of
+# its options nothing is known, as it is not loaded here.
 function __hark_box
     set -l boxes (__hark_boxes | cut -f1)
     for word in (__hark_words)[3..]
-        if test "$word" = --; or contains -- $word $boxes
+        if test "$word" = --; or contains -- $word $boxes; or string match -q -- '*/*.so' $word
             printf '%s\n' $word # echo takes -- for itself
             return 0
         end
@@ -38,6 +39,8 @@ end
 function __hark_box_options
     set -l box (__hark_box)
     test $box != --; or return
+    printf '%s\n' --help
+    set box (string replace -r '.*/' '' -- $box)
     __hark_help | sed -n '/^Boxes:/,$p' | sed -nE "/^  $box /,/^  [a-z]/{/^   /p}" | grep -oE -e '--[a-z0-9-]+'
 end
 
@@ -61,6 +64,10 @@ function __hark_verb_is
     test (count $words) -gt 1; and contains -- $words[2] $argv
 end
 
+function __hark_value_of # OPTION... is what is typed
+    contains -- (__hark_words)[-1] $argv
+end
+
 function __hark_types_option
     string match -q -- '-*' (commandline -ct)
 end
@@ -73,7 +80,11 @@ complete -c hark -n __hark_wants_program -a '(__fish_complete_command)'
 complete -c hark -f -n '__hark_verb_is status connections stop start' -a '(__hark_services)'
 complete -c hark -f -n '__hark_verb_is close reload drain upgrade'
 complete -c hark -n '__hark_verb_is loggedin' -a '(__fish_complete_users)'
-for option in model:'inline process thread fiber' engine:'epoll uring poll' format:'inetd xinetd systemd'
+complete -c hark -f -n '__hark_value_of --user --socket-user --unix-owner' -a '(__fish_complete_users)'
+complete -c hark -f -n '__hark_value_of --group --groups --socket-group' -a '(__fish_complete_groups)'
+complete -c hark -f -n '__hark_value_of --chroot --directory' -a '(__fish_complete_directories)'
+for option in first:'client server' model:'inline process thread fiber' engine:'epoll uring poll' \
+    format:'inetd xinetd systemd'
     set -l pair (string split -m1 : $option)
-    complete -c hark -f -n "contains -- --$pair[1] (__hark_words)[-1]" -a $pair[2]
+    complete -c hark -f -n "__hark_value_of --$pair[1]" -a $pair[2]
 end
