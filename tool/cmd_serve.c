@@ -120,17 +120,17 @@ static int parse_box(struct serve *s, int argc, char *argv[])
 static int check_type(struct serve *s, int i)
 {
 	int type = hark_listener_type(s->sockets.listeners[i]);
+	const char *address = s->sockets.asked[i];
 	bool stream = type == SOCK_STREAM;
 
-	if (!s->conf->wait && s->chain.box->hands_over && strncmp(s->addresses[i], "unixgram:", 9) == 0) {
-		say(s->verb, "%s: the box %s takes unix datagrams with --wait alone", s->addresses[i],
-		    s->chain.box->name);
+	if (!s->conf->wait && s->chain.box->hands_over && strncmp(address, "unixgram:", 9) == 0) {
+		say(s->verb, "%s: the box %s takes unix datagrams with --wait alone", address, s->chain.box->name);
 		return STATUS_USAGE;
 	}
 	if (s->conf->wait || box_takes(s->chain.box, s->chain.state, type))
 		return STATUS_DONE;
-	say(s->verb, "%s: the box %s serves %s alone%s", s->sockets.asked[i], s->chain.box->name,
-	    stream ? "datagrams" : "streams", s->chain.box->takes != NULL ? " with these arguments" : "");
+	say(s->verb, "%s: the box %s serves %s alone%s", address, s->chain.box->name, stream ? "datagrams" : "streams",
+	    s->chain.box->takes != NULL ? " with these arguments" : "");
 	return STATUS_USAGE;
 }
 
@@ -261,9 +261,9 @@ static int listen_all(struct serve *s)
 	};
 
 	for (int i = 0; i < s->n; i++) {
-		int first = s->sockets.n, status = serve_listen(&s->sockets, s->verb, s->addresses[i], &opts);
-		if (status == STATUS_DONE)
-			status = check_type(s, first);
+		int next = s->sockets.n, status = serve_listen(&s->sockets, s->verb, s->addresses[i], &opts);
+		while (status == STATUS_DONE && next < s->sockets.n)
+			status = check_type(s, next++);
 		if (status != STATUS_DONE)
 			return status;
 	}
@@ -285,19 +285,17 @@ static void close_all(struct serve *s)
 /* Only on demand: what the service starts inherits the limit, and a low one may be meant. */
 static int raise_files(const struct serve *s)
 {
-	struct rlimit limit;
+	struct rlimit found, limit = {.rlim_cur = (rlim_t)s->args.files};
 
 	if (s->args.files == 0)
 		return STATUS_DONE;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = (rlim_t)s->args.files;
-		if (limit.rlim_max < limit.rlim_cur)
-			limit.rlim_max = limit.rlim_cur; /* for root; others are told */
-		if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
-			return STATUS_DONE;
-	}
+	(void)getrlimit(RLIMIT_NOFILE, &found);
+	limit.rlim_max = found.rlim_max < limit.rlim_cur ? limit.rlim_cur
+	                                                 : found.rlim_max; /* for root; others are told */
+	if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+		return STATUS_DONE;
 	say(s->verb, "--files %d: %s (the hard limit is %llu)", s->args.files, strerror(errno),
-	    (unsigned long long)limit.rlim_max);
+	    (unsigned long long)found.rlim_max);
 	return STATUS_SYSTEM;
 }
 

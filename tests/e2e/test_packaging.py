@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import subprocess
 import pytest
 
 from conftest import PATIENCE, Process, wait_until
+from harkd_support import free_port
 
 PACKAGING = pathlib.Path(__file__).resolve().parents[2] / 'packaging'
 EXAMPLE = re.compile(r'^#(?=[\[a-z])', re.M)
@@ -98,6 +100,35 @@ def test_harkd_upgrade_signals_nothing_but_harkd(tmp_path, content):
         (tmp_path / 'pid').write_text(content)
     done = upgrade(tmp_path / 'pid')
     assert (done.returncode, done.stdout, done.stderr) == (3, '', '')
+
+
+def test_the_init_script_reloads_an_inetd_conf_of_which_a_line_is_skipped(hark, tmp_path):
+    if not (shutil.which('start-stop-daemon') and pathlib.Path('/lib/lsb/init-functions').exists()):
+        pytest.skip('not a Debian system')
+    line = f'127.0.0.1:{free_port()} stream tcp nowait {getpass.getuser()} /bin/cat cat\n'
+    (tmp_path / 'inetd.conf').write_text(line + 'no_such_service stream tcp nowait root /bin/cat cat\n')
+    text = (PACKAGING / 'harkd.init').read_text()
+    for name, value in [
+        ('/etc/default/harkd', '/dev/null'),
+        ('DAEMON=/usr/sbin/harkd', f'DAEMON={hark}d'),
+        ('PIDFILE=/run/harkd.pid', f'PIDFILE={tmp_path}/pid'),
+        ('OPTIONS=\n', f'OPTIONS="--inetd {tmp_path}/inetd.conf --control none"\n'),
+    ]:
+        assert name in text
+        text = text.replace(name, value)
+    (tmp_path / 'init').write_text(text)
+    options = ['--inetd', tmp_path / 'inetd.conf', '--control', 'none', '--pid-file', tmp_path / 'pid']
+    process = Process([hark + 'd', *options])
+    try:
+        wait_until(lambda: 'ready: ' in process.stderr)
+        done = subprocess.run(['sh', tmp_path / 'init', 'reload'], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: 'reloaded' in process.stderr)
+        (tmp_path / 'init').write_text(text.replace('inetd.conf --control', 'no.conf --control'))
+        done = subprocess.run(['sh', tmp_path / 'init', 'reload'], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode != 0 and 'no.conf' in done.stderr
+    finally:
+        process.end()
 
 
 def test_the_scripts_are_scripts():

@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import select
 import shutil
 import signal
@@ -531,6 +532,14 @@ def test_files_raises_the_limit(serve):
     service = serve("--files", "200", "tcp://127.0.0.1:0", "--", "sh", "-c", "ulimit -Sn", nofile=None)
     with service.connect() as s:
         assert read_all(s) == b"200\n"
+
+
+def test_files_beyond_the_systems_limit_tells_the_hard_limit(run):
+    r = run("serve", "--files", "1073741820", "tcp://127.0.0.1:0", "echo")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert r.returncode == 111 and f"--files 1073741820: Operation not permitted (the hard limit is {hard})" in (
+        r.stderr.decode()
+    )
 
 
 def test_closed_standard_descriptors_do_not_become_sockets(hark):

@@ -37,19 +37,25 @@ def test_a_name_of_which_nothing_is_here_is_told(run):
     assert r.returncode == 111 and b"listen tcp://name.invalid:7000: " in r.stderr
 
 
-def test_all_sockets_that_were_handed_over_by_one_name_are_served(hark):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+def handing_over(hark, sockets, names, *words):
+    """For Popen's preexec_fn: hark serve with these sockets."""
 
     def hand_over():
         for i, s in enumerate(sockets):
             os.dup2(s.fileno(), 50 + i)
-        for i in range(3):
+        for i in range(len(sockets)):
             os.dup2(50 + i, 3 + i)
             os.set_inheritable(3 + i, True)
-        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="web:other:web")
-        os.execve(hark, [hark, "serve", "fd:web", "echo"], os.environ)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(sockets)), LISTEN_FDNAMES=names)
+        os.execve(hark, [hark, "serve", *words], os.environ)
 
-    service = Service([hark, "serve", "fd:web", "echo"], preexec_fn=hand_over, close_fds=False)
+    return {"preexec_fn": hand_over, "close_fds": False}
+
+
+def test_all_sockets_that_were_handed_over_by_one_name_are_served(hark):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    words = ["fd:web", "echo"]
+    service = Service([hark, "serve", *words], **handing_over(hark, sockets, "web:other:web", *words))
     try:
         wait_until(lambda: len(service.addresses) == 2)
         ports = {s.getsockname()[1] for s in (sockets[0], sockets[2])}
@@ -62,3 +68,22 @@ def test_all_sockets_that_were_handed_over_by_one_name_are_served(hark):
         service.end()
         for s in sockets:
             s.close()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["fd:web", "unixgram:@hark-test-none", "--", "cat"], "unixgram:@hark-test-none: the box exec takes unix data"),
+        (["fd:web", "tcpmux", "x=echo"], "fd:web: the box tcpmux serves streams alone"),
+    ],
+)
+def test_every_socket_of_every_address_is_one_that_the_box_can_serve(hark, words, said):
+    with socket.create_server(("127.0.0.1", 0)) as a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as b:
+        b.bind(("127.0.0.1", 0))
+        service = Service([hark, "serve", *words], **handing_over(hark, [a, b], "web:web", *words))
+        try:
+            wait_until(lambda: service.process.poll() is not None or service.addresses)
+            assert not service.addresses and service.process.wait(PATIENCE) == 100
+        finally:
+            service.end()
+        assert said in service.stderr
