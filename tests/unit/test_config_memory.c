@@ -54,7 +54,8 @@ static void out_of_memory_at_any_call_is_told_and_nothing_leaks(void **state)
 {
 	static const char text[] = "[harkd]\nlog = syslog\nx = y\n[a]\nlisten = tcp://*:7 udp://*:7\nexec = cat 'a "
 				   "b'\nenv = A=b C=d\nuser = root\n"
-				   "banner = x\\n\n[b]\nlisten = unix:/x\nbox = daytime --nist\n";
+				   "banner = x\\n\n[b]\nlisten = unix:/x\nbox = daytime --nist\n"
+				   "[c]\nlisten = unix:/y\nbox = /x.so\nlines = 3\nany-port =\n";
 	long n = 0;
 	int r = -ENOMEM;
 	(void)state;
