@@ -197,17 +197,17 @@ static void serve_lent(struct hark_conn *c, void *arg)
 	atomic_fetch_sub_explicit(now, 1, memory_order_relaxed);
 }
 
-/* wait = yes: what came and went on it is not counted there. */
+/* wait = yes: what came and went on it is not counted there. No descriptor: its process was killed. */
 static void count_bytes(struct hark_conn *c, struct log_connection *l)
 {
 	struct hark_conn_stats stats;
 	hark_conn_stats(c, &stats);
 	l->bytes_in = (int64_t)stats.bytes_in;
 	l->bytes_out = (int64_t)stats.bytes_out;
-	if (!self.chain.box->hands_over)
+	if (!self.chain.box->hands_over && hark_fd(c) >= 0)
 		return;
 	l->bytes_in = l->bytes_out = -1;
-	if (hark_type(c) == SOCK_STREAM)
+	if (hark_type(c) == SOCK_STREAM && hark_fd(c) >= 0)
 		(void)tcp_bytes(hark_fd(c), &l->bytes_in, &l->bytes_out);
 }
 

@@ -191,15 +191,16 @@ int hark_dial(const char *address, const struct hark_dial_opts *opts, struct har
 /* ---- listen ---------------------------------------------------------------------------------- */
 
 struct hark_listen_opts {
-	int backlog;              /* connections; 0: SOMAXCONN; $LISTENQ overrides it. listen(2) */
-	bool reuseport;           /* SO_REUSEPORT */
-	bool v6only;              /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
-	bool freebind;            /* IP_FREEBIND: an address that no interface has yet. ip(7) */
-	int defer_accept_s;       /* TCP_DEFER_ACCEPT seconds; 0: off */
-	int fast_open_queue;      /* TCP_FASTOPEN requests; 0: off */
-	mode_t unix_mode;         /* permissions of a unix path; 0: what the umask leaves */
-	const char *unix_owner;   /* "user", "user:group" or ":group" of a unix path */
-	int send_buffer_bytes;    /* SO_SNDBUF, inherited by what is accepted; 0: the system's */
+	int backlog;            /* connections; 0: SOMAXCONN; $LISTENQ overrides it. listen(2) */
+	bool reuseport;         /* SO_REUSEPORT */
+	bool beside_connected;  /* UDP: sockets of hark_udp_connect() there are not in the way: SO_REUSEADDR, at bind */
+	bool v6only;            /* IPV6_V6ONLY: "*" and [::] take no IPv4; tcp6 and udp6 never do */
+	bool freebind;          /* IP_FREEBIND: an address that no interface has yet. ip(7) */
+	int defer_accept_s;     /* TCP_DEFER_ACCEPT seconds; 0: off */
+	int fast_open_queue;    /* TCP_FASTOPEN requests; 0: off */
+	mode_t unix_mode;       /* permissions of a unix path; 0: what the umask leaves */
+	const char *unix_owner; /* "user", "user:group" or ":group" of a unix path */
+	int send_buffer_bytes;  /* SO_SNDBUF, inherited by what is accepted; 0: the system's */
 	int receive_buffer_bytes; /* SO_RCVBUF likewise */
 	struct hark_why *why;     /* filled on failure; may be NULL */
 };
@@ -409,8 +410,8 @@ int hark_idle(struct hark_conn *c);
 /* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
  * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that
  * the peer sends; hark_handover() makes it a program's. -EALREADY: this peer has a flow here already, which has
- * got the datagram; c is of no more use. -ELOOP: the peer is a listener of ours (hark_is_listener()). -EOPNOTSUPP if c
- * is not such a datagram. Never suspends. */
+ * got the datagram; c is of no more use. -ELOOP: the peer is a listener of ours (hark_is_listener()). -EADDRINUSE:
+ * another socket than the listener's is in the way. -EOPNOTSUPP if c is not such a datagram. Never suspends. */
 int hark_udp_connect(struct hark_conn *c);
 
 #define HARK_DRAIN 4 /* for hark_wait_fd, in a box: return also when a drain begins, or has begun */
@@ -677,7 +678,10 @@ struct hark_serve_opts {
 	int64_t idle_timeout_ns; /* hark_idle_timeout() of each connection; 0: none */
 	int64_t lifetime_ns;     /* hark_deadline() of each connection, from its accept; 0: none */
 	/* What happens, as it happens; never called from a signal handler. In the process and thread models OPEN and
-	 * CLOSE come from the connection's own process or thread. May be NULL. Must not suspend. */
+	 * CLOSE come from the connection's own process or thread; where that process was killed, or ended by itself,
+	 * CLOSE from the one that accepts, with the process's pid and status (error ECHILD: its parent ignores
+	 * SIGCHLD); conn then has addresses and times, but neither descriptor (-1) nor counts. May be NULL. Must not
+	 * suspend. */
 	void (*event)(const struct hark_event *e, void *event_arg);
 	void *event_arg;
 	/* Limits of the caller's own. All three are called in the process that accepts, on its loop's thread: never in

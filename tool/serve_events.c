@@ -87,13 +87,14 @@ static void describe(const struct serve_events *s, const struct hark_event *e, s
 	struct hark_conn_stats stats;
 
 	bool refused = e->kind == HARK_EVENT_REFUSED;
+	bool counted = !s->is_program && !refused && hark_fd(e->conn) >= 0; /* no descriptor: its process was killed */
 	hark_conn_stats(e->conn, &stats);
 	*l = (struct log_connection){
 		.box = s->box,
 		.target = box_target(s->row, s->state, e->conn),
 		.pid = e->pid != 0 ? e->pid : getpid(),
-		.bytes_in = s->is_program || refused ? -1 : (int64_t)stats.bytes_in,
-		.bytes_out = s->is_program || refused ? -1 : (int64_t)stats.bytes_out,
+		.bytes_in = counted ? (int64_t)stats.bytes_in : -1,
+		.bytes_out = counted ? (int64_t)stats.bytes_out : -1,
 		.error = refused ? 0 : e->error, /* the limit says more */
 		.status = e->status,
 		.refused = refused ? refusals_name(e->error) : NULL,
@@ -117,7 +118,7 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	}
 	text_add(t, " ");
 	text_add_duration(t, l.duration_ns);
-	if (!s->is_program)
+	if (l.bytes_in >= 0)
 		text_add(t, ", in %lld out %lld", (long long)l.bytes_in, (long long)l.bytes_out);
 	if (e->pid != 0)
 		text_add(t, ", pid %d", (int)e->pid);

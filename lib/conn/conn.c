@@ -99,6 +99,26 @@ void hark__conn_free(struct hark_conn *c)
 	free(c);
 }
 
+void hark__conn_hand_off(struct hark_conn *c, struct hark__conn_facts *facts)
+{
+	facts->peer_r = hark_peer_endpoint(c, &facts->peer);
+	facts->local_r = hark_local_endpoint(c, &facts->local);
+	facts->user_r = -EOPNOTSUPP;
+	if (facts->peer_r == 0 && facts->peer.addr.ss_family == AF_UNIX)
+		facts->user_r = hark_peer_credentials(c, &facts->user);
+	hark__source_detach(&c->src);
+	if (c->src.fd >= 0)
+		hark__conn_transport(c)->close(c);
+	c->src.fd = -1;
+	if (c->single)
+		hark__reply_hand_off(c->reply);
+	c->single = false;
+	c->bytes_in = c->bytes_out = 0;
+	hark__buffer_release(&c->in);
+	c->handed_off = true;
+	c->facts = facts;
+}
+
 /* A listening socket carries no bytes, and is not ours to end: other processes may accept from it. */
 static int type_of(int fd)
 {
@@ -268,6 +288,11 @@ int hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out)
 	const struct hark_proxy *p = on_behalf(c);
 	if (p != NULL)
 		return take_end(c, &p->source, out);
+	if (c->handed_off) {
+		if (c->facts->peer_r == 0)
+			*out = c->facts->peer;
+		return c->facts->peer_r;
+	}
 	if (c->single)
 		return hark__reply_peer(c->reply, out);
 	if (c->peer.any.sa_family == 0)
@@ -285,6 +310,11 @@ int hark_local_endpoint(struct hark_conn *c, struct hark_endpoint *out)
 	const struct hark_proxy *p = on_behalf(c);
 	if (p != NULL)
 		return take_end(c, &p->destination, out);
+	if (c->handed_off) {
+		if (c->facts->local_r == 0)
+			*out = c->facts->local;
+		return c->facts->local_r;
+	}
 	if (c->single)
 		return hark__reply_local(c->reply, out);
 	return ask_name(c, hark__sys.getsockname, out);
@@ -310,6 +340,11 @@ int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *ou
 	socklen_t len = sizeof u;
 	if (on_behalf(c) != NULL) /* the proxy's are not its client's */
 		return -EOPNOTSUPP;
+	if (c->handed_off) {
+		if (c->facts->user_r == 0)
+			*out = c->facts->user;
+		return c->facts->user_r;
+	}
 	if (hark__sys.getsockopt(c->src.fd, SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
 		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;
 	if (u.uid == (uid_t)-1) /* no unix socket, or none that was connected */

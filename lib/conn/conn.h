@@ -29,6 +29,13 @@ enum hark__ending {
 	HARK__ENDED,  /* there is nothing more to write: hark_shutdown() */
 };
 
+/* What a descriptor tells of the two ends. < 0: why it does not. */
+struct hark__conn_facts {
+	struct hark_endpoint peer, local;
+	struct hark_credentials user;
+	int peer_r, local_r, user_r;
+};
+
 /* In order of use: a request touches the first two cache lines. */
 struct hark_conn {
 	struct hark__source src; /* src.fd is the descriptor; -1: there is none */
@@ -66,6 +73,7 @@ struct hark_conn {
 	bool has_extra : 1;  /* has a struct hark__extra; set with both roles */
 	bool refused : 1;    /* hark_refuse() */
 	bool tls_due : 1;    /* its server does TLS's handshake before the box */
+	bool handed_off : 1; /* its descriptor is another process's: what it told is in facts */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
 	_Atomic int64_t deadline, idle_ns;
@@ -95,8 +103,9 @@ struct hark_conn {
 	int ticket;             /* what admit() gave; -1: none. Good once served is set */
 	struct hark__list link; /* in the server's list */
 	union {
-		struct hark__waiter first; /* serve_fiber.c: its first byte, or the moment below without one */
-		int pipe[2];               /* once that is past; if bulk; -1: none */
+		struct hark__waiter first;      /* serve_fiber.c: its first byte, or the moment below without one */
+		int pipe[2];                    /* once that is past; if bulk; -1: none */
+		struct hark__conn_facts *facts; /* if handed_off */
 	};
 	struct hark__timer until;
 };
@@ -113,6 +122,10 @@ void hark__conn_begins(struct hark_conn *c, int fd);
 
 /* Detaches, closes fd, frees c and its buffers. Nothing is flushed. Not for a connection in use. */
 void hark__conn_free(struct hark_conn *c);
+
+/* Closes the descriptor, which another process has; facts must stay as long as c. It can still be asked for both ends'
+ * addresses, the peer's credentials and its times. */
+void hark__conn_hand_off(struct hark_conn *c, struct hark__conn_facts *facts);
 
 /* Keeps what accept(2) told of the peer, v4-mapped addresses turned into IPv4. */
 void hark__conn_set_peer(struct hark_conn *c, const struct sockaddr_storage *peer, socklen_t len);

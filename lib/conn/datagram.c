@@ -78,17 +78,31 @@ int hark__datagram_socket_open(const struct hark_listener *l, struct hark__datag
 	(void)pthread_mutex_init(&m->flows_lock, NULL);
 	hark__list_init(&m->flows);
 	atomic_init(&m->refs, 1);
+	atomic_init(&m->fd_refs, 1);
 	*out = m;
 	return 0;
 }
 
-void hark__datagram_socket_close(struct hark__datagram_socket *m)
+static void release_fd(struct hark__datagram_socket *m)
 {
-	if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
+	if (atomic_fetch_sub_explicit(&m->fd_refs, 1, memory_order_acq_rel) == 1)
+		(void)hark__sys.close(m->fd);
+}
+
+static void release(struct hark__datagram_socket *m)
+{
+	if (atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	(void)hark__sys.close(m->fd);
 	(void)pthread_mutex_destroy(&m->flows_lock);
 	free(m);
+}
+
+void hark__datagram_socket_close(struct hark__datagram_socket *m)
+{
+	if (m == NULL)
+		return;
+	release_fd(m);
+	release(m);
 }
 
 int hark__datagram_socket_receive(struct hark__datagram_socket *m, unsigned max)
@@ -130,6 +144,7 @@ int hark__datagram_socket_take(struct hark__datagram_socket *m, unsigned i, stru
 	hark__conn_begins(c, -1);
 	r->box = m;
 	atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed); /* the owner's share keeps it alive here */
+	atomic_fetch_add_explicit(&m->fd_refs, 1, memory_order_relaxed);
 	c->reply = r;
 	c->single = c->replies = true;
 	memcpy(&r->peer, &m->in_peer[i], got->msg_hdr.msg_namelen);
@@ -180,8 +195,16 @@ void hark__reply_free(struct hark__reply *r)
 	pthread_mutex_lock(&r->box->flows_lock);
 	hark__list_remove(&r->flow);
 	pthread_mutex_unlock(&r->box->flows_lock);
-	hark__datagram_socket_close(r->box);
+	if (!r->fd_released)
+		release_fd(r->box);
+	release(r->box);
 	free(r);
+}
+
+void hark__reply_hand_off(struct hark__reply *r)
+{
+	r->fd_released = true;
+	release_fd(r->box);
 }
 
 int hark__reply_fd(const struct hark__reply *r)

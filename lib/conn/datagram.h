@@ -26,7 +26,8 @@ int hark__datagram_socket_take(struct hark__datagram_socket *m, unsigned i, stru
 void hark__datagram_socket_gather(struct hark__datagram_socket *m, bool on);
 void hark__datagram_socket_send(struct hark__datagram_socket *m);
 
-void hark__reply_free(struct hark__reply *r); /* NULL is fine */
+void hark__reply_free(struct hark__reply *r);     /* NULL is fine */
+void hark__reply_hand_off(struct hark__reply *r); /* it needs the listener's socket no more */
 int hark__reply_fd(const struct hark__reply *r);
 void hark__reply_set_data(struct hark__reply *r, void *data);
 void *hark__reply_data(const struct hark__reply *r);

@@ -26,6 +26,7 @@ struct hark__reply {
 	int family; /* of the packet information: AF_INET, AF_INET6, 0: none */
 	struct in_pktinfo at4;
 	struct in6_pktinfo at6;
+	bool fd_released;       /* hark__reply_hand_off() */
 	bool truncated;         /* the datagram was longer than any buffer of ours */
 	struct hark__list flow; /* in box->flows, once it is a flow */
 	void *data;             /* hark_set_data() */
@@ -33,9 +34,10 @@ struct hark__reply {
 };
 
 struct hark__datagram_socket {
-	int fd;
+	int fd;                  /* a copy of the listener's; closed once nobody uses it: a flow must not keep it */
 	struct hark_endpoint at; /* where the listener is bound */
 	atomic_uint refs;        /* the owner's and one a reply; release on the last */
+	atomic_uint fd_refs;     /* likewise, but for replies that were handed off */
 	pthread_mutex_t flows_lock;
 	struct hark__list flows; /* guarded by flows_lock: flows, so that one peer has one */
 	atomic_bool gather; /* relaxed: read by threads that reply as well, but on only while none but the loop's own

@@ -109,6 +109,17 @@ static int set_ip_options(int fd, const struct hark_endpoint *at, struct making 
 	return rc;
 }
 
+static int bind_ip(int fd, const struct hark_endpoint *at, const struct making *m)
+{
+	bool beside = at->type == SOCK_DGRAM && m->opts->beside_connected;
+	int rc = beside ? hark__fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) : 0;
+	if (rc == 0)
+		rc = hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
+	if (rc == 0 && beside) /* for that moment alone: else any process could bind the port as well */
+		rc = hark__fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 0);
+	return rc;
+}
+
 static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making *m, struct hark__unix_path **made)
 {
 	int rc;
@@ -116,7 +127,7 @@ static int bind_and_listen(int fd, const struct hark_endpoint *at, struct making
 	if (hark__endpoint_family(at) == AF_UNIX)
 		rc = hark__unix_bind(fd, at, m->opts, made, &m->hint);
 	else
-		rc = hark__sys.bind(fd, (const struct sockaddr *)&at->addr, at->len) < 0 ? -errno : 0;
+		rc = bind_ip(fd, at, m);
 	if (rc == 0 && at->type == SOCK_STREAM && hark__sys.listen(fd, backlog(m->opts)) < 0)
 		rc = -errno;
 	return rc;

@@ -152,6 +152,7 @@ static int udp_connect(struct hark_conn *c, const struct hark_endpoint *local, c
 		return fd >= 0 ? hark__fd_fail(fd, r) : r;
 	hark__list_append(&c->reply->box->flows, &c->reply->flow);
 	c->reply->flow_fd = fd;
+	hark__reply_hand_off(c->reply);
 	return fd;
 }
 

@@ -208,6 +208,7 @@ int hark_serve(struct hark_listener *const listeners[], int n, hark_box *box, vo
 	}
 	explain(o, r);
 	if (s->n_conns == 0) { /* else threads that did not notice the cut still look here: left to the process's end */
+		hark__server_forget_children(s);
 		free(s->acceptors);
 		free(s);
 	}

@@ -92,11 +92,14 @@ struct hark__server {
 	struct hark__source life; /* a worker's: its supervisor holds the other end; -1: none */
 	struct hark__waiter life_waiter;
 	struct hark__interrupt interrupt; /* serve_inline.c */
+	atomic_uchar *progress;           /* serve_process.c: shared with the children; NULL: none yet */
 	struct hark__fiber *waiting;      /* in hark_serve(): woken when all is over */
 	struct hark_scope scope;          /* serve_fiber.c: the boxes' fibers */
 	struct hark__timer late;          /* serve_fiber.c: closes what has not spoken when a drain began */
 	struct hark__waiter late_waiter;
 };
+
+void hark__server_forget_children(struct hark__server *s); /* serve_process.c, at the end */
 
 /* Watches src for HARK__IN. 0; 1: src->fd is a copy now, the caller's to close, as epoll tells two who watch one
  * descriptor on one loop apart by its number: another server, say. Or -errno. */

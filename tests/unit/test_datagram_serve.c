@@ -121,6 +121,41 @@ static void flows_begin_beside_sockets_that_share_a_port(void)
 	hark_listener_close(l[1]);
 }
 
+/* As where a service's workers have sessions, and its address changes: the listener is gone with its last user. */
+static void a_flow_keeps_neither_its_listeners_socket_nor_another_listener_out(void)
+{
+	const char *const others[] = {"udp4://127.0.0.1:%d", "udp4://*:%d", "udp://*:%d"};
+	struct hark_listen_opts beside = {.beside_connected = true};
+	struct hark_listener *l;
+	struct hark_conn *flow;
+	char address[HARK_ADDRESS_MAX], buf[8];
+	CHECK_INT(hark_listen("udp4://127.0.0.1:0", NULL, &l), 0);
+	int port = listener_port(l), peer = peer_to("127.0.0.1", port), stranger = peer_to("127.0.0.1", port), on = -1;
+	socklen_t len = sizeof on;
+	peer_says(peer, "first");
+	CHECK_INT(hark_accept(l, HARK_FOREVER, &flow), 0);
+	CHECK_INT(hark_udp_connect(flow), 0);
+	CHECK_INT(hark_read(flow, buf, sizeof buf), 5);
+	hark_listener_close(l);
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		struct hark_conn *c;
+		(void)snprintf(address, sizeof address, others[i], port);
+		CHECK_INT(hark_listen(address, NULL, &l), -EADDRINUSE);
+		CHECK_INT(hark_listen(address, &beside, &l), 0);
+		CHECK_INT(getsockopt(hark_listener_fd(l), SOL_SOCKET, SO_REUSEADDR, &on, &len), 0);
+		CHECK_INT(on, 0); /* nobody else gets beside it */
+		peer_says(peer, "more");
+		CHECK_INT(hark_read(flow, buf, sizeof buf), 4);
+		peer_says(stranger, "new");
+		CHECK_INT(hark_accept(l, hark_after(5 * HARK_S), &c), 0);
+		hark_abort(c);
+		hark_listener_close(l);
+	}
+	CHECK_INT(hark_close(flow), 0);
+	(void)close(peer);
+	(void)close(stranger);
+}
+
 /* ---- served ones ----------------------------------------------------------------------------- */
 
 static void on_term(int sig)
@@ -347,6 +382,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(flows_begin_beside_sockets_that_share_a_port),
+		EVERYWHERE(a_flow_keeps_neither_its_listeners_socket_nor_another_listener_out),
 		EVERYWHERE(a_conversation_gets_all_that_its_peer_sends_and_nothing_else),
 		cmocka_unit_test(a_burst_of_datagrams_is_answered_each_to_its_sender),
 		cmocka_unit_test(a_reply_that_is_too_long_is_known_as_such_under_every_model),
