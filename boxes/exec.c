@@ -112,21 +112,25 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 	return r;
 }
 
-/* There is no room for a process now: others give some back. */
+/* There is no room for a process now: others give some back. Or for a peer's socket: a reload goes from one address to
+ * another. */
 static bool may_pass(int r)
 {
-	return r == -EAGAIN || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+	return r == -EAGAIN || r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EADDRINUSE;
 }
 
-/* start(), again and again for a while: a connection that waits is better than one that is lost. */
+/* make_ready() and start(), again and again for a while: a connection that waits is better than one that is lost. */
 static int start_patiently(const struct exec *x, struct hark_conn *c, struct spawned *p)
 {
 	struct hark_conn_stats stats;
 	int64_t until = hark_after(ROOM_NS);
 	hark_conn_stats(c, &stats);
 	until = earlier(until, stats.deadline_ns);
-	for (;;) {
-		int r = start(x, c, p);
+	for (bool ready = false;;) {
+		int r = ready ? 0 : make_ready(c);
+		ready = ready || r >= 0;
+		if (ready)
+			r = start(x, c, p);
 		if (!may_pass(r) || hark_now() >= earlier(until, hark_drain_deadline()) || hark_sleep(ROOM_STEP_NS) < 0)
 			return r;
 	}
@@ -138,11 +142,9 @@ static void exec_serve(struct hark_conn *c, void *arg)
 	struct hark_conn_stats stats;
 	struct hark_endpoint peer;
 	struct spawned p;
-	int r = make_ready(c);
+	int r = start_patiently(x, c, &p);
 	if (r == -EALREADY)
 		return;
-	if (r >= 0)
-		r = start_patiently(x, c, &p);
 	if (r < 0) {
 		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
 		return;

@@ -64,7 +64,8 @@ static void relay_serve(struct hark_conn *c, void *arg)
 	int r = hark_type(c) == x->type ? 0 : -EPROTOTYPE;
 	if (r == 0 && x->type == SOCK_DGRAM)
 		r = hark_udp_connect(c);
-	bool single = r == -EOPNOTSUPP;
+	/* No conversation, or, where a reload goes from one address to another, no room for a socket of its own. */
+	bool single = r == -EOPNOTSUPP || r == -EADDRINUSE;
 	if (r == -EALREADY) /* the peer's session has got it */
 		return;
 	if (r == 0 || single)

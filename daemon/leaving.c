@@ -1,10 +1,11 @@
 /* leaving.c — sockets of addresses that a reload removed. Who waits in the backlog when that happens is still served,
- * as the address was configured: by a worker of its own, started where somebody waits. Nothing new comes: a filter
- * drops what would begin a connection, so that its retransmission finds who listens there then, or a refusal.
+ * as the address was configured: by a worker of its own, started where somebody waits. Nothing new comes: for that the
+ * kernel looks past such a socket, and finds the one that took its place, or refuses.
  *
  * The supervisor's thread. */
 #include <errno.h>
-#include <linux/filter.h>
+#include <limits.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@
 #include "supervisor.h"
 
 #define LOOK_NS      (20 * HARK_MS)
-#define HANDSHAKE_NS (300 * HARK_MS) /* the longest round trip that is waited for; a SYN comes again after 1 s */
+#define HANDSHAKE_NS (300 * HARK_MS) /* the longest round trip that is waited for */
+#define NO_DEVICE    INT_MAX         /* no interface has this number */
 
 static bool somebody_waits(const struct socket_entry *e)
 {
@@ -25,30 +27,70 @@ static bool somebody_waits(const struct socket_entry *e)
 	return poll(&p, 1, 0) > 0;
 }
 
-/* No SYN reaches it any more, but all that belongs to a handshake does; of datagrams, none. socket(7), RFC 9293 */
-static void refuse_more(int fd, bool stream)
+/* A peer of whom there will be no datagram: the socket itself, at loopback where it is bound to any address. */
+static int connect_to_itself(int fd)
 {
-	enum { FLAGS_AT = 13, SYN = 0x02, ACK = 0x10 };
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_AT),
-		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-		BPF_STMT(BPF_RET | BPF_K, 0),
-	};
-	struct sock_fprog program = {.len = stream ? 5 : 1, .filter = stream ? code : code + 4};
-	(void)setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+	struct sockaddr_storage at;
+	struct sockaddr_in *four = (void *)&at;
+	struct sockaddr_in6 *six = (void *)&at;
+	socklen_t len = sizeof at;
+	if (getsockname(fd, (struct sockaddr *)&at, &len) < 0)
+		return -errno;
+	if (at.ss_family == AF_INET && four->sin_addr.s_addr == htonl(INADDR_ANY))
+		four->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	else if (at.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr))
+		six->sin6_addr = in6addr_loopback;
+	return connect(fd, (const struct sockaddr *)&at, len) < 0 ? -errno : 0;
 }
 
-/* Another socket of ours takes who comes from now on: without this one's filter he would be refused as it is closed. */
-static bool is_covered(const struct sockets *s, const struct socket_entry *e)
+/* The kernel looks past it for a SYN, or a datagram, though it be the best match. Handshakes that are under way end at
+ * it, and what it holds can be read and answered. socket(7), udp(7). Where that fails, more may come. */
+static void divert(int fd)
+{
+	int type;
+	if (socket_port(fd, &type) == 0)
+		return;
+	if (type == SOCK_STREAM) {
+		(void)setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &(int){NO_DEVICE}, sizeof(int));
+		return;
+	}
+	/* A worker may keep it while an answer is due: it must not be in the way of its successor's sessions. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+	(void)connect_to_itself(fd);
+}
+
+/* False: it stays as it is, as that takes CAP_NET_RAW. */
+static bool take_back(int fd)
+{
+	const struct sockaddr none = {.sa_family = AF_UNSPEC};
+	int type;
+	if (socket_port(fd, &type) == 0)
+		return true;
+	if (type == SOCK_STREAM)
+		return setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &(int){0}, sizeof(int)) == 0;
+	return connect(fd, &none, sizeof none) == 0 &&
+	       setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){0}, sizeof(int)) == 0;
+}
+
+/* The socket of a service at the port of fd: it takes who comes from now on. NULL: there is none. */
+static struct socket_entry *successor(const struct sockets *s, int fd)
 {
 	int type, other;
-	unsigned port = socket_port(hark_listener_fd(e->listener), &type);
-	for (size_t i = 0; port != 0 && type == SOCK_STREAM && i < s->n; i++)
-		if (socket_port(hark_listener_fd(s->entry[i]->listener), &other) == port && other == type)
-			return true;
-	return false;
+	unsigned port = socket_port(fd, &type);
+	for (size_t i = 0; port != 0 && i < s->n; i++) {
+		struct socket_entry *at = s->entry[i];
+		if (at->service != NULL && socket_port(hark_listener_fd(at->listener), &other) == port && other == type)
+			return at;
+	}
+	return NULL;
+}
+
+/* e's backlog is served as that service says. */
+static void adopt(struct socket_entry *e, const struct socket_entry *by)
+{
+	e->service = by->service;
+	e->epoch = epoch_hold(by->epoch);
+	e->conf = by->conf;
 }
 
 /* What is bound to a path no longer shows; hark_listener_close() then finds nothing of its own. */
@@ -65,16 +107,20 @@ static void remove_path(struct socket_entry *e)
 void leaving_add(struct sockets *s, struct socket_entry *e)
 {
 	int fd = hark_listener_fd(e->listener), type;
-	bool is_ip = socket_port(fd, &type) != 0, covered = is_covered(s, e);
+	bool is_ip = socket_port(fd, &type) != 0;
+	const struct socket_entry *by = successor(s, fd);
+	if (e->service == NULL && by != NULL) /* of a reload that failed: somebody may have come to it all the same */
+		adopt(e, by);
 	/* A service manager's goes on without us. */
 	bool kept = e->service != NULL && !e->managed && !e->conf->wait && (is_ip || unix_path(e->key) != NULL);
+	bool covered = kept && by != NULL;
+	if (kept)
+		divert(fd);
 	struct leaving_socket *l = kept && (covered || somebody_waits(e)) ? calloc(1, sizeof *l) : NULL;
 	if (l == NULL) {
 		socket_entry_close(s, e);
 		return;
 	}
-	if (is_ip)
-		refuse_more(fd, type == SOCK_STREAM);
 	remove_path(e);
 	l->entry = e;
 	l->look = hark_after(LOOK_NS);
@@ -87,26 +133,18 @@ void leaving_add(struct sockets *s, struct socket_entry *e)
 /* Any more, from now on; after a while it is closed. */
 static void begin_to_leave(struct leaving_socket *l)
 {
-	int fd = hark_listener_fd(l->entry->listener), type;
-	if (socket_port(fd, &type) != 0)
-		refuse_more(fd, type == SOCK_STREAM);
+	divert(hark_listener_fd(l->entry->listener));
 	l->open_until = hark_after(HANDSHAKE_NS);
 	l->until = hark_after(l->entry->conf->grace_ns > HANDSHAKE_NS ? l->entry->conf->grace_ns : HANDSHAKE_NS);
 }
 
 void leaving_inherit(struct sockets *s, int fd, const char *key)
 {
-	struct socket_entry *e = NULL, *at = NULL;
+	struct socket_entry *e = NULL, *at = successor(s, fd);
 	struct leaving_socket *l = NULL;
 	char address[24];
-	int type, other;
-	unsigned port = socket_port(fd, &type);
-	for (size_t i = 0; port != 0 && i < s->n && at == NULL; i++)
-		if (socket_port(hark_listener_fd(s->entry[i]->listener), &other) == port && other == type &&
-		    !s->entry[i]->conf->wait)
-			at = s->entry[i];
 	(void)snprintf(address, sizeof address, "fd:%d", fd);
-	if (at != NULL) {
+	if (at != NULL && !at->conf->wait) {
 		e = calloc(1, sizeof *e);
 		l = calloc(1, sizeof *l);
 	}
@@ -117,9 +155,7 @@ void leaving_inherit(struct sockets *s, int fd, const char *key)
 		(void)close(fd);
 		return;
 	}
-	e->service = at->service;
-	e->epoch = epoch_hold(at->epoch);
-	e->conf = at->conf;
+	adopt(e, at);
 	*l = (struct leaving_socket){.next = s->leaving,
 	                             .entry = e,
 	                             .look = hark_now(),
@@ -149,11 +185,9 @@ static struct socket_entry *take_out(struct leaving_socket **at)
 struct socket_entry *leaving_take_back(struct sockets *s, const char *key)
 {
 	for (struct leaving_socket **at = &s->leaving; *at != NULL; at = &(*at)->next) {
-		if (strcmp((*at)->entry->key, key) != 0 || unix_path(key) != NULL)
-			continue;
-		(void)setsockopt(hark_listener_fd((*at)->entry->listener), SOL_SOCKET, SO_DETACH_FILTER, &(int){0},
-		                 sizeof(int));
-		return take_out(at);
+		if (strcmp((*at)->entry->key, key) == 0 && unix_path(key) == NULL &&
+		    take_back(hark_listener_fd((*at)->entry->listener)))
+			return take_out(at);
 	}
 	return NULL;
 }

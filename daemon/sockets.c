@@ -251,7 +251,7 @@ static int listen_patiently(const struct sockets *s, const char *address, struct
 		o->why->text[0] = '\0';
 		r = hark_listen(address, o, out);
 		if (r == -EADDRINUSE && !shared && claim_of(address, &c) && share_port(s, &c, true) > 0)
-			shared = o->reuseport = true;
+			shared = o->reuseport = o->beside_connected = true;
 		else if (r != -EADDRINUSE || s->dropped == 0 || hark_now() >= s->dropped + LINGER_NS)
 			break;
 		else
@@ -262,6 +262,7 @@ static int listen_patiently(const struct sockets *s, const char *address, struct
 	if (r == 0 && shared && !reuseport)
 		set_shared(hark_listener_fd(*out), false);
 	o->reuseport = reuseport;
+	o->beside_connected = false;
 	if (r == -EADDRINUSE && c.port != 0)
 		tell_holder(s, address, &c, o->why);
 	return r;

@@ -1,7 +1,10 @@
 """Addresses that come and go with reloads, and go from one service to another: nobody is refused."""
+import contextlib
 import select
 import socket
+import struct
 import threading
+import time
 
 import pytest
 
@@ -213,3 +216,100 @@ def test_a_reload_and_an_upgrade_go_from_an_address_to_its_wildcard(harkd):
         ping(held)
         with connect_to(port) as s:
             ping(s)
+
+
+FORMS = ["{}://127.0.0.1:{}", "{}://*:{}", "{}4://127.0.0.1:{}", "{}4://*:{}"]
+MOVES = [(a, b) for i, a in enumerate(FORMS) for b in FORMS[i + 1 :]]
+
+
+def retransmissions(s):
+    return struct.unpack_from("I", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]
+
+
+@pytest.mark.parametrize("one, other", MOVES)
+def test_nobody_dials_twice_where_a_reload_goes_from_one_address_to_another(harkd, one, other):
+    """The old socket still waits for handshakes that are under way, and may be the better match."""
+    port = free_port()
+    d = harkd(service("echo", "box = echo", listen=one.format("tcp", port)))
+    for form in other, one:
+        d.configure(service("echo", "box = echo", listen=form.format("tcp", port)))
+        assert d.ask("reload")["ok"]
+        with connect_to(port) as s:
+            assert retransmissions(s) == 0
+            ping(s)
+
+
+@pytest.mark.parametrize("one, other", MOVES)
+def test_no_datagram_is_lost_where_a_reload_goes_from_one_address_to_another(harkd, one, other):
+    port = free_port(socket.SOCK_DGRAM)
+    d = harkd(service("echo", "box = echo", listen=one.format("udp", port)))
+    stop, lost = threading.Event(), []
+
+    def ask_on():
+        while not stop.is_set():
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+                s.settimeout(1)
+                s.connect(("127.0.0.1", port))
+                try:
+                    ping(s)
+                except OSError as e:
+                    lost.append(repr(e))
+
+    asker = threading.Thread(target=ask_on, daemon=True)
+    asker.start()
+    for form in other, one:
+        d.configure(service("echo", "box = echo", listen=form.format("udp", port)))
+        assert d.ask("reload")["ok"]
+        time.sleep(0.1)  # there is nothing to wait for: the old socket is closed some time after
+    stop.set()
+    asker.join(PATIENCE)
+    assert lost == []
+
+
+@pytest.mark.parametrize("model", ["process", "thread", "fiber"])
+def test_sessions_are_not_in_the_way_of_an_address_and_its_wildcard(harkd, model):
+    port, to = free_port(socket.SOCK_DGRAM), service("to", "box = echo", listen="udp://127.0.0.1:0")
+    d = harkd(to)
+
+    def text(form):
+        relay = f"relay = udp://127.0.0.1:{d.port('to')}"
+        return to + service("relay", relay, f"model = {model}", listen=form.format("udp", port))
+
+    d.configure(text(FORMS[0]))
+    assert d.ask("reload")["ok"]
+    with contextlib.ExitStack() as stack:
+        talking = []
+        for form in [*FORMS[1:], *FORMS]:
+            s = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            s.settimeout(PATIENCE)
+            s.connect(("127.0.0.1", port))
+            talking.append(s)
+            for s in talking:
+                ping(s)
+            d.configure(text(form))
+            answer = d.ask("reload")
+            assert answer["ok"], answer
+        for s in talking:
+            ping(s)
+
+
+def test_a_reload_that_fails_resets_nobody(harkd):
+    """It has opened the same address anew before it came to the one that is taken; some have come to that socket."""
+    port, one = free_port(), "tcp://127.0.0.1:{}"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        d = harkd(service("echo", "box = echo", "workers = 2", listen=one.format(port)))
+        stop = threading.Event()
+        dialers = [Dialer(port, stop) for _ in range(4)]
+        for t in dialers:
+            t.start()
+        for _ in range(30):
+            d.configure(
+                service("echo", "box = echo", listen=f"tcp4://127.0.0.1:{port}")
+                + "".join(service(f"other{i}", "box = echo") for i in range(20))
+                + service("bad", "box = echo", listen=one.format(taken.getsockname()[1]))
+            )
+            assert not d.ask("reload")["ok"]
+        stop.set()
+        for t in dialers:
+            t.join(PATIENCE)
+    assert [f for t in dialers for f in t.failures] == []
