@@ -261,17 +261,31 @@ static void reap(struct supervisor *v)
 	}
 }
 
+/* To end, for one time more. A service manager may tell its whole group (KillMode=control-group); what an older
+ * generation then hands on to us is the same once more, and no second time. */
+static bool told_again(struct supervisor *v, const struct signalfd_siginfo *i)
+{
+	bool by_elder = v->generation > 1 && i->ssi_code == SI_QUEUE && (pid_t)i->ssi_pid == getppid();
+	int before = v->told > v->told_by_elder ? v->told : v->told_by_elder;
+	if (by_elder)
+		v->told_by_elder = i->ssi_int;
+	else
+		v->told++;
+	return v->told > before || v->told_by_elder > before;
+}
+
 static void take_signals(struct supervisor *v)
 {
 	struct signalfd_siginfo i;
 	struct hark_why why;
 	while (read(v->signal_fd, &i, sizeof i) == (ssize_t)sizeof i) {
 		/* A service manager takes us for harkd until the heir is relied on: it is the heir that it means. */
+		bool ends = i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT, again = ends && told_again(v, &i);
 		if (v->handed_over && v->heir > 0 && i.ssi_signo != SIGCHLD && notify_wanted()) {
-			(void)kill(v->heir, (int)i.ssi_signo);
+			upgrade_hand_on(v, (int)i.ssi_signo);
 			v->reload_due = v->reload_due || i.ssi_signo == SIGHUP;
 		}
-		if (i.ssi_signo == SIGTERM || i.ssi_signo == SIGINT)
+		if (again)
 			supervisor_drain(v);
 		else if (i.ssi_signo == SIGCHLD)
 			reap(v);

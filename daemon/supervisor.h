@@ -196,10 +196,11 @@ struct supervisor {
 	int64_t began;
 	bool in_background; /* --daemon: nobody sees our standard error */
 	bool told_ready;
-	bool draining;    /* ends when the last worker has */
-	bool ending;      /* because of SIGTERM, not of an upgrade alone: a second one ends at once */
-	bool failed;      /* an heir that cannot serve */
-	bool handed_over; /* an upgrade took place: what is left is the next generation's */
+	bool draining;           /* ends when the last worker has */
+	bool ending;             /* because of SIGTERM, not of an upgrade alone: a second one ends at once */
+	int told, told_by_elder; /* to end: by anybody, and how often the older generation was */
+	bool failed;             /* an heir that cannot serve */
+	bool handed_over;        /* an upgrade took place: what is left is the next generation's */
 	/* upgrade.c */
 	pid_t heir; /* the next generation, not ready yet or not proven; 0: none */
 	int heir_fd;
@@ -263,11 +264,12 @@ int load_config(const struct supervisor *v,
 /* upgrade.c */
 #define UPGRADE_MEMORY "memory " /* then a service's name: what its memory is handed over by */
 int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why);
-void upgrade_heard(struct supervisor *v);   /* heir_fd is readable, or heir_deadline is over */
-void upgrade_ended(struct supervisor *v);   /* the heir's process has ended */
-void upgrade_forget(struct supervisor *v);  /* the heir goes its own way */
-void upgrade_abandon(struct supervisor *v); /* we are about to end: so is the heir, if there is one */
-void upgrade_self(struct supervisor *v);    /* at start: takes over what the environment says */
+void upgrade_heard(struct supervisor *v);                     /* heir_fd is readable, or heir_deadline is over */
+void upgrade_ended(struct supervisor *v);                     /* the heir's process has ended */
+void upgrade_forget(struct supervisor *v);                    /* the heir goes its own way */
+void upgrade_hand_on(const struct supervisor *v, int signal); /* to the heir, with how often we were told to end */
+void upgrade_abandon(struct supervisor *v);                   /* we are about to end: so is the heir, if there is one */
+void upgrade_self(struct supervisor *v);                      /* at start: takes over what the environment says */
 /* A socket of the older generation. */
 struct inherited_socket {
 	int fd; /* -1: none */

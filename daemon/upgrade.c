@@ -444,6 +444,12 @@ void upgrade_forget(struct supervisor *v)
 	v->heir_deadline = HARK_FOREVER;
 }
 
+void upgrade_hand_on(const struct supervisor *v, int signal)
+{
+	int told = v->told > v->told_by_elder ? v->told : v->told_by_elder;
+	(void)sigqueue(v->heir, signal, (union sigval){.sival_int = told});
+}
+
 static void end_heir(struct supervisor *v)
 {
 	(void)kill(v->heir, SIGKILL);

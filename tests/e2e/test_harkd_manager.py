@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import PATIENCE, wait_until
+from conftest import PATIENCE, read_all, wait_until
 from harkd_support import gone, harkd, is_zombie, service  # noqa: F401 a fixture
 
 ECHO = service("echo", "box = echo", "grace = 5s")
@@ -145,3 +145,34 @@ def test_a_second_sigterm_waits_for_no_new_generation_that_hangs(managed):
         managed.process.wait(PATIENCE)
     finally:
         os.kill(heir, signal.SIGKILL)
+
+
+def family(pid):
+    """It and all that descends from it."""
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return [pid] + [p for child in f.read().split() for p in family(int(child))]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("relied_on", [False, True])
+def test_a_manager_that_tells_the_whole_group_to_end_cuts_nobodys_grace(harkd, manager, tmp_path, order, relied_on):
+    """KillMode=control-group: who hands it on to the next generation, or to workers, tells them again."""
+    slow = "exec = /bin/sh -c 'trap : TERM; echo up; read x; for i in 1 2 3 4 5 6; do sleep 0.2; done; echo whole'"
+    d = harkd(
+        service("slow", slow, "grace = 10s", "workers = 2") + ECHO,
+        env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
+    )
+    with d.connect("slow") as old:
+        old.settimeout(PATIENCE)
+        assert old.recv(10) == b"up\n"
+        heir = d.upgrade()["pid"]
+        with d.connect("slow") as new:
+            new.settimeout(PATIENCE)
+            assert new.recv(10) == b"up\n"
+            if relied_on:
+                wait_until(lambda: manager.main == heir)
+            for pid in family(d.pid)[::order]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            assert read_all(old) == b"whole\n" == read_all(new)
+    wait_until(lambda: gone(heir))
