@@ -4,7 +4,8 @@
 #   make            what is run                make run        start a few services to try (ends with Ctrl-C)
 #   make test       every test                 make bench      the measurements (installs their peers); BENCH=echo: one
 #   make asan tsan  the tests, sanitized       make fuzz       the fuzzers, FUZZ_SECONDS=30 each
-#   make format     the one dialect, applied   make soak       hostile clients everywhere, SOAK_SECONDS=600
+#   make format     the one dialect, applied   make soak       hostile clients everywhere, SOAK_SECONDS=600;
+#                                                              SOAK='--changes 20': reloads and upgrades instead
 #   make install [PREFIX=/usr/local] [DESTDIR=]                make uninstall, make clean
 #   make deb        Debian packages, in build/deb              scripts/test-deb   tries them in a clean system
 

@@ -249,51 +249,25 @@ class Serve(Server):
         kill(rng.choice(sorted(self.roles(View().members(self)).get("worker", [])) or [None]), signal.SIGKILL)
 
 
-class Harkd(Server):
-    """A harkd with services of one engine and all models.
+class Generations(Server):
+    """A harkd, reloaded and upgraded. Whoever inherits gives it services(), the text behind [defaults]."""
 
-    Reloads keep some and change some, of some workers are killed; some are programs or relays."""
-
-    LIMIT = 16
-    KINDS = ("kept", "changed", "killed", "exec", "relay")
-
-    def __init__(self, build, scratch, engine, relay_to):
-        self.engine, self.relay_to = engine, relay_to
-        self.directory = os.path.join(scratch, f"harkd-{engine}")
+    def __init__(self, name, engine, build, scratch):
+        self.engine = engine
+        self.directory = os.path.join(scratch, name)
         os.mkdir(self.directory)
         self.control = os.path.join(self.directory, "control")
         self.generation, self.reloads, self.upgrades, self.pid = 1, 0, 0, None
-        self.services = {
-            f"{kind}-{model}": (kind, model, 1 + (i + k) % 2)
-            for i, model in enumerate(MODELS)
-            for k, kind in enumerate(self.KINDS)
-        }
         self.configure()
-        super().__init__(f"harkd-{engine}", [build.harkd, "-c", f"{self.directory}/hark.conf"], build, scratch)
+        super().__init__(name, [build.harkd, "-c", f"{self.directory}/hark.conf"], build, scratch)
 
     def configure(self):
-        text = [
+        head = (
             f"[harkd]\ncontrol = {self.control}\nlog = stderr\nupgrade_timeout = 60s\n"
             f"[defaults]\nengine = {self.engine}\ngrace = {GRACE}s\n"
-        ]
-        for name, (kind, model, workers) in self.services.items():
-            text.append(
-                f"[{name}]\nmodel = {model}\nworkers = {workers}\n"
-                f"listen = tcp://127.0.0.1:0 unix:{self.directory}/{name}"
-            )
-            if model != "inline":
-                text.append(f"max_conns = {self.LIMIT}")
-            text.append(
-                {"exec": "exec = /bin/cat", "relay": f"relay = {self.relay_to}"}.get(
-                    kind, "listen = udp://127.0.0.1:0\nbox = echo"
-                )
-            )
-            if kind == "changed":
-                text.append(f"lifetime = {3600 + self.reloads}s")
-        if self.reloads % 2:
-            text.append(f"[guest]\nlisten = unix:{self.directory}/guest\nbox = echo")
+        )
         with open(f"{self.directory}/hark.conf", "w", encoding="utf-8") as f:
-            f.write("\n".join(text) + "\n")
+            f.write(head + self.services())
 
     def command(self, *args):
         return subprocess.run(
@@ -312,10 +286,82 @@ class Harkd(Server):
 
     def await_ready(self):
         self.await_that(lambda: "ready: " in proc.read(self.log))
-        now = self.status()
-        self.pid = now["pid"]
-        for service in now["services"]:
-            kind, model, workers = self.services[service["name"]]
+        self.pid = self.status()["pid"]
+
+    def main_pid(self):
+        return self.pid
+
+    def complain(self, text):
+        self.rows[-1].failures.append(text)
+
+    def reload(self):
+        """False: it failed, which is told."""
+        self.reloads += 1
+        self.configure()
+        answer = self.command("reload")
+        if answer.returncode != 0:
+            self.complain(f"hark reload: status {answer.returncode}: {answer.stderr.strip()}")
+        return answer.returncode == 0
+
+    def upgrade(self):
+        """By signal and by command in turns; until the next generation answers."""
+        self.upgrades += 1
+        if self.upgrades % 2:
+            kill(self.pid, signal.SIGUSR2)
+        elif (answer := self.command("upgrade")).returncode != 0:
+            self.complain(f"hark upgrade: status {answer.returncode}: {answer.stderr.strip()}")
+            return
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            now = self.status()
+            if now and now["generation"] == self.generation + 1:
+                self.generation, self.pid = now["generation"], now["pid"]
+                return
+            time.sleep(0.05)
+        self.complain(f"no generation {self.generation + 1} after an upgrade")
+
+
+class Harkd(Generations):
+    """A harkd with services of one engine and all models.
+
+    Reloads keep some and change some, of some workers are killed; some are programs or relays."""
+
+    LIMIT = 16
+    KINDS = ("kept", "changed", "killed", "exec", "relay")
+
+    def __init__(self, build, scratch, engine, relay_to):
+        self.relay_to = relay_to
+        self.kinds = {
+            f"{kind}-{model}": (kind, model, 1 + (i + k) % 2)
+            for i, model in enumerate(MODELS)
+            for k, kind in enumerate(self.KINDS)
+        }
+        super().__init__(f"harkd-{engine}", engine, build, scratch)
+
+    def services(self):
+        text = []
+        for name, (kind, model, workers) in self.kinds.items():
+            text.append(
+                f"[{name}]\nmodel = {model}\nworkers = {workers}\n"
+                f"listen = tcp://127.0.0.1:0 unix:{self.directory}/{name}"
+            )
+            if model != "inline":
+                text.append(f"max_conns = {self.LIMIT}")
+            text.append(
+                {"exec": "exec = /bin/cat", "relay": f"relay = {self.relay_to}"}.get(
+                    kind, "listen = udp://127.0.0.1:0\nbox = echo"
+                )
+            )
+            if kind == "changed":
+                text.append(f"lifetime = {3600 + self.reloads}s")
+        if self.reloads % 2:
+            text.append(f"[guest]\nlisten = unix:{self.directory}/guest\nbox = echo")
+        return "\n".join(text) + "\n"
+
+    def await_ready(self):
+        super().await_ready()
+        for service in self.status()["services"]:
+            kind, model, workers = self.kinds[service["name"]]
             for i, address in enumerate(service["listen"]):
                 scheme = address.split(":")[0]
                 if scheme == "unix":
@@ -336,17 +382,12 @@ class Harkd(Server):
         self.paths += [f"{self.directory}/guest", self.control]
         self.rows.append(Row("harkd", self.engine, "-", "-", "supervisor", None))
 
-    def main_pid(self):
-        return self.pid
-
     def roles(self, members):
         if (now := self.status()) is None:
             return {}
         roles = {"supervisor": [now["pid"]]}
         for service in now["services"]:
-            if service["name"] in self.services and (
-                pids := [w["pid"] for w in service["workers"] if not w["draining"]]
-            ):
+            if service["name"] in self.kinds and (pids := [w["pid"] for w in service["workers"] if not w["draining"]]):
                 roles[service["name"]] = pids
         roles["guest"] = [
             w["pid"] for s in now["services"] if s["name"] == "guest" for w in s["workers"] if not w["draining"]
@@ -354,7 +395,7 @@ class Harkd(Server):
         return {role: pids for role, pids in roles.items() if pids}
 
     def rows_of(self, role):
-        kind, model = self.services[role][:2] if role in self.services else ("-", "-")
+        kind, model = self.kinds[role][:2] if role in self.kinds else ("-", "-")
         return [r for r in self.rows if r.model == model and r.transport.startswith(kind + "-")] or self.rows[-1:]
 
     def left_over(self, view):
@@ -364,40 +405,15 @@ class Harkd(Server):
             (s["name"], f"{s['name']}: {s['now']} connections, says hark status") for s in now["services"] if s["now"]
         ]
 
-    def complain(self, text):
-        self.rows[-1].failures.append(text)
-
     def kill_worker(self, rng):
         now = self.status()
-        name = rng.choice([name for name, (kind, *_) in self.services.items() if kind == "killed"])
+        name = rng.choice([name for name, (kind, *_) in self.kinds.items() if kind == "killed"])
         pids = [w["pid"] for s in now["services"] if s["name"] == name for w in s["workers"]] if now else []
         kill(rng.choice(pids or [None]), signal.SIGKILL)
 
     def reload(self):
-        self.reloads += 1
-        self.configure()
-        answer = self.command("reload")
-        if answer.returncode != 0:
-            self.complain(f"hark reload: status {answer.returncode}: {answer.stderr.strip()}")
-        elif os.path.exists(f"{self.directory}/guest") != bool(self.reloads % 2):
+        if super().reload() and os.path.exists(f"{self.directory}/guest") != bool(self.reloads % 2):
             self.complain(f"reload {self.reloads}: the path of the service that comes and goes is as before")
-
-    def upgrade(self):
-        """By signal and by command in turns; until the next generation answers."""
-        self.upgrades += 1
-        if self.upgrades % 2:
-            kill(self.pid, signal.SIGUSR2)
-        elif (answer := self.command("upgrade")).returncode != 0:
-            self.complain(f"hark upgrade: status {answer.returncode}: {answer.stderr.strip()}")
-            return
-        end = time.monotonic() + 90
-        while time.monotonic() < end:
-            now = self.status()
-            if now and now["generation"] == self.generation + 1:
-                self.generation, self.pid = now["generation"], now["pid"]
-                return
-            time.sleep(0.05)
-        self.complain(f"no generation {self.generation + 1} after an upgrade")
 
 
 def kill(pid, number):

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""soak.py [--seconds N] [--seed N] [--attack N] [--junit FILE] [--keep]
+"""soak.py [--seconds N] [--seed N] [--attack N | --changes N] [--junit FILE] [--keep]
 
 Every engine and model under hostile clients; nothing may be left over. Starts `hark serve` for each engine and model
 with 1 and 2 workers: a box (TCP, unix, UDP), a program and relays; and for each engine a harkd with services of all
@@ -15,9 +15,11 @@ workers of the services named `killed` get SIGKILL, and harkd reloads and upgrad
 - each server ends on SIGTERM within its grace, with status 0, and leaves no path, process or socket.
 
 A build with sanitizers may take 40 seconds and 64 MB. First comes the attack: --max-conns 100, three clients with N
-connections each that are all reset, on each engine; --attack N runs it alone. Every random choice follows from --seed,
-which is printed; what the scheduler does, does not. The binaries are those of $HARK_BUILD (build). What failed is told
-by row, and its logs stay (--keep: all). The last line is "N passed, N failed", the exit status 1 if anything failed.
+connections each that are all reset, on each engine; --attack N runs it alone. --changes N runs nothing but N rounds of
+changes under polite clients, for which nothing may be lost (changes.py), on epoll and io_uring: 20 rounds are 40
+reloads and 5 upgrades. Every random choice follows from --seed, which is printed; what the scheduler does, does not.
+The binaries are those of $HARK_BUILD (build). What failed is told by row, and its logs stay (--keep: all). The last
+line is "N passed, N failed", the exit status 1 if anything failed.
 """
 import argparse
 import os
@@ -29,6 +31,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 
+import changes
 from servers import ENGINES, GRACE, Build, Harkd, Row, Server, View, end_all, kill_all, settle, settle_rss, start_all
 
 FAILURES_TOLD = 12  # of a row
@@ -271,7 +274,9 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n", 1)[0])
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
-    parser.add_argument("--attack", type=int)
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--attack", type=int)
+    alone.add_argument("--changes", type=int, metavar="ROUNDS")
     parser.add_argument("--junit")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
@@ -279,8 +284,11 @@ def main():
     scratch = tempfile.mkdtemp(prefix="soak-")
     print(f"soak: seed {args.seed}, logs in {scratch}", flush=True)
     connections = args.attack or (10000 if args.seconds >= 300 else 3000)
-    rows = [attack_one(build, scratch, engine, connections, args.seed) for engine in ENGINES]
-    if args.attack is None:
+    if args.changes is not None:
+        rows = [row for engine in ("epoll", "uring") for row in changes.run(build, scratch, engine, args.changes, say)]
+    else:
+        rows = [attack_one(build, scratch, engine, connections, args.seed) for engine in ENGINES]
+    if args.attack is None and args.changes is None:
         rows += mix(build, scratch, args.seconds * 0.6 if args.seconds < 300 else args.seconds - 60, args.seed)
     table(rows)
     failed = [row.name for row in rows if row.failures]
