@@ -547,10 +547,10 @@ int import_xinetd(struct document *d, const char *file)
 
 	read_source(&r, NULL, (struct config_place){.file = document_file(d, file)}, file);
 	r.defaults.broken |= !xinetd_make_defaults(d, &r.defaults);
-	for (size_t i = 0; i < r.n && !d->broken; i++) {
+	for (size_t i = 0; i < r.n && !d->broken; i++)
 		inherit(&r, r.entries[i]);
-		xinetd_make(d, r.entries, i, &r.defaults);
-	}
+	for (size_t i = 0; i < r.n && !d->broken; i++)
+		xinetd_make(d, r.entries, r.n, i, &r.defaults);
 	tell_of_libwrap(&r);
 	for (size_t i = 0; i < r.n; i++) {
 		entry_done(r.entries[i]);

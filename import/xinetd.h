@@ -74,8 +74,8 @@ const char *xinetd_name(enum xinetd_attribute a);
 /* What is to be said of defaults themselves, once, at the top of the file. False: xinetd does not take them. */
 bool xinetd_make_defaults(struct document *d, const struct xinetd_entry *defaults);
 
-/* The section of the i-th entry, whose values are complete with those of defaults; the ones before it were made. */
-void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t i,
+/* The section of the i-th of n entries, all complete with the values of defaults; the ones before it were made. */
+void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t n, size_t i,
                  const struct xinetd_entry *defaults);
 
 #endif

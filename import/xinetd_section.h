@@ -55,6 +55,27 @@ bool xinetd_is_one_of(const char *word, const char *const *words);
 /* bind is not set, or says every address. */
 bool xinetd_binds_all(const struct xinetd_section *m);
 
+/* What its port is in this machine's services database; -1: it is not there. */
+int xinetd_port_known(const struct xinetd_section *m);
+
+/* Whether the file itself has it disabled: disable, and defaults' two lists of ids must both let it be. */
+bool xinetd_is_off(struct xinetd_section *m, const struct xinetd_entry *defaults);
+
+/* ---- xinetd_tcpmux.c ---- */
+
+/* It has no port of its own. */
+bool xinetd_is_behind(const struct xinetd_entry *e);
+
+/* What listens for those. */
+bool xinetd_is_tcpmux(const struct xinetd_entry *e);
+bool xinetd_has_tcpmux(struct xinetd_entry *const *entries, size_t n);
+
+void xinetd_refuse_behind(struct document *d, const struct xinetd_entry *e, const char *why);
+
+/* Sets box. The first of those behind it, as whose user they all run; NULL: there is none. */
+const struct xinetd_entry *xinetd_make_tcpmux(struct xinetd_section *mux, struct xinetd_entry *const *entries, size_t n,
+                                              const struct xinetd_entry *defaults);
+
 /* ---- xinetd_access.c ---- */
 
 /* Decides which addresses to listen on say as much as only_from: before listen is made. */

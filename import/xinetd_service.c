@@ -172,8 +172,7 @@ static const char *family(const struct xinetd_section *m, const char *named)
 	return four && named[0] == '*' ? "4" : "";
 }
 
-/* What the port is in this machine's services database; -1: it is not there. */
-static int port_known(const struct xinetd_section *m)
+int xinetd_port_known(const struct xinetd_section *m)
 {
 	struct servent entry, *found = NULL;
 	char room[4096];
@@ -186,7 +185,7 @@ static int port_known(const struct xinetd_section *m)
 
 static void check_port(struct xinetd_section *m)
 {
-	int known = port_known(m);
+	int known = xinetd_port_known(m);
 	const char *port = xinetd_value_of(m, X_PORT);
 	int64_t n;
 
@@ -549,13 +548,11 @@ static void make_rest(struct xinetd_section *m)
 /* Why hark cannot serve it at all, or NULL. */
 static const char *refused(const struct xinetd_section *m)
 {
-	static const char *const here[] = {"services", "servers", "xadmin", "tcpmux", NULL};
+	static const char *const here[] = {"services", "servers", "xadmin", NULL};
 	const char *type = xinetd_value_of(m, X_SOCKET_TYPE);
 
 	if (xinetd_has(m, X_TYPE, "RPC"))
 		return "type = RPC: services of the portmapper are not served";
-	if (xinetd_has(m, X_TYPE, "TCPMUX") || xinetd_has(m, X_TYPE, "TCPMUXPLUS"))
-		return "type = TCPMUX: TCPMUX (RFC 1078) is not served; give it a port of its own";
 	if (xinetd_has(m, X_FLAGS, "SENSOR"))
 		return "flags = SENSOR: a port that denies its visitors everything else; firewalls do that";
 	if (m->internal && xinetd_is_one_of(m->e->name, here))
@@ -671,13 +668,22 @@ static void make_disable(struct xinetd_section *m, struct xinetd_entry *const *e
 		m->d->broken = true;
 }
 
-/* disable, and defaults' two lists of ids: both must let it be. */
-static void read_disable(struct xinetd_section *m, const struct xinetd_entry *defaults, const char *id)
+static const char *id_of(const struct xinetd_section *m)
+{
+	return xinetd_value_of(m, X_ID) != NULL ? xinetd_value_of(m, X_ID) : m->e->name;
+}
+
+bool xinetd_is_off(struct xinetd_section *m, const struct xinetd_entry *defaults)
 {
 	const struct xinetd_value *off = &defaults->value[X_DISABLED], *on = &defaults->value[X_ENABLED];
 
-	m->off = xinetd_yes(m, X_DISABLE) == 1 || (off->set && wordlist_has(&off->words, id)) ||
-	         (on->set && !wordlist_has(&on->words, id));
+	return xinetd_yes(m, X_DISABLE) == 1 || (off->set && wordlist_has(&off->words, id_of(m))) ||
+	       (on->set && !wordlist_has(&on->words, id_of(m)));
+}
+
+static void read_disable(struct xinetd_section *m, const struct xinetd_entry *defaults)
+{
+	m->off = xinetd_is_off(m, defaults);
 	m->internal = xinetd_has(m, X_TYPE, "INTERNAL");
 	m->redirect = xinetd_value_of(m, X_REDIRECT) != NULL;
 	m->wait = xinetd_yes(m, X_WAIT) == 1;
@@ -716,34 +722,68 @@ bool xinetd_make_defaults(struct document *d, const struct xinetd_entry *default
 	return bad == NULL;
 }
 
-void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t i, const struct xinetd_entry *defaults)
+/* What is served, and its surroundings: behind tcpmux those of the first. Why not; NULL: it is. */
+static const char *make_program(struct xinetd_section *m, struct xinetd_entry *const *entries, size_t n,
+                                const struct xinetd_entry *defaults)
+{
+	const struct xinetd_entry *own = m->e;
+	bool mux = xinetd_is_tcpmux(own);
+	const struct xinetd_entry *first = mux ? xinetd_make_tcpmux(m, entries, n, defaults) : own;
+
+	if (first == NULL)
+		return "no service has type = TCPMUX or TCPMUXPLUS (RFC 1078)";
+	if (!mux && !make_what(m))
+		return "nothing that can be served";
+	m->e = first;
+	m->v = first->value;
+	m->internal = m->internal && !mux;
+	make_user(m);
+	if (!m->internal && !m->redirect)
+		make_env(m);
+	m->e = own;
+	m->v = own->value;
+	return NULL;
+}
+
+/* Why it cannot be served; NULL: it has an address. */
+static const char *begin(struct xinetd_section *m, const struct xinetd_entry *defaults)
+{
+	const char *why = refused(m);
+
+	if (why != NULL)
+		return why;
+	read_disable(m, defaults);
+	bool good = read_bind(m);
+	xinetd_narrow(m);
+	if (!good)
+		return "bind cannot be read, and no other address is meant";
+	return read_kind(m) && make_listen(m) ? NULL : "nothing that can be served";
+}
+
+void xinetd_make(struct document *d, struct xinetd_entry *const *entries, size_t n, size_t i,
+                 const struct xinetd_entry *defaults)
 {
 	const struct xinetd_entry *e = entries[i];
 	struct xinetd_section m = {.d = d, .e = e, .v = e->value};
-	const char *id = xinetd_value_of(&m, X_ID) != NULL ? xinetd_value_of(&m, X_ID) : e->name;
+	const char *id = id_of(&m);
 
+	if (xinetd_is_behind(e)) {
+		if (!xinetd_has_tcpmux(entries, n))
+			xinetd_refuse_behind(d, e, "no service tcpmux of type = INTERNAL listens for it (RFC 1078)");
+		return;
+	}
 	m.s = document_section(d, id, e->place);
 	m.internal = xinetd_has(&m, X_TYPE, "INTERNAL");
-	const char *why = refused(&m);
+	const char *why = begin(&m, defaults);
+	for (size_t k = 0; k < n && why != NULL && xinetd_is_tcpmux(e); k++)
+		if (xinetd_is_behind(entries[k]))
+			xinetd_refuse_behind(d, entries[k], "service tcpmux, which it is behind, cannot be served");
+	why = why != NULL ? why : make_program(&m, entries, n, defaults);
 	if (why != NULL) {
 		refuse(&m, id, why);
 		return;
 	}
-	read_disable(&m, defaults, id);
-	bool good = read_bind(&m);
-	xinetd_narrow(&m);
-	if (!good) {
-		refuse(&m, id, "bind cannot be read, and no other address is meant");
-		return;
-	}
-	if (!read_kind(&m) || !make_listen(&m) || !make_what(&m)) {
-		refuse(&m, id, "nothing that can be served");
-		return;
-	}
 	xinetd_access(&m);
-	make_user(&m);
-	if (!m.internal && !m.redirect)
-		make_env(&m);
 	make_banner(&m);
 	xinetd_limits(&m);
 	make_flags(&m);

@@ -83,10 +83,9 @@ static void what_hark_cannot_serve_is_refused_by_name(void **state)
 	         "service rstatd: type = RPC"},
 		{"service myorg\n{\ntype = TCPMUX UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = "
 	         "/bin/cat\n}\n",
-	         "service myorg: type = TCPMUX"},
-		{"service myorg\n{\ntype = TCPMUXPLUS UNLISTED\nsocket_type = stream\nwait = no\nuser = root\nserver = "
-	         "/bin/cat\n}\n",
-	         "service myorg: type = TCPMUX"},
+	         "service myorg: no service tcpmux of type = INTERNAL listens"},
+		{"service tcpmux\n{\ntype = INTERNAL\nsocket_type = stream\nwait = no\n}\n",
+	         "service tcpmux: no service has type = TCPMUX"},
 		{"service irc\n{\nid = trap\ntype = INTERNAL\nflags = SENSOR\nsocket_type = stream\nwait = "
 	         "no\ndeny_time = 60\n}\n",
 	         "service irc (trap): flags = SENSOR"},
@@ -108,6 +107,103 @@ static void what_hark_cannot_serve_is_refused_by_name(void **state)
 		assert_int_equal(d->fates[DOCUMENT_DROPPED], 1);
 		document_free(d);
 	}
+}
+
+#define MUX      "service tcpmux\n{\ntype = INTERNAL\nsocket_type = stream\nwait = no\nuser = root\n"
+#define BEHIND   "socket_type = stream\nprotocol = tcp\nwait = no\n"
+#define NOBODY   "user = nobody\ntype = TCPMUX UNLISTED\n" BEHIND
+#define SERVED   "service one\n{\n" NOBODY "server = /bin/one\n}\n"
+#define NOT_ONES "not carried over: service two: "
+
+static void services_behind_tcpmux_are_one_with_the_user_of_the_first(void **state)
+{
+	struct document *d = read_text(
+		"defaults\n{\ninstances = 9\n}\n"
+		"service One\n{\nuser = nobody\ntype = TCPMUXPLUS UNLISTED\n" BEHIND
+		"group = daemon\nserver = bin/one\nserver_args = -a $x\nport = 99\nbanner = /etc/hostname\n}\n" MUX
+		"}\n"
+		"service two\n{\n" NOBODY
+		"group = daemon\nserver = /bin/two\nserver_args = 2 -b\nflags = NAMEINARGS\n}\n");
+	(void)state;
+	assert_clean(d);
+	assert_int_equal(d->n, 1);
+	assert_setting(d, "tcpmux", "listen", "tcp://*:tcpmux");
+	assert_setting(d, "tcpmux", "box",
+	               "tcpmux \"+One=exec --stderr /bin/one -a $x\" \"two=exec --stderr --argv0 2 /bin/two -b\"");
+	assert_setting(d, "tcpmux", "user", "nobody");
+	assert_setting(d, "tcpmux", "group", "daemon");
+	assert_setting(d, "tcpmux", "groups", "none");
+	assert_setting(d, "tcpmux", "umask", "0022");
+	assert_setting(d, "tcpmux", "pass_env", "*");
+	assert_setting(d, "tcpmux", "max_conns", "9");
+	assert_setting(d, "tcpmux", "disable", NULL);
+	assert_remark(d, "tcpmux", "not carried over: port of One: that of tcpmux holds");
+	assert_remark(d, "tcpmux", "not carried over: banner of One: that of tcpmux holds");
+	assert_loads(d);
+	document_free(d);
+}
+
+/* Each begins with a service that is served, so that there is something for it to differ from. */
+static void a_service_that_tcpmux_would_widen_is_refused(void **state)
+{
+	static const char *const refused[][2] = {
+		{"service two\n{\n" NOBODY "server = /bin/two\nonly_from = 10.0.0.1\n}\n", NOT_ONES "only_from is"},
+		{"service two\n{\n" NOBODY "server = /bin/two\nno_access = 10.0.0.1\n}\n", NOT_ONES "no_access is"},
+		{"service two\n{\n" NOBODY "server = /bin/two\naccess_times = 1:00-2:00\n}\n",
+	         NOT_ONES "access_times is"},
+		{"service two\n{\n" NOBODY "server = /bin/two\nflags = IDONLY\n}\n", NOT_ONES "flags = IDONLY"},
+		{"service two\n{\n" NOBODY "server = /bin/two\numask = 077\n}\n", NOT_ONES "umask is"},
+		{"service two\n{\n" NOBODY "server = /bin/two\nenv = A=b\n}\n", NOT_ONES "env is"},
+		{"service two\n{\n" NOBODY "server = /bin/two\nrlimit_cpu = 9\n}\n", NOT_ONES "rlimit_cpu is"},
+		{"service two\n{\n" NOBODY "server = /bin/two\ndisable = yes\n}\n", NOT_ONES "disabled"},
+		{"service two\n{\n" NOBODY "server = /bin/two\ngroup = daemon\n}\n", NOT_ONES "all services behind"},
+		{"service two\n{\n" NOBODY "server = /bin/two\nnonsense\n}\n", NOT_ONES "not all of its lines"},
+		{"service two\n{\nuser = root\ntype = TCPMUX UNLISTED\n" BEHIND "server = /bin/two\n}\n",
+	         NOT_ONES "all services behind tcpmux run as the user of the first"},
+		{"service two\n{\nuser = nobody\ntype = TCPMUX\n" BEHIND "server = /bin/two\n}\n",
+	         NOT_ONES "it is not in /etc/services here"},
+		{"service two\n{\nuser = nobody\ntype = TCPMUX UNLISTED\nsocket_type = stream\nwait = yes\nserver = "
+	         "/bin/two\n}\n",
+	         NOT_ONES "behind tcpmux each connection has its own program"},
+		{"service two\n{\nuser = nobody\ntype = TCPMUX UNLISTED\nsocket_type = dgram\nwait = no\nserver = "
+	         "/bin/two\n}\n",
+	         NOT_ONES "behind tcpmux there is socket_type = stream alone"},
+		{"service two\n{\n" NOBODY "redirect = 127.0.0.1 80\n}\n", NOT_ONES "behind tcpmux there are programs"},
+		{"service two\n{\n" NOBODY "}\n", NOT_ONES "server or user is missing"},
+		{"service two\n{\ntype = TCPMUX UNLISTED\n" BEHIND "server = /bin/two\n}\n",
+	         NOT_ONES "server or user is missing"},
+		{"service ONE\n{\n" NOBODY "server = /bin/two\n}\n",
+	         "not carried over: service ONE: another one has its name"},
+		{"service help\n{\n" NOBODY "server = /bin/two\n}\n", "not carried over: service help: no name"},
+		{"service a=b\n{\n" NOBODY "server = /bin/two\n}\n", "not carried over: service a=b: no name"},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+		char text[1000];
+		(void)snprintf(text, sizeof text, "%s}\n%s%s", MUX, SERVED, refused[i][0]);
+		struct document *d = read_text(text);
+		assert_int_equal(d->n, 1);
+		assert_remark(d, NULL, refused[i][1]);
+		assert_setting(d, "tcpmux", "box", "tcpmux \"one=exec --stderr /bin/one\"");
+		assert_setting(d, "tcpmux", "user", "nobody");
+		document_free(d);
+	}
+}
+
+static void what_guards_tcpmux_guards_all_behind_it(void **state)
+{
+	struct document *d = read_text("defaults\n{\nonly_from = 10.0.0.1\n}\n" MUX "}\n" SERVED);
+	(void)state;
+	assert_setting(d, "tcpmux", "box", "tcpmux \"one=exec --stderr /bin/one\"");
+	assert_setting(d, "tcpmux", "disable", "yes");
+	document_free(d);
+	d = read_text(MUX "bind = 1 2\n}\n" SERVED);
+	assert_int_equal(d->n, 0);
+	assert_remark(d, NULL, "not carried over: service one: service tcpmux, which it is behind");
+	document_free(d);
+	d = read_text(MUX "disable = yes\n}\n" SERVED);
+	assert_setting(d, "tcpmux", "disable", "yes");
+	document_free(d);
 }
 
 static void rules_of_access_that_cannot_be_kept_disable_the_service(void **state)
@@ -637,6 +733,9 @@ int main(void)
 		cmocka_unit_test(a_line_that_xinetd_drops_the_service_for_disables_it),
 		cmocka_unit_test(values_that_xinetd_refuses_disable_the_service),
 		cmocka_unit_test(what_is_missing_disables_the_service_unless_it_is_disabled),
+		cmocka_unit_test(services_behind_tcpmux_are_one_with_the_user_of_the_first),
+		cmocka_unit_test(a_service_that_tcpmux_would_widen_is_refused),
+		cmocka_unit_test(what_guards_tcpmux_guards_all_behind_it),
 		cmocka_unit_test(the_first_of_two_on_one_address_counts),
 		cmocka_unit_test(directories_are_read_by_name_without_dots_and_tildes),
 		cmocka_unit_test(a_file_that_includes_itself_is_refused),
