@@ -180,6 +180,8 @@ static int start(struct hark_conn *c, struct hark_tls *tls, const struct hark_st
 		return r;
 	}
 	r = shake(t, deadline);
+	X509_free(t->at_fault);
+	t->at_fault = NULL;
 	if (r < 0)
 		hark__why(o->why, "%s", t->failure != NULL ? t->failure : hark_strerror(r));
 	return r;

@@ -112,6 +112,7 @@ struct hark__tls_conn {
 	bool said_goodbye; /* our close_notify is in wire, or was sent */
 	int verify_error;  /* X509_V_ERR_…, the first one; 0: none */
 	int verify_depth;  /* where in the chain, 0 is the leaf */
+	X509 *at_fault;    /* while the handshake lasts: the certificate that is there */
 	char *asked;       /* the client's: the server's name; NULL: none */
 	char *failure;     /* in words; NULL: none was told, or no memory */
 };

@@ -45,7 +45,8 @@ static int ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPH
 		done = init_mac(mac, &key) && EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, key.aes, iv) == 1;
 	}
 	OPENSSL_cleanse(&key, sizeof key);
-	return !done ? -1 : r > 0 ? 2 : 1;
+	bool once = !makes && SSL_version(ssl) >= TLS1_3_VERSION; /* is used once: RFC 8446 appendix C.4 */
+	return !done ? -1 : r > 0 || once ? 2 : 1;
 }
 
 void hark__tls_ticket_use(SSL_CTX *ctx)

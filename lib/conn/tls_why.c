@@ -49,7 +49,9 @@ void hark__tls_reason(char *buf, size_t cap)
 	int reason = ERR_GET_REASON(e);
 	const char *text = ERR_reason_error_string(e);
 	if (ERR_GET_LIB(e) == ERR_LIB_SSL && is_alert(reason)) {
-		const char *alert = SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET);
+		int number = reason - SSL_AD_REASON_OFFSET;
+		const char *alert = number == SSL_AD_CERTIFICATE_REQUIRED ? "certificate required"
+		                                                          : SSL_alert_desc_string_long(number);
 		(void)snprintf(buf, cap, "the peer's alert: %s", alert);
 		return;
 	}
@@ -95,6 +97,9 @@ int hark__tls_verified(int ok, X509_STORE_CTX *store)
 	if (!ok && t->verify_error == X509_V_OK) {
 		t->verify_error = X509_STORE_CTX_get_error(store);
 		t->verify_depth = X509_STORE_CTX_get_error_depth(store);
+		t->at_fault = X509_STORE_CTX_get_current_cert(store);
+		if (t->at_fault != NULL)
+			(void)X509_up_ref(t->at_fault);
 	}
 	return ok;
 }
@@ -146,17 +151,14 @@ static void unknown_issuer(struct hark__tls_conn *t, const X509 *at)
 
 static void not_accepted(struct hark__tls_conn *t)
 {
-	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(t->ssl);
-	const X509 *leaf = SSL_get0_peer_certificate(t->ssl);
-	const X509 *at = chain != NULL ? sk_X509_value(chain, t->verify_depth) : NULL;
+	const X509 *at = t->at_fault;
 	const char *whose = t->verify_depth == 0 ? "its certificate" : "a certificate above its own";
 	char moment[96];
-	leaf = leaf != NULL ? leaf : chain != NULL ? sk_X509_value(chain, 0) : NULL;
 	switch (t->verify_error) {
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
-		if (leaf != NULL) {
-			other_name(t, leaf);
+		if (at != NULL) {
+			other_name(t, at);
 			return;
 		}
 		break;

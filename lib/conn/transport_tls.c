@@ -136,6 +136,7 @@ void hark__tls_conn_free(struct hark__tls_conn *t)
 	if (t == NULL)
 		return;
 	SSL_free(t->ssl);
+	X509_free(t->at_fault);
 	(void)pthread_mutex_destroy(&t->guard);
 	hark__buffer_release(&t->early);
 	hark__buffer_release(&t->wire);
@@ -302,6 +303,8 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap)
 		done += n > 0 ? (size_t)n : 0;
 	}
 	t->more = n > 0 && SSL_has_pending(t->ssl);
+	if (done > 0 && n <= 0 && n != -EAGAIN)
+		hark__ready_set(&c->src, HARK__IN); /* the end is told next, and no event tells of it */
 	if (hark__buffer_len(&t->wire) > 0)
 		(void)hark__tls_push(t); /* an alert, an answer of TLS itself */
 	unlock(t);
