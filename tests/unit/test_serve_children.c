@@ -192,6 +192,7 @@ static void a_child_that_is_killed_after_its_close_has_it_told_once(void **state
 		struct told t = next();
 		assert_int_equal(t.by, atoi(number));
 		assert_int_equal(t.bytes > 0, true);
+		assert_int_equal(recv(fd, number + 7, 1, 0), 0); /* its end comes after its note of the close */
 		(void)kill(atoi(number), SIGKILL);
 		assert_true(next().left);
 		(void)close(fd);
