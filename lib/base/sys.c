@@ -100,6 +100,11 @@ static int ioctl_fixed(int fd, unsigned long request, void *arg)
 }
 
 /* glibc types the resource as an enumeration. */
+static void *mremap_to(void *from, size_t n, void *to)
+{
+	return mremap(from, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+}
+
 static int getrlimit_plain(int resource, struct rlimit *limit)
 {
 	return getrlimit(resource, limit);
@@ -136,6 +141,7 @@ struct hark__sys hark__sys = {
 	.realloc = realloc,
 	.mmap = mmap,
 	.munmap = munmap,
+	.mremap_to = mremap_to,
 	.mprotect = mprotect,
 	.madvise = madvise,
 	.getrlimit = getrlimit_plain,

@@ -44,6 +44,7 @@
 	X(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t offset), \
 	  (at, n, prot, flags, fd, offset)) \
 	X(int, munmap, (void *at, size_t n), (at, n)) \
+	X(void *, mremap_to, (void *from, size_t n, void *to), (from, n, to)) \
 	X(int, mprotect, (void *at, size_t n, int prot), (at, n, prot)) \
 	X(int, madvise, (void *at, size_t n, int advice), (at, n, advice)) \
 	X(int, getrlimit, (int resource, struct rlimit *limit), (resource, limit)) \

@@ -2,7 +2,8 @@
  * process.
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read:
- * readable for everybody who polls it, as long as the drain lasts. Each process has a state of its own and looks at the
+ * readable for everybody who polls it. When the drain is over this process takes fresh ones: children that outlive it
+ * keep the old, which tell them as before. Each process has a state of its own and looks at the
  * ones of the process that forked it and of the one before as well; so ending one child, also one that a box forked,
  * does not drain its parent, and a connection's process hears of the service's drain also where the worker that forked
  * it has died. Retiring is told by an eventfd of its own: it concerns those alone who accept, and who waits for a drain
@@ -12,6 +13,7 @@
 #include "loop/drain.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -168,8 +170,8 @@ static void watch_forks(void)
 	(void)pthread_atfork(NULL, NULL, forked_child); /* fails only for want of memory, at the very start */
 }
 
-/* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
-static int renew(struct state *old)
+/* Shared memory and an eventfd that tell of nothing. */
+static int fresh(struct state **out)
 {
 	int fd = hark__sys.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
@@ -179,8 +181,19 @@ static int renew(struct state *old)
 		(void)hark__sys.close(fd);
 		return -ENOMEM;
 	}
-	(void)pthread_once(&fork_once, watch_forks);
 	atomic_store(&s->until, HARK_FOREVER);
+	*out = s;
+	return fd;
+}
+
+/* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
+static int renew(struct state *old)
+{
+	struct state *s;
+	int fd = fresh(&s);
+	if (fd < 0)
+		return fd;
+	(void)pthread_once(&fork_once, watch_forks);
 	atomic_store(&own, s);
 	atomic_store(&own_fd, fd);
 	if (atomic_load(&old->until) != HARK_FOREVER) {
@@ -190,6 +203,22 @@ static int renew(struct state *old)
 	if (atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
 		atomic_store(&s->retired, true);
 	return 0;
+}
+
+/* Another page at the same place, another eventfd at the same number: threads and handlers look there at any time.
+ * Children keep those that they have. False: no room. */
+static bool replace_told(void)
+{
+	struct state *s;
+	int fd = atomic_load(&own) != &first ? fresh(&s) : -1; /* the first is not shared */
+	if (fd < 0)
+		return false;
+	bool done = hark__sys.mremap_to(s, sizeof *s, atomic_load(&own)) != MAP_FAILED;
+	if (!done)
+		(void)hark__sys.munmap(s, sizeof *s);
+	done = done && hark__sys.dup3(fd, atomic_load(&own_fd), O_CLOEXEC) >= 0;
+	(void)hark__sys.close(fd);
+	return done;
 }
 
 static void empty(int fd)
@@ -229,6 +258,8 @@ void hark__drain_leave(void)
 {
 	pthread_mutex_lock(&lock);
 	if (--serving == 0) {
+		if (atomic_load(&atomic_load(&own)->until) != HARK_FOREVER)
+			(void)replace_told(); /* else children that did not look yet miss it */
 		atomic_store(&atomic_load(&own)->until, HARK_FOREVER);
 		atomic_store(&first.until, HARK_FOREVER);
 		atomic_store(&atomic_load(&own)->retired, false);
