@@ -114,6 +114,7 @@ static int shake(struct hark__tls_conn *t, int64_t deadline)
 		(void)pthread_mutex_lock(&t->guard);
 		int r = step(t, &events);
 		t->established = r == 0;
+		t->more = r == 0 && SSL_has_pending(t->ssl); /* no event tells of it */
 		(void)pthread_mutex_unlock(&t->guard);
 		int others = hark__fair();
 		if (r != -EAGAIN)

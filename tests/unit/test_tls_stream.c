@@ -1,6 +1,8 @@
 /* test_tls_stream.c — a stream over TLS is a stream: what is written is read, its end and its cut are told apart. */
 #include "tls_support.h"
 
+#include <netinet/tcp.h>
+
 static void what_is_written_is_read_and_then_comes_the_end(void)
 {
 	struct pair p = tls_pair();
@@ -22,6 +24,36 @@ static void what_is_written_is_read_and_then_comes_the_end(void)
 	CHECK_INT(hark_close(p.b), 0);
 	CHECK_INT(hark_read(p.a, buf, sizeof buf), 0);
 	CHECK_INT(hark_close(p.a), 0);
+}
+
+static void shake_and_idle(void *arg)
+{
+	struct shaking *s = arg;
+	char buf[8];
+	shake_beside(s);
+	CHECK_INT(s->got, 0);
+	hark_deadline(s->c, hark_after(5 * HARK_S * SLOWER));
+	CHECK_INT(hark_idle(s->c), 1);
+	CHECK_INT(hark_read(s->c, buf, sizeof buf), 5);
+}
+
+/* The client's last message and its first bytes come together. */
+static void bytes_behind_the_handshake_are_there_at_once(void)
+{
+	struct hark_tls *client = client_settings(), *server = server_settings();
+	struct pair p = tcp_pair();
+	struct shaking a = {.c = p.a, .t = client, .name = "a.example"}, b = {.c = p.b, .t = server};
+	struct beside beside;
+	int one = 1; /* else Nagle's algorithm holds them apart */
+	CHECK_INT(setsockopt(hark_fd(p.a), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), 0);
+	beside_start(&beside, shake_and_idle, &b);
+	shake_beside(&a);
+	CHECK_INT(a.got, 0);
+	say(p.a, "early");
+	beside_end(&beside);
+	pair_drop(&p);
+	hark_tls_free(client);
+	hark_tls_free(server);
 }
 
 static void an_end_without_close_notify_is_a_cut(void)
@@ -89,6 +121,7 @@ int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(what_is_written_is_read_and_then_comes_the_end),
+		EVERYWHERE(bytes_behind_the_handshake_are_there_at_once),
 		EVERYWHERE(an_end_without_close_notify_is_a_cut),
 		EVERYWHERE(a_reader_and_a_writer_at_once),
 	};
