@@ -39,19 +39,31 @@ static void set_limits(const struct relay *x, struct hark_conn *client, struct h
 	hark_deadline(target, stats.deadline_ns);
 }
 
-/* Dials, and passes on what was read to know where to. */
+/* Dials, says who comes, and passes on what was read to know where to: o, NULL if nothing was. */
+static int dial(const struct relay *x, int route, struct hark_conn *c, const struct relay_opening *o,
+                struct hark_conn **target)
+{
+	int r = relay_dial(x, route, c, target);
+	if (r < 0)
+		return r;
+	r = relay_introduce(x, c, o != NULL ? &o->hello : NULL, *target);
+	if (r == 0 && o != NULL && (r = (int)hark_write(*target, o->bytes, o->n)) > 0)
+		r = hark_flush(*target);
+	if (r < 0)
+		hark_abort(*target);
+	return r;
+}
+
 static int begin(const struct relay *x, struct hark_conn *c, struct hark_conn **target)
 {
 	if (!x->named)
-		return relay_dial(x, 0, c, target);
+		return dial(x, 0, c, NULL, target);
 	struct relay_opening *o = malloc(sizeof *o);
 	if (o == NULL)
 		return -ENOMEM;
 	int r = relay_opening_read(x, c, o);
 	if (r >= 0)
-		r = relay_dial(x, r, c, target);
-	if (r == 0 && ((r = (int)hark_write(*target, o->bytes, o->n)) < 0 || (r = hark_flush(*target)) < 0))
-		hark_abort(*target);
+		r = dial(x, r, c, o, target);
 	free(o);
 	return r;
 }
@@ -160,6 +172,8 @@ static int relay_parse(void *state, int argc, char *const argv[], struct hark_wh
 	int r = 0;
 	for (int i = 0; i < argc && r == 0; i++)
 		r = take_target(x, argv[i], why);
+	if (r == 0 && x->proxy_version > 0 && x->type == SOCK_DGRAM)
+		return box_why(why, -EINVAL, "--send-proxy is for streams, not for %s", argv[0]);
 	return r < 0 || x->local == NULL ? r : check_local(x->local, why);
 }
 
@@ -175,6 +189,8 @@ static void relay_close(void *state)
 	free(x->targets);
 }
 
+static const char *const proxy_versions[] = {"no", "v1", "v2", NULL};
+
 static const struct hark_option options[] = {
 	{"connect-timeout", HARK_OPTION_DURATION, offsetof(struct relay, dial_ns), "T",
          "for look-up and connecting together, of each address", .standard = "10s", .min = 1},
@@ -184,6 +200,9 @@ static const struct hark_option options[] = {
          "for a client's TLS hello, where addresses have names", .standard = "10s", .min = 1},
 	{"local", HARK_OPTION_TEXT, offsetof(struct relay, local), "ADDRESS",
          "where the dialed connection comes from: HOST, HOST:PORT, :PORT"},
+	{"send-proxy", HARK_OPTION_CHOICE, offsetof(struct relay, proxy_version), "no|v1|v2",
+         "begin with a header that tells who the client is, of the PROXY protocol", .standard = "no",
+         .choices = proxy_versions},
 	{NULL},
 };
 

@@ -24,6 +24,7 @@ struct relay {
 	int64_t rest_ns;   /* one that has failed is left alone for so long */
 	int64_t hello_ns;  /* for a client's hello, where there are names */
 	int type;          /* SOCK_STREAM, SOCK_DGRAM */
+	int proxy_version; /* of the PROXY header that targets get; 0: none */
 	bool named;        /* some target has a name: who is asked for says where a connection goes on to */
 	int n;
 	struct relay_target *targets; /* n of them, in the order in which they are tried */
@@ -68,5 +69,12 @@ struct relay_opening {
  * client has left, or a drain has begun, before its first byte; -EPROTO, -EMSGSIZE: it is no hello;
  * -HARK_ENOHOST; -ETIMEDOUT; another -errno. */
 int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_opening *o);
+
+/* ---- relay_proxy.c ---- */
+
+/* Tells target about client, if x wants that, before anything else is written there. hello: the client's, if it was
+ * read. May suspend. 0 or -errno. */
+int relay_introduce(const struct relay *x, struct hark_conn *client, const struct client_hello *hello,
+                    struct hark_conn *target);
 
 #endif

@@ -17,22 +17,41 @@
 
 /* ---- loops ------------------------------------------------------------------------------------ */
 
+/* An end of c's own socket, whatever a proxy has told of it. */
+static int socket_end(struct hark_conn *c, bool peer, char text[HARK_ADDRESS_MAX])
+{
+	struct hark_endpoint e = {.type = hark_type(c), .len = sizeof e.addr};
+	struct sockaddr_in6 *six = (struct sockaddr_in6 *)&e.addr;
+	if (hark_proxied(c) == NULL)
+		return peer ? hark_peer(c, text, HARK_ADDRESS_MAX) : hark_local(c, text, HARK_ADDRESS_MAX);
+	int r = peer ? getpeername(hark_fd(c), (struct sockaddr *)&e.addr, &e.len)
+	             : getsockname(hark_fd(c), (struct sockaddr *)&e.addr, &e.len);
+	if (r < 0)
+		return -errno;
+	if (six->sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&six->sin6_addr)) {
+		struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = six->sin6_port};
+		memcpy(&four.sin_addr, &six->sin6_addr.s6_addr[12], sizeof four.sin_addr);
+		memcpy(&e.addr, &four, e.len = sizeof four);
+	}
+	return hark_endpoint_format(&e, text, HARK_ADDRESS_MAX);
+}
+
 /* A relay that dials itself would do so until the machine has no descriptors left. A datagram that claims to be the
  * target's would go round between the two for ever. */
 static bool is_loop(struct hark_conn *client, struct hark_conn *target)
 {
 	char asked[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
-	if (hark_local(client, asked, sizeof asked) < 0 || hark_peer(target, got, sizeof got) < 0)
+	if (socket_end(client, false, asked) < 0 || hark_peer(target, got, sizeof got) < 0)
 		return false;
 	return strcmp(asked, got) == 0 ||
-	       (hark_type(client) == SOCK_DGRAM && hark_peer(client, from, sizeof from) >= 0 && strcmp(from, got) == 0);
+	       (hark_type(client) == SOCK_DGRAM && socket_end(client, true, from) >= 0 && strcmp(from, got) == 0);
 }
 
 /* Dialed from this machine: both ends are one host, or of 127.0.0.0/8. */
 static bool is_near(struct hark_conn *client)
 {
 	char at[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX];
-	if (hark_local(client, at, sizeof at) < 0 || hark_peer(client, from, sizeof from) < 0)
+	if (socket_end(client, false, at) < 0 || socket_end(client, true, from) < 0)
 		return false;
 	size_t n = (size_t)(strrchr(at, ':') - at);
 	return strncmp(from, "tcp://127.", 10) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');

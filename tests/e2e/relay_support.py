@@ -1,6 +1,7 @@
 """What the tests of relays share: a target on loopback, and what the relay tells of a connection's end."""
 import json
 import socket
+import ssl
 import struct
 
 import pytest
@@ -53,3 +54,22 @@ def accept(listener):
     s, _ = listener.accept()
     s.settimeout(PATIENCE)
     return s
+
+
+def receive(s, n):
+    data = bytearray()
+    while len(data) < n and (chunk := s.recv(n - len(data))):
+        data += chunk
+    return bytes(data)
+
+
+def hello(name=None, protocols=()):
+    """What a client of OpenSSL's says first."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    come, gone = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(come, gone, server_hostname=name).do_handshake()
+    return gone.read()

@@ -11,21 +11,9 @@ import pytest
 
 from conftest import MODELS, PATIENCE, read_all, wait_until
 from harkd_support import HEAD, run_test, service
-from relay_support import accept, address_of, closes, target  # noqa: F401
+from relay_support import accept, address_of, closes, hello, receive, target  # noqa: F401
 
 WAYS = [(m, "epoll") for m in MODELS] + [("fiber", "uring"), ("fiber", "poll")]
-
-
-def hello(name=None, protocols=()):
-    """What a client of OpenSSL's says first."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    if protocols:
-        context.set_alpn_protocols(protocols)
-    come, gone = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        context.wrap_bio(come, gone, server_hostname=name).do_handshake()
-    return gone.read()
 
 
 def in_records(data, each):
@@ -33,13 +21,6 @@ def in_records(data, each):
     body = data[5:]
     parts = [body[i : i + each] for i in range(0, len(body), each)]
     return b"".join(b"\x16\x03\x01" + len(p).to_bytes(2, "big") + p for p in parts)
-
-
-def receive(s, n):
-    data = bytearray()
-    while len(data) < n and (chunk := s.recv(n - len(data))):
-        data += chunk
-    return bytes(data)
 
 
 def expect(relay, data, listener):
