@@ -39,31 +39,19 @@ static void set_limits(const struct relay *x, struct hark_conn *client, struct h
 	hark_deadline(target, stats.deadline_ns);
 }
 
-/* Dials, says who comes, and passes on what was read to know where to: o, NULL if nothing was. */
-static int dial(const struct relay *x, int route, struct hark_conn *c, const struct relay_opening *o,
-                struct hark_conn **target)
-{
-	int r = relay_dial(x, route, c, target);
-	if (r < 0)
-		return r;
-	r = relay_introduce(x, c, o != NULL ? &o->hello : NULL, *target);
-	if (r == 0 && o != NULL && (r = (int)hark_write(*target, o->bytes, o->n)) > 0)
-		r = hark_flush(*target);
-	if (r < 0)
-		hark_abort(*target);
-	return r;
-}
-
+/* Dials, and passes on what was read to know where to. */
 static int begin(const struct relay *x, struct hark_conn *c, struct hark_conn **target)
 {
 	if (!x->named)
-		return dial(x, 0, c, NULL, target);
+		return relay_dial(x, 0, c, NULL, target);
 	struct relay_opening *o = malloc(sizeof *o);
 	if (o == NULL)
 		return -ENOMEM;
 	int r = relay_opening_read(x, c, o);
 	if (r >= 0)
-		r = dial(x, r, c, o, target);
+		r = relay_dial(x, r, c, &o->hello, target);
+	if (r == 0 && o->n > 0 && ((r = (int)hark_write(*target, o->bytes, o->n)) < 0 || (r = hark_flush(*target)) < 0))
+		hark_abort(*target);
 	free(o);
 	return r;
 }
@@ -153,6 +141,7 @@ static int take_target(struct relay *x, const char *word, struct hark_why *why)
 		               x->targets[0].address, word);
 	if (t->name != NULL && type == SOCK_DGRAM)
 		return box_why(why, -EINVAL, "%s: the name that is asked for is told by TLS, on streams", word);
+	t->tls = a.scheme == HARK_TLS;
 	x->type = type;
 	x->named = x->named || t->name != NULL;
 	x->n++;
@@ -174,7 +163,14 @@ static int relay_parse(void *state, int argc, char *const argv[], struct hark_wh
 		r = take_target(x, argv[i], why);
 	if (r == 0 && x->proxy_version > 0 && x->type == SOCK_DGRAM)
 		return box_why(why, -EINVAL, "--send-proxy is for streams, not for %s", argv[0]);
+	if (r == 0)
+		r = relay_tls_check(x, why);
 	return r < 0 || x->local == NULL ? r : check_local(x->local, why);
+}
+
+static int relay_prepare(void *state, struct hark_why *why)
+{
+	return relay_tls_open(state, why);
 }
 
 static int relay_open(void *state, struct hark_why *why)
@@ -186,6 +182,7 @@ static void relay_close(void *state)
 {
 	struct relay *x = state;
 	relay_rests_close(x);
+	hark_tls_free(x->tls);
 	free(x->targets);
 }
 
@@ -203,6 +200,15 @@ static const struct hark_option options[] = {
 	{"send-proxy", HARK_OPTION_CHOICE, offsetof(struct relay, proxy_version), "no|v1|v2",
          "begin with a header that tells who the client is, of the PROXY protocol", .standard = "no",
          .choices = proxy_versions},
+	{"ca", HARK_OPTION_PATH, offsetof(struct relay, ca), "FILE",
+         "who vouches for the servers at tls:// addresses, PEM; else the system's store"},
+	{"insecure", HARK_OPTION_FLAG, offsetof(struct relay, insecure), NULL, "take any certificate of theirs"},
+	{"server-name", HARK_OPTION_TEXT, offsetof(struct relay, server_name), "NAME",
+         "what they are asked for and must have a certificate for; else the address's host"},
+	{"client-cert", HARK_OPTION_PATH, offsetof(struct relay, client_cert), "FILE",
+         "the certificate that they are shown, PEM, with its chain"},
+	{"client-key", HARK_OPTION_PATH, offsetof(struct relay, client_key), "FILE",
+         "its key, PEM; else it is in the certificate's file"},
 	{NULL},
 };
 
@@ -219,6 +225,7 @@ const struct hark_box_row relay_box = {
 	.sessions = true,
 	.conn_fds = 1, /* the target */
 	.parse = relay_parse,
+	.prepare = relay_prepare,
 	.open = relay_open,
 	.serve = relay_serve,
 	.close = relay_close,

@@ -147,39 +147,62 @@ void relay_failed(const struct relay *x, const struct hark_conn *client)
 
 /* ---- dialing ---------------------------------------------------------------------------------- */
 
-static int dial_one(const struct relay *x, const struct relay_target *t, struct hark_conn *client, int hops,
-                    int64_t latest, struct hark_conn **target)
+/* What all attempts of one client have in common. */
+struct call {
+	struct hark_conn *client;
+	const struct client_hello *asked;
+	int hops;
+	int64_t latest;
+};
+
+static int dial_one(const struct relay *x, const struct relay_target *t, const struct call *call,
+                    struct hark_conn **target)
 {
+	char plain[HARK_ADDRESS_MAX];
 	int64_t deadline = hark_after(x->dial_ns);
 	struct hark_dial_opts opts = {
-		.deadline = deadline < latest ? deadline : latest,
+		.deadline = deadline < call->latest ? deadline : call->latest,
 		.local = x->local,
-		.hop_limit = hops,
+		.hop_limit = call->hops,
 	};
+	struct hark_conn *c;
 	int r;
-	while ((r = hark_dial(t->address, &opts, target)) == -EMFILE || r == -ENFILE) /* others give some back */
+	if (t->tls)
+		relay_tls_plain(t->address, plain);
+	while ((r = hark_dial(t->tls ? plain : t->address, &opts, &c)) == -EMFILE ||
+	       r == -ENFILE) /* others give some back */
 		if (hark_now() >= opts.deadline || hark_sleep(ROOM_STEP_NS) < 0)
 			break;
-	if (r == 0 && is_loop(client, *target)) {
-		hark_abort(*target);
-		r = -ELOOP;
+	if (r < 0)
+		return r;
+	hark_deadline(c, opts.deadline);
+	r = is_loop(call->client, c) ? -ELOOP : relay_introduce(x, call->client, call->asked, c);
+	if (r == 0 && t->tls)
+		r = relay_tls_begin(x, t, c, opts.deadline);
+	if (r < 0) {
+		hark_abort(c);
+		return r;
 	}
-	return r;
+	hark_deadline(c, call->latest);
+	*target = c;
+	return 0;
 }
 
-int relay_dial(const struct relay *x, int route, struct hark_conn *client, struct hark_conn **target)
+int relay_dial(const struct relay *x, int route, struct hark_conn *client, const struct client_hello *asked,
+               struct hark_conn **target)
 {
 	bool tried[RELAY_TARGETS_MAX] = {false};
 	struct hark_conn_stats stats;
 	hark_conn_stats(client, &stats);
-	int r = hops_left(client), hops = r;
-	for (int k = 0; k < 2 * x->n && hops >= 0; k++) { /* twice round: those left alone come last */
+	int r = hops_left(client);
+	struct call call = {.client = client, .asked = asked, .hops = r, .latest = stats.deadline_ns};
+	for (int k = 0; k < 2 * x->n && call.hops >= 0; k++) { /* twice round: those left alone come last */
 		struct relay_target *t = &x->targets[k % x->n];
 		if (t->route != route || tried[k % x->n] || (k < x->n && !may_try(x, t)))
 			continue;
 		tried[k % x->n] = true;
 		hark_set_data(client, t);
-		r = dial_one(x, t, client, hops, stats.deadline_ns, target);
+		r = dial_one(x, t, &call, target);
 		if (is_ours(r) || hark_now() >= stats.deadline_ns)
 			return r;
 		note(x, t, r);

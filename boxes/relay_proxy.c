@@ -7,6 +7,9 @@
 
 #define TLVS_MAX 64
 
+/* Of ssl_client: PP2_CLIENT_SSL, PP2_CLIENT_CERT_CONN, PP2_CLIENT_CERT_SESS. */
+enum { CLIENT_TLS = 1, CLIENT_NOW = 2, CLIENT_SESSION = 4 };
+
 /* In the place of one of that type, or behind the others. */
 static void put(struct hark_proxy_tlv *tlvs, int *n, int type, const void *value, size_t len)
 {
@@ -18,10 +21,80 @@ static void put(struct hark_proxy_tlv *tlvs, int *n, int type, const void *value
 	*n += at == *n && at < TLVS_MAX;
 }
 
-int relay_introduce(const struct relay *x, struct hark_conn *client, const struct client_hello *hello,
+static void put_text(struct hark_proxy_tlv *tlvs, int *n, int type, const char *text)
+{
+	if (text != NULL && text[0] != '\0')
+		put(tlvs, n, type, text, strlen(text));
+}
+
+static int hex_of(char c)
+{
+	const char *digits = "0123456789ABCDEF", *at = c != '\0' ? strchr(digits, c) : NULL;
+	return at != NULL ? (int)(at - digits) : -1;
+}
+
+/* The CN of a name as RFC 2253 writes it, what is escaped there as it is; "": there is none. */
+static void find_cn(const char *subject, char *cn, size_t cap)
+{
+	bool begins = true, ours = false;
+	size_t n = 0;
+	for (const char *p = subject; *p != '\0'; p++) {
+		bool ends = *p == ',' || *p == '+';
+		if (ours && ends)
+			break;
+		if (begins && strncmp(p, "CN=", 3) == 0) {
+			ours = true;
+			p += 2;
+			continue;
+		}
+		begins = ends;
+		char byte = *p;
+		if (*p == '\\' && p[1] != '\0') {
+			int high = hex_of(p[1]), low = high >= 0 ? hex_of(p[2]) : -1;
+			byte = low >= 0 ? (char)(high << 4 | low) : p[1];
+			p += low >= 0 ? 2 : 1;
+		}
+		if (ours && n + 1 < cap)
+			cn[n++] = byte;
+	}
+	cn[n] = '\0';
+}
+
+/* What TLVs of the client's TLS point at. */
+struct tls_facts {
+	struct hark_tls_info info;
+	struct hark_certificate its;
+	char cn[sizeof((struct hark_certificate *)NULL)->subject];
+};
+
+/* The client's TLS, where it ends here. What a proxy has told is of the client itself, and counts for more. */
+static void put_tls(struct hark_proxy *p, struct hark_proxy_tlv *tlvs, int *n, struct hark_conn *client,
+                    struct tls_facts *f)
+{
+	if (hark_tls_info(client, &f->info) < 0)
+		return;
+	put_text(tlvs, n, HARK_PROXY_ALPN, f->info.alpn);
+	put_text(tlvs, n, HARK_PROXY_AUTHORITY, f->info.name);
+	if (p->ssl)
+		return;
+	bool shown = hark_tls_peer(client, 0, &f->its) == 0;
+	p->ssl = true;
+	p->ssl_client = (uint8_t)(CLIENT_TLS | (!shown ? 0 : CLIENT_SESSION | (f->info.resumed ? 0 : CLIENT_NOW)));
+	p->ssl_verify = shown && !f->info.verified;
+	put_text(tlvs, n, HARK_PROXY_SSL_VERSION, f->info.version);
+	put_text(tlvs, n, HARK_PROXY_SSL_CIPHER, f->info.cipher);
+	put_text(tlvs, n, HARK_PROXY_SSL_GROUP, f->info.group);
+	if (shown) {
+		find_cn(f->its.subject, f->cn, sizeof f->cn);
+		put_text(tlvs, n, HARK_PROXY_SSL_CN, f->cn);
+	}
+}
+
+int relay_introduce(const struct relay *x, struct hark_conn *client, const struct client_hello *asked,
                     struct hark_conn *target)
 {
 	struct hark_proxy_tlv tlvs[TLVS_MAX];
+	struct tls_facts facts;
 	const struct hark_proxy *before = hark_proxied(client);
 	struct hark_proxy p;
 	int n = 0;
@@ -36,8 +109,9 @@ int relay_introduce(const struct relay *x, struct hark_conn *client, const struc
 		p.ssl_client = before->ssl_client;
 		p.ssl_verify = before->ssl_verify;
 	}
-	if (hello != NULL && hello->name[0] != '\0')
-		put(tlvs, &n, HARK_PROXY_AUTHORITY, hello->name, strlen(hello->name));
+	if (asked != NULL)
+		put_text(tlvs, &n, HARK_PROXY_AUTHORITY, asked->name);
+	put_tls(&p, tlvs, &n, client, &facts);
 	p.version = x->proxy_version;
 	p.checksum = p.version == 2;
 	p.tlvs = tlvs;

@@ -155,11 +155,27 @@ static int read_hello(struct hark_conn *c, struct relay_opening *o)
 	}
 }
 
+/* What was agreed on in the handshake, where the server has ended the client's TLS. False: it has not. */
+static bool read_agreed(const struct hark_conn *c, struct client_hello *h)
+{
+	struct hark_tls_info info;
+	if (hark_tls_info(c, &info) < 0)
+		return false;
+	size_t n = strlen(info.alpn);
+	(void)snprintf(h->name, sizeof h->name, "%s", info.name);
+	h->protocols[0] = (uint8_t)n;
+	memcpy(h->protocols + 1, info.alpn, n);
+	h->protocols_bytes = n > 0 ? n + 1 : 0;
+	return true;
+}
+
 int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_opening *o)
 {
 	struct hark_conn_stats stats;
 	int64_t latest = hark_after(x->hello_ns);
 	o->n = 0;
+	if (read_agreed(c, &o->hello))
+		return relay_route_find(x, o->hello.name, o->hello.protocols, o->hello.protocols_bytes);
 	hark_conn_stats(c, &stats);
 	if (latest < stats.deadline_ns)
 		hark_deadline(c, latest);

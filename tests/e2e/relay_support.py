@@ -3,6 +3,7 @@ import json
 import socket
 import ssl
 import struct
+import subprocess
 
 import pytest
 
@@ -73,3 +74,98 @@ def hello(name=None, protocols=()):
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(come, gone, server_hostname=name).do_handshake()
     return gone.read()
+
+
+def line_v1(s):
+    data = b""
+    while not data.endswith(b"\r\n"):
+        data += receive(s, 1)
+    return data.decode()
+
+
+class TlsEnd:
+    """One end of TLS on a socket, step by step: what tells an end in order from a cut is seen, and can be done."""
+
+    def __init__(self, s, context, **how):
+        self.s, self.come, self.gone = s, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.come, self.gone, **how)
+        self.step(self.tls.do_handshake)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *how):
+        self.s.close()
+
+    def flush(self):
+        self.s.sendall(self.gone.read())
+
+    def step(self, do, *args):
+        while True:
+            try:
+                r = do(*args)
+                self.flush()
+                return r
+            except ssl.SSLWantReadError:
+                self.flush()
+                data = self.s.recv(1 << 16)
+                self.come.write(data) if data else self.come.write_eof()
+
+    def read(self):
+        """Empty: close_notify. ssl.SSLEOFError, ConnectionResetError: it was cut."""
+        try:
+            return self.step(self.tls.read, 1 << 16)
+        except ssl.SSLZeroReturnError:
+            return b""
+
+    def read_all(self):
+        data = bytearray()
+        while chunk := self.read():
+            data += chunk
+        return bytes(data)
+
+    def write(self, data):
+        for i in range(0, len(data), 1 << 16):
+            self.step(self.tls.write, data[i : i + (1 << 16)])
+
+    def notify(self):
+        """Ends our direction."""
+        try:
+            self.tls.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        self.flush()
+
+
+class Certs:
+    """An authority, and certificates by it: the path of NAME.pem, with its key."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.ca = self.make("ca")
+
+    def openssl(self, words):
+        subprocess.run(["openssl", *words.split()], cwd=self.directory, check=True, capture_output=True, timeout=60)
+
+    def make(self, name, san=None):
+        by = f"-CA ca -CAkey ca.key -addext subjectAltName={san}" if san else ""
+        self.openssl(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 "
+            f"-keyout {name}.key -out {name} -subj /CN={name} {by}"
+        )
+        both = (self.directory / name).read_text() + (self.directory / f"{name}.key").read_text()
+        (self.directory / f"{name}.pem").write_text(both)
+        return self.directory / f"{name}.pem"
+
+    def server(self, name="127.0.0.1", san="IP:127.0.0.1,DNS:localhost"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.make(name, san))
+        return context
+
+    def client(self):
+        return ssl.create_default_context(cafile=self.ca)
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory):
+    return Certs(tmp_path_factory.mktemp("certs"))

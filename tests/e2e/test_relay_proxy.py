@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from conftest import MODELS, read_all
-from relay_support import accept, address_of, hello, receive, target  # noqa: F401
+from relay_support import accept, address_of, hello, line_v1, receive, target  # noqa: F401
 
 WAYS = [(m, "epoll") for m in MODELS] + [("fiber", "uring"), ("fiber", "poll")]
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -39,13 +39,6 @@ def header_v2(s):
         at += 3 + n
     assert at == len(rest)
     return fixed[12] & 15, fixed[13], rest[:size], tlvs
-
-
-def line_v1(s):
-    data = b""
-    while not data.endswith(b"\r\n"):
-        data += receive(s, 1)
-    return data.decode()
 
 
 def both(a, b):

@@ -42,7 +42,9 @@ _hark_box_options() {
 	qotd) echo "--file --any-port --longer" ;;
 	users | loggedin) echo "--utmp --any-port --longer" ;;
 	exec) echo "--stdin --stderr --lookup-host --argv0 --stop-ladder --until-eof" ;;
-	relay) echo "--connect-timeout --retry-after --hello-timeout --send-proxy --local" ;;
+	relay)
+		echo "--connect-timeout --retry-after --hello-timeout --send-proxy --local"
+		echo "--ca --insecure --server-name --client-cert --client-key" ;;
 	esac
 }
 
