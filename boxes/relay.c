@@ -44,15 +44,13 @@ static int begin(const struct relay *x, struct hark_conn *c, struct hark_conn **
 {
 	if (!x->named)
 		return relay_dial(x, 0, c, NULL, target);
-	struct relay_opening *o = malloc(sizeof *o);
-	if (o == NULL)
-		return -ENOMEM;
-	int r = relay_opening_read(x, c, o);
+	struct relay_opening o;
+	int r = relay_opening_read(x, c, &o);
 	if (r >= 0)
-		r = relay_dial(x, r, c, &o->hello, target);
-	if (r == 0 && o->n > 0 && ((r = (int)hark_write(*target, o->bytes, o->n)) < 0 || (r = hark_flush(*target)) < 0))
+		r = relay_dial(x, r, c, &o.hello, target);
+	if (r == 0 && o.n > 0 && ((r = (int)hark_write(*target, o.bytes, o.n)) < 0 || (r = hark_flush(*target)) < 0))
 		hark_abort(*target);
-	free(o);
+	free(o.bytes);
 	return r;
 }
 

@@ -68,13 +68,13 @@ int relay_route_find(const struct relay *x, const char *name, const uint8_t *pro
 /* The beginning of a connection that was read to see where it goes on to. */
 struct relay_opening {
 	struct client_hello hello; /* where we have ended the client's TLS: what was agreed on */
-	size_t n;                  /* then 0 */
-	uint8_t bytes[CLIENT_HELLO_MAX];
+	size_t n, cap;             /* then 0 */
+	uint8_t *bytes;            /* on the heap, for free(3); NULL: none yet */
 };
 
 /* Reads c's TLS hello, unless the server has ended its TLS, and finds its route; who has none is told by an alert. May
  * suspend. The route; -ENODATA: the client has left, or a drain has begun, before its first byte; -EPROTO, -EMSGSIZE:
- * it is no hello; -HARK_ENOHOST; -ETIMEDOUT; another -errno. */
+ * it is no hello; -HARK_ENOHOST; -ETIMEDOUT; another -errno. Whatever it is, the caller frees o->bytes. */
 int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_opening *o);
 
 /* ---- relay_proxy.c ---- */

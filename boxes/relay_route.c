@@ -5,9 +5,11 @@
  *
  * The first name in order that fits is the route, with all addresses that have it; no name at all is what is left. A
  * name that one before it always takes for itself is a mistake, so that the order never surprises. Any model. */
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -15,8 +17,9 @@
 #include "relay.h"
 #include "table.h"
 
-#define DROP_NS  (2 * HARK_S) /* for who is sent away, to hear why */
-#define DROP_MAX 65536        /* bytes of what it still says */
+#define HELLO_USUAL 2048         /* bytes, the most common ones have room */
+#define DROP_NS     (2 * HARK_S) /* for who is sent away, to hear why */
+#define DROP_MAX    65536        /* bytes of what it still says */
 
 /* ---- names ------------------------------------------------------------------------------------ */
 
@@ -139,13 +142,29 @@ static void send_away(struct hark_conn *c)
 		n = hark_read(c, dropped, sizeof dropped);
 }
 
+static_assert(CLIENT_HELLO_MAX == 8 * HELLO_USUAL, "doubled, it ends there");
+
+/* Memory grows with what has come: who says little holds little. */
+static int make_room(struct relay_opening *o)
+{
+	size_t cap = o->cap == 0 ? HELLO_USUAL : 2 * o->cap;
+	uint8_t *more = realloc(o->bytes, cap);
+	if (more == NULL)
+		return -ENOMEM;
+	o->bytes = more;
+	o->cap = cap;
+	return 0;
+}
+
 static int read_hello(struct hark_conn *c, struct relay_opening *o)
 {
 	int r = hark_idle(c);
 	if (r <= 0)
 		return r < 0 ? r : -ENODATA;
 	for (;;) {
-		ssize_t n = hark_read(c, o->bytes + o->n, sizeof o->bytes - o->n);
+		if (o->n == o->cap && make_room(o) < 0)
+			return -ENOMEM;
+		ssize_t n = hark_read(c, o->bytes + o->n, o->cap - o->n);
 		if (n <= 0)
 			return n < 0 ? (int)n : -EPROTO; /* it ended in the midst */
 		o->n += (size_t)n;
@@ -173,7 +192,7 @@ int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_
 {
 	struct hark_conn_stats stats;
 	int64_t latest = hark_after(x->hello_ns);
-	o->n = 0;
+	*o = (struct relay_opening){.n = 0};
 	if (read_agreed(c, &o->hello))
 		return relay_route_find(x, o->hello.name, o->hello.protocols, o->hello.protocols_bytes);
 	hark_conn_stats(c, &stats);
