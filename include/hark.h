@@ -506,7 +506,7 @@ struct hark_starttls_opts {
  * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM. */
 int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_starttls_opts *opts);
 
-/* Why c's TLS has failed, in its handshake or later: "the peer's alert: unknown CA"; NULL: it has not. c's text. */
+/* Why c's TLS has failed, or that it was cut: "the peer's alert: unknown CA"; NULL: neither. The text is c's. */
 const char *hark_tls_failure(const struct hark_conn *c);
 
 struct hark_tls_info {
@@ -530,7 +530,7 @@ struct hark_certificate {
 	int count;                      /* of certificates, from the peer's or own one up */
 };
 
-/* The peer's certificate, place 0, and what it showed above it. Returns 0; -ENOTCONN; -ENOENT: there is none. */
+/* The peer's certificate, place 0, and those above it, also a refused server's. Returns 0; -ENOTCONN; -ENOENT. */
 int hark_tls_peer(const struct hark_conn *c, int place, struct hark_certificate *out);
 
 /* The same of t's own: which is as in the options' certs. Returns 0; -ENOENT. */

@@ -14,14 +14,20 @@
 
 /* ---- the connection ------------------------------------------------------------------------------------- */
 
-/* With its guard; NULL: no handshake has succeeded. */
-static struct hark__tls_conn *lock(const struct hark_conn *c)
+/* With its guard; NULL: no handshake was begun. */
+static struct hark__tls_conn *lock_any(const struct hark_conn *c)
 {
 	struct hark__tls_conn *t = hark__conn_tls(c);
-	if (t == NULL)
-		return NULL;
-	(void)pthread_mutex_lock(&t->guard);
-	if (t->established)
+	if (t != NULL)
+		(void)pthread_mutex_lock(&t->guard);
+	return t;
+}
+
+/* NULL: none has succeeded. */
+static struct hark__tls_conn *lock(const struct hark_conn *c)
+{
+	struct hark__tls_conn *t = lock_any(c);
+	if (t == NULL || t->established)
 		return t;
 	(void)pthread_mutex_unlock(&t->guard);
 	return NULL;
@@ -39,7 +45,12 @@ const char *hark_tls_failure(const struct hark_conn *c)
 	if (t == NULL)
 		return NULL;
 	(void)pthread_mutex_lock(&t->guard);
-	const char *text = t->failure != NULL ? t->failure : t->broken < 0 ? hark_strerror(t->broken) : NULL;
+	const char *text = t->failure != NULL    ? t->failure
+	                   : t->broken < 0       ? hark_strerror(t->broken)
+	                   : t->ended || t->deaf ? NULL
+	                   : t->socket_error < 0 ? hark_strerror(t->socket_error)
+	                   : t->cut              ? "the stream was cut: the peer ended it without close_notify"
+	                                         : NULL;
 	(void)pthread_mutex_unlock(&t->guard);
 	return text;
 }
@@ -198,6 +209,8 @@ static const X509 *shown(const struct hark__tls_conn *t, int place, int *count)
 {
 	STACK_OF(X509) *chain = SSL_get_peer_cert_chain(t->ssl);
 	const X509 *leaf = SSL_get0_peer_certificate(t->ssl);
+	if (leaf == NULL && t->is_client && chain != NULL)
+		leaf = sk_X509_value(chain, 0); /* a server's that was refused */
 	int above = chain != NULL ? sk_X509_num(chain) - (t->is_client ? 1 : 0) : 0;
 	*count = leaf != NULL ? above + 1 : 0;
 	if (place < 0 || place >= *count)
@@ -207,7 +220,7 @@ static const X509 *shown(const struct hark__tls_conn *t, int place, int *count)
 
 int hark_tls_peer(const struct hark_conn *c, int place, struct hark_certificate *out)
 {
-	struct hark__tls_conn *t = lock(c);
+	struct hark__tls_conn *t = lock_any(c);
 	int count;
 	if (t == NULL)
 		return -ENOTCONN;
@@ -220,7 +233,7 @@ int hark_tls_peer(const struct hark_conn *c, int place, struct hark_certificate 
 
 int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t cap)
 {
-	struct hark__tls_conn *t = lock(c);
+	struct hark__tls_conn *t = lock_any(c);
 	int count;
 	if (t == NULL)
 		return -ENOTCONN;
