@@ -23,22 +23,31 @@ int ask_failed(struct ask *a, int err, const char *format, ...)
 	return err;
 }
 
-static void failed(struct ask *a, int err, const char *doing)
+/* c: what it is that has failed; NULL: no connection. */
+static void failed(struct ask *a, const struct hark_conn *c, int err, const char *doing)
 {
-	(void)ask_failed(a, err, "%s %s: %s", doing, a->address, hark_strerror(err));
+	const char *tls = c != NULL ? hark_tls_failure(c) : NULL;
+
+	(void)ask_failed(a, err, "%s %s: %s", doing, a->address, tls != NULL ? tls : hark_strerror(err));
 }
 
 static int dial(struct ask *a, int64_t deadline, struct hark_conn **c)
 {
 	struct hark_dial_report report = {0};
-	const struct hark_dial_opts opts = {.deadline = deadline, .report = &report, .why = &a->why};
+	const struct hark_dial_opts opts = {
+		.deadline = deadline,
+		.tls = a->tls,
+		.tls_name = a->args->tls.server_name,
+		.report = &report,
+		.why = &a->why,
+	};
 
 	a->why.text[0] = '\0';
 	int err = hark_dial(a->address, &opts, c);
 	if (err < 0) {
 		a->error = err;
 		if (a->why.text[0] == '\0')
-			failed(a, err, "dial");
+			failed(a, NULL, err, "dial");
 		return err;
 	}
 	/* The other side may have read its clock as soon as the connection that won was begun. */
@@ -86,7 +95,7 @@ static void read_stream(struct ask *a, struct hark_conn *c)
 		if (n < 0 && complete)
 			break;
 		if (n < 0) {
-			failed(a, (int)n, "read");
+			failed(a, c, (int)n, "read");
 			return;
 		}
 		if (len == 0)
@@ -109,7 +118,7 @@ static void ask_stream(struct ask *a, struct hark_conn *c)
 		if (n >= 0)
 			n = hark_shutdown(c, HARK_OUT);
 		if (n < 0) {
-			failed(a, (int)n, "write");
+			failed(a, c, (int)n, "write");
 			hark_abort(c);
 			return;
 		}
@@ -135,7 +144,7 @@ static int ask_datagram(struct ask *a, struct hark_conn *c)
 		(void)ask_failed(a, -EMSGSIZE, "ask %s: the answer is longer than %d bytes", a->address,
 		                 ASK_ANSWER_MAX);
 	else
-		failed(a, (int)n, "ask");
+		failed(a, c, (int)n, "ask");
 	hark_abort(c);
 	return n < 0 ? (int)n : 0;
 }
@@ -163,6 +172,7 @@ struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, ch
 {
 	struct ask *asks = calloc((size_t)n, sizeof *asks);
 	struct hark_why why = {""};
+	bool tls = false;
 
 	if (asks == NULL) {
 		say(v, "%s", strerror(ENOMEM));
@@ -173,14 +183,28 @@ struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, ch
 		asks[i].args = args;
 		asks[i].host = hosts[i];
 		if (target_address(hosts[i], args->udp ? "udp" : scheme, args->port != NULL ? args->port : port,
-		                   asks[i].address, &why) == 0)
-			continue;
-		say(v, "%s", why.text);
-		*status = STATUS_USAGE;
-		free(asks);
+		                   asks[i].address, &why) < 0) {
+			say(v, "%s", why.text);
+			*status = STATUS_USAGE;
+			ask_free(asks);
+			return NULL;
+		}
+		tls = tls || strncmp(asks[i].address, "tls://", 6) == 0;
+	}
+	*status = tls_settings(v, &args->tls, tls, false, &asks[0].tls);
+	if (*status != 0) {
+		ask_free(asks);
 		return NULL;
 	}
+	for (int i = 1; i < n; i++)
+		asks[i].tls = asks[0].tls;
 	return asks;
+}
+
+void ask_free(struct ask asks[])
+{
+	hark_tls_free(asks[0].tls);
+	free(asks);
 }
 
 int ask_all(const struct verb *v, struct ask asks[], int n, int (*show)(struct ask *a, bool many))
@@ -192,7 +216,7 @@ int ask_all(const struct verb *v, struct ask asks[], int n, int (*show)(struct a
 	for (int i = 0; i < n; i++) {
 		int err = hark_go(&scope, asks[i].host, ask, &asks[i]);
 		if (err < 0)
-			failed(&asks[i], err, "ask");
+			failed(&asks[i], NULL, err, "ask");
 	}
 	(void)hark_join(&scope, HARK_FOREVER);
 	hark_scope_close(&scope);

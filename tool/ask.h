@@ -13,6 +13,7 @@
 #include "hark.h"
 #include "json.h"
 #include "options.h"
+#include "tls.h"
 #include "tool.h"
 
 #define ASK_ANSWER_MAX 16384 /* bytes; a longer answer is cut there: peers are not trusted with our memory */
@@ -23,6 +24,7 @@ struct ask_args {
 	int tries;
 	bool udp, json;
 	const char *port;
+	struct tls_args tls;
 };
 
 #define ASK_AT(member) offsetof(struct ask_args, member)
@@ -47,6 +49,7 @@ struct ask_args {
 	{ \
 		"json", 0, OPTION_FLAG, NULL, "print JSON lines", ASK_AT(json) \
 	}
+#define ASK_TLS_ROWS TLS_ROWS(struct ask_args, tls)
 #define ASK_DEFAULTS \
 	{ \
 		.timeout = 2 * HARK_S, .tries = 3 \
@@ -57,6 +60,7 @@ struct ask {
 	const struct ask_args *args;
 	const char *host; /* as the command line has it */
 	char address[HARK_ADDRESS_MAX];
+	struct hark_tls *tls; /* all have the same; NULL: the defaults */
 	const void *question;
 	size_t question_len;
 	size_t stream_question_len; /* what of it is sent on a stream; 0: nothing is asked there */
@@ -78,9 +82,11 @@ int ask_failed(struct ask *a, int err, const char *format, ...) __attribute__((f
 /* Asks, into a. May suspend: a fiber's function. */
 void ask(void *a);
 
-/* Allocates n asks for hosts, NULL with *status and a message if an address is bad or memory is short. free() it. */
+/* Allocates n asks for hosts, NULL with *status and a message if an address or an option of TLS is bad, or memory
+ * is short. */
 struct ask *ask_new(const struct verb *v, const struct ask_args *args, int n, char *const hosts[], const char *scheme,
                     const char *port, int *status);
+void ask_free(struct ask asks[]);
 
 /* Asks all at once, then shows each answer in order; failures are told on standard error. Returns STATUS_DONE, or
  * STATUS_FAILED if any failed (show says so by what ask_failed() returns). */

@@ -10,7 +10,7 @@
 #define DAYTIME_PORT "13" /* RFC 867 */
 
 static const struct option_row options[] = {
-	ASK_UDP_ROW, ASK_PORT_ROW(DAYTIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+	ASK_UDP_ROW, ASK_PORT_ROW(DAYTIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, ASK_TLS_ROWS, {0},
 };
 
 static int show(struct ask *a, bool many)
@@ -51,7 +51,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 		asks[i].question_len = sizeof question;
 	}
 	status = ask_all(self, asks, n, show);
-	free(asks);
+	ask_free(asks);
 	return status;
 }
 

@@ -20,6 +20,7 @@ static const struct option_row options[] = {
 	ASK_TIMEOUT_ROW,
 	ASK_TRIES_ROW,
 	ASK_JSON_ROW,
+	ASK_TLS_ROWS,
 	{0},
 };
 
@@ -106,7 +107,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 	if (asks == NULL)
 		return status;
 	status = ask_in_turn(self, asks, n - 1, argv[0]);
-	free(asks);
+	ask_free(asks);
 	return status;
 }
 

@@ -14,6 +14,7 @@
 #include "json.h"
 #include "options.h"
 #include "target.h"
+#include "tls.h"
 #include "tool.h"
 
 #define ECHO_PORT "7" /* RFC 862 */
@@ -27,6 +28,7 @@ struct ping_args {
 	int64_t interval, timeout;
 	size_t size;
 	const char *port;
+	struct tls_args tls;
 };
 
 #define AT(member) offsetof(struct ping_args, member)
@@ -40,6 +42,7 @@ static const struct option_row options[] = {
 	{"port", 'p', OPTION_TEXT, "PORT", "port or service, where HOST names none (" ECHO_PORT ")", AT(port)},
 	{"quiet", 'q', OPTION_FLAG, NULL, "the summary alone", AT(quiet)},
 	{"json", 0, OPTION_FLAG, NULL, "print JSON lines", AT(json)},
+	TLS_ROWS(struct ping_args, tls),
 	{0},
 };
 
@@ -53,6 +56,7 @@ struct ping {
 	const struct verb *verb;
 	struct ping_args args;
 	char address[HARK_ADDRESS_MAX];
+	struct hark_tls *tls; /* NULL: the defaults */
 	struct hark_scope scope;
 	struct hark_conn *conn; /* NULL: to be dialed */
 	struct mark mark;
@@ -64,7 +68,12 @@ struct ping {
 
 static int dial(struct ping *p, struct hark_why *why)
 {
-	const struct hark_dial_opts opts = {.deadline = hark_after(p->args.timeout), .why = why};
+	const struct hark_dial_opts opts = {
+		.deadline = hark_after(p->args.timeout),
+		.tls = p->tls,
+		.tls_name = p->args.tls.server_name,
+		.why = why,
+	};
 
 	return hark_dial(p->address, &opts, &p->conn);
 }
@@ -308,8 +317,13 @@ static int run(const struct verb *self, int argc, char *argv[])
 		say(self, "%s", why.text);
 		return STATUS_USAGE;
 	}
+	bool tls = strncmp(p.address, "tls://", 6) == 0;
+	if ((status = tls_settings(self, &p.args.tls, tls, false, &p.tls)) != 0)
+		return status;
 	(void)setvbuf(stdout, NULL, _IOLBF, 0); /* each trip is seen when it ends */
-	return measure(&p);
+	status = measure(&p);
+	hark_tls_free(p.tls);
+	return status;
 }
 
 const struct verb verb_ping = {

@@ -14,7 +14,7 @@
 #define ERA        (INT64_C(1) << 32)  /* seconds after which its 32 bits begin again: first in 2036 */
 
 static const struct option_row options[] = {
-	ASK_UDP_ROW, ASK_PORT_ROW(TIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+	ASK_UDP_ROW, ASK_PORT_ROW(TIME_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, ASK_TLS_ROWS, {0},
 };
 
 /* Of all the moments that these 32 bits stand for, the one nearest to now. */
@@ -85,7 +85,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 		asks[i].stream_answer_len = 4; /* RFC 868 has the client close first: a server may wait for that */
 	}
 	status = ask_all(self, asks, n, show);
-	free(asks);
+	ask_free(asks);
 	return status;
 }
 

@@ -9,7 +9,7 @@
 #define USERS_PORT "11" /* RFC 866 */
 
 static const struct option_row options[] = {
-	ASK_UDP_ROW, ASK_PORT_ROW(USERS_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, {0},
+	ASK_UDP_ROW, ASK_PORT_ROW(USERS_PORT), ASK_TIMEOUT_ROW, ASK_TRIES_ROW, ASK_JSON_ROW, ASK_TLS_ROWS, {0},
 };
 
 static int show_json(struct ask *a)
@@ -60,7 +60,7 @@ static int run(const struct verb *self, int argc, char *argv[])
 		asks[i].may_be_empty = true; /* nobody is logged in: no lines */
 	}
 	status = ask_all(self, asks, n, show);
-	free(asks);
+	ask_free(asks);
 	return status;
 }
 

@@ -57,10 +57,11 @@ static void print_help(FILE *to)
 		fprintf(to, "  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
 	fputs("\n  hark VERB --help   a verb's options\n"
 	      "  hark --version     the version\n"
-	      "\nAn address is tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME, unixgram:/PATH, fd:N or "
-	      "fd:NAME;\n"
-	      "tcp4, tcp6, udp4 and udp6 choose a family, HOST:PORT alone means tcp, * listens on every address.\n"
-	      "Exit codes: 0 done, 1 failed, 100 wrong usage, 111 the system refused. Manual: hark(1).\n",
+	      "\nAn address is tcp://HOST:PORT, udp://HOST:PORT, tls://HOST:PORT, unix:/PATH, unix:@NAME, "
+	      "unixgram:/PATH,\nfd:N or fd:NAME; "
+	      "tcp4, tcp6, udp4 and udp6 choose a family, HOST:PORT alone means tcp, * is every address.\n"
+	      "Exit codes: 0 done, 1 failed, 2 TLS was cut, 100 wrong usage, 111 the system refused. Manual: "
+	      "hark(1).\n",
 	      to);
 }
 

@@ -15,6 +15,7 @@
 enum {
 	STATUS_DONE = 0,
 	STATUS_FAILED = 1,   /* what was asked for did not come to pass */
+	STATUS_CUT = 2,      /* a stream of TLS ended without its end: what has come may not be all */
 	STATUS_USAGE = 100,  /* the command line is wrong: trying again will not help */
 	STATUS_SYSTEM = 111, /* the system refused: trying again may help */
 };

@@ -105,7 +105,7 @@ def test_p_and_s_choose_where_to_come_from(run, peer):
         (["-i", "1", "127.0.0.1:1"], "--idle-timeout T"),
         (["--idle", "1", "127.0.0.1:1"], "--idle-timeout T"),
         (["--timeout", "1", "127.0.0.1:1"], "--connect-timeout T, -w"),
-        (["--ssl", "127.0.0.1:1"], "openssl"),
+        (["--ssl", "127.0.0.1:1"], "tls://HOST:PORT"),
         (["--sh-exec", "ls", "127.0.0.1:1"], "hark serve"),
         (["-t", "127.0.0.1:1"], "telnet"),
     ],

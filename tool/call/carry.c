@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "call.h"
@@ -18,11 +19,15 @@
 void call_fail(struct call *c, const char *where, int err)
 {
 	bool nameless = err == -ENOTCONN && c->args.listen && c->parsed.scheme == HARK_UNIXGRAM;
+	const char *tls = where == c->address ? hark_tls_failure(c->peer) : NULL;
 
 	if (err != -ECANCELED && c->status == STATUS_DONE) {
-		report_error(c, "%s: %s", where,
-		             nameless ? "the sender has no name to be answered at" : hark_strerror(err));
-		c->status = STATUS_FAILED;
+		(void)snprintf(c->why.text, sizeof c->why.text, "%s",
+		               nameless      ? "the sender has no name to be answered at"
+		               : tls != NULL ? tls
+		                             : hark_strerror(err));
+		report_error(c, "%s: %s", where, c->why.text);
+		c->status = tls != NULL && err == -ECONNRESET ? STATUS_CUT : STATUS_FAILED;
 		c->error = err;
 	}
 	hark_cancel(&c->scope);

@@ -48,12 +48,13 @@ static const struct option_row options[] = {
 	{"listen", 'l', OPTION_FLAG, NULL, "listen for one connection, and answer it", AT(listen)},
 	{"keep-open", 'k', OPTION_FLAG, NULL, "-l: go on with the next one after each", AT(keep_open)},
 	{"scan", 'z', OPTION_FLAG, NULL, "tell which ports are open, and send nothing", AT(scan)},
+	TLS_ROWS(struct call_args, tls),
 	{0},
 };
 
 static const struct option_hint hints[] = {
 	{'e', "exec", "to serve a program: hark serve ADDRESS -- PROGRAM"},
-	{'c', "sh-exec", "to serve a command: hark serve ADDRESS -- /bin/sh -c COMMAND"},
+	{'c', "sh-exec", "to serve a command: hark serve ADDRESS -- /bin/sh -c COMMAND; for TLS: tls://HOST:PORT"},
 	{'i', "idle", "for a time-out: --idle-timeout T; lines cannot be sent at intervals"},
 	{0, "timeout", "for connecting: --connect-timeout T, -w; for silence: --idle-timeout T"},
 	{0, "max-time", "for connecting: --connect-timeout T, -w; for silence: --idle-timeout T"},
@@ -70,7 +71,19 @@ static const struct option_hint hints[] = {
 	{'M', NULL, "the hop limit is left to the system"},
 	{'F', NULL, "descriptors are not passed on"},
 	{'V', NULL, "routing tables are chosen by ip vrf exec"},
-	{0, "ssl", "TLS is not spoken yet: openssl s_client"},
+	{0, "ssl", "the address says so: tls://HOST:PORT"},
+	{0, "tls", "the address says so: tls://HOST:PORT"},
+	{0, "cacert", "--ca FILE"},
+	{0, "ssl-trustfile", "--ca FILE"},
+	{'R', NULL, "--ca FILE"},
+	{0, "ssl-cert", "--cert FILE"},
+	{'E', NULL, "--cert FILE"},
+	{0, "ssl-key", "--key FILE"},
+	{'K', NULL, "--key FILE"},
+	{0, "ssl-alpn", "--alpn NAMES"},
+	{0, "ssl-servername", "--server-name NAME"},
+	{0, "servername", "--server-name NAME"},
+	{0, "ssl-verify", "every server is verified, unless --insecure is given"},
 	{0, "no-shutdown", "--no-half-close"},
 	{0, "nodns", "--numeric, -n"},
 	{0, "source", "--local, -s"},
@@ -153,6 +166,11 @@ static int run_call(struct call *c)
 	return c->status;               /* what is still open ends with the process */
 }
 
+static int take_tls(struct call *c)
+{
+	return tls_settings(c->verb, &c->args.tls, c->tls, c->args.listen, &c->tls_settings);
+}
+
 /* HOST PORTS..., or HOST:PORTS as one word: then the two are parted. */
 static int run_scan(struct call *c, int n, char *operands[])
 {
@@ -176,7 +194,11 @@ static int run_scan(struct call *c, int n, char *operands[])
 	if (c->parsed.scheme > HARK_UDP6)
 		return options_usage(c->verb, "-z is for the ports of a host");
 	c->args.udp = c->parsed.scheme >= HARK_UDP;
-	return call_scan(c, c->parsed.host, n == 1 ? 1 : n - 1, n == 1 ? operands : operands + 1);
+	if ((status = take_tls(c)) != 0)
+		return status;
+	status = call_scan(c, c->parsed.host, n == 1 ? 1 : n - 1, n == 1 ? operands : operands + 1);
+	hark_tls_free(c->tls_settings);
+	return status;
 }
 
 /* Options that exclude each other. NULL: none do. */
@@ -184,7 +206,7 @@ static const char *contradiction(const struct call_args *a)
 {
 	return a->send_only && a->recv_only        ? "--send-only and --recv-only exclude each other"
 	       : a->listen && a->scan              ? "-l and -z exclude each other"
-	       : a->keep_open && !a->listen        ? "-k goes with -l"
+	       : a->keep_open && !a->listen        ? "-k goes with -l; to take any certificate: --insecure"
 	       : a->ipv4 && a->ipv6                ? "-4 and -6 exclude each other"
 	       : a->half_close && a->no_half_close ? "-N and --no-half-close exclude each other"
 	       : a->listen && a->reserved_port     ? "--reserved-port does not go with -l"
@@ -205,10 +227,12 @@ static int run(const struct verb *self, int argc, char *argv[])
 		return options_usage(self, wrong);
 	if (c.args.scan)
 		return run_scan(&c, n, argv);
-	if ((status = call_target(&c, n, argv)) != 0)
+	if ((status = call_target(&c, n, argv)) != 0 || (status = take_tls(&c)) != 0)
 		return status;
 	c.to_terminal = !c.args.raw && isatty(STDOUT_FILENO) == 1;
-	return run_call(&c);
+	status = run_call(&c);
+	hark_tls_free(c.tls_settings);
+	return status;
 }
 
 const struct verb verb_call = {

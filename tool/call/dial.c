@@ -1,6 +1,8 @@
 /* dial.c — connects a call, telling each attempt as it happens. */
 #include "call.h"
 
+#define DIAL_NS (30 * HARK_S)
+
 /* The look-up is over when the first attempt begins: it is told before that. */
 struct attempts {
 	struct call *call;
@@ -23,7 +25,7 @@ int call_dial(struct call *c)
 	struct hark_why why = {""};
 	struct attempts s = {.call = c};
 	const struct hark_dial_opts opts = {
-		.deadline = c->args.connect_timeout > 0 ? hark_after(c->args.connect_timeout) : 0,
+		.deadline = hark_after(c->args.connect_timeout > 0 ? c->args.connect_timeout : DIAL_NS),
 		.local = c->local[0] != '\0' ? c->local : NULL,
 		.reserved_port = c->args.reserved_port,
 		.report = &s.report,
@@ -33,6 +35,10 @@ int call_dial(struct call *c)
 	};
 	int err = hark_dial(c->address, &opts, &c->peer);
 
+	if (err == 0 && c->tls) {
+		tls_rename(c->address);
+		return call_begin_tls(c, opts.deadline);
+	}
 	if (err == 0)
 		return STATUS_DONE;
 	if (why.text[0] != '\0')

@@ -66,6 +66,18 @@ static int accept_one(struct call *c, struct hark_listener *l)
 	}
 }
 
+/* What goes wrong from now on is the peer's. Returns the exit code. */
+static int begin(struct call *c)
+{
+	int64_t handshake_ns = c->args.connect_timeout;
+
+	(void)hark_peer(c->peer, c->address, sizeof c->address);
+	if (c->tls)
+		tls_rename(c->address);
+	report_open(c);
+	return c->tls ? call_begin_tls(c, handshake_ns > 0 ? hark_after(handshake_ns) : 0) : STATUS_DONE;
+}
+
 static int serve(struct call *c, struct hark_listener **l, const char *address)
 {
 	do {
@@ -82,11 +94,10 @@ static int serve(struct call *c, struct hark_listener **l, const char *address)
 			hark_listener_close(*l); /* who calls now is refused, instead of waiting in vain */
 			*l = NULL;
 		}
-		(void)hark_peer(c->peer, c->address, sizeof c->address); /* what goes wrong now is its */
-		report_open(c);
-		c->status = STATUS_DONE;
+		c->status = begin(c);
 		c->error = 0;
-		call_carry(c);
+		if (c->status == STATUS_DONE)
+			call_carry(c);
 	} while (c->args.keep_open && !c->out_failed);
 	return c->status;
 }
@@ -107,6 +118,8 @@ int call_listen(struct call *c)
 		return err == -EINVAL ? STATUS_USAGE : STATUS_FAILED;
 	}
 	(void)hark_listener_address(l, address, sizeof address);
+	if (c->tls)
+		tls_rename(address);
 	report_listening(c, address);
 	int status = serve(c, &l, address);
 	hark_listener_close(l);

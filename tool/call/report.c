@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "call.h"
 #include "json.h"
@@ -155,6 +156,32 @@ void report_open(const struct call *c)
 	end(j);
 }
 
+void report_tls(const struct call *c, int64_t took_ns)
+{
+	char buf[64];
+	struct text t = {.buf = buf, .cap = sizeof buf}, line = {.grows = true};
+	struct tls_facts *f = wanted(c) ? tls_facts(c->peer) : NULL;
+
+	if (f == NULL)
+		return;
+	if (c->args.json) {
+		struct json j = {.to = &line};
+		json_open(&j, NULL, '{');
+		json_put_string(&j, "event", "tls");
+		put_seconds(&j, took_ns);
+		tls_put(&j, f);
+		json_close(&j, '}');
+		if (!line.failed)
+			(void)text_write_line(&line, 2);
+		text_free(&line);
+	} else {
+		text_add_duration(&t, took_ns);
+		say(c->verb, "TLS: %s after %s", f->established ? "handshake" : "refused", buf);
+		tls_say(c->verb, f);
+	}
+	free(f);
+}
+
 void report_close(const struct call *c, const struct hark_conn_stats *stats)
 {
 	struct line l;
@@ -170,6 +197,6 @@ void report_close(const struct call *c, const struct hark_conn_stats *stats)
 	put_seconds(j, hark_now() - stats->opened_ns);
 	json_put_int(j, "bytes_in", (int64_t)stats->bytes_in);
 	json_put_int(j, "bytes_out", (int64_t)stats->bytes_out);
-	json_put_string(j, "error", c->error != 0 ? hark_strerror(c->error) : NULL);
+	json_put_string(j, "error", c->error != 0 ? c->why.text : NULL);
 	end(j);
 }

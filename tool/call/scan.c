@@ -28,6 +28,8 @@ struct port {
 	uint8_t at;    /* of the host's addresses */
 	int error;     /* a positive errno */
 	int64_t took_ns;
+	struct tls_facts *tls; /* of tls://: what the handshake came to; NULL: not known, or nobody asks */
+	char *why;             /* of tls://: why it failed; NULL: error says it */
 };
 
 struct scan {
@@ -145,7 +147,20 @@ static int ask_datagram(struct scan *s, struct hark_conn *c)
 	return r == -EMSGSIZE ? 0 : r < 0 ? (int)r : 0;
 }
 
-static int try_address(struct scan *s, const struct port *p)
+/* TLS is a port's, too: it is open where the handshake succeeds. */
+static int ask_tls(const struct call *c, struct port *p, struct hark_conn *conn, int64_t deadline)
+{
+	struct hark_why why;
+	int err = call_starttls(c, conn, deadline, &why);
+
+	free(p->why);
+	free(p->tls);
+	p->why = err < 0 ? strdup(why.text) : NULL;
+	p->tls = c->args.verbose || c->args.json ? tls_facts(conn) : NULL;
+	return err;
+}
+
+static int try_address(struct scan *s, struct port *p)
 {
 	const struct call *c = s->call;
 	struct hark_endpoint e = endpoint(s, p);
@@ -164,6 +179,8 @@ static int try_address(struct scan *s, const struct port *p)
 		return err;
 	if (hark_type(conn) == SOCK_DGRAM)
 		err = ask_datagram(s, conn);
+	else if (c->tls)
+		err = ask_tls(c, p, conn, opts.deadline);
 	hark_abort(conn);
 	return err;
 }
@@ -201,30 +218,45 @@ static void tell_port(const struct scan *s, const struct port *p)
 {
 	const struct call_args *args = &s->call->args;
 	struct hark_endpoint e = endpoint(s, p);
-	char peer[HARK_ADDRESS_MAX] = "", buf[TEXT_LINE_MAX];
-	struct text t = {.buf = buf, .cap = sizeof buf};
+	const char *error = p->error == 0 ? NULL : p->why != NULL ? p->why : hark_strerror(p->error);
+	char peer[HARK_ADDRESS_MAX] = "", brief[384] = "";
+	struct text t = {.grows = true};
 	struct json j = {.to = &t};
 
 	(void)hark_endpoint_format(&e, peer, sizeof peer);
+	if (s->call->tls)
+		tls_rename(peer);
 	if (args->json) {
 		json_open(&j, NULL, '{');
 		json_put_string(&j, "peer", peer);
 		json_put_string(&j, "state", names[p->state]);
 		json_put_real(&j, "seconds", (double)p->took_ns / 1e9, 6);
-		json_put_string(&j, "error", p->error != 0 ? hark_strerror(p->error) : NULL);
+		json_put_string(&j, "error", error);
+		if (p->tls != NULL)
+			tls_put(&j, p->tls);
 		json_close(&j, '}');
-		puts(buf);
+		(void)json_print(&j, stdout);
 	} else if (p->state == OPEN || args->verbose || p->state == FAILED) {
-		printf("%s: %s\n", peer, p->state == OPEN ? names[OPEN] : hark_strerror(p->error));
+		if (p->state == OPEN && p->tls != NULL)
+			tls_brief(p->tls, brief, sizeof brief);
+		text_add(&t, "%s: %s%s%s", peer, p->state == OPEN ? names[OPEN] : error, brief[0] != '\0' ? ", " : "",
+		         brief);
+		text_scrub(&t);
+		puts(t.failed ? peer : t.buf);
 	}
+	text_free(&t);
 }
 
 static void tell(struct scan *s)
 {
 	while (s->told < s->n && s->ports[s->told].state != WAITING) {
-		tell_port(s, &s->ports[s->told]);
-		s->count[s->ports[s->told].state]++;
-		s->told++;
+		struct port *p = &s->ports[s->told++];
+		tell_port(s, p);
+		s->count[p->state]++;
+		free(p->tls);
+		free(p->why);
+		p->tls = NULL;
+		p->why = NULL;
 	}
 	(void)fflush(stdout);
 }

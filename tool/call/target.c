@@ -57,8 +57,11 @@ static int spell(const struct call *c, int n, char *const operands[], char out[2
 }
 
 /* -u, -4 and -6 choose what the operands leave open. Returns what they contradict, or NULL. */
-static const char *choose_scheme(const struct call *c, struct hark_address *a, bool explicit)
+static const char *choose_scheme(struct call *c, struct hark_address *a, bool explicit)
 {
+	c->tls = a->scheme == HARK_TLS;
+	if (c->tls)
+		a->scheme = HARK_TCP;
 	bool ip = a->scheme >= HARK_TCP && a->scheme <= HARK_UDP6;
 
 	if (!ip)

@@ -6,6 +6,7 @@
 # words.
 
 _hark_options() {
+	local tls="--ca --cert --key --alpn --server-name --insecure"
 	case $1 in
 	serve) echo "--verbose --json --once --daemon --files --unix-mode --unix-owner --wait" \
 		"--banner --model --workers --engine --stack --first --idle-timeout --keepalive" \
@@ -18,10 +19,10 @@ _hark_options() {
 		"--rlimit-stack --env --pass-env --socket-user --socket-group --socket-mode --help" ;;
 	call) echo "--verbose --json --udp --unix --ipv4 --ipv6 --numeric --connect-timeout --idle-timeout --quit" \
 		"--wait --local --source-port --reserved-port --crlf --lines --count --half-close --no-half-close" \
-		"--send-only --recv-only --raw --listen --keep-open --scan --help" ;;
-	ping) echo "--udp --count --interval --size --timeout --port --quiet --json --help" ;;
-	daytime | time | users) echo "--udp --port --timeout --tries --json --help" ;;
-	loggedin) echo "--port --timeout --tries --json --help" ;;
+		"--send-only --recv-only --raw --listen --keep-open --scan $tls --help" ;;
+	ping) echo "--udp --count --interval --size --timeout --port --quiet --json $tls --help" ;;
+	daytime | time | users) echo "--udp --port --timeout --tries --json $tls --help" ;;
+	loggedin) echo "--port --timeout --tries --json $tls --help" ;;
 	status) echo "--watch --json --control --timeout --help" ;;
 	reload) echo "--dry-run --force --control --timeout --json --help" ;;
 	connections) echo "--local --control --timeout --json --help" ;;
@@ -125,7 +126,7 @@ _hark() {
 	--group | --groups | --socket-group) COMPREPLY=($(compgen -g -- "$cur")) ; return ;;
 	--chroot | --directory) COMPREPLY=($(compgen -d -- "$cur")) ; return ;;
 	--port | --source-port) COMPREPLY=($(compgen -s -- "$cur")) ; return ;;
-	--control) COMPREPLY=($(compgen -f -- "$cur")) ; return ;;
+	--control | --ca | --cert | --key) COMPREPLY=($(compgen -f -- "$cur")) ; return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_options "$verb")" -- "$cur"))
