@@ -45,6 +45,11 @@ class Harkd(Process):
                 answer += chunk
         return json.loads(answer)
 
+    def answers(self):
+        """Whether it listens on its control socket, whose path is there before."""
+        with contextlib.suppress(OSError):
+            return self.status()["ok"]
+
     def status(self):
         return self.ask("status")
 

@@ -72,7 +72,7 @@ def test_what_a_worker_writes_to_its_memory_hurts_no_other_service(harkd, run, t
 def test_no_page_is_written_by_workers_of_two_services(harkd):
     head = "[harkd]\ncontrol = {dir}/control\nlog = {dir}/log\n\n"
     d = harkd(service("a", "box = daytime") + service("b", "box = daytime"), head=head, ready=False)
-    wait_until(lambda: os.path.exists(d.directory / "control") and d.workers("a") and d.workers("b"))
+    wait_until(lambda: d.answers() and d.workers("a") and d.workers("b"))
 
     def written(name):
         with open(f"/proc/{d.workers(name)[0]}/maps") as f:
@@ -97,7 +97,7 @@ def test_a_worker_has_the_log_by_a_descriptor_of_its_own(harkd, tmp_path):
     head = "[harkd]\ncontrol = {dir}/control\nlog = {dir}/log\n\n"
     text = service("a", "box = daytime") + service("b", "box = daytime")
     d = harkd(text, head=head, ready=False)
-    wait_until(lambda: os.path.exists(d.directory / "control") and d.workers("a") and d.workers("b"))
+    wait_until(lambda: d.answers() and d.workers("a") and d.workers("b"))
     ask = lambda: d.connect("b").makefile("rb").read()  # noqa: E731
     assert ask()
     (a,) = d.workers("a")
