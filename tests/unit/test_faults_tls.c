@@ -1,5 +1,5 @@
-/* test_faults_tls.c — every system call and allocation of ours failed at its Nth use beneath TLS: nothing crashes, hangs
- * or leaks, and nothing looks like an end in order that was none. See fault_driver.h. */
+/* test_faults_tls.c — every system call and allocation of ours failed at its Nth use beneath TLS: nothing crashes,
+ * hangs or leaks, and nothing looks like an end in order that was none. See fault_driver.h. */
 #include "fault_peers.h"
 #include "tls_certs.h"
 
