@@ -6,7 +6,6 @@
  *
  * What has failed is known to the process that opened the box and to its children. Any model. */
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -54,23 +53,15 @@ static bool is_near(struct hark_conn *client)
 	if (socket_end(client, false, at) < 0 || socket_end(client, true, from) < 0)
 		return false;
 	size_t n = (size_t)(strrchr(at, ':') - at);
-	return strncmp(from, "tcp://127.", 10) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');
+	return strncmp(from + strcspn(from, ":"), "://127.", 7) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');
 }
 
 /* Relays that lead to each other: each lowers the hop limit by one, as a router does (RFC 791), and at its end the
- * connection goes nowhere. What the client's packets had is told where a multicast socket has its own
- * (tcp_v4_syn_recv_sock() of the kernel). Remote clients have come a long way by right: theirs begin anew.
- * 0: the system's; -ELOOP. */
+ * connection goes nowhere. Remote clients have come a long way by right: theirs begin anew. 0: the system's; -ELOOP. */
 static int hops_left(struct hark_conn *client)
 {
-	int fd = hark_fd(client), left = 0;
-	socklen_t len = sizeof left;
-	if (hark_type(client) != SOCK_STREAM || fd < 0 || !is_near(client))
-		return 0;
-	if (getsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &left, &len) < 0 &&
-	    getsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &left, &len) < 0)
-		return 0;
-	return left <= 0 ? 0 : left == 1 ? -ELOOP : left - 1;
+	int left = hark_hops(client);
+	return left == 0 || !is_near(client) ? 0 : left == 1 ? -ELOOP : left - 1;
 }
 
 /* ---- what has failed -------------------------------------------------------------------------- */

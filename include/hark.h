@@ -386,6 +386,11 @@ struct hark_credentials {
  * unix(7), SO_PEERCRED. -EOPNOTSUPP, -ENOTSOCK: it is no unix connection. */
 int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *out);
 
+/* How many hops (IP_TTL) were left to an accepted connection's SYN, or to a received datagram; of a listener's it is
+ * known once one of them has become a flow. 0: not known. A relay that dials on with one less
+ * (hark_dial_opts.hop_limit) is part of no endless ring. */
+int hark_hops(const struct hark_conn *c);
+
 struct hark_conn_stats {
 	uint64_t bytes_in;   /* received by hark; not what a program took from the descriptor */
 	uint64_t bytes_out;  /* handed to the kernel */

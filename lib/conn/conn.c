@@ -353,6 +353,21 @@ int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *ou
 	return 0;
 }
 
+/* Of TCP the kernel keeps it where a multicast socket has its own (tcp_v4_syn_recv_sock()). */
+int hark_hops(const struct hark_conn *c)
+{
+	int left = 0;
+	socklen_t len = sizeof left;
+	if (c->replies)
+		return hark__reply_hops(c->reply);
+	if (c->datagrams || c->src.fd < 0)
+		return 0;
+	if (hark__sys.getsockopt(c->src.fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &left, &len) < 0 &&
+	    hark__sys.getsockopt(c->src.fd, IPPROTO_IP, IP_MULTICAST_TTL, &left, &len) < 0)
+		return 0;
+	return left > 0 ? left : 0;
+}
+
 /* ---- what the server is told and tells ------------------------------------------------------- */
 
 void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out)

@@ -32,6 +32,11 @@ void hark__packet_info_get(struct msghdr *m, struct hark__reply *r)
 		} else if (h->cmsg_level == IPPROTO_IPV6 && h->cmsg_type == IPV6_PKTINFO) {
 			six = true;
 			memcpy(&r->at6, CMSG_DATA(h), sizeof r->at6);
+		} else if ((h->cmsg_level == IPPROTO_IP && h->cmsg_type == IP_TTL) ||
+		           (h->cmsg_level == IPPROTO_IPV6 && h->cmsg_type == IPV6_HOPLIMIT)) {
+			int hops;
+			memcpy(&hops, CMSG_DATA(h), sizeof hops);
+			r->hops = (uint8_t)hops;
 		}
 	}
 	if (!six)
@@ -220,6 +225,11 @@ void hark__reply_set_data(struct hark__reply *r, void *data)
 void *hark__reply_data(const struct hark__reply *r)
 {
 	return r->data;
+}
+
+int hark__reply_hops(const struct hark__reply *r)
+{
+	return r->hops;
 }
 
 int hark__reply_peer(const struct hark__reply *r, struct hark_endpoint *out)

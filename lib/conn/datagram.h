@@ -31,6 +31,7 @@ void hark__reply_hand_off(struct hark__reply *r); /* it needs the listener's soc
 int hark__reply_fd(const struct hark__reply *r);
 void hark__reply_set_data(struct hark__reply *r, void *data);
 void *hark__reply_data(const struct hark__reply *r);
+int hark__reply_hops(const struct hark__reply *r); /* hark_hops() */
 int hark__reply_peer(const struct hark__reply *r, struct hark_endpoint *out);
 int hark__reply_local(const struct hark__reply *r, struct hark_endpoint *out);
 

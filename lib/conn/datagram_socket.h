@@ -13,10 +13,11 @@
 #define HARK__DATAGRAM_MAX 65536u /* bytes: above any UDP payload */
 #define HARK__BATCH        32u    /* datagrams per recvmmsg(2) and sendmmsg(2) */
 
-/* Room for either family's packet information, cmsg(3). */
+/* Room for either family's packet information and hop limit, cmsg(3). */
 union hark__packet_info {
 	struct cmsghdr align;
-	char room[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo))];
+	char room[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)) +
+	          CMSG_SPACE(sizeof(int))];
 };
 
 struct hark__reply {
@@ -26,6 +27,7 @@ struct hark__reply {
 	int family; /* of the packet information: AF_INET, AF_INET6, 0: none */
 	struct in_pktinfo at4;
 	struct in6_pktinfo at6;
+	uint8_t hops;           /* what was left of its hop limit; 0: not known */
 	bool fd_released;       /* hark__reply_hand_off() */
 	bool truncated;         /* the datagram was longer than any buffer of ours */
 	struct hark__list flow; /* in box->flows, once it is a flow */
@@ -40,6 +42,7 @@ struct hark__datagram_socket {
 	atomic_uint fd_refs;     /* likewise, but for replies that were handed off */
 	pthread_mutex_t flows_lock;
 	struct hark__list flows; /* guarded by flows_lock: flows, so that one peer has one */
+	bool tells_hops;         /* likewise */
 	atomic_bool gather; /* relaxed: read by threads that reply as well, but on only while none but the loop's own
 	                       does */
 	unsigned n_in, n_out;

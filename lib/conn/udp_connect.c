@@ -138,6 +138,17 @@ static int find_flow(const struct hark__reply *r)
 	return -1;
 }
 
+/* Of datagrams to come, for hark_hops(): where there are flows, there may be relays. With flows_lock. */
+static void ask_for_hops(struct hark__datagram_socket *m)
+{
+	if (m->tells_hops)
+		return;
+	m->tells_hops = true;
+	(void)hark__fd_option(m->fd, IPPROTO_IP, IP_RECVTTL, 1);
+	if (m->at.addr.ss_family == AF_INET6)
+		(void)hark__fd_option(m->fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+}
+
 /* With flows_lock. The new socket, or -errno; -EALREADY: the peer has one, and the datagram is handed over to it. */
 static int udp_connect(struct hark_conn *c, const struct hark_endpoint *local, const struct hark_endpoint *peer)
 {
@@ -150,6 +161,7 @@ static int udp_connect(struct hark_conn *c, const struct hark_endpoint *local, c
 		return r < 0 ? r : -EALREADY;
 	if (r < 0)
 		return fd >= 0 ? hark__fd_fail(fd, r) : r;
+	ask_for_hops(c->reply->box);
 	hark__list_append(&c->reply->box->flows, &c->reply->flow);
 	c->reply->flow_fd = fd;
 	hark__reply_hand_off(c->reply);

@@ -590,3 +590,15 @@ def test_a_hop_limit_ends_a_loop_of_relays(serve, hark, host):
             pass
     assert time.monotonic() - before < PATIENCE / 2
     wait_until(lambda: len(os.listdir(f"/proc/{one.pid}/fd")) < 20)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_hop_limit_ends_a_loop_of_relays_of_datagrams(serve, host):
+    port = free_port(socket.SOCK_DGRAM)
+    one = serve("-v", f"udp://{host}:0", "relay", f"udp://{host}:{port}")
+    two = serve("-v", f"udp://{host}:{port}", "relay", f"udp://{host}:{one.port()}")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.connect((host.strip("[]"), one.port()))
+        s.send(b"round and round")
+        wait_until(lambda: "Too many levels" in one.stderr + two.stderr)  # ELOOP
+        assert 50 < len(os.listdir(f"/proc/{one.pid}/fd")) < 150  # two a session, of which there are 64 in all
