@@ -647,7 +647,9 @@ enum hark_event_kind {
 	/* conn was refused, with this error, and is reset next. ticket -1: by admit(), there is no OPEN and no CLOSE;
 	 * else by its box, hark_refuse(): in CLOSE's place. */
 	HARK_EVENT_REFUSED,
-	HARK_EVENT_PROGRAM, /* hark_outcome() told the pid of what serves conn in the box's place; it goes on */
+	HARK_EVENT_PROGRAM,  /* hark_outcome() told the pid of what serves conn in the box's place; it goes on */
+	HARK_EVENT_LENT,     /* wait: a box gets the socket next. This one and the next: in the process that accepts */
+	HARK_EVENT_RETURNED, /* wait: it is back, in whatever way, also where a child that had it was killed */
 };
 
 struct hark_event {

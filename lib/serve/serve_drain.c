@@ -114,6 +114,8 @@ static void drop_pending(struct hark__server *s)
 	s->stuck = NULL;
 	if (stuck != NULL) {
 		hark__server_leave(s, stuck->ticket);
+		if (stuck->lent != NULL)
+			hark__acceptor_returned(stuck->lent);
 		hark__conn_free(stuck);
 	}
 	while ((node = hark__list_pop(&s->pending)) != NULL)

@@ -149,6 +149,7 @@ void hark__acceptor_lend(struct hark__acceptor *a)
 	if (r == 0) {
 		c->lent = a;
 		a->lent = true;
+		hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_LENT, .ticket = -1});
 		(void)hark__server_start(s, c); /* without room it is tried again as it is: lent all the same */
 		return;
 	}
@@ -162,6 +163,7 @@ void hark__acceptor_returned(struct hark__acceptor *a)
 {
 	struct hark__server *s = a->server;
 	a->lent = false;
+	hark__server_event(s, (struct hark_event){.kind = HARK_EVENT_RETURNED, .ticket = -1});
 	if (s->draining || a->src.fd < 0)
 		return;
 	a->backoff = should_wait(a, digest(a)) ? hark__backoff_next(a->backoff) : 0;

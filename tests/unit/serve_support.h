@@ -42,9 +42,11 @@ static inline void on_hangup(int sig)
 
 static inline void tell_event(const struct hark_event *e, void *arg)
 {
-	static const char letters[] = "?roc\1\2ud!";
-	char what = letters[e->kind];
+	static const char letters[] = "?roc\1\2ud!xp";
 	(void)arg;
+	if (e->kind == HARK_EVENT_LENT || e->kind == HARK_EVENT_RETURNED)
+		return;
+	char what = letters[e->kind];
 	if (e->kind == HARK_EVENT_PAUSED)
 		what = e->error == 0 ? 'p' : 'P';
 	else if (e->kind == HARK_EVENT_RESUMED)

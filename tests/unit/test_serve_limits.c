@@ -16,7 +16,7 @@
 
 /* Shared. Counts are of all workers together; a ticket's place tells how often it left. */
 struct ledger {
-	_Atomic int ready, opened, closed, paused, busy_paused, resumed, refused, draining;
+	_Atomic int ready, opened, closed, paused, busy_paused, resumed, refused, draining, lent, returned;
 	_Atomic int asked, came, admitted, left, unused, wrong; /* wrong: called where it must not be */
 	_Atomic int ended;        /* the server's hark_serve() has returned, having seen this many leave */
 	_Atomic int64_t wait_ns;  /* what pace() says */
@@ -108,7 +108,8 @@ static void tell_event(const struct hark_event *e, void *arg)
 		[HARK_EVENT_READY] = &b->ready,       [HARK_EVENT_OPEN] = &b->opened,
 		[HARK_EVENT_CLOSE] = &b->closed,      [HARK_EVENT_PAUSED] = &b->paused,
 		[HARK_EVENT_RESUMED] = &b->resumed,   [HARK_EVENT_REFUSED] = &b->refused,
-		[HARK_EVENT_DRAINING] = &b->draining,
+		[HARK_EVENT_DRAINING] = &b->draining, [HARK_EVENT_LENT] = &b->lent,
+		[HARK_EVENT_RETURNED] = &b->returned,
 	};
 	if (e->kind == HARK_EVENT_WORKER_UP || e->kind == HARK_EVENT_WORKER_DOWN)
 		return;
@@ -756,7 +757,9 @@ static void wait_services_are_paced_and_not_admitted(void **state)
 		(void)close(fd);
 		assert_int_equal(server_stop(&s), 0);
 		assert_int_equal(book->admitted + book->left, 0);
-		assert_int_equal(book->unused, 2); /* lent twice */
+		assert_int_equal(book->unused, 2);
+		assert_int_equal(book->lent, 2);
+		assert_int_equal(book->returned, 2);
 	}
 }
 
