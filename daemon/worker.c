@@ -185,18 +185,6 @@ static __attribute__((noinline)) void forget_others(const struct supervisor *v)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
-/* wait: no connection, so no source's limit is asked; rate is that of the programs. A service is not idle while a
- * program has its socket. */
-static void serve_lent(struct hark_conn *c, void *arg)
-{
-	(void)arg;
-	limits_lend(&self.limits);
-	_Atomic uint32_t *now = &self.counters->slots[self.limits.slot].now;
-	atomic_fetch_add_explicit(now, 1, memory_order_relaxed);
-	self.chain.box->serve(c, self.chain.state);
-	atomic_fetch_sub_explicit(now, 1, memory_order_relaxed);
-}
-
 /* wait = yes: what came and went on it is not counted there. No descriptor: its process was killed. */
 static void count_bytes(struct hark_conn *c, struct log_connection *l)
 {
@@ -282,6 +270,8 @@ static void on_event(const struct hark_event *e, void *arg)
 		self.ready_fd = -1;
 		break;
 	case HARK_EVENT_OPEN: conns_opened(row_of(e->ticket)); break;
+	case HARK_EVENT_LENT: limits_lend(&self.limits); break;
+	case HARK_EVENT_RETURNED: limits_returned(&self.limits); break;
 	case HARK_EVENT_PROGRAM: conns_program(row_of(e->ticket), e->pid); break;
 	case HARK_EVENT_CLOSE:
 		conns_closed(row_of(e->ticket));
@@ -354,7 +344,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 		.event = on_event,
 		.why = &why,
 	};
-	int r = hark_serve(listeners, n, c->wait ? serve_lent : chain_serve, &self.chain, &opts);
+	int r = hark_serve(listeners, n, c->wait ? chain_serve_lent : chain_serve, &self.chain, &opts);
 	if (r < 0 && r != -ETIMEDOUT)
 		give_up("serve", strncmp(why.text, "serve: ", 7) == 0 ? why.text + 7 : hark_strerror(r));
 	if (r == 0) /* else boxes may still be running */

@@ -27,6 +27,9 @@ int chain_admit(struct hark_conn *c, const struct chain *chain);
 /* For hark_serve(): arg is a struct chain, constant while it serves. */
 hark_box chain_serve;
 
+/* The same with wait: the box gets the listening socket, there is no connection yet. */
+hark_box chain_serve_lent;
+
 /* A link. 0: go on; > 0: an enum counter, the reason to refuse; < 0: a -errno: the connection has failed. */
 typedef int chain_link(struct hark_conn *c, const struct chain *chain);
 

@@ -62,12 +62,14 @@ int limits_admit_later(void *limits_worker);
 
 /* The connection of that ticket counts from now on where its peer, as hark_peer_endpoint() tells it now, belongs; the
  * ticket stays. In any process, thread or fiber that serves it; the worker's copy in a forked child. Never suspends.
- * 0; or the counter that says why it is refused: it counts where it did until it leaves. -ECANCELED: the worker is
- * dead. */
+ * 0; or the counter that says why it is refused: it counts where it did until it leaves, and has cost the service no
+ * token. -ECANCELED: the worker is dead. */
 int limits_move(struct hark_conn *c, int ticket, const struct limits_worker *w);
 
-/* wait = yes: a program gets the socket after limits_pace() said yes: the service's rate counts it. */
+/* wait = yes, HARK_EVENT_LENT: a program gets the socket after limits_pace() said yes: the service's rate counts it.
+ * HARK_EVENT_RETURNED: it is back. A service is not idle while a program has its socket. */
 void limits_lend(void *limits_worker);
+void limits_returned(void *limits_worker);
 
 /* struct hark_serve_opts' leave: the connection is over; -1: nothing was taken after limits_pace(). */
 void limits_leave(int ticket, void *limits_worker);

@@ -353,16 +353,11 @@ static void on_event(const struct hark_event *e, void *arg)
 	struct serve *s = arg;
 	if (e->kind == HARK_EVENT_WORKER_DOWN)
 		serve_limits_worker_down(&s->limits, e->pid);
+	if (e->kind == HARK_EVENT_LENT || e->kind == HARK_EVENT_RETURNED)
+		serve_limits_lent(&s->limits, e->kind == HARK_EVENT_LENT);
 	serve_event(e, &s->events);
 	if (e->kind == HARK_EVENT_READY && s->ready_fd >= 0)
 		tell_ready(s);
-}
-
-/* inetd's wait has no connection that a banner could be sent on. */
-static void serve_lent(struct hark_conn *c, void *arg)
-{
-	const struct chain *chain = arg;
-	chain->box->serve(c, chain->state);
 }
 
 static int serve_all(struct serve *s)
@@ -398,7 +393,8 @@ static int serve_all(struct serve *s)
 	serve_events_open(&s->events);
 	s->chain.limits = &s->limits.worker;
 	serve_limits_hook(&s->limits, &s->chain, &opts);
-	int err = hark_serve(s->sockets.listeners, s->sockets.n, c->wait ? serve_lent : chain_serve, &s->chain, &opts);
+	int err = hark_serve(s->sockets.listeners, s->sockets.n, c->wait ? chain_serve_lent : chain_serve, &s->chain,
+	                     &opts);
 	serve_events_ended(&s->events);
 	if (err == 0)
 		return STATUS_DONE;

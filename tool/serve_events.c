@@ -137,6 +137,8 @@ static void event_words(struct serve_events *s, const struct hark_event *e)
 	switch (e->kind) {
 	case HARK_EVENT_READY:
 	case HARK_EVENT_PROGRAM:
+	case HARK_EVENT_LENT:
+	case HARK_EVENT_RETURNED:
 	case HARK_EVENT_OPEN: return;
 	case HARK_EVENT_REFUSED:
 	case HARK_EVENT_CLOSE: close_words(&t, s, e); break;
@@ -214,7 +216,8 @@ static void event_json(struct serve_events *s, const struct hark_event *e)
 /* A worker that dies of itself is worth a line even where nothing was asked for. */
 static bool worth_a_line(const struct serve_events *s, const struct hark_event *e)
 {
-	return ((s->verbose || s->json) && e->kind != HARK_EVENT_PROGRAM) ||
+	bool untold = e->kind == HARK_EVENT_PROGRAM || e->kind == HARK_EVENT_LENT || e->kind == HARK_EVENT_RETURNED;
+	return ((s->verbose || s->json) && !untold) ||
 	       (e->kind == HARK_EVENT_WORKER_DOWN && e->status != 0 && !s->draining);
 }
 

@@ -102,6 +102,14 @@ void serve_limits_hook(struct serve_limits *l, const struct chain *chain, struct
 	opts->limit_arg = l;
 }
 
+void serve_limits_lent(struct serve_limits *l, bool lent)
+{
+	if (lent)
+		limits_lend(own_worker(l));
+	else
+		limits_returned(own_worker(l));
+}
+
 void serve_limits_worker_down(struct serve_limits *l, pid_t pid)
 {
 	for (int i = 0; l->state != NULL && i < COUNTERS_SLOTS; i++) {

@@ -26,6 +26,9 @@ void serve_limits_close(struct serve_limits *l);
 /* Puts the hooks in that the limits want, if any. chain asks them: its limits are l's worker. */
 void serve_limits_hook(struct serve_limits *l, const struct chain *chain, struct hark_serve_opts *opts);
 
+/* HARK_EVENT_LENT, and HARK_EVENT_RETURNED. */
+void serve_limits_lent(struct serve_limits *l, bool lent);
+
 /* HARK_EVENT_WORKER_DOWN: what it held is given back. */
 void serve_limits_worker_down(struct serve_limits *l, pid_t pid);
 

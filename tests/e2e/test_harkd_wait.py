@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import PATIENCE, read_all
+from conftest import MODELS, PATIENCE, read_all, wait_until
 from harkd_support import harkd, service  # noqa: F401 harkd is a fixture
 
 # Takes one client, greets it and exits, as the simplest wait program does.
@@ -69,6 +69,24 @@ def test_rate_is_that_of_a_wait_programs_starts(harkd, takes_one):
     d = harkd(service("x", takes_one, "wait = yes", "rate = 4/s burst 1"))
     assert visits(("127.0.0.1", d.port("x")), 1, 4) > 0.6
     assert d.service("x")["held"]["rate"] > 0
+
+
+def test_rate_is_that_of_a_wait_programs_starts_under_serve_too(serve, takes_one):
+    s = serve("--wait", "--rate", "4/s burst 1", "tcp://127.0.0.1:0", "--", *takes_one.split()[2:])
+    assert visits(s.connect().getpeername(), 1, 4) > 0.6
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_process_killed_with_the_socket_is_counted_no_longer(harkd, tmp_path, model):
+    """By its program: under the process model that is a child of the worker, else the worker itself."""
+    program = tmp_path / "kills.sh"
+    program.write_text(f"#!/bin/sh\necho x >> {tmp_path}/starts\nkill -KILL $PPID\n")
+    program.chmod(0o755)
+    d = harkd(service("x", f"exec = {program}", "wait = yes", f"model = {model}"))
+    with d.connect("x"):
+        wait_until(lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").read_text().count("x") >= 4)
+        program.write_text("#!/bin/sh\nexec sleep 60\n")
+        wait_until(lambda: [w["now"] for w in d.service("x")["workers"]] == [1])
 
 
 def test_keys_without_effect_under_wait_are_named(hark, tmp_path):

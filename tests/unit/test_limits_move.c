@@ -24,7 +24,7 @@ static void in_order_with(struct limits *l, unsigned taken)
 {
 	static uint32_t n[ENTRIES];
 	unsigned owned = 0, listed = 0;
-	assert_true(lock(l));
+	assert_true(table_lock(l));
 	memset(n, 0, sizeof n);
 	for (uint32_t i = 0; i < l->m->places; i++) {
 		owned += l->places[i].owner != 0;
@@ -35,7 +35,7 @@ static void in_order_with(struct limits *l, unsigned taken)
 		assert_int_equal(l->sources[i].conns, n[i]);
 	for (uint32_t f = l->m->free; f != 0 && listed <= l->m->places; f = l->places[f - 1].at)
 		listed++;
-	unlock(l);
+	table_unlock(l);
 	assert_int_equal(owned, taken);
 	assert_int_equal(owned + listed, l->m->places);
 }
@@ -136,6 +136,56 @@ static void a_refused_move_is_for_the_reasons_of_admission(void **state)
 	limits_leave(t[2], &b.w[0]);
 	limits_leave(t[3], &b.w[0]);
 	in_order_with(b.limits, 0);
+	free(b.limits);
+}
+
+/* Else a peer over its own limit would use up the others' rate, from behind a proxy. */
+static void a_refused_move_costs_the_service_no_token(void **state)
+{
+	(void)state;
+	struct bench b = bench_of(&(struct config_service){.rate = {10, HARK_S, 10}, .max_per_source = 1});
+	int t = admit_from(&b.w[0], from4(9));
+	assert_true(t > 0);
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(limits_pace(&b.w[0]), 0);
+		int u = limits_admit_later(&b.w[0]);
+		assert_int_equal(move_to(&b.w[0], u, from4(9)), REFUSED_PER_SOURCE);
+		limits_leave(u, &b.w[0]);
+	}
+	for (uint32_t i = 0; i < 9; i++) {
+		assert_int_equal(limits_pace(&b.w[0]), 0);
+		assert_true(admit_from(&b.w[0], from4(100 + i)) > 0);
+	}
+	assert_true(limits_pace(&b.w[0]) > 0); /* nor gives it one too much */
+	free(b.limits);
+}
+
+/* A place in a shared entry is one of the peer's there, and frees nothing for it. */
+static void a_place_among_others_is_no_way_around_a_limit(void **state)
+{
+	struct key k;
+	struct hark_endpoint e = from4(REAL + 1);
+	(void)state;
+	struct bench b = bench_of(&(struct config_service){.max_per_source = 3});
+	made_up = &e;
+	assert_true(key_of(b.limits, NULL, &k));
+	made_up = NULL;
+	uint64_t at = siphash(b.limits->m->seed, &k, sizeof k);
+	uint32_t shared = SOURCES + (uint32_t)((at >> 32) % SHARED) + 1;
+	int n = 0;
+	for (int i = 0; i < 9; i++) {
+		int t = limits_admit_later(&b.w[0]);
+		if (i >= 3) { /* as if it had come when the table was full */
+			b.limits->places[t - 1].at = shared;
+			b.limits->sources[shared - 1].conns++;
+		}
+		int r = move_to(&b.w[0], t, e);
+		n += r == 0;
+		if (r != 0)
+			limits_leave(t, &b.w[0]);
+	}
+	assert_int_equal(n, 3);
+	in_order_with(b.limits, 3);
 	free(b.limits);
 }
 
@@ -454,8 +504,8 @@ static void nonsense_in_the_shared_state_leads_nowhere(void **state)
 	b.limits->sources[entry_of(b.limits, 3)].conns = 0;
 	limits_leave(3, &b.w[1]);
 	atomic_store(&shared_state->any_dead, true);
-	assert_true(lock(b.limits));
-	unlock(b.limits);
+	assert_true(table_lock(b.limits));
+	table_unlock(b.limits);
 	free(b.limits);
 }
 
@@ -466,6 +516,8 @@ int main(void)
 		cmocka_unit_test(a_move_to_where_it_is_costs_nothing),
 		cmocka_unit_test(who_names_its_source_later_counts_in_none_until_then),
 		cmocka_unit_test(a_refused_move_is_for_the_reasons_of_admission),
+		cmocka_unit_test(a_refused_move_costs_the_service_no_token),
+		cmocka_unit_test(a_place_among_others_is_no_way_around_a_limit),
 		cmocka_unit_test(what_was_not_counted_is_not_moved),
 		cmocka_unit_test(no_source_exceeds_its_limit_by_moves_to_a_full_table),
 		cmocka_unit_test(without_a_free_place_newcomers_are_shed),

@@ -6,8 +6,8 @@
 /* Whoever asks next does what limits_forget() has left undone. */
 static void somebody_asks(struct limits *l)
 {
-	assert_true(lock(l));
-	unlock(l);
+	assert_true(table_lock(l));
+	table_unlock(l);
 }
 
 static void a_dead_workers_connections_are_given_back(void **state)
@@ -185,9 +185,9 @@ static void a_stopped_holder_of_the_lock_does_not_hold_up_the_supervisor(void **
 	pid_t pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
-		(void)lock(b.limits);
+		(void)table_lock(b.limits);
 		(void)raise(SIGSTOP);
-		unlock(b.limits);
+		table_unlock(b.limits);
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
