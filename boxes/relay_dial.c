@@ -19,20 +19,15 @@
 /* An end of c's own socket, whatever a proxy has told of it. */
 static int socket_end(struct hark_conn *c, bool peer, char text[HARK_ADDRESS_MAX])
 {
-	struct hark_endpoint e = {.type = hark_type(c), .len = sizeof e.addr};
-	struct sockaddr_in6 *six = (struct sockaddr_in6 *)&e.addr;
+	struct sockaddr_storage at;
+	struct hark_endpoint e;
+	socklen_t len = sizeof at;
 	if (hark_proxied(c) == NULL)
 		return peer ? hark_peer(c, text, HARK_ADDRESS_MAX) : hark_local(c, text, HARK_ADDRESS_MAX);
-	int r = peer ? getpeername(hark_fd(c), (struct sockaddr *)&e.addr, &e.len)
-	             : getsockname(hark_fd(c), (struct sockaddr *)&e.addr, &e.len);
-	if (r < 0)
-		return -errno;
-	if (six->sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&six->sin6_addr)) {
-		struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = six->sin6_port};
-		memcpy(&four.sin_addr, &six->sin6_addr.s6_addr[12], sizeof four.sin_addr);
-		memcpy(&e.addr, &four, e.len = sizeof four);
-	}
-	return hark_endpoint_format(&e, text, HARK_ADDRESS_MAX);
+	int r = peer ? getpeername(hark_fd(c), (struct sockaddr *)&at, &len)
+	             : getsockname(hark_fd(c), (struct sockaddr *)&at, &len);
+	r = r < 0 ? -errno : hark_endpoint_from(hark_type(c), (struct sockaddr *)&at, len, &e);
+	return r < 0 ? r : hark_endpoint_format(&e, text, HARK_ADDRESS_MAX);
 }
 
 /* A relay that dials itself would do so until the machine has no descriptors left. A datagram that claims to be the

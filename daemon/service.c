@@ -119,10 +119,19 @@ static void make_room(struct service *s)
 	(void)kill(oldest->pid, SIGTERM);
 }
 
+/* Its worker is dead. What it still served is over, and did not end well. */
+static void clear_slot(struct service *s, int slot)
+{
+	int64_t left = counters_slot_now(s->counters, slot);
+	counters_add(s->counters, COUNT_CLOSED, left);
+	counters_add(s->counters, COUNT_FAILED, left);
+	limits_forget(s->memory->limits, slot); /* before the slot can be another's */
+	counters_slot_clear(s->counters, slot);
+}
+
 static void leave_slot(struct service *s, const struct worker *w)
 {
-	limits_forget(s->memory->limits, w->slot); /* before the slot can be another's */
-	counters_slot_clear(s->counters, w->slot);
+	clear_slot(s, w->slot);
 	epoch_release(w->epoch);
 }
 
@@ -606,8 +615,7 @@ static void look_at_foreign(struct service *s, int64_t now)
 			some = true;
 			continue;
 		}
-		limits_forget(s->memory->limits, i); /* before the slot can be another's */
-		counters_slot_clear(s->counters, i);
+		clear_slot(s, i);
 	}
 	s->foreign_look = some ? now + FOREIGN_NS : HARK_FOREVER;
 }

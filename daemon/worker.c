@@ -218,7 +218,6 @@ static void closed(const struct hark_event *e)
 	struct log_room room;
 	struct log_connection l = {.error = e->error, .status = e->status, .pid = e->pid};
 	count_bytes(e->conn, &l);
-	counters_add(self.counters, COUNT_CLOSED, 1);
 	counters_add(self.counters, COUNT_FAILED, e->error != 0 || e->status != 0);
 	counters_add(self.counters, COUNT_BYTES_IN, l.bytes_in);
 	counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
@@ -238,7 +237,6 @@ static void refused(const struct hark_event *e)
 	struct log_connection l = {.pid = getpid(), .refused = refusals_name(e->error)};
 	if (e->ticket >= 0) {
 		count_bytes(e->conn, &l);
-		counters_add(self.counters, COUNT_CLOSED, 1);
 		counters_add(self.counters, COUNT_BYTES_IN, l.bytes_in);
 		counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
 	}
@@ -270,8 +268,14 @@ static void on_event(const struct hark_event *e, void *arg)
 		self.ready_fd = -1;
 		break;
 	case HARK_EVENT_OPEN: conns_opened(row_of(e->ticket)); break;
-	case HARK_EVENT_LENT: limits_lend(&self.limits); break;
-	case HARK_EVENT_RETURNED: limits_returned(&self.limits); break;
+	case HARK_EVENT_LENT:
+		limits_lend(&self.limits);
+		counters_add(self.counters, COUNT_ACCEPTED, 1);
+		break;
+	case HARK_EVENT_RETURNED:
+		limits_returned(&self.limits);
+		counters_add(self.counters, COUNT_CLOSED, 1);
+		break;
 	case HARK_EVENT_PROGRAM: conns_program(row_of(e->ticket), e->pid); break;
 	case HARK_EVENT_CLOSE:
 		conns_closed(row_of(e->ticket));
@@ -313,8 +317,10 @@ static int admit(struct hark_conn *c, void *limits)
 
 static void leave(int ticket, void *limits)
 {
-	if (ticket >= 0)
+	if (ticket >= 0) {
 		conns_remove(row_of(ticket));
+		counters_add(self.counters, COUNT_CLOSED, 1); /* here: whoever told of its end may have been killed */
+	}
 	limits_leave(limits_ticket(ticket), limits);
 }
 

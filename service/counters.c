@@ -9,7 +9,8 @@
 
 const struct counter_row counter_rows[COUNTERS] = {
 	[COUNT_NOW] = {"now", NULL, COUNTER_GAUGE, "connections being served"},
-	[COUNT_ACCEPTED] = {"accepted", NULL, COUNTER_TOTAL, "connections and datagrams that were let in"},
+	[COUNT_ACCEPTED] = {"accepted", NULL, COUNTER_TOTAL,
+                            "connections and datagrams let in; with wait, times a program got the socket"},
 	[COUNT_CLOSED] = {"closed", NULL, COUNTER_TOTAL, "those that are over"},
 	[COUNT_FAILED] = {"failed", NULL, COUNTER_TOTAL, "those of them with an error, or a program's status not 0"},
 	[COUNT_BYTES_IN] = {"bytes_in", NULL, COUNTER_TOTAL, "bytes from peers"},

@@ -87,6 +87,7 @@ def test_a_process_killed_with_the_socket_is_counted_no_longer(harkd, tmp_path, 
         wait_until(lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").read_text().count("x") >= 4)
         program.write_text("#!/bin/sh\nexec sleep 60\n")
         wait_until(lambda: [w["now"] for w in d.service("x")["workers"]] == [1])
+        wait_until(lambda: (s := d.service("x"))["accepted"] == s["closed"] + 1)
 
 
 def test_keys_without_effect_under_wait_are_named(hark, tmp_path):
