@@ -25,6 +25,7 @@
 struct head {
 	uint64_t magic;
 	uint64_t bytes; /* of the whole */
+	uint64_t counters_bytes;
 	_Alignas(64) struct counters counters;
 };
 
@@ -72,7 +73,7 @@ static int adopt(struct memory *m, int fd)
 	m->fd = fd;
 	int r = is_ours(fd) ? map(m, size_of(false)) : -EPROTO;
 	const struct head *h = m->at;
-	if (r == 0 && (h->magic != MAGIC || h->bytes != size_of(true)))
+	if (r == 0 && (h->magic != MAGIC || h->bytes != size_of(true) || h->counters_bytes != sizeof h->counters))
 		r = -EPROTO;
 	if (r < 0)
 		let_go(m);
@@ -91,6 +92,7 @@ static int make(struct memory *m)
 	}
 	struct head *h = m->at;
 	h->bytes = size_of(true);
+	h->counters_bytes = sizeof h->counters;
 	h->magic = MAGIC;
 	return 0;
 }

@@ -603,7 +603,8 @@ static bool has_ended(pid_t pid)
 	return ended;
 }
 
-/* An older generation clears its workers' slots itself, unless it was killed. */
+/* An older generation clears its workers' slots itself, unless it was killed: it has until the next look. A slot that
+ * two clear may be another's already when the second one comes. */
 static void look_at_foreign(struct service *s, int64_t now)
 {
 	bool some = false;
@@ -611,11 +612,12 @@ static void look_at_foreign(struct service *s, int64_t now)
 		pid_t pid = atomic_load(&s->counters->slots[i].pid);
 		if (pid <= 0 || pid == getpid() || find_worker(s, pid) != NULL)
 			continue;
-		if (!has_ended(pid)) {
+		bool over = pid == s->foreign_ended[i];
+		s->foreign_ended[i] = !over && has_ended(pid) ? pid : 0;
+		if (over)
+			clear_slot(s, i);
+		else
 			some = true;
-			continue;
-		}
-		clear_slot(s, i);
 	}
 	s->foreign_look = some ? now + FOREIGN_NS : HARK_FOREVER;
 }

@@ -156,9 +156,10 @@ struct service {
 	struct counters *counters; /* in it */
 	int64_t again;             /* BACKING_OFF: when to start anew */
 	int64_t backoff;
-	bool settling;        /* of the reload under way: its outcome waits for this one */
-	int64_t foreign_look; /* at slots of older generations' workers; HARK_FOREVER: there are none */
-	int64_t looked;       /* stop_idle: when it was last seen at work */
+	bool settling;                       /* of the reload under way: its outcome waits for this one */
+	int64_t foreign_look;                /* at slots of older generations' workers; HARK_FOREVER: there are none */
+	pid_t foreign_ended[COUNTERS_SLOTS]; /* who had ended at the last look, by slot; 0: nobody */
+	int64_t looked;                      /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
 	char error[256]; /* the last thing that went wrong; "" */
 };

@@ -74,12 +74,18 @@ static void key_of_inet(const struct limits *l, const struct hark_endpoint *e, s
 	struct sockaddr_in four;
 	struct sockaddr_in6 six;
 	uint64_t word[2];
+	uint32_t v4;
 	if (e->addr.ss_family == AF_INET) {
 		memcpy(&four, &e->addr, sizeof four);
 		*k = (struct key){IPV4, 0, upper_bits(ntohl(four.sin_addr.s_addr), l->v4_bits, 32)};
 		return;
 	}
 	memcpy(&six, &e->addr, sizeof six);
+	if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr)) { /* what a proxy may call it */
+		memcpy(&v4, &six.sin6_addr.s6_addr[12], sizeof v4);
+		*k = (struct key){IPV4, 0, upper_bits(ntohl(v4), l->v4_bits, 32)};
+		return;
+	}
 	memcpy(word, &six.sin6_addr, sizeof word);
 	*k = (struct key){IPV6, upper_bits(be64toh(word[0]), l->v6_bits, 64),
 	                  upper_bits(be64toh(word[1]), l->v6_bits - 64, 64)};
@@ -254,9 +260,17 @@ static void take_tokens(struct limits *l, int64_t now, double n)
 		b->tokens = l->rate.burst;
 }
 
-static void count_now(const struct limits_worker *w, int n)
+static void count_in(const struct limits_worker *w)
 {
-	atomic_fetch_add_explicit(&w->counters->slots[w->slot].now, (uint32_t)n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->counters->slots[w->slot].now, 1, memory_order_relaxed);
+}
+
+/* Never below 0, whatever another process of the service has written there. */
+static void count_out(const struct limits_worker *w)
+{
+	_Atomic uint32_t *now = &w->counters->slots[w->slot].now;
+	if (atomic_fetch_sub_explicit(now, 1, memory_order_relaxed) == 0)
+		atomic_fetch_add_explicit(now, 1, memory_order_relaxed);
 }
 
 enum source_kind { SOURCE_NONE, SOURCE_KEY, SOURCE_LATER };
@@ -275,7 +289,7 @@ static int admit(const struct limits_worker *w, enum source_kind kind, const str
 		return -(int)why;
 	take_tokens(l, now, 1);
 	table_between();
-	count_now(w, 1); /* with the lock: the place that was reserved is taken in one step */
+	count_in(w); /* with the lock: the place that was reserved is taken in one step */
 	return (int)ticket;
 }
 
@@ -283,7 +297,7 @@ static int ask_admit(struct limits_worker *w, enum source_kind kind, const struc
 {
 	struct limits *l = w->limits;
 	if (l == NULL || !table_lock(l)) {
-		count_now(w, 1);
+		count_in(w);
 		return 0;
 	}
 	int ticket = admit(w, kind, k);
@@ -348,7 +362,7 @@ void limits_lend(void *limits_worker)
 {
 	const struct limits_worker *w = limits_worker;
 	struct limits *l = w->limits;
-	count_now(w, 1);
+	count_in(w);
 	if (l == NULL || !table_lock(l))
 		return;
 	take_tokens(l, limits_world.now(), 1);
@@ -357,7 +371,7 @@ void limits_lend(void *limits_worker)
 
 void limits_returned(void *limits_worker)
 {
-	count_now(limits_worker, -1);
+	count_out(limits_worker);
 }
 
 static void leave(struct limits *l, int slot, int ticket)
@@ -375,7 +389,7 @@ void limits_leave(int ticket, void *limits_worker)
 	if (locked)
 		leave(w->limits, w->slot, ticket);
 	if (ticket >= 0)
-		count_now(w, -1); /* last: who gets the place finds the source's free, too */
+		count_out(w); /* last: who gets the place finds the source's free, too */
 	if (locked)
 		table_unlock(w->limits);
 }

@@ -200,7 +200,7 @@ struct source *place_source(struct limits *l, const struct place *p)
 	return p->at > 0 && p->at <= ENTRIES ? &l->sources[p->at - 1] : NULL;
 }
 
-static void count_out(struct source *s)
+static void leave_source(struct source *s)
 {
 	if (s != NULL && s->conns > 0)
 		s->conns--;
@@ -217,7 +217,7 @@ void place_give(struct limits *l, int ticket, int slot)
 	p->at = l->m->free;
 	l->m->free = (uint32_t)ticket;
 	table_between();
-	count_out(s);
+	leave_source(s);
 }
 
 /* Killed in between, the place counts in one of the two: whichever it names. */
@@ -229,7 +229,7 @@ void place_move(struct limits *l, struct place *p, struct source *to)
 	table_between();
 	p->at = to != NULL ? (uint32_t)(to - l->sources) + 1 : 0;
 	table_between();
-	count_out(from);
+	leave_source(from);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */

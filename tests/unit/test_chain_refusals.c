@@ -45,17 +45,28 @@ int __wrap_hark_peer_endpoint(struct hark_conn *c, struct hark_endpoint *out)
 
 /* ---- the chain ------------------------------------------------------------------------------- */
 
-/* "N\n": the peer is 10.0.0.N. "!\n": it is none. Waits for it, as a header's link does. */
+static int steps_to_live; /* in changes of the limits, by a child that is to be killed */
+
+static void die_there(void)
+{
+	if (--steps_to_live <= 0)
+		(void)raise(SIGKILL);
+}
+
+/* "N\n": the peer is 10.0.0.N. "N K\n": likewise, and it is killed in the Kth step of the move there, or in the box.
+ * "!\n": it is none. Waits for it, as a header's link does. */
 static int name_peer(struct hark_conn *c, const struct chain *with)
 {
-	char line[16];
+	char line[16], *end;
 	(void)with;
 	ssize_t n = hark_readline(c, line, sizeof line);
 	if (n < 0)
 		return (int)n;
 	if (n == 0 || line[0] == '!')
 		return (int)REFUSED_SESSIONS; /* a reason as another */
-	hark_set_data(c, (void *)(uintptr_t)strtoul(line, NULL, 10));
+	hark_set_data(c, (void *)(uintptr_t)strtoul(line, &end, 10));
+	steps_to_live = (int)strtol(end, NULL, 10);
+	limits_world.locked = steps_to_live > 0 ? die_there : NULL;
 	return 0;
 }
 
@@ -72,6 +83,8 @@ static void box_serve(struct hark_conn *c, void *arg)
 	(void)arg;
 	atomic_store(&told->by, getpid());
 	atomic_fetch_add(&told->served, 1);
+	if (steps_to_live > 0)
+		(void)raise(SIGKILL);
 	(void)hark_printf(c, "box\n");
 	(void)hark_readline(c, line, sizeof line);
 }
@@ -300,6 +313,37 @@ static void a_child_killed_after_it_moved_gives_the_peers_place_back(void **stat
 	end(pid);
 }
 
+static void children_killed_in_any_step_of_a_move_lose_no_place(void **state)
+{
+	char line[16];
+	(void)state;
+	for (int workers = 1; workers <= 2; workers++) {
+		pid_t pid = serve(HARK_MODEL_PROCESS, workers);
+		struct hark_conn *stays = dial("1");
+		assert_true(is_served(stays));
+		for (int i = 0; i < 60; i++) {
+			struct hark_conn *c;
+			(void)snprintf(line, sizeof line, "%d %d", 1 + i % 3, 1 + i % 7);
+			c = dial(line);
+			while (hark_readline(c, line, sizeof line) > 0)
+				;
+			(void)hark_close(c);
+		}
+		await(&told->left, 60);
+		for (int peer = 2; peer <= 3; peer++) {
+			(void)snprintf(line, sizeof line, "%d", peer);
+			struct hark_conn *c = dial(line);
+			assert_true(is_served(c));
+			assert_false(is_served(dial(line)));
+			bye(c);
+		}
+		assert_false(is_served(dial("1")));
+		bye(stays);
+		await(&told->left, 66);
+		end(pid);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -307,6 +351,7 @@ int main(void)
 		cmocka_unit_test(two_inline_workers_share_the_limit_of_a_peer),
 		cmocka_unit_test(a_link_refuses_and_no_box_runs),
 		cmocka_unit_test(a_child_killed_after_it_moved_gives_the_peers_place_back),
+		cmocka_unit_test(children_killed_in_any_step_of_a_move_lose_no_place),
 	};
 	void *at = mmap(NULL, sizeof *told + sizeof *counters, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 	                0);

@@ -14,6 +14,9 @@ static void no_limits_hold_nobody(void **state)
 	limits_leave(0, &b.w[0]);
 	limits_leave(-1, &b.w[0]);
 	assert_int_equal(counters_now(counters), 0);
+	limits_leave(0, &b.w[0]); /* as if another process had written there */
+	limits_returned(&b.w[0]);
+	assert_int_equal(counters_now(counters), 0);
 }
 
 static void max_conns_is_never_exceeded_by_workers_that_ask_at_once(void **state)
@@ -234,6 +237,8 @@ static void addresses_of_one_prefix_are_one_source(void **state)
 	assert_true(admit_from(&b.w[0], from6(0x20010db800000001, 1)) > 0);
 	assert_int_equal(admit_from(&b.w[0], from6(0x20010db800000001, UINT64_MAX)), -REFUSED_PER_SOURCE);
 	assert_true(admit_from(&b.w[0], from6(0x20010db800000002, 1)) > 0);
+	assert_int_equal(admit_from(&b.w[0], from6(0, 0x0000ffff0a000005)), -REFUSED_PER_SOURCE); /* ::ffff:10.0.0.5 */
+	assert_true(admit_from(&b.w[0], from6(0, 0x0000ffff0a000205)) > 0);
 	free(b.limits);
 	b = bench_of(&(struct config_service){.max_per_source = 1, .source_v6_bits = 128});
 	assert_true(admit_from(&b.w[0], from6(1, 1)) > 0);
