@@ -224,10 +224,10 @@ def test_a_hundred_hellos_at_once(serve, target):  # noqa: F811
     relay = serve("tcp://127.0.0.1:0", "relay", f"a.example={address_of(one)}", address_of(rest), nofile=4096)
     clients = [relay.connect() for _ in range(100)]
     try:
-        for i, s in enumerate(clients):
-            s.sendall(hello("a.example" if i % 2 else "b.example")[:50])
-        for i, s in enumerate(clients):
-            s.sendall(hello("a.example" if i % 2 else "b.example")[50:])
+        said = [hello("b.example"), hello("a.example")]
+        for part in (slice(50), slice(50, None)):
+            for i, s in enumerate(clients):
+                s.sendall(said[i % 2][part])
         for listener in (one, rest):
             for _ in range(50):
                 clients.append(accept(listener))
