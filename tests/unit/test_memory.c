@@ -114,6 +114,16 @@ static void another_layout_is_not_taken_and_counts_begin_anew(void **state)
 		memory_release(m);
 	}
 	assert_int_equal(open_descriptors(), before); /* they were closed */
+	/* A version with one counter more, whose whole is as large. */
+	m = opened("mine", -1);
+	counters_add(m->counters, COUNT_ACCEPTED, 7);
+	uint64_t bytes = sizeof *m->counters + 8;
+	int fd = dup(m->fd);
+	assert_int_equal(pwrite(fd, &bytes, sizeof bytes, 16), sizeof bytes);
+	memory_release(m);
+	m = opened("mine", fd);
+	assert_int_equal(counters_read(m->counters, COUNT_ACCEPTED), 0);
+	memory_release(m);
 }
 
 int main(void)
