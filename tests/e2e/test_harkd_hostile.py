@@ -42,7 +42,7 @@ def test_each_worker_maps_the_memory_of_its_own_service_alone(harkd):
 
 def test_what_a_worker_writes_to_its_memory_hurts_no_other_service(harkd, run, tmp_path):
     # The lock that is overwritten is refused, which ThreadSanitizer would report.
-    (tmp_path / "suppressed").write_text("mutex:limits_pace\n")
+    (tmp_path / "suppressed").write_text("mutex:table_lock\n")
     options = os.environ.get("TSAN_OPTIONS", "") + f":suppressions={tmp_path}/suppressed"
     env = dict(os.environ, TSAN_OPTIONS=options)
     d = harkd(service("a", "box = echo", "max_conns = 5") + service("b", "box = echo", "max_conns = 5"), env=env)
