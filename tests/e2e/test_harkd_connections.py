@@ -1,6 +1,7 @@
 """hark connections and hark close: who is connected to harkd, under every model, and ending one."""
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -145,7 +146,7 @@ def test_a_unix_peer_is_told_by_its_user(harkd, tmp_path):  # noqa: F811
         assert s.recv(1) == b""
 
 
-def test_a_killed_child_leaves_no_row(harkd):  # noqa: F811
+def test_a_killed_child_leaves_no_row_and_its_connection_is_logged_and_counted(harkd):  # noqa: F811
     h = harkd(service("echo", "box = echo", "model = process"))
     with h.connect("echo") as s:
         s.sendall(b"x")
@@ -153,6 +154,10 @@ def test_a_killed_child_leaves_no_row(harkd):  # noqa: F811
         (c,) = listed(h)
         os.kill(c["pid"], signal.SIGKILL)
         gone(h)
+    echo = wait_until(lambda: (e := h.service("echo"))["closed"] == 1 and e)
+    assert (echo["accepted"], echo["failed"], echo["now"]) == (1, 1, 0)
+    ends = re.escape(f"{c['peer']} -> {echo['listen'][0]} echo pid {c['pid']} ")
+    h.expect(ends + r"\S+ ms in - out - killed by signal 9")
 
 
 def test_what_cannot_be_closed_is_said(harkd):  # noqa: F811
