@@ -229,8 +229,8 @@ static void duration(struct systemd_section *m, const struct unit_line *l, const
 	else if (ns == INT64_MAX)
 		covered(m, l, key);
 	else
-		document_set(m->d, m->s, l->place, key, ns % HARK_S == 0 ? "%llds" : "%lldms",
-		             (long long)(ns % HARK_S == 0 ? ns / HARK_S : ns / HARK_MS));
+		document_set(m->d, m->s, l->place, key, ns % HARK_S == 0 ? "%llds" : "%lldms", /* never down to 0 */
+		             (long long)(ns % HARK_S == 0 ? ns / HARK_S : (ns + HARK_MS - 1) / HARK_MS));
 }
 
 /* One limit of Limit*=: sizes, and for CPU and RTTIME times. */

@@ -167,6 +167,8 @@ static const struct {
 } units[] = {
 	{"us", US_NS},
 	{"usec", US_NS},
+	{"\xc2\xb5s", US_NS}, /* U+00B5 */
+	{"\xce\xbcs", US_NS}, /* U+03BC */
 	{"ms", HARK_MS},
 	{"msec", HARK_MS},
 	{"s", HARK_S},
@@ -187,6 +189,12 @@ static const struct {
 	{"w", 604800 * HARK_S},
 	{"week", 604800 * HARK_S},
 	{"weeks", 604800 * HARK_S},
+	{"M", 2629800 * HARK_S}, /* 30.44 days */
+	{"month", 2629800 * HARK_S},
+	{"months", 2629800 * HARK_S},
+	{"y", 31557600 * HARK_S}, /* 365.25 days */
+	{"year", 31557600 * HARK_S},
+	{"years", 31557600 * HARK_S},
 };
 
 /* 0: there is no such unit. */
@@ -232,7 +240,7 @@ int systemd_time(const char *text, int64_t unit_ns, int64_t *ns)
 
 int systemd_size(const char *text, int64_t *n)
 {
-	static const char suffixes[] = "KMGT";
+	static const char suffixes[] = "KMGTPE";
 	char *end;
 
 	if (strcmp(text, "infinity") == 0) {

@@ -39,6 +39,40 @@ static void a_program_a_connection_is_a_section(void **state)
 	document_free(d);
 }
 
+/* systemd.time(7), and the sizes of systemd.exec(5). */
+static void times_and_sizes_are_systemds(void **state)
+{
+	static const struct {
+		const char *line, *key, *value;
+	} rows[] = {
+		{"RuntimeMaxSec=90", "lifetime", "90s"},
+		{"RuntimeMaxSec=1.5h", "lifetime", "5400s"},
+		{"RuntimeMaxSec=2 h 3min4s 5ms", "lifetime", "7384005ms"},
+		{"RuntimeMaxSec=1M", "lifetime", "2629800s"},
+		{"RuntimeMaxSec=1 year 2 months", "lifetime", "36817200s"},
+		{"RuntimeMaxSec=1d1w", "lifetime", "691200s"},
+		{"RuntimeMaxSec=1500\xc2\xb5s", "lifetime", "2ms"},
+		{"RuntimeMaxSec=1500\xce\xbcs", "lifetime", "2ms"},
+		{"RuntimeMaxSec=1us", "lifetime", "1ms"}, /* 0 would be none */
+		{"RuntimeMaxSec=infinity", "lifetime", NULL},
+		{"LimitAS=2G", "rlimit_as", "2147483648"},
+		{"LimitAS=1P", "rlimit_as", "1125899906842624"},
+		{"LimitAS=1E:2E", "rlimit_as", "1152921504606846976:2305843009213693952"},
+		{"LimitCPU=1m", "rlimit_cpu", "60"},
+		{"LimitCPU=1M", "rlimit_cpu", "2629800"},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		char service[200];
+		(void)snprintf(service, sizeof service, STDIN "%s\n", rows[i].line);
+		struct document *d = read_pair(ACCEPT, service);
+		assert_clean(d);
+		assert_setting(d, "x", rows[i].key, rows[i].value);
+		assert_loads(d);
+		document_free(d);
+	}
+}
+
 static void a_program_with_the_socket_waits(void **state)
 {
 	struct document *d = read_pair("ListenDatagram=69\n", STDIN);
@@ -426,6 +460,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_program_a_connection_is_a_section),
+		cmocka_unit_test(times_and_sizes_are_systemds),
 		cmocka_unit_test(a_program_with_the_socket_waits),
 		cmocka_unit_test(a_program_that_takes_descriptors_is_disabled),
 		cmocka_unit_test(addresses_are_translated),
