@@ -515,12 +515,13 @@ int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_sta
 const char *hark_tls_failure(const struct hark_conn *c);
 
 struct hark_tls_info {
-	const char *version, *cipher, *group; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384", "x25519" or "" */
-	char alpn[64];                        /* what was agreed on; "": nothing */
-	char name[HARK_HOST_MAX + 1];         /* the server's that was asked for; "": none */
-	bool resumed;                         /* the handshake was a short one */
-	bool verified;                        /* the peer's certificate is vouched for, a server's for its name */
-	char why[128];                        /* why it is not; "": it is, or there is none */
+	char version[16], cipher[48]; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
+	char group[32];               /* "x25519"; "": none */
+	char alpn[64];                /* what was agreed on; "": nothing */
+	char name[HARK_HOST_MAX + 1]; /* the server's that was asked for; "": none */
+	bool resumed;                 /* the handshake was a short one */
+	bool verified;                /* the peer's certificate is vouched for, a server's for its name */
+	char why[128];                /* why it is not; "": it is, or there is none */
 };
 
 /* What the handshake came to. Returns 0, -ENOTCONN: there was none, or none that succeeded. */

@@ -55,11 +55,12 @@ const char *hark_tls_failure(const struct hark_conn *c)
 	return text;
 }
 
-static const char *group_of(SSL *ssl)
+/* The name is OpenSSL's context's, and goes with it. */
+static void copy_group(SSL *ssl, char *out, size_t cap)
 {
 	int id = (int)SSL_get_negotiated_group(ssl);
 	const char *name = id != 0 ? SSL_group_to_name(ssl, id) : NULL;
-	return name != NULL ? name : "";
+	(void)snprintf(out, cap, "%s", name != NULL ? name : "");
 }
 
 static void copy_alpn(SSL *ssl, char *out, size_t cap)
@@ -80,12 +81,12 @@ int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out)
 	bool shown = SSL_get0_peer_certificate(t->ssl) != NULL;
 	bool asked = t->is_client || t->settings->clients != HARK_TLS_CLIENTS_ANY;
 	*out = (struct hark_tls_info){
-		.version = SSL_get_version(t->ssl),
-		.cipher = SSL_get_cipher_name(t->ssl),
-		.group = group_of(t->ssl),
 		.resumed = SSL_session_reused(t->ssl) == 1,
 		.verified = asked && shown && verified == X509_V_OK,
 	};
+	(void)snprintf(out->version, sizeof out->version, "%s", SSL_get_version(t->ssl));
+	(void)snprintf(out->cipher, sizeof out->cipher, "%s", SSL_get_cipher_name(t->ssl));
+	copy_group(t->ssl, out->group, sizeof out->group);
 	copy_alpn(t->ssl, out->alpn, sizeof out->alpn);
 	(void)snprintf(out->name, sizeof out->name, "%s", name != NULL ? name : "");
 	if (shown && verified != X509_V_OK)
