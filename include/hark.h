@@ -506,7 +506,8 @@ struct hark_starttls_opts {
 };
 
 /* Does the handshake. t NULL: a client's defaults. What was received and not yet read, such as what hark_peek() has
- * shown, is TLS's. May suspend. After a failure, which the peer is told as an alert, c can only be closed.
+ * shown, is TLS's. It takes some 16 KB of stack. After a failure, which the peer is told as an alert, c can only be
+ * closed. May suspend.
  * Returns 0; -HARK_ECERT; -EPROTO: the peer's alert, nothing in common, no TLS; -ECONNRESET; -ETIMEDOUT; -EALREADY: it
  * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM. */
 int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_starttls_opts *opts);
