@@ -88,6 +88,8 @@ static int step(struct hark__tls_conn *t, unsigned *events)
 {
 	ERR_clear_error();
 	int r = SSL_do_handshake(t->ssl), err = r == 1 ? SSL_ERROR_NONE : SSL_get_error(t->ssl, r);
+	if (err == SSL_ERROR_ZERO_RETURN)
+		return fail_by_socket(t); /* its close_notify */
 	if (r != 1 && err != SSL_ERROR_WANT_READ)
 		hark__tls_fail(t);
 	bool tickets_alone = r == 1 && !t->is_client && SSL_version(t->ssl) >= TLS1_3_VERSION;

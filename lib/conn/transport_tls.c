@@ -20,6 +20,7 @@
 #define SEND_BYTES   (4 * RECORD_BYTES) /* encrypted at a time */
 #define WIRE_BYTES   (SEND_BYTES + 4 * RECORD_MORE + 512)
 #define WIRE_MAX     (2 * WIRE_BYTES) /* more is a peer who has us answer and does not read */
+#define OWN_MAX      64u              /* messages of TLS's own in a row; servers send a few tickets */
 
 struct hark__tls_conn *hark__conn_tls(const struct hark_conn *c)
 {
@@ -35,6 +36,8 @@ static int bio_read(BIO *b, char *buf, int cap)
 	BIO_clear_retry_flags(b);
 	if (cap <= 0)
 		return 0;
+	if (t->broken < 0)
+		return -1; /* count_message() has ended it */
 	if (hark__buffer_len(&t->early) > 0)
 		return (int)hark__buffer_take(&t->early, buf, (size_t)cap);
 	ssize_t n = t->cut || t->socket_error < 0 ? -EAGAIN : hark__transport_socket.receive(t->conn, buf, (size_t)cap);
@@ -68,7 +71,11 @@ static int bio_write(BIO *b, const char *bytes, int n)
 	BIO_clear_retry_flags(b);
 	if (n <= 0)
 		return 0;
-	if (hark__buffer_len(&t->wire) + (size_t)n > WIRE_MAX || make_room(&t->wire, (size_t)n) < 0)
+	if (hark__buffer_len(&t->wire) + (size_t)n > WIRE_MAX) {
+		hark__tls_fail_as(t, -EPROTO, "the peer has TLS answer, and does not read it");
+		return -1;
+	}
+	if (make_room(&t->wire, (size_t)n) < 0)
 		return -1;
 	hark__buffer_append(&t->wire, bytes, (size_t)n);
 	return n;
@@ -106,6 +113,26 @@ static BIO *new_bio(struct hark__tls_conn *t)
 	return b;
 }
 
+/* OpenSSL goes on by itself for as long as such messages come: a peer who sends nothing else would keep it busy past
+ * every deadline. */
+static void count_message(int sent, int version, int type, const void *buf, size_t n, SSL *ssl, void *arg)
+{
+	struct hark__tls_conn *t = arg;
+	(void)version;
+	(void)ssl;
+	if (sent || type != SSL3_RT_HANDSHAKE || n == 0)
+		return;
+	switch (*(const unsigned char *)buf) {
+	case SSL3_MT_HELLO_REQUEST:
+	case SSL3_MT_NEWSESSION_TICKET:
+	case SSL3_MT_KEY_UPDATE:
+		if (++t->own_messages > OWN_MAX)
+			hark__tls_fail_as(t, -EPROTO, "the peer sends TLS's own messages alone");
+		break;
+	default: break;
+	}
+}
+
 /* ---- its life ------------------------------------------------------------------------------------------- */
 
 int hark__tls_conn_new(struct hark_conn *c, struct hark__tls_settings *s, struct hark__tls_conn **out)
@@ -124,6 +151,8 @@ int hark__tls_conn_new(struct hark_conn *c, struct hark__tls_settings *s, struct
 	}
 	SSL_set_bio(t->ssl, b, b);
 	SSL_set_app_data(t->ssl, t);
+	SSL_set_msg_callback(t->ssl, count_message);
+	SSL_set_msg_callback_arg(t->ssl, t);
 	(void)pthread_mutex_init(&t->guard, NULL);
 	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
 	t->settings = s;
@@ -196,6 +225,7 @@ static int encrypt(struct hark__tls_conn *t, const void *bytes, size_t n)
 	size_t done;
 	for (const char *at = bytes; n > 0; at += done, n -= done) {
 		ERR_clear_error();
+		t->own_messages = 0;
 		if (SSL_write_ex(t->ssl, at, n, &done) == 1)
 			continue;
 		hark__tls_fail(t);
@@ -281,8 +311,10 @@ static ssize_t decrypt(struct hark__tls_conn *t, void *buf, size_t cap)
 		return end_of(t);
 	ERR_clear_error();
 	int r = SSL_read_ex(t->ssl, buf, cap, &n);
-	if (r == 1)
+	if (r == 1) {
+		t->own_messages = 0;
 		return (ssize_t)n;
+	}
 	switch (SSL_get_error(t->ssl, r)) {
 	case SSL_ERROR_WANT_READ:
 	case SSL_ERROR_WANT_WRITE: break;
