@@ -552,14 +552,11 @@ int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t ca
  * and 2. Anybody can write one: ask it of proxies that are known by their addresses alone, and require it of them. */
 
 enum hark_proxy_type {
-	HARK_PROXY_ALPN = 0x01,      /* the application's protocol: "h2" */
-	HARK_PROXY_AUTHORITY = 0x02, /* the host's name that the client asked for: TLS's server name */
-	HARK_PROXY_CRC32C = 0x03,    /* see checksum */
-	HARK_PROXY_NOOP = 0x04,      /* padding */
-	HARK_PROXY_UNIQUE_ID = 0x05, /* the connection's, at most 128 bytes */
-	HARK_PROXY_SSL = 0x20,       /* see ssl; the next are inside it */
-	HARK_PROXY_SSL_VERSION = 0x21,
-	HARK_PROXY_SSL_CN = 0x22, /* of the client's certificate */
+	HARK_PROXY_ALPN = 0x01,        /* the application's protocol: "h2" */
+	HARK_PROXY_AUTHORITY = 0x02,   /* the host's name that the client asked for: TLS's server name */
+	HARK_PROXY_UNIQUE_ID = 0x05,   /* the connection's, at most 128 bytes */
+	HARK_PROXY_SSL_VERSION = 0x21, /* the next are of the client's TLS, of a type of their own: ssl */
+	HARK_PROXY_SSL_CN = 0x22,      /* of the client's certificate */
 	HARK_PROXY_SSL_CIPHER = 0x23,
 	HARK_PROXY_SSL_SIG_ALG = 0x24,
 	HARK_PROXY_SSL_KEY_ALG = 0x25,
@@ -576,10 +573,10 @@ struct hark_proxy_tlv {
 };
 
 struct hark_proxy {
-	int version; /* 1 or 2; 0, to write one: 2 */
-	bool local;  /* nobody's behalf (LOCAL, UNKNOWN, a family without addresses): the socket's own ends hold */
-	struct hark_endpoint source; /* of a connection to the proxy, as the next; len 0: none */
-	struct hark_endpoint destination;
+	int version;  /* 1 or 2; 0, to write one: 2 */
+	size_t bytes; /* of the header that was read */
+	bool local;   /* nobody's behalf (LOCAL, UNKNOWN, a family without addresses): the socket's own ends hold */
+	struct hark_endpoint source, destination; /* of a connection to the proxy; len 0: none */
 	/* Version 2 alone, and not where local: */
 	bool checksum;       /* it has one (CRC-32C), which was right */
 	bool ssl;            /* it tells of the client's TLS: */
@@ -589,21 +586,16 @@ struct hark_proxy {
 	const struct hark_proxy_tlv *tlvs; /* what else it tells, those of ssl beside the others, in its order */
 };
 
-struct hark_proxy_opts {
-	int64_t deadline;     /* for the whole header; 0: 10 s from now */
-	struct hark_why *why; /* filled on failure; may be NULL */
-};
-
 /* Reads a proxy's header, and not a byte of what follows it: a program can be given the descriptor afterwards. From
- * then on hark_peer(), hark_local() and their endpoints tell what it told. Before anything else is read. May suspend.
- * Returns 0. -EPROTO: it is none, or a bad one; why begins with a word for the reason, and a ':'. -ENODATA: the stream
- * ended before its end. -ETIMEDOUT, -ECONNRESET, …; -EALREADY: one was read; -EOPNOTSUPP: no stream. */
-int hark_proxy_accept(struct hark_conn *c, const struct hark_proxy_opts *opts);
+ * then on hark_peer(), hark_local() and their endpoints tell what it told. Before anything else is read; deadline is
+ * that of the whole. May suspend. Returns 0. -EPROTO: it is none, or a bad one; why, which may be NULL, begins with a
+ * word for the reason, and a ':'. -ENODATA: the stream ended before its end. -ETIMEDOUT, -ECONNRESET, …; -EALREADY: one
+ * was read; -EOPNOTSUPP: no stream. */
+int hark_proxy_accept(struct hark_conn *c, int64_t deadline, struct hark_why *why);
 
-/* What the header told that hark_proxy_accept() read, good as long as c; NULL: none was read. Never suspends. */
+/* What that header told, good as long as c; NULL: none was read. The first of p's TLVs of a type; NULL: it has none.
+ * Never suspend. */
 const struct hark_proxy *hark_proxied(const struct hark_conn *c);
-
-/* The first of p's TLVs of that type; NULL: it has none. Never suspends. */
 const struct hark_proxy_tlv *hark_proxy_find(const struct hark_proxy *p, int type);
 
 /* What a relay says of c: *out is zeroed and gets c's ends. Local, where there are no two of them. Never suspends. */
@@ -611,8 +603,8 @@ void hark_proxy_describe(struct hark_conn *c, struct hark_proxy *out);
 
 /* Writes a header to buf, or to c, before all else there: of p's version, with its TLVs and a checksum if it wants one.
  * Version 1 has room for addresses alone. Where source and destination are not two of a kind that it knows, it is
- * LOCAL, or UNKNOWN. Return its length; -ENOSPC, -EMSGSIZE: its TLVs have more than 65535 bytes; -EINVAL; or as
- * hark_write(). hark_proxy_send() may suspend. */
+ * LOCAL, or UNKNOWN. Return its length; -ENOSPC; -EMSGSIZE: more than 65535 bytes; -EINVAL; or as hark_write().
+ * hark_proxy_send() may suspend. */
 ssize_t hark_proxy_format(const struct hark_proxy *p, void *buf, size_t cap);
 ssize_t hark_proxy_send(struct hark_conn *c, const struct hark_proxy *p);
 
@@ -714,6 +706,13 @@ struct hark_serve_opts {
 	int (*admit)(struct hark_conn *c, void *limit_arg);
 	void (*leave)(int ticket, void *limit_arg);
 	void *limit_arg;
+	/* Behind proxies: asked of each stream, where its box will run. 1: its peer is a proxy: OPEN comes, and the box
+	 * begins, once its header is read, hark_proxy_accept(), within proxy_timeout_ns (0: 10 s). 0: it speaks for
+	 * itself. A -errno: it is refused, as by hark_refuse(); so is one whose header is late, bad or missing. NULL:
+	 * nobody has a header. Must not suspend. Not asked with wait; client_first has no effect with it. */
+	int (*proxied)(struct hark_conn *c, void *proxied_arg);
+	void *proxied_arg;
+	int64_t proxy_timeout_ns;
 	struct hark_why *why; /* filled on failure; may be NULL */
 };
 

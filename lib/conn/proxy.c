@@ -257,9 +257,9 @@ static int check_sum(const uint8_t *b, size_t n, const struct hark_proxy_tlv *tl
 static int parse_tlv(struct walk *w, const uint8_t *b, size_t n, const struct hark_proxy_tlv *tlv, const char **wrong)
 {
 	switch (tlv->type) {
-	case HARK_PROXY_NOOP: return 0;
-	case HARK_PROXY_SSL: return parse_ssl(w, tlv, wrong);
-	case HARK_PROXY_CRC32C:
+	case HARK__PROXY_NOOP: return 0;
+	case HARK__PROXY_SSL: return parse_ssl(w, tlv, wrong);
+	case HARK__PROXY_CRC32C:
 		if (w->out->checksum)
 			return refuse(wrong, "checksum: more than one");
 		w->out->checksum = true;
@@ -298,7 +298,7 @@ int hark__proxy_parse(const void *bytes, size_t n, struct hark_proxy *out, struc
 {
 	struct walk w = {.out = out, .tlvs = tlvs, .max = max};
 	ssize_t whole = hark__proxy_measure(bytes, n, wrong);
-	*out = (struct hark_proxy){.tlvs = tlvs};
+	*out = (struct hark_proxy){.tlvs = tlvs, .bytes = n};
 	if (whole < 0 || (size_t)whole != n)
 		return whole < 0 ? -EPROTO : refuse(wrong, "length: not that of the header");
 	return *(const uint8_t *)bytes == magic[0] ? parse_line(bytes, n, out, wrong)

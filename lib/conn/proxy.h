@@ -10,9 +10,12 @@
 
 #include "hark.h"
 
-#define HARK__PROXY_LINE_MAX 107                          /* bytes of version 1, its CR and LF included; section 2.1 */
-#define HARK__PROXY_HEAD     16                           /* bytes of version 2 that tell its length; section 2.2 */
-#define HARK__PROXY_MAX      (HARK__PROXY_HEAD + 0xffffu) /* bytes of version 2 */
+#define HARK__PROXY_LINE_MAX 107 /* bytes of version 1, its CR and LF included; section 2.1 */
+#define HARK__PROXY_HEAD     16  /* bytes of version 2 that tell its length; section 2.2 */
+/* Types that only the header itself is made of. */
+enum { HARK__PROXY_CRC32C = 0x03, HARK__PROXY_NOOP = 0x04, HARK__PROXY_SSL = 0x20 };
+
+#define HARK__PROXY_MAX (HARK__PROXY_HEAD + 0xffffu) /* bytes of version 2 */
 
 /* How long the header is that begins with these n bytes; past HARK__PROXY_LINE_MAX no more of them are looked at. Looks
  * at each part as soon as it is there.

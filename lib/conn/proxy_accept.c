@@ -15,9 +15,9 @@
 #include "conn/proxy.h"
 #include "loop/fiber.h"
 
-#define DEADLINE_NS (10 * HARK_S)
-#define FEW         256  /* bytes of a header that needs no allocation to be read */
-#define STEP        4096 /* bytes that a longer one is given room for as it comes: its length is only what it says */
+#define DRAIN_NS HARK_S /* that a drain leaves */
+#define FEW      256    /* bytes of a header that needs no allocation to be read */
+#define STEP     4096   /* bytes that a longer one is given room for as it comes: its length is only what it says */
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
@@ -25,10 +25,23 @@ struct header {
 	uint8_t few[FEW], *bytes;
 	size_t n, cap;
 	const char *wrong;
+	bool hurries; /* a drain has begun */
 };
 
+/* Until there is something; a drain is in more of a hurry. 1 or -errno. */
+static ssize_t wait_in(struct hark_conn *c, struct header *h)
+{
+	if (c->served && !h->hurries && hark_drain_deadline() != HARK_FOREVER) {
+		int64_t end = hark_after(DRAIN_NS);
+		c->read_until = c->read_until < end ? c->read_until : end;
+		h->hurries = true;
+	}
+	int r = hark__conn_wait_in(c, HARK__IN | (c->served && !h->hurries ? HARK__DRAIN : 0), "PROXY header");
+	return r == 0 || r == -EAGAIN ? 1 : r;
+}
+
 /* What is there, at least a byte, waiting if it must; consumes nothing. 0: the end. */
-static ssize_t look(struct hark_conn *c, void *buf, size_t cap)
+static ssize_t look(struct hark_conn *c, struct header *h, void *buf, size_t cap)
 {
 	ssize_t n = 1;
 	while (hark__buffer_len(&c->in) == 0 && n > 0) {
@@ -39,8 +52,7 @@ static ssize_t look(struct hark_conn *c, void *buf, size_t cap)
 		n = c->eof ? 0 : hark__conn_look(c, buf, cap);
 		if (n != -EAGAIN)
 			return n;
-		n = hark__conn_wait_in(c, HARK__IN, "PROXY header");
-		n = n == 0 ? 1 : n;
+		n = wait_in(c, h);
 	}
 	if (n <= 0)
 		return n;
@@ -81,7 +93,7 @@ static ssize_t read_more(struct hark_conn *c, struct header *h, size_t whole)
 	if (r < 0)
 		return r;
 	uint8_t *to = h->bytes + h->n;
-	ssize_t n = look(c, to, most < h->cap - h->n ? most : h->cap - h->n);
+	ssize_t n = look(c, h, to, most < h->cap - h->n ? most : h->cap - h->n);
 	if (n <= 0)
 		return n == 0 ? -ENODATA : n;
 	ssize_t ends = hark__proxy_measure(h->bytes, h->n + (size_t)n, &h->wrong);
@@ -132,31 +144,31 @@ static int keep(struct hark_conn *c, struct header *h)
 	return 0;
 }
 
-static void explain(const struct hark_proxy_opts *o, int r, const struct header *h)
+static void explain(struct hark_why *why, int r, const struct header *h)
 {
-	if (o == NULL || o->why == NULL || r >= 0)
+	if (why == NULL || r >= 0)
 		return;
-	(void)snprintf(o->why->text, sizeof o->why->text, "%s",
+	(void)snprintf(why->text, sizeof why->text, "%s",
 	               r == -EPROTO      ? h->wrong
 	               : r == -ENODATA   ? "end: the stream ended before the header did"
 	               : r == -ETIMEDOUT ? "timeout: the header was not complete in time"
 	                                 : hark_strerror(r));
 }
 
-int hark_proxy_accept(struct hark_conn *c, const struct hark_proxy_opts *opts)
+int hark_proxy_accept(struct hark_conn *c, int64_t deadline, struct hark_why *why)
 {
 	struct header h = {.bytes = h.few, .cap = sizeof h.few, .wrong = ""};
 	int r = c->datagrams ? -EOPNOTSUPP : hark_proxied(c) != NULL ? -EALREADY : 0;
 	r = r == 0 ? hark__conn_begin(c, &c->reading) : r;
 	if (r == 0) {
-		c->read_until = opts != NULL && opts->deadline != 0 ? opts->deadline : hark_after(DEADLINE_NS);
+		c->read_until = deadline;
 		c->hurried = true;
 		r = read_header(c, &h);
 		c->hurried = false;
 		r = r == 0 ? keep(c, &h) : r;
 		hark__conn_end(c, &c->reading);
 	}
-	explain(opts, r, &h);
+	explain(why, r, &h);
 	if (h.bytes != h.few)
 		free(h.bytes);
 	return r;

@@ -158,7 +158,7 @@ static void put_ssl(struct out *o, const struct hark_proxy *p)
 	size_t n = SSL_HEAD;
 	for (int i = 0; i < p->n_tlvs; i++)
 		n += is_subtype(&p->tlvs[i]) ? TLV_HEAD + p->tlvs[i].len : 0;
-	put8(o, HARK_PROXY_SSL);
+	put8(o, HARK__PROXY_SSL);
 	put16(o, n);
 	put8(o, p->ssl_client);
 	put32(o, p->ssl_verify);
@@ -171,8 +171,8 @@ static void put_ssl(struct out *o, const struct hark_proxy *p)
 static void put_tlvs(struct out *o, const struct hark_proxy *p)
 {
 	for (int i = 0; i < p->n_tlvs; i++)
-		if (!is_subtype(&p->tlvs[i]) && p->tlvs[i].type != HARK_PROXY_SSL &&
-		    p->tlvs[i].type != HARK_PROXY_CRC32C)
+		if (!is_subtype(&p->tlvs[i]) && p->tlvs[i].type != HARK__PROXY_SSL &&
+		    p->tlvs[i].type != HARK__PROXY_CRC32C)
 			put_tlv(o, &p->tlvs[i]);
 	if (p->ssl)
 		put_ssl(o, p);
@@ -192,7 +192,7 @@ static void write_binary(const struct hark_proxy *p, struct out *o)
 	put_tlvs(o, p);
 	size_t sum_at = o->n + TLV_HEAD;
 	if (p->checksum)
-		put_tlv(o, &(struct hark_proxy_tlv){HARK_PROXY_CRC32C, SUM_BYTES, "\0\0\0"});
+		put_tlv(o, &(struct hark_proxy_tlv){HARK__PROXY_CRC32C, SUM_BYTES, "\0\0\0"});
 	if (o->n > o->cap || o->n > HARK__PROXY_MAX)
 		return;
 	struct out length = {.at = o->at + length_at, .cap = 2}, sum = {.at = o->at + sum_at, .cap = SUM_BYTES};

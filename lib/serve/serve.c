@@ -158,7 +158,7 @@ static int check(struct hark_listener *const listeners[], int n, hark_box *box, 
 	else if (o->workers < 0 || o->workers > HARK__WORKERS_MAX)
 		what = "workers must be 0 to 64";
 	else if (o->max_conns < 0 || o->conn_fds < 0 || o->idle_timeout_ns < 0 || o->lifetime_ns < 0 ||
-	         o->tls_handshake_ns < 0)
+	         o->tls_handshake_ns < 0 || o->proxy_timeout_ns < 0)
 		what = "a limit is negative";
 	for (int i = 0; what == NULL && i < n; i++)
 		what = listeners[i]->tls ? check_tls(o) : NULL;

@@ -99,7 +99,7 @@ static int watch_first(struct hark__server *s, struct hark_conn *c)
 
 static int start(struct hark__server *s, struct hark_conn *c)
 {
-	bool client_first = s->opts.client_first || c->tls_due;
+	bool client_first = (s->opts.client_first || c->tls_due) && s->opts.proxied == NULL;
 	if (client_first && hark_type(c) == SOCK_STREAM && c->lent == NULL)
 		return watch_first(s, c);
 	int r = hark_go(&s->scope, "box", box_main, c);

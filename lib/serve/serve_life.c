@@ -12,6 +12,7 @@
 #include "serve/serve_drain.h"
 #include "serve/serve_linger.h"
 
+#define PROXY_NS (10 * HARK_S)   /* for a PROXY header */
 #define RETRY_NS (100 * HARK_MS) /* until a start that lacked memory, processes or threads is tried again */
 
 void hark__server_event(struct hark__server *s, struct hark_event e)
@@ -76,11 +77,23 @@ static __attribute__((noinline)) bool begin_tls(struct hark__server *s, struct h
 	return n > 0;
 }
 
+/* Not inlined: as tell_conn(). */
+static __attribute__((noinline)) int accept_proxied(struct hark__server *s, struct hark_conn *c)
+{
+	int64_t ns = s->opts.proxy_timeout_ns > 0 ? s->opts.proxy_timeout_ns : PROXY_NS;
+	if (s->opts.proxied == NULL || c->datagrams || c->lent != NULL)
+		return 0;
+	int r = s->opts.proxied(c, s->opts.proxied_arg);
+	return r <= 0 ? r : hark_proxy_accept(c, hark_after(ns), NULL);
+}
+
 void hark__server_run(struct hark__server *s, struct hark_conn *c)
 {
-	int error = 0;
+	int error = 0, r = accept_proxied(s, c);
 	tell_conn(s, HARK_EVENT_OPEN, c, 0);
-	if (!c->tls_due || begin_tls(s, c, &error))
+	if (r < 0)
+		hark_refuse(c, -r);
+	else if (!c->tls_due || begin_tls(s, c, &error))
 		s->box(c, s->arg);
 	int lost = c->status < 0 ? 0 : hark__conn_flush_last(c);
 	tell_conn(s, HARK_EVENT_CLOSE, c, error < 0 ? error : lost);

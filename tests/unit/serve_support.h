@@ -42,7 +42,7 @@ static inline void on_hangup(int sig)
 
 static inline void tell_event(const struct hark_event *e, void *arg)
 {
-	static const char letters[] = "?roc\1\2ud!xp";
+	static const char letters[] = "?roc\1\2ud!xg";
 	(void)arg;
 	if (e->kind == HARK_EVENT_LENT || e->kind == HARK_EVENT_RETURNED)
 		return;

@@ -46,7 +46,7 @@ static void check_ends(struct hark_conn *c, const char *peer, const char *local)
 static void accepts(struct hark_conn *c)
 {
 	struct hark_why why = {""};
-	int r = hark_proxy_accept(c, &(struct hark_proxy_opts){.why = &why});
+	int r = hark_proxy_accept(c, hark_after(10 * HARK_S), &why);
 	if (r < 0)
 		(void)fprintf(stderr, "%s\n", why.text);
 	CHECK_INT(r, 0);
@@ -55,8 +55,7 @@ static void accepts(struct hark_conn *c)
 static void refuses(struct hark_conn *c, int error, const char *word)
 {
 	struct hark_why why = {""};
-	struct hark_proxy_opts o = {.deadline = hark_after(HARK_S / 5), .why = &why};
-	CHECK_INT(hark_proxy_accept(c, &o), error);
+	CHECK_INT(hark_proxy_accept(c, hark_after(HARK_S / 5), &why), error);
 	CHECK_INT(strncmp(why.text, word, strlen(word)), 0);
 	CHECK(hark_proxied(c) == NULL);
 }
@@ -70,7 +69,7 @@ static void the_real_peer_is_the_peer_from_then_on(void)
 	accepts(r.c);
 	check_ends(r.c, "tcp://192.0.2.1:1000", "tcp://198.51.100.2:443");
 	CHECK_INT(hark_proxied(r.c)->version, 1);
-	CHECK_INT(hark_proxy_accept(r.c, NULL), -EALREADY);
+	CHECK_INT(hark_proxy_accept(r.c, HARK_FOREVER, NULL), -EALREADY);
 	raw_close(&r);
 }
 
@@ -277,11 +276,11 @@ static void the_connections_own_deadline_holds_too(void)
 {
 	struct raw r = raw_open();
 	hark_deadline(r.c, hark_after(20 * HARK_MS));
-	CHECK_INT(hark_proxy_accept(r.c, NULL), -ETIMEDOUT);
+	CHECK_INT(hark_proxy_accept(r.c, HARK_FOREVER, NULL), -ETIMEDOUT);
 	raw_close(&r);
 	r = raw_open();
 	PUT(r.fd, LINE); /* it waits for nothing: read, though it is late */
-	CHECK_INT(hark_proxy_accept(r.c, &(struct hark_proxy_opts){.deadline = 1}), 0);
+	CHECK_INT(hark_proxy_accept(r.c, 0, NULL), 0);
 	raw_close(&r);
 }
 
@@ -324,7 +323,7 @@ static void a_peer_that_ends_in_the_midst_is_told_apart_from_one_that_resets(voi
 	CHECK_INT(setsockopt(r.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now), 0);
 	PUT(r.fd, SIGNATURE);
 	CHECK_INT(close(r.fd), 0);
-	CHECK_INT(hark_proxy_accept(r.c, NULL), -ECONNRESET);
+	CHECK_INT(hark_proxy_accept(r.c, HARK_FOREVER, NULL), -ECONNRESET);
 	hark_abort(r.c);
 }
 
@@ -332,7 +331,7 @@ static void datagrams_have_none(void)
 {
 	struct hark_conn *c;
 	CHECK_INT(hark_dial("udp://127.0.0.1:9", NULL, &c), 0);
-	CHECK_INT(hark_proxy_accept(c, NULL), -EOPNOTSUPP);
+	CHECK_INT(hark_proxy_accept(c, HARK_FOREVER, NULL), -EOPNOTSUPP);
 	hark_abort(c);
 }
 
