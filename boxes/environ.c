@@ -141,6 +141,58 @@ static void describe_unix(struct conn_environ *e, struct hark_conn *c, const str
 	put(e, "UNIXREMOTEEGID=%lu", (unsigned long)who.gid);
 }
 
+/* ---- what a proxy told ----------------------------------------------------------------------- */
+
+static const struct {
+	int type;
+	const char *name;
+	bool of_certificate; /* the client's */
+} proxy_names[] = {
+	{HARK_PROXY_ALPN, "PROXY_ALPN", false},
+	{HARK_PROXY_AUTHORITY, "PROXY_AUTHORITY", false},
+	{HARK_PROXY_UNIQUE_ID, "PROXY_UNIQUE_ID", false},
+	{HARK_PROXY_NETNS, "PROXY_NETNS", false},
+	{HARK_PROXY_SSL_VERSION, "PROXY_SSL_VERSION", false},
+	{HARK_PROXY_SSL_CIPHER, "PROXY_SSL_CIPHER", false},
+	{HARK_PROXY_SSL_SIG_ALG, "PROXY_SSL_SIG_ALG", false},
+	{HARK_PROXY_SSL_KEY_ALG, "PROXY_SSL_KEY_ALG", false},
+	{HARK_PROXY_SSL_GROUP, "PROXY_SSL_GROUP", false},
+	{HARK_PROXY_SSL_SIG_SCHEME, "PROXY_SSL_SIG_SCHEME", false},
+	{HARK_PROXY_SSL_CN, "PROXY_SSL_CN", true},
+};
+
+#define PROXY_VALUE_MAX 256 /* bytes: a host's name, RFC 1035; longer ones are left out */
+#define CERTIFICATE     6   /* bits of ssl_client: the client has shown one */
+
+/* Much of it is the client's choice, and may hold any byte: control characters and the backslash are written \xNN. */
+static void put_proxy_value(struct conn_environ *e, const char *name, const struct hark_proxy_tlv *tlv)
+{
+	char text[4 * PROXY_VALUE_MAX + 1], *to = text;
+	const unsigned char *from = tlv->value;
+	if (tlv->len > PROXY_VALUE_MAX)
+		return;
+	for (size_t i = 0; i < tlv->len; i++)
+		if (from[i] < 0x20 || from[i] == 0x7f || from[i] == '\\')
+			to += sprintf(to, "\\x%02x", from[i]);
+		else
+			*to++ = (char)from[i];
+	*to = '\0';
+	put(e, "%s=%s", name, text);
+}
+
+static void describe_proxied(struct conn_environ *e, const struct hark_proxy *p)
+{
+	bool certificate = p->ssl && (p->ssl_client & CERTIFICATE) != 0;
+	put(e, "PROXY_VERSION=%d", p->version);
+	for (size_t i = 0; i < sizeof proxy_names / sizeof *proxy_names; i++) {
+		const struct hark_proxy_tlv *tlv = hark_proxy_find(p, proxy_names[i].type);
+		if (tlv != NULL && (certificate || !proxy_names[i].of_certificate))
+			put_proxy_value(e, proxy_names[i].name, tlv);
+	}
+	if (certificate) /* else it says nothing */
+		put(e, "PROXY_SSL_VERIFY=%lu", (unsigned long)p->ssl_verify);
+}
+
 void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
 {
 	struct hark_endpoint local, peer;
@@ -152,6 +204,8 @@ void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
 		describe_unix(out, c, &local, has_peer ? &peer : NULL);
 	else if (local.addr.ss_family == AF_INET || local.addr.ss_family == AF_INET6)
 		describe_inet(out, &local, has_peer ? &peer : NULL, want_host);
+	if (hark_proxied(c) != NULL)
+		describe_proxied(out, hark_proxied(c));
 }
 
 char **strings_copy(char *const from[], size_t n)
@@ -174,14 +228,22 @@ char **strings_copy(char *const from[], size_t n)
 static bool is_about_other_sockets(const char *entry)
 {
 	static const char *const starts[] = {
-		"PROTO=",          "TCPLOCAL",     "TCPREMOTE",    "TCP6LOCAL",    "TCP6REMOTE",
-		"TCP6INTERFACE=",  "UDPLOCAL",     "UDPREMOTE",    "UDP6LOCAL",    "UDP6REMOTE",
-		"UDP6INTERFACE=",  "UNIXLOCAL",    "UNIXREMOTE",   "LISTEN_PID=",  "LISTEN_FDS=",
-		"LISTEN_FDNAMES=", "REMOTE_ADDR=", "REMOTE_PORT=", "REMOTE_HOST=",
+		"PROTO=",          "TCPLOCAL",       "TCPREMOTE",
+		"TCP6LOCAL",       "TCP6REMOTE",     "TCP6INTERFACE=",
+		"UDPLOCAL",        "UDPREMOTE",      "UDP6LOCAL",
+		"UDP6REMOTE",      "UDP6INTERFACE=", "UNIXLOCAL",
+		"UNIXREMOTE",      "LISTEN_PID=",    "LISTEN_FDS=",
+		"LISTEN_FDNAMES=", "REMOTE_ADDR=",   "REMOTE_PORT=",
+		"REMOTE_HOST=",    "PROXY_VERSION=", "PROXY_SSL_VERIFY=",
 	};
 	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
 		if (strncmp(entry, starts[i], strlen(starts[i])) == 0)
 			return true;
+	for (size_t i = 0; i < sizeof proxy_names / sizeof *proxy_names; i++) {
+		size_t n = strlen(proxy_names[i].name);
+		if (strncmp(entry, proxy_names[i].name, n) == 0 && entry[n] == '=')
+			return true;
+	}
 	return false;
 }
 

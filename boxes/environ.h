@@ -10,6 +10,7 @@
  *   UNIXREMOTEPATH UNIXREMOTEPID UNIXREMOTEEUID UNIXREMOTEEGID  paths where they are bound
  *   REMOTE_ADDR REMOTE_PORT   systemd's, of TCP and UDP
  *   REMOTE_HOST     xinetd's: the address, or the name where it was asked for and there is one
+ *   PROXY_VERSION PROXY_ALPN PROXY_AUTHORITY PROXY_UNIQUE_ID PROXY_NETNS PROXY_SSL_…  what a proxy in front has told
  *
  * Where there is no peer (inetd's wait form) the REMOTE ones are missing. What the server itself inherited under
  * these names, and under sd_listen_fds(3)'s, is not passed on: it is about other sockets. */
@@ -18,12 +19,12 @@
 
 #include "hark.h"
 
-#define ENVIRON_OWN_MAX 20 /* variables about the connection */
+#define ENVIRON_OWN_MAX 40 /* variables about the connection */
 
 struct conn_environ {
 	size_t count, used;
 	char *entries[ENVIRON_OWN_MAX]; /* into text: not to be copied or moved */
-	char text[2048];                /* three host names and eight addresses fit; what does not is left out */
+	char text[4096]; /* three host names, eight addresses and what proxies tell fit; others are left out */
 };
 
 /* Describes c. Asks for the peer's name if want_host, off the loop: may suspend. */

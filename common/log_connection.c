@@ -50,7 +50,10 @@ int log_connection_fields(const struct log_connection *c, struct log_field f[LOG
 	f[n++] = (struct log_field){"bytes_out", LOG_INTEGER, .n = c->bytes_out};
 	f[n++] = (struct log_field){"ended", LOG_STRING, .s = c->ended};
 	f[n++] = (struct log_field){"refused", LOG_STRING, .s = c->refused};
-	f[n++] = (struct log_field){"error", LOG_STRING, .s = c->error != 0 ? hark_strerror(c->error) : NULL};
+	f[n++] = (struct log_field){"error", LOG_STRING,
+	                            .s = c->error != 0                                         ? hark_strerror(c->error)
+	                                 : c->why_refused != NULL && c->why_refused[0] != '\0' ? c->why_refused
+	                                                                                       : NULL};
 	if (c->refused != NULL) /* nothing ran that could have a status */
 		return n;
 	if (WIFSIGNALED(c->status))

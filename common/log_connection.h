@@ -22,6 +22,7 @@ struct log_connection {
 	int error;                   /* 0 or errno */
 	int status;                  /* waitpid(2)'s, of the program; 0: done */
 	const char *refused;         /* NULL: served; else the limit: "max_per_source" */
+	const char *why_refused;     /* in words; NULL, "": refused says it all */
 	const char *ended;           /* what cut it: "lifetime", "drain"; NULL: nothing */
 };
 

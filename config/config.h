@@ -16,6 +16,7 @@
 
 #include "box.h"
 #include "hark.h"
+#include "network.h"
 
 struct document;
 
@@ -69,6 +70,12 @@ struct config_service {
 	int backlog;      /* 0: the default */
 	bool reuseport, v6only, freebind;
 	int defer_accept_s;
+
+	/* who speaks for others, by the PROXY protocol */
+	struct network *proxy_from; /* whose streams begin with its header; n_proxy_from 0: nobody's */
+	size_t n_proxy_from;
+	bool proxy_direct;        /* others are served without one; else refused */
+	int64_t proxy_timeout_ns; /* for the whole header */
 
 	/* limits; 0: none */
 	int max_conns; /* of the service, over all its workers */

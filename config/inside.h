@@ -28,6 +28,7 @@
 #define WORDS_MAX         1024  /* of one key */
 #define WORDS_BYTES_MAX   16384 /* of one value, as they are: written they are at most three times as long */
 #define GROUPS_MAX        NGROUPS_MAX
+#define NETWORKS_MAX      1024 /* of one service */
 
 /* A place, and when it was come to: what "in the order of the file" means where files include others. file NULL:
  * nowhere. */
@@ -204,9 +205,9 @@ struct at key_at(const struct at at[KEYS_MAX], const char *name);
 const char *key_hint(const char *name, bool global, char *buf, size_t cap);
 
 extern const struct kind kind_banner, kind_bool, kind_choice, kind_duration, kind_env, kind_group, kind_groups,
-	kind_include, kind_listen, kind_load, kind_names, kind_number, kind_octal, kind_one_of, kind_path, kind_path_or,
-	kind_prefix, kind_rate, kind_rlimit, kind_seconds, kind_size, kind_socket_group, kind_socket_user, kind_user,
-	kind_words;
+	kind_include, kind_listen, kind_load, kind_names, kind_networks, kind_number, kind_octal, kind_one_of,
+	kind_path, kind_path_or, kind_prefix, kind_rate, kind_rlimit, kind_seconds, kind_size, kind_socket_group,
+	kind_socket_user, kind_user, kind_words;
 
 /* ---- users.c: names and numbers. 0; -ENOENT: there is none; or another -errno of the database. ---- */
 

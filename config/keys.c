@@ -98,6 +98,14 @@ const struct config_key config_keys[] = {
 	{"defer_accept", false, "DURATION", "0",
          "TCP connections are taken when they have sent something, for at most so long",
          HOW(&kind_seconds, OF_SERVICE(s.defer_accept_s), .max = 3600)},
+	/* who speaks for others */
+	{"proxy_from", false, "NETWORK...", "",
+         "proxies, whose streams begin with a header of the PROXY protocol; others are refused",
+         HOW(&kind_networks, 0, KEY_LIST)},
+	{"proxy_direct", false, "yes|no", "no", "proxy_from: others are served, too, as who they are",
+         HOW(&kind_bool, OF_SERVICE(s.proxy_direct), .choices = yes_no)},
+	{"proxy_timeout", false, "DURATION", "10s", "proxy_from: a header that is not complete by then is refused",
+         HOW(&kind_duration, OF_SERVICE(s.proxy_timeout_ns), .min = 1)},
 	/* limits */
 	{"max_conns", false, "NUMBER", "0", "connections at once; more wait in the backlog; 0: no limit",
          HOW(&kind_number, OF_SERVICE(s.max_conns), .max = COUNT_MAX)},

@@ -29,6 +29,7 @@ void service_free(struct service *s)
 	for (size_t i = 0; i < WHATS; i++)
 		inside_free_words(&s->what[i]);
 	box_keys_free(s);
+	free(s->s.proxy_from);
 	free(s->s.groups);
 	free(s);
 }
@@ -175,6 +176,32 @@ static void check_flags(struct whole *w, const struct service *s)
 	}
 }
 
+static bool trusts_unix(const struct config_service *s)
+{
+	for (size_t i = 0; i < s->n_proxy_from; i++)
+		if (s->proxy_from[i].family == AF_UNIX)
+			return true;
+	return false;
+}
+
+/* Datagrams have no header, and peers on Unix sockets no address. */
+static void check_proxy(struct whole *w, const struct service *s)
+{
+	struct at at = key_at(s->at, "proxy_from");
+
+	if (s->s.proxy_direct && s->s.n_proxy_from == 0)
+		inside_warning(w, key_at(s->at, "proxy_direct"), "proxy_direct: no effect on [%s] without proxy_from",
+		               s->s.name);
+	for (size_t i = 0; i < s->s.listen.n && s->s.n_proxy_from > 0 && !s->s.wait; i++) {
+		const char *address = s->s.listen.word[i];
+		if (address_type(address) == SOCK_DGRAM)
+			inside_warning(w, at, "proxy_from: no effect on %.200s: datagrams have no header", address);
+		else if (strncmp(address, "unix:", 5) == 0 && !s->s.proxy_direct && !trusts_unix(&s->s))
+			inside_warning(w, at, "proxy_from: refuses everybody at %.200s, as it has no \"unix\"",
+			               address);
+	}
+}
+
 /* inetd's wait: the program accepts by itself, so what harkd does with each connection it does not do here. */
 static void check_wait(struct whole *w, struct service *s, const struct section *own)
 {
@@ -183,6 +210,7 @@ static void check_wait(struct whole *w, struct service *s, const struct section 
 		bool given;
 	} idle[] = {
 		{"banner", s->s.banner != NULL},
+		{"proxy_from", s->s.n_proxy_from > 0},
 		{"max_conns", s->s.max_conns > 0},
 		{"max_per_source", s->s.max_per_source > 0},
 		{"rate_per_source", s->s.rate_per_source.events > 0},
@@ -492,6 +520,7 @@ static struct service *build(struct whole *w, const struct section *own, const s
 	if (served) {
 		check_listen(w, s, own);
 		check_flags(w, s);
+		check_proxy(w, s);
 	}
 	find_variables(w, s);
 	find_groups(w, s);

@@ -1,5 +1,5 @@
-/* values_text.c — kinds of values that are words: lists, programs, addresses, environment, users, groups, the
- * banner. See values.c.
+/* values_text.c — kinds of values that are words: lists, programs, addresses, networks, environment, users, groups,
+ * the banner. See values.c.
  *
  * Main thread: the user database is asked. */
 #include "inside.h"
@@ -105,6 +105,47 @@ static void read_listen(struct reading *r, const char *value, void *base)
 }
 
 const struct kind kind_listen = {read_listen, print_words_each};
+
+static void add_network(struct reading *r, struct config_service *s, const char *text)
+{
+	char canonical[NETWORK_TEXT_MAX];
+	struct network n, *more;
+	int dropped = network_parse(text, &n);
+
+	if (dropped < 0)
+		return inside_bad(r, "\"%.60s\" is no network, such as 192.0.2.0/24, 2001:db8::/32, ::1 or unix", text);
+	if (dropped > 0 && !r->quiet)
+		inside_warning(r->w, r->at, "%s: %.60s is taken for %s", r->key->name, text,
+		               network_format(&n, canonical));
+	if (s->n_proxy_from >= NETWORKS_MAX)
+		return inside_bad(r, "more than %d networks", NETWORKS_MAX);
+	more = inside_room(r->w, s->proxy_from, s->n_proxy_from, sizeof *more);
+	if (more == NULL)
+		return;
+	s->proxy_from = more;
+	more[s->n_proxy_from++] = n;
+}
+
+static void read_networks(struct reading *r, const char *value, void *base)
+{
+	struct config_words words = {0};
+
+	if (split(r, value, &words))
+		for (size_t i = 0; i < words.n; i++)
+			add_network(r, &((struct service *)base)->s, words.word[i]);
+	inside_free_words(&words);
+}
+
+static void print_networks(const struct config_key *key, const void *base, FILE *to)
+{
+	const struct config_service *s = &((const struct service *)base)->s;
+	char text[NETWORK_TEXT_MAX];
+
+	for (size_t i = 0; i < s->n_proxy_from; i++)
+		fprintf(to, "%s = %s\n", key->name, network_format(&s->proxy_from[i], text));
+}
+
+const struct kind kind_networks = {read_networks, print_networks};
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
 

@@ -71,6 +71,11 @@ static void add_outcome(struct text *t, const struct log_connection *c)
 	}
 	text_add(t, "refused: ");
 	add_value(t, c->refused, PHRASE, VALUE_MAX);
+	if (c->why_refused == NULL || c->why_refused[0] == '\0')
+		return;
+	text_add(t, " (");
+	add_value(t, c->why_refused, PHRASE, VALUE_MAX);
+	text_add(t, ")");
 }
 
 /* hark-log(5) promises the places of the fields. */

@@ -195,8 +195,9 @@ static void count_bytes(struct hark_conn *c, struct log_connection *l)
 	if (!self.chain.box->hands_over && hark_fd(c) >= 0)
 		return;
 	l->bytes_in = l->bytes_out = -1;
-	if (hark_type(c) == SOCK_STREAM && hark_fd(c) >= 0)
-		(void)tcp_bytes(hark_fd(c), &l->bytes_in, &l->bytes_out);
+	if (hark_type(c) == SOCK_STREAM && hark_fd(c) >= 0 && tcp_bytes(hark_fd(c), &l->bytes_in, &l->bytes_out) &&
+	    hark_proxied(c) != NULL)
+		l->bytes_in -= (int64_t)hark_proxied(c)->bytes; /* the proxy's own */
 }
 
 static void tell_untold(enum counter why, uint64_t n, void *arg)
@@ -234,7 +235,9 @@ static void closed(const struct hark_event *e)
 static void refused(const struct hark_event *e)
 {
 	struct log_room room;
-	struct log_connection l = {.pid = getpid(), .refused = refusals_name(e->error)};
+	struct log_connection l = {.pid = getpid(),
+	                           .refused = refusals_name(e->error),
+	                           .why_refused = chain_why(e->error)};
 	if (e->ticket >= 0) {
 		count_bytes(e->conn, &l);
 		counters_add(self.counters, COUNT_BYTES_IN, l.bytes_in);
@@ -336,7 +339,7 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	const struct hark_serve_opts opts = {
 		.model = c->model,
 		.conn_fds = self.chain.box->conn_fds,
-		.client_first = c->banner == NULL &&
+		.client_first = c->banner == NULL && c->n_proxy_from == 0 &&
 	                        (c->client_first < 0 ? self.chain.box->client_first : c->client_first > 0),
 		.wait = c->wait,
 		.engine = c->engine,

@@ -1,19 +1,82 @@
 /* chain.c — see chain.h. A new link is a function and a line in links. */
 #include "chain.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #define KEEPALIVE_MAX_S 32767 /* tcp(7) takes no more */
 #define PROBES          8     /* of keepalive, before a peer is taken for gone */
 
+/* Of the thread's last refusal. Nothing suspends between that and its event. */
+static _Thread_local struct {
+	int reason;
+	char text[sizeof(struct hark_why)];
+} why_refused;
+
+static int refuse(enum counter reason, const char *why)
+{
+	why_refused.reason = (int)reason;
+	(void)snprintf(why_refused.text, sizeof why_refused.text, "%s", why);
+	return (int)reason;
+}
+
+const char *chain_why(int reason)
+{
+	return why_refused.reason == reason ? why_refused.text : NULL;
+}
+
+/* ---- proxies --------------------------------------------------------------------------------- */
+
+/* Datagrams have no header. */
+static bool behind_proxies(const struct hark_conn *c, const struct config_service *conf)
+{
+	return conf->n_proxy_from > 0 && hark_type(c) == SOCK_STREAM;
+}
+
+static bool is_proxy(struct hark_conn *c, const struct config_service *conf)
+{
+	struct hark_endpoint e;
+	return hark_peer_endpoint(c, &e) == 0 &&
+	       network_has(conf->proxy_from, conf->n_proxy_from, (const struct sockaddr *)&e.addr);
+}
+
+/* Who is to be refused is so before anything is started. */
 int chain_admit(struct hark_conn *c, const struct chain *chain)
 {
-	return limits_admit(c, chain->limits);
+	if (!behind_proxies(c, chain->conf))
+		return limits_admit(c, chain->limits);
+	if (is_proxy(c, chain->conf))
+		return limits_admit_later(chain->limits);
+	if (chain->conf->proxy_direct)
+		return limits_admit(c, chain->limits);
+	limits_leave(-1, chain->limits);
+	counters_add(chain->limits->counters, REFUSED_PROXY_FROM, 1);
+	return -(int)REFUSED_PROXY_FROM;
 }
+
+/* A proxy's health check, LOCAL, has no client that could be limited. */
+static int accept_proxy(struct hark_conn *c, const struct chain *chain)
+{
+	const struct config_service *conf = chain->conf;
+	struct hark_why why = {""};
+	if (!behind_proxies(c, conf))
+		return 0;
+	if (!is_proxy(c, conf))
+		return conf->proxy_direct ? 0 : (int)REFUSED_PROXY_FROM;
+	int r = hark_proxy_accept(c, hark_after(conf->proxy_timeout_ns), &why);
+	if (r == -EPROTO || r == -ENODATA)
+		return refuse(REFUSED_PROXY_HEADER, why.text);
+	if (r == -ETIMEDOUT) /* or a drain waits no longer */
+		return hark_drain_deadline() == HARK_FOREVER ? (int)REFUSED_PROXY_TIMEOUT : -ECANCELED;
+	return r < 0 || hark_proxied(c)->local ? r : chain_limit_peer(c, chain);
+}
+
+/* ---- the chain ------------------------------------------------------------------------------- */
 
 int chain_limit_peer(struct hark_conn *c, const struct chain *chain)
 {
@@ -58,6 +121,7 @@ static int send_banner(struct hark_conn *c, const struct chain *chain)
 /* In order. */
 static chain_link *const links[] = {
 	set_keepalive,
+	accept_proxy,
 	send_banner,
 };
 

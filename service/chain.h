@@ -21,7 +21,8 @@ struct chain {
 	void (*peer_changed)(struct hark_conn *c);
 };
 
-/* The first link, for struct hark_serve_opts' admit: limits by the socket's address. As limits_admit(). */
+/* The first link, for struct hark_serve_opts' admit: limits by the socket's address, but for proxies; who is neither a
+ * proxy nor served without one is refused. As limits_admit(). */
 int chain_admit(struct hark_conn *c, const struct chain *chain);
 
 /* For hark_serve(): arg is a struct chain, constant while it serves. */
@@ -35,6 +36,10 @@ typedef int chain_link(struct hark_conn *c, const struct chain *chain);
 
 /* Limits by the real peer: behind a link that has made hark_peer() another one. */
 chain_link chain_limit_peer;
+
+/* Why the connection was refused that this thread has refused last, in words, where the link that did it for this
+ * reason knows more than its name; NULL: it does not. For the handler of its HARK_EVENT_REFUSED. */
+const char *chain_why(int reason);
 
 /* What chain_serve() does, with those links. */
 void chain_run(struct hark_conn *c, const struct chain *chain, chain_link *const links[], size_t n);

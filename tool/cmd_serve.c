@@ -370,7 +370,8 @@ static int serve_all(struct serve *s)
 		.workers = c->workers,
 		.max_conns = c->workers > 1 ? 0 : c->max_conns,
 		.conn_fds = box->conn_fds,
-		.client_first = c->banner == NULL && (c->client_first < 0 ? box->client_first : c->client_first > 0),
+		.client_first = c->banner == NULL && c->n_proxy_from == 0 &&
+	                        (c->client_first < 0 ? box->client_first : c->client_first > 0),
 		.wait = c->wait,
 		.engine = c->engine,
 		.stack_bytes = c->stack_bytes,

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "box.h"
+#include "chain.h"
 #include "log_connection.h"
 #include "refusals.h"
 #include "text.h"
@@ -98,6 +99,7 @@ static void describe(const struct serve_events *s, const struct hark_event *e, s
 		.error = refused ? 0 : e->error, /* the limit says more */
 		.status = e->status,
 		.refused = refused ? refusals_name(e->error) : NULL,
+		.why_refused = refused ? chain_why(e->error) : NULL,
 	};
 	log_connection_describe(l, e->conn, room);
 }
@@ -114,6 +116,8 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	text_add(t, " -> %s %s", l.local[0] != '\0' ? l.local : "-", l.box);
 	if (l.refused != NULL) {
 		text_add(t, " refused: %s", l.refused);
+		if (l.why_refused != NULL && l.why_refused[0] != '\0')
+			text_add(t, " (%s)", l.why_refused);
 		return;
 	}
 	text_add(t, " ");

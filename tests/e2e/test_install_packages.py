@@ -21,6 +21,7 @@ def system(tmp_path):
         calls = tmp_path / 'calls'
         asked = tmp_path / 'asked'
         play('id', f'echo {uid}\n')
+        play('haproxy', '')  # else it is fetched
         lacking = ' '.join(lacks)
         # dpkg-query -W -f FORMAT PACKAGE...: a line for each it knows.
         play(

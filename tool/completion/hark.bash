@@ -11,7 +11,8 @@ _hark_options() {
 	serve) echo "--verbose --json --once --daemon --files --unix-mode --unix-owner --wait" \
 		"--banner --model --workers --engine --stack --first --idle-timeout --keepalive" \
 		"--user-timeout --lifetime --grace --backlog --reuseport --v6only --freebind" \
-		"--defer-accept --max-conns --max-per-source --max-sessions-per-source --source-prefix" \
+		"--defer-accept --proxy-from --proxy-direct --proxy-timeout --max-conns --max-per-source" \
+		"--max-sessions-per-source --source-prefix" \
 		"--rate --rate-per-source --max-load --user --group --groups --chroot --directory --umask" \
 		"--nice --rlimit-as --rlimit-core --rlimit-cpu --rlimit-data --rlimit-fsize" \
 		"--rlimit-locks --rlimit-memlock --rlimit-msgqueue --rlimit-nice --rlimit-nofile" \
