@@ -396,6 +396,52 @@ static void take_on_loop(void *arg)
 	on_loop(arg, take);
 }
 
+/* ---- PROXY headers ----------------------------------------------------------------------------- */
+
+/* One that takes memory to read, to keep and to write. */
+static void proxy(void)
+{
+	static char value[5000], header[6000];
+	struct hark_proxy_tlv tlv = {0xe0, sizeof value, value};
+	struct hark_proxy p = {.tlvs = &tlv, .n_tlvs = 1};
+	struct hark_listener *l = listen_plainly("tcp://127.0.0.1:0");
+	struct hark_conn *c;
+	char buf[8];
+	int fd = connected_to(l, SOCK_STREAM);
+	HOLD(hark_accept(l, hark_after(HARK_S), &c) == 0);
+	hark_proxy_describe(c, &p);
+	p.tlvs = &tlv;
+	p.n_tlvs = 1;
+	ssize_t n = hark_proxy_format(&p, header, sizeof header - 1);
+	header[n] = 'x';
+	HOLD(send(fd, header, (size_t)n + 1, 0) == n + 1);
+	fault_arm();
+	int r = hark_proxy_accept(c, hark_after(HARK_S), NULL);
+	HOLD_VALUE(sensible(r), r);
+	HOLD((hark_proxied(c) != NULL) == (r == 0));
+	if (r == 0) {
+		HOLD(hark_proxy_find(hark_proxied(c), 0xe0)->len == sizeof value);
+		n = hark_read(c, buf, sizeof buf);
+		HOLD_VALUE(sensible(n) && (n < 0 || (n == 1 && buf[0] == 'x')), n);
+	}
+	n = hark_proxy_send(c, &p);
+	HOLD_VALUE(sensible(n), n);
+	hark_abort(c);
+	(void)close(fd);
+	hark_listener_close(l);
+}
+
+static void proxy_on_thread(void *arg)
+{
+	(void)arg;
+	proxy();
+}
+
+static void proxy_on_loop(void *arg)
+{
+	on_loop(arg, proxy);
+}
+
 /* ---- the tests -------------------------------------------------------------------------------- */
 
 static void on_each(const char *what, void (*fn)(void *))
@@ -451,6 +497,13 @@ static void faults_in_accept_and_udp_connect(void **state)
 	on_each("accept", take_on_loop);
 }
 
+static void faults_in_proxy_headers(void **state)
+{
+	(void)state;
+	fault_each_use("proxy, thread", proxy_on_thread, NULL);
+	on_each("proxy", proxy_on_loop);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -460,6 +513,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(faults_in_resolve),
 		cmocka_unit_test(faults_in_sendfile_and_copy),
 		cmocka_unit_test(faults_in_accept_and_udp_connect),
+		cmocka_unit_test(faults_in_proxy_headers),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
