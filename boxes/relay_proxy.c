@@ -102,8 +102,7 @@ int relay_introduce(const struct relay *x, struct hark_conn *client, const struc
 		return 0;
 	hark_proxy_describe(client, &p);
 	for (int i = 0; before != NULL && i < before->n_tlvs && n < TLVS_MAX; i++)
-		if (before->tlvs[i].type != HARK_PROXY_NOOP && before->tlvs[i].type != HARK_PROXY_CRC32C)
-			tlvs[n++] = before->tlvs[i];
+		tlvs[n++] = before->tlvs[i];
 	if (before != NULL && before->ssl) {
 		p.ssl = true;
 		p.ssl_client = before->ssl_client;
