@@ -68,7 +68,7 @@ static void relay_serve(struct hark_conn *c, void *arg)
 		return;
 	if (r == 0 || single)
 		r = begin(x, c, &target);
-	if (r == -ENODATA && x->named) /* the client has left without a word */
+	if (r == -ENODATA && x->named) /* it was said, or there is nothing to say */
 		return;
 	if (r < 0) {
 		hark_outcome(c, 0, r);

@@ -73,8 +73,8 @@ struct relay_opening {
 };
 
 /* Reads c's TLS hello, unless the server has ended its TLS, and finds its route; who has none is told by an alert. May
- * suspend. The route; -ENODATA: the client has left, or a drain has begun, before its first byte; -EPROTO, -EMSGSIZE:
- * it is no hello; -HARK_ENOHOST; -ETIMEDOUT; another -errno. Whatever it is, the caller frees o->bytes. */
+ * suspend. The route; -ENODATA: c was refused, or the client has left, or a drain has begun, before its first byte;
+ * another -errno. Whatever it is, the caller frees o->bytes. */
 int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_opening *o);
 
 /* ---- relay_proxy.c ---- */

@@ -188,21 +188,31 @@ static bool read_agreed(const struct hark_conn *c, struct client_hello *h)
 	return true;
 }
 
+static int refuse(struct hark_conn *c, int reason)
+{
+	hark_refuse(c, reason);
+	return -ENODATA;
+}
+
 int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_opening *o)
 {
 	struct hark_conn_stats stats;
 	int64_t latest = hark_after(x->hello_ns);
 	*o = (struct relay_opening){.n = 0};
-	if (read_agreed(c, &o->hello))
-		return relay_route_find(x, o->hello.name, o->hello.protocols, o->hello.protocols_bytes);
+	bool agreed = read_agreed(c, &o->hello);
 	hark_conn_stats(c, &stats);
 	if (latest < stats.deadline_ns)
 		hark_deadline(c, latest);
-	int r = read_hello(c, o);
+	int r = agreed ? 0 : read_hello(c, o);
+	if (r == -EPROTO || r == -EMSGSIZE || (r == -ETIMEDOUT && hark_now() < stats.deadline_ns))
+		r = refuse(c, HARK_REFUSED_HELLO);
 	if (r == 0)
 		r = relay_route_find(x, o->hello.name, o->hello.protocols, o->hello.protocols_bytes);
-	if (r == -HARK_ENOHOST)
-		send_away(c);
+	if (r == -HARK_ENOHOST) {
+		if (!agreed)
+			send_away(c);
+		r = refuse(c, HARK_REFUSED_NAME);
+	}
 	hark_deadline(c, stats.deadline_ns);
 	return r;
 }

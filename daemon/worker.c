@@ -244,10 +244,11 @@ static void refused(const struct hark_event *e)
 		counters_add(self.counters, COUNT_BYTES_OUT, l.bytes_out);
 	}
 	l.bytes_in = l.bytes_out = -1;
+	refusals_count(self.counters, e->error);
 	if (!self.config->log_connections)
 		return;
 	refusals_untold(self.counters, false, tell_untold, NULL);
-	if (!refusals_worth_a_line(self.counters, (enum counter)e->error))
+	if (!refusals_worth_a_line(self.counters, e->error))
 		return;
 	describe(e->conn, &l, &room);
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);

@@ -436,6 +436,12 @@ void hark_outcome(struct hark_conn *c, pid_t pid, int status);
  * HARK_EVENT_CLOSE, with the reason as its error, and c is reset. */
 void hark_refuse(struct hark_conn *c, int reason);
 
+/* Reasons that boxes have of their own: harkd and hark serve count them, and log them at a bounded rate. */
+enum hark_refusal {
+	HARK_REFUSED_HELLO = 1000, /* no TLS hello, a bad one, a late one */
+	HARK_REFUSED_NAME,         /* nobody is there for the name that the client asks for */
+};
+
 /* What admit() gave for c; -1: it was not asked. */
 int hark_ticket(const struct hark_conn *c);
 

@@ -22,7 +22,7 @@ enum counter {
 	COUNT_FAILED,
 	COUNT_BYTES_IN,
 	COUNT_BYTES_OUT,
-	/* Refused: the connection was reset, by its limits or by a link of the session chain. */
+	/* Refused: the connection was reset, by its limits, a link of the session chain, or its box. */
 	REFUSED_FIRST,
 	REFUSED_PER_SOURCE = REFUSED_FIRST,
 	REFUSED_RATE_PER_SOURCE,
@@ -30,7 +30,9 @@ enum counter {
 	REFUSED_PROXY_FROM,
 	REFUSED_PROXY_HEADER,
 	REFUSED_PROXY_TIMEOUT,
-	REFUSED_LAST = REFUSED_PROXY_TIMEOUT,
+	REFUSED_HELLO, /* by the box: enum hark_refusal */
+	REFUSED_NAME,
+	REFUSED_LAST = REFUSED_NAME,
 	/* Waits in the backlog. */
 	HELD_MAX_CONNS,
 	HELD_RATE,

@@ -11,8 +11,28 @@ static uint32_t second(void)
 	return (uint32_t)(hark_now() / HARK_S);
 }
 
-bool refusals_worth_a_line(struct counters *c, enum counter why)
+/* COUNTERS: none. */
+static enum counter counter_of(int reason)
 {
+	switch (reason) {
+	case HARK_REFUSED_HELLO: return REFUSED_HELLO;
+	case HARK_REFUSED_NAME: return REFUSED_NAME;
+	default: return reason >= REFUSED_FIRST && reason <= REFUSED_LAST ? (enum counter)reason : COUNTERS;
+	}
+}
+
+void refusals_count(struct counters *c, int reason)
+{
+	enum counter why = counter_of(reason);
+	if (why != COUNTERS && why != (enum counter)reason)
+		counters_add(c, why, 1);
+}
+
+bool refusals_worth_a_line(struct counters *c, int reason)
+{
+	enum counter why = counter_of(reason);
+	if (why == COUNTERS)
+		return true;
 	uint32_t now = second();
 	uint64_t next, told = atomic_load_explicit(&c->told[why], memory_order_relaxed);
 	do {
@@ -55,7 +75,8 @@ void refusals_untold(struct counters *c, bool all, void (*tell)(enum counter why
 		atomic_store_explicit(&c->any_untold, true, memory_order_relaxed);
 }
 
-const char *refusals_name(int error)
+const char *refusals_name(int reason)
 {
-	return error >= REFUSED_FIRST && error <= REFUSED_LAST ? counter_rows[error].name : NULL;
+	enum counter why = counter_of(reason);
+	return why != COUNTERS ? counter_rows[why].name : NULL;
 }

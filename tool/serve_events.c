@@ -246,7 +246,7 @@ void serve_event(const struct hark_event *e, void *arg)
 		return;
 	tell_lost(s);
 	refusals_untold(s->counters, false, tell_untold, s);
-	if (e->kind == HARK_EVENT_REFUSED && !refusals_worth_a_line(s->counters, (enum counter)e->error))
+	if (e->kind == HARK_EVENT_REFUSED && !refusals_worth_a_line(s->counters, e->error))
 		return;
 	if (s->json)
 		event_json(s, e);

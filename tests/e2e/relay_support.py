@@ -16,14 +16,19 @@ def reset(s):
     s.close()
 
 
-def closes(server, count=1):
+def refusals(server, count=1):
+    """The same of those that were refused."""
+    return closes(server, count, "refused")
+
+
+def closes(server, count=1, kind="close"):
     """The first count CLOSE events of a server that was started with --json."""
 
     def events():
         lines = [
             line for line in server.stderr.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")
         ]
-        return [e for e in map(json.loads, lines) if e["event"] == "close"]
+        return [e for e in map(json.loads, lines) if e["event"] == kind]
 
     return wait_until(lambda: len(events()) >= count and events()[:count])
 

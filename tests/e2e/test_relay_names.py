@@ -1,4 +1,5 @@
 """A relay that looks at the name in a TLS client's hello, and passes it on unopened to the address with that name."""
+import contextlib
 import os
 import signal
 import socket
@@ -10,8 +11,8 @@ import time
 import pytest
 
 from conftest import MODELS, PATIENCE, read_all, wait_until
-from harkd_support import HEAD, run_test, service
-from relay_support import accept, address_of, closes, hello, receive, target  # noqa: F401
+from harkd_support import HEAD, harkd, run_test, service  # noqa: F401
+from relay_support import accept, address_of, closes, hello, receive, refusals, target  # noqa: F401
 
 WAYS = [(m, "epoll") for m in MODELS] + [("fiber", "uring"), ("fiber", "poll")]
 
@@ -36,15 +37,16 @@ def expect(relay, data, listener):
             assert read_all(server) == b"and on"
 
 
-def ends(relay, data, finish=False):
+def ends(client, data, finish=False):
     """What the client reads that says so; "reset" for a reset."""
-    with relay.connect() as client:
+    with client:
         try:
             client.sendall(data)
             if finish:
-                client.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):  # it may be reset already
+                    client.shutdown(socket.SHUT_WR)
             return read_all(client)
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):
             return "reset"
 
 
@@ -122,7 +124,7 @@ def test_the_addresses_of_a_name_are_tried_in_turn_and_no_others(serve, target):
         *(address_of(rest), f"a.example={address_of(one)}"),
     )
     expect(relay, hello("a.example"), one)
-    assert ends(relay, hello("b.example")) == "reset"
+    assert ends(relay.connect(), hello("b.example")) == "reset"
     end = closes(relay, 2)[1]
     assert (end["target"], end["error"]) == (where, "Connection refused")
 
@@ -147,12 +149,12 @@ def test_a_name_that_nobody_has_is_told_by_an_alert(serve, target, model, engine
         *("--json", "--model", model, "--engine", engine, "tcp://127.0.0.1:0"),
         *("relay", f"a.example={address_of(one)}"),
     )
-    assert ends(relay, hello("b.example"), finish=True) == bytes([21, 3, 3, 0, 2, 2, 112])
-    assert ends(relay, hello(), finish=True) == bytes([21, 3, 3, 0, 2, 2, 112])
+    assert ends(relay.connect(), hello("b.example"), finish=True) == bytes([21, 3, 3, 0, 2, 2, 112])
+    assert ends(relay.connect(), hello(), finish=True) == bytes([21, 3, 3, 0, 2, 2, 112])
     context = ssl.create_default_context()
     with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
         context.wrap_socket(relay.connect(), server_hostname="b.example")
-    assert [(e["target"], e["error"]) for e in closes(relay, 3)] == [(None, "No such host")] * 3
+    assert [(e["target"], e["refused"]) for e in refusals(relay, 3)] == [(None, "tls_name")] * 3
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -164,11 +166,10 @@ def test_what_is_no_hello_is_refused(serve, target, model):  # noqa: F811
     )
     bad = [b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", b"\x16\x03\x01\x40\x01"]
     for data in bad:
-        assert ends(relay, data) == "reset"
-    assert ends(relay, hello("a.example")[:100], finish=True) == "reset"  # it ends in the midst
-    assert ends(relay, b"\x16\x03\x01\x00\x04\x01\x00\xff\xff") == "reset"
-    errors = [e["error"] for e in closes(relay, 5)]
-    assert errors == ["Protocol error"] * 4 + ["Message too long"]
+        assert ends(relay.connect(), data) == "reset"
+    assert ends(relay.connect(), hello("a.example")[:100], finish=True) == "reset"  # it ends in the midst
+    assert ends(relay.connect(), b"\x16\x03\x01\x00\x04\x01\x00\xff\xff") == "reset"
+    assert [e["refused"] for e in refusals(relay, 5)] == ["tls_hello"] * 5
     expect(relay, hello("a.example"), rest)  # and costs its own connection alone
 
 
@@ -186,8 +187,16 @@ def test_a_hello_that_never_ends_ends_at_its_deadline(serve, target, model, engi
                 client.sendall(bytes([byte]))
                 time.sleep(0.05)
         assert 0.2 < time.monotonic() - begun < 3
-    end = closes(relay)[0]
-    assert (end["error"], end["ended"]) == ("Connection timed out", None)
+    assert refusals(relay)[0]["refused"] == "tls_hello"
+
+
+def test_refusals_are_counted(harkd, target):  # noqa: F811
+    h = harkd(service("front", f"relay = a.example={address_of(target())}"))
+    for i in range(30):
+        ends(h.connect("front"), b"GET / HTTP/1.1\r\n\r\n" if i % 3 else hello("b.example"), finish=True)
+    refused = wait_until(lambda: (r := h.service("front")["refused"])["tls_hello"] + r["tls_name"] == 30 and r)
+    assert (refused["tls_hello"], refused["tls_name"]) == (20, 10)
+    assert h.service("front")["failed"] == 0
 
 
 def test_a_connection_lasts_longer_than_its_hello_might(serve, target):  # noqa: F811
