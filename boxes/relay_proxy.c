@@ -1,11 +1,17 @@
 /* relay_proxy.c — says to the target on whose behalf a connection comes, by a PROXY header before its first byte
  * (haproxy's proxy-protocol.txt): the client's own ends, or those that a proxy before us told; and in version 2 what is
- * known beside: what that proxy told, and the name that the client asks for. A checksum goes with it. Any model. */
+ * known beside: what that proxy told, the name that the client asks for, its TLS, an id for the logs; and a checksum.
+ * Any model. */
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "relay.h"
 
 #define TLVS_MAX 64
+#define ID_BYTES 128 /* a unique id has at most 128, here with a NUL */
 
 /* Of ssl_client: PP2_CLIENT_SSL, PP2_CLIENT_CERT_CONN, PP2_CLIENT_CERT_SESS. */
 enum { CLIENT_TLS = 1, CLIENT_NOW = 2, CLIENT_SESSION = 4 };
@@ -90,11 +96,33 @@ static void put_tls(struct hark_proxy *p, struct hark_proxy_tlv *tlvs, int *n, s
 	}
 }
 
+/* Without the scheme. */
+static const char *ends_of(const char *address)
+{
+	const char *at = strstr(address, "://");
+	return at != NULL ? at + 3 : address;
+}
+
+/* A text that no other connection has, by which its line in our log is found: both ends, the time, the process. */
+static void put_id(struct hark_proxy_tlv *tlvs, int *n, const struct hark_proxy *p, char id[ID_BYTES])
+{
+	static atomic_uint count; /* relaxed: a number */
+	char source[HARK_ADDRESS_MAX], destination[HARK_ADDRESS_MAX];
+	if (p->local || hark_endpoint_format(&p->source, source, sizeof source) < 0 ||
+	    hark_endpoint_format(&p->destination, destination, sizeof destination) < 0)
+		return;
+	int len = snprintf(id, ID_BYTES, "%llx:%x:%x_%s_%s", (unsigned long long)time(NULL), (unsigned)getpid(),
+	                   atomic_fetch_add_explicit(&count, 1, memory_order_relaxed), ends_of(source),
+	                   ends_of(destination));
+	put(tlvs, n, HARK_PROXY_UNIQUE_ID, id, len < ID_BYTES ? (size_t)len : ID_BYTES - 1);
+}
+
 int relay_introduce(const struct relay *x, struct hark_conn *client, const struct client_hello *asked,
                     struct hark_conn *target)
 {
 	struct hark_proxy_tlv tlvs[TLVS_MAX];
 	struct tls_facts facts;
+	char id[ID_BYTES];
 	const struct hark_proxy *before = hark_proxied(client);
 	struct hark_proxy p;
 	int n = 0;
@@ -111,9 +139,12 @@ int relay_introduce(const struct relay *x, struct hark_conn *client, const struc
 	if (asked != NULL)
 		put_text(tlvs, &n, HARK_PROXY_AUTHORITY, asked->name);
 	put_tls(&p, tlvs, &n, client, &facts);
+	p.tlvs = tlvs;
+	p.n_tlvs = n;
+	if (hark_proxy_find(&p, HARK_PROXY_UNIQUE_ID) == NULL)
+		put_id(tlvs, &n, &p, id);
 	p.version = x->proxy_version;
 	p.checksum = p.version == 2;
-	p.tlvs = tlvs;
 	p.n_tlvs = n;
 	ssize_t r = hark_proxy_send(target, &p);
 	return r < 0 ? (int)r : hark_flush(target);

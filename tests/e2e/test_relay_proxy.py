@@ -10,7 +10,7 @@ from relay_support import accept, address_of, hello, line_v1, receive, target  #
 
 WAYS = [(m, "epoll") for m in MODELS] + [("fiber", "uring"), ("fiber", "poll")]
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-ALPN, AUTHORITY, CRC32C = 1, 2, 3
+ALPN, AUTHORITY, CRC32C, UNIQUE_ID = 1, 2, 3, 5
 
 
 def crc32c(data):
@@ -76,7 +76,8 @@ def test_version_2_tells_the_clients_addresses(serve, target, model, engine):  #
         ends = struct.pack("!HH", client.getsockname()[1], client.getpeername()[1])
         assert (command, family) == (1, 0x11)
         assert addresses == bytes([127, 0, 0, 1]) * 2 + ends
-        assert set(tlvs) == {CRC32C}
+        assert set(tlvs) == {CRC32C, UNIQUE_ID}
+        assert tlvs[UNIQUE_ID].decode().endswith("_127.0.0.1:%d_127.0.0.1:%d" % (client.getsockname()[1], relay.port()))
         both(client, server)
 
 
