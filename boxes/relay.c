@@ -203,10 +203,12 @@ static const struct hark_option options[] = {
 	{"insecure", HARK_OPTION_FLAG, offsetof(struct relay, insecure), NULL, "take any certificate of theirs"},
 	{"server-name", HARK_OPTION_TEXT, offsetof(struct relay, server_name), "NAME",
          "what they are asked for and must have a certificate for; else the address's host"},
-	{"client-cert", HARK_OPTION_PATH, offsetof(struct relay, client_cert), "FILE",
+	{"target-cert", HARK_OPTION_PATH, offsetof(struct relay, target_cert), "FILE",
          "the certificate that they are shown, PEM, with its chain"},
-	{"client-key", HARK_OPTION_PATH, offsetof(struct relay, client_key), "FILE",
+	{"target-key", HARK_OPTION_PATH, offsetof(struct relay, target_key), "FILE",
          "its key, PEM; else it is in the certificate's file"},
+	{"target-alpn", HARK_OPTION_TEXT, offsetof(struct relay, target_alpn), "NAMES",
+         "application protocols that they are offered, the best first: \"h2 http/1.1\""},
 	{NULL},
 };
 

@@ -26,7 +26,7 @@ struct relay {
 	int type;          /* SOCK_STREAM, SOCK_DGRAM */
 	int proxy_version; /* of the PROXY header that targets get; 0: none */
 	/* of tls:// targets */
-	const char *ca, *client_cert, *client_key, *server_name;
+	const char *ca, *server_name, *target_cert, *target_key, *target_alpn;
 	bool insecure;
 	struct hark_tls *tls; /* NULL: there is none */
 	bool named;           /* some target has a name: who is asked for says where a connection goes on to */

@@ -25,8 +25,9 @@ int relay_tls_check(const struct relay *x, struct hark_why *why)
 		{"ca", x->ca != NULL},
 		{"insecure", x->insecure},
 		{"server-name", x->server_name != NULL},
-		{"client-cert", x->client_cert != NULL},
-		{"client-key", x->client_key != NULL},
+		{"target-cert", x->target_cert != NULL},
+		{"target-key", x->target_key != NULL},
+		{"target-alpn", x->target_alpn != NULL},
 	};
 	bool tls = any(x);
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -34,19 +35,20 @@ int relay_tls_check(const struct relay *x, struct hark_why *why)
 			return box_why(why, -EINVAL, "--%s is for tls:// addresses, and there is none", all[i].name);
 	if (x->insecure && x->ca != NULL)
 		return box_why(why, -EINVAL, "--ca has nobody to vouch for with --insecure: one of them");
-	if (x->client_key != NULL && x->client_cert == NULL)
-		return box_why(why, -EINVAL, "--client-key goes with --client-cert");
+	if (x->target_key != NULL && x->target_cert == NULL)
+		return box_why(why, -EINVAL, "--target-key goes with --target-cert");
 	return 0;
 }
 
 int relay_tls_open(struct relay *x, struct hark_why *why)
 {
-	const struct hark_tls_cert own = {.cert = x->client_cert, .key = x->client_key};
+	const struct hark_tls_cert own = {.cert = x->target_cert, .key = x->target_key};
 	const struct hark_tls_opts opts = {
 		.certs = &own,
-		.n_certs = x->client_cert != NULL,
+		.n_certs = x->target_cert != NULL,
 		.ca = x->ca,
 		.insecure = x->insecure,
+		.alpn = x->target_alpn,
 		.why = why,
 	};
 	return any(x) ? hark_tls_new(&opts, &x->tls) : 0;

@@ -169,8 +169,8 @@ def test_each_example_of_the_manual_is_taken(run, config, tmp_path, name, body):
     assert examples and all(e.startswith(f"{name} = ") for e in examples)
     whose = keys_of(run)[name][2]
     what = {"": "exec = cat", "exec": "exec = cat", "relay": "relay = tls://localhost:1"}.get(whose, f"box = {whose}")
-    if name == "client_key":
-        what += "\nclient_cert = /etc/hark/relay.pem"
+    if name == "target_key":
+        what += "\ntarget_cert = /etc/hark/relay.pem"
     for example in examples:
         # What this machine may lack is not the manual's fault.
         example = example.replace("www-data", "root").replace("staff", "root").replace("/usr/sbin/in.ftpd", "/bin/cat")

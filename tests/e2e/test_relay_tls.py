@@ -183,6 +183,16 @@ def test_the_name_that_is_asked_for_is_the_hosts_or_as_it_is_told(start_relay, t
     assert asked == ["localhost", "other.example"]
 
 
+def test_the_protocols_that_are_offered_are_those_of_target_alpn(start_relay, target, certs):  # noqa: F811
+    listener, context = target(), certs.server("alpn")
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    for args, agreed in (["--target-alpn", "h2 x"], "h2"), ([], None):
+        relay = start_relay(*args, tls_address(listener))
+        server = Server(listener, context)
+        with relay.connect(), server.got() as end:
+            assert end.tls.selected_alpn_protocol() == agreed
+
+
 def test_a_certificate_of_the_relays_own_is_shown(start_relay, target, certs):  # noqa: F811
     listener = target()
     context = certs.server("asking")
@@ -190,8 +200,8 @@ def test_a_certificate_of_the_relays_own_is_shown(start_relay, target, certs):  
     context.load_verify_locations(certs.ca)
     own = certs.make("relay", "DNS:relay.example")
     for args in (
-        ["--client-cert", own],
-        ["--client-cert", own.with_suffix(""), "--client-key", own.with_suffix(".key")],
+        ["--target-cert", own],
+        ["--target-cert", own.with_suffix(""), "--target-key", own.with_suffix(".key")],
     ):
         relay = start_relay(*args, tls_address(listener))
         server = Server(listener, context)
@@ -273,9 +283,10 @@ def test_a_relay_to_itself_is_noticed(serve, target):  # noqa: F811
         (["--ca", "/nowhere", "tls://localhost:1"], 100, "/nowhere"),
         (["--insecure", "localhost:1"], 100, "--insecure is for tls:// addresses"),
         (["--ca", "/x", "localhost:1"], 100, "--ca is for tls:// addresses"),
+        (["--target-alpn", "h2", "localhost:1"], 100, "--target-alpn is for tls:// addresses"),
         (["--server-name", "x", "localhost:1"], 100, "--server-name is for tls:// addresses"),
         (["--ca", "/x", "--insecure", "tls://localhost:1"], 100, "--insecure: one of them"),
-        (["--client-key", "/x", "tls://localhost:1"], 100, "--client-key goes with --client-cert"),
+        (["--target-key", "/x", "tls://localhost:1"], 100, "--target-key goes with --target-cert"),
         (["tls://localhost:1", "udp://localhost:1"], 100, "goes on to streams or to datagrams"),
     ],
 )

@@ -46,7 +46,7 @@ _hark_box_options() {
 	exec) echo "--stdin --stderr --lookup-host --argv0 --stop-ladder --until-eof" ;;
 	relay)
 		echo "--connect-timeout --retry-after --hello-timeout --send-proxy --local"
-		echo "--ca --insecure --server-name --client-cert --client-key" ;;
+		echo "--ca --insecure --server-name --target-cert --target-key --target-alpn" ;;
 	esac
 }
 
