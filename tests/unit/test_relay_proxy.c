@@ -4,6 +4,8 @@
 
 #include "box.h"
 
+#define NOOP 0x04 /* proxy-protocol.txt, PP2_TYPE_NOOP */
+
 static const struct hark_box_row *relay_row;
 static void *relay_state;
 static struct hark_listener *target;
@@ -99,7 +101,7 @@ static void tells_on(const struct server *s)
 {
 	const struct hark_proxy_tlv tlvs[] = {
 		{.type = HARK_PROXY_AUTHORITY, .value = "a.example", .len = 9},
-		{.type = HARK_PROXY_NOOP, .value = "xx", .len = 2},
+		{.type = NOOP, .value = "xx", .len = 2},
 		{.type = HARK_PROXY_UNIQUE_ID, .value = "one\0two", .len = 3},
 		{.type = HARK_PROXY_SSL_CN, .value = "a client", .len = 8},
 		{.type = 0xe5, .value = "ours", .len = 4},
@@ -123,7 +125,7 @@ static void tells_on(const struct server *s)
 	expect_tlv(p, HARK_PROXY_UNIQUE_ID, "one");
 	expect_tlv(p, HARK_PROXY_SSL_CN, "a client");
 	expect_tlv(p, 0xe5, "ours");
-	assert_null(hark_proxy_find(p, HARK_PROXY_NOOP));
+	assert_null(hark_proxy_find(p, NOOP));
 	assert_int_equal(hark_readn(there, buf, 5), 5);
 	assert_memory_equal(buf, "hello", 5);
 	hark_abort(client);
