@@ -68,7 +68,7 @@ struct hark_conn {
 	/* SO_LINGER may be set: others know the descriptor. To ask the kernel at each close would cost a short
 	 * connection 4 %. Relaxed: who was told the descriptor closes after that. */
 	atomic_bool may_linger;
-	uint8_t ending : 2;  /* enum hark__ending. The writer's */
+	uint8_t ending : 2;  /* enum hark__ending. The writer's, set with out_lock */
 	bool shared : 1;     /* hark_shared() */
 	bool has_extra : 1;  /* has a struct hark__extra; set with both roles */
 	bool refused : 1;    /* hark_refuse() */
@@ -256,6 +256,9 @@ int hark__conn_write(struct hark_conn *c, const struct iovec *iov, int count, si
 
 /* Writes what b holds, and takes over its memory where it can. */
 int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b);
+
+/* Where its output is, for who flushes: a reader beside does, too. */
+void hark__conn_set_ending(struct hark_conn *c, enum hark__ending ending);
 
 /* Sends what was written. */
 int hark__conn_flush(struct hark_conn *c);

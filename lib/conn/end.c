@@ -37,13 +37,13 @@ static int end_out(struct hark_conn *c, int directions)
 	if (c->ending == HARK__ENDED)
 		directions &= ~HARK_OUT;
 	else if (!c->datagrams) {
-		c->ending = HARK__ENDING;
+		hark__conn_set_ending(c, HARK__ENDING);
 		r = hark__conn_flush(c);
 	}
 	if (r == 0 && directions != 0)
 		r = end_directions(c, directions);
 	if (c->ending != HARK__ENDED)
-		c->ending = r == 0 ? HARK__ENDED : HARK__OPEN;
+		hark__conn_set_ending(c, r == 0 ? HARK__ENDED : HARK__OPEN);
 	hark__conn_end(c, &c->writing);
 	return r;
 }
@@ -142,7 +142,7 @@ int hark_close(struct hark_conn *c)
 	if (!hark__conn_take_both(c))
 		return -EBUSY;
 	if (!c->datagrams && c->ending != HARK__ENDED) {
-		c->ending = HARK__ENDING;
+		hark__conn_set_ending(c, HARK__ENDING);
 		r = hark__conn_flush(c);
 	}
 	linger(c);

@@ -39,6 +39,13 @@ static void unlock_out(struct hark_conn *c)
 	hark__conn_put(c, &c->out_lock, false);
 }
 
+void hark__conn_set_ending(struct hark_conn *c, enum hark__ending ending)
+{
+	lock_out(c);
+	c->ending = (uint8_t)ending & 3;
+	unlock_out(c);
+}
+
 /* Some of iov, waiting if it must. > 0 or -errno. */
 static ssize_t send_some(struct hark_conn *c, const struct iovec *iov, int count)
 {
@@ -616,7 +623,7 @@ int hark__conn_flush_last(struct hark_conn *c)
 	if (!hark__conn_take_role(c, &c->writing))
 		return -EBUSY;
 	if (c->ending == HARK__OPEN)
-		c->ending = HARK__ENDING;
+		hark__conn_set_ending(c, HARK__ENDING);
 	int r = hark__conn_flush(c);
 	hark__conn_end(c, &c->writing);
 	return r;
