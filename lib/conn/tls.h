@@ -89,6 +89,9 @@ void hark__tls_names_free(char **names, int n);
 /* The context whose names have name: itself before a wildcard's; -1: none. */
 int hark__tls_context_for(const struct hark__tls_settings *s, const char *name);
 
+/* tls_info.c: its DNS names and IP addresses, spaces between; those that do not fit are left out. */
+void hark__tls_copy_names(const X509 *cert, char *out, size_t cap);
+
 /* tls_ticket.c. Has ctx ask s for the keys of its session tickets. */
 void hark__tls_ticket_use(SSL_CTX *ctx);
 

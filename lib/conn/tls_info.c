@@ -113,7 +113,7 @@ static void copy_name(const X509_NAME *name, char *out, size_t cap)
 	copy_bio(b, out, cap);
 }
 
-static void copy_names(const X509 *cert, char *out, size_t cap)
+void hark__tls_copy_names(const X509 *cert, char *out, size_t cap)
 {
 	GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 	char ip[INET6_ADDRSTRLEN];
@@ -199,7 +199,7 @@ static void describe(const X509 *cert, int count, struct hark_certificate *out)
 	};
 	copy_name(X509_get_subject_name(cert), out->subject, sizeof out->subject);
 	copy_name(X509_get_issuer_name(cert), out->issuer, sizeof out->issuer);
-	copy_names(cert, out->names, sizeof out->names);
+	hark__tls_copy_names(cert, out->names, sizeof out->names);
 	copy_serial(cert, out->serial, sizeof out->serial);
 	copy_digest(cert, out->sha256);
 	copy_key(cert, out->key, sizeof out->key);

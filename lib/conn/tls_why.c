@@ -26,6 +26,7 @@ static const struct {
 	{SSL_R_RECORD_LENGTH_MISMATCH, "what came is not TLS"},
 	{SSL_R_PACKET_LENGTH_TOO_LONG, "what came is not TLS"},
 	{SSL_R_ENCRYPTED_LENGTH_TOO_LONG, "what came is not TLS"},
+	{SSL_R_EXCESSIVE_MESSAGE_SIZE, "a message of the handshake is too long, such as a chain of over 100 KB"},
 	{SSL_R_UNSUPPORTED_PROTOCOL, "the peer offers no version of TLS from the lowest one allowed on"},
 	{SSL_R_VERSION_TOO_LOW, "the peer offers no version of TLS from the lowest one allowed on"},
 	{SSL_R_NO_SHARED_CIPHER, "no shared cipher"},
@@ -126,11 +127,10 @@ static void other_name(struct hark__tls_conn *t, const X509 *leaf)
 	char for_names[112] = "";
 	char **names;
 	int n;
-	if (hark__tls_names_of(leaf, &names, &n) == 0) {
-		size_t len = 0;
-		for (int i = 0; i < n && len < sizeof for_names; i++)
-			len += (size_t)snprintf(for_names + len, sizeof for_names - len, "%s%s", i > 0 ? ", " : "",
-			                        names[i]);
+	hark__tls_copy_names(leaf, for_names, sizeof for_names);
+	if (for_names[0] == '\0' && hark__tls_names_of(leaf, &names, &n) == 0) {
+		if (n > 0) /* its CN */
+			(void)snprintf(for_names, sizeof for_names, "%s", names[0]);
 		hark__tls_names_free(names, n);
 	}
 	hark__tls_fail_as(t, -HARK_ECERT, "its certificate is not for %s%s%s%s", t->asked,
