@@ -9,9 +9,13 @@ import ssl
 import subprocess
 import threading
 
+import pytest
+
 from conftest import PATIENCE
 
 HAS_OPENSSL = shutil.which("openssl") is not None
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+both_versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 count = itertools.count()
 
 
@@ -121,3 +125,80 @@ def read_to_end(tls):
     while chunk := tls.recv(1 << 16):
         data += chunk
     return bytes(data)
+
+
+class Certs:
+    def __init__(self, directory):
+        self.directory = directory
+        self.ca = make(directory, "/CN=a test authority", ca=True)
+        self.good = make(directory, "/CN=good", "DNS:localhost,IP:127.0.0.1,DNS:*.w.example", self.ca)
+        self.client = make(directory, "/CN=a client/O=Example", by=self.ca)
+
+    def make(self, *args, **more):
+        return make(self.directory, *args, **more)
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory):
+    return Certs(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture
+def tls(certs):
+    """tls(talk, cert=…) → a TlsServer that ends with the test."""
+    running = []
+
+    def tls(talk, cert=None, **more):
+        running.append(TlsServer(cert or certs.good, talk, **more))
+        return running[-1]
+
+    yield tls
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def plain():
+    """plain(fn): a TCP server that gives fn its first connection; its port."""
+    opened, threads = [], []
+
+    def plain(fn):
+        listening = socket.create_server(("127.0.0.1", 0))
+        opened.append(listening)
+
+        def serve():
+            s, _ = listening.accept()
+            s.settimeout(PATIENCE)
+            with s:
+                try:
+                    fn(s)
+                except OSError:
+                    pass
+
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[-1].start()
+        return listening.getsockname()[1]
+
+    yield plain
+    for s in opened:
+        s.close()
+    for t in threads:
+        t.join(PATIENCE)
+
+
+def hello(s):
+    s.sendall(b"hello\n")
+    s.unwrap()
+
+
+@pytest.fixture
+def call(run, certs):
+    """call(address, *options): hark call with the tests' authority, its result with text."""
+
+    def call(address, *options, ca=True, input=b"", **more):
+        trust = ["--ca", certs.ca.cert] if ca else []
+        r = run("call", *trust, *options, address, input=input, **more)
+        r.err = r.stderr.decode()
+        return r
+
+    return call
