@@ -65,7 +65,8 @@ static void look_at_bytes(struct conn_row *r, int fd)
 	int64_t in, out;
 	if (!tcp_bytes(fd, &in, &out))
 		return;
-	atomic_store_explicit(&r->bytes_in, in, memory_order_relaxed);
+	in -= atomic_load_explicit(&r->header, memory_order_relaxed);
+	atomic_store_explicit(&r->bytes_in, in > 0 ? in : 0, memory_order_relaxed);
 	atomic_store_explicit(&r->bytes_out, out, memory_order_relaxed);
 }
 
@@ -145,6 +146,8 @@ int conns_attach(int fd)
 
 static void set_peer(struct conn_row *r, struct hark_conn *c)
 {
+	const struct hark_proxy *p = hark_proxied(c);
+	atomic_store_explicit(&r->header, p != NULL ? (int64_t)p->bytes : 0, memory_order_relaxed);
 	r->has_peer = hark_peer_endpoint(c, &r->peer) == 0;
 	r->has_credentials = r->has_peer && r->peer.addr.ss_family == AF_UNIX &&
 	                     hark_peer_credentials(c, &r->credentials) == 0;

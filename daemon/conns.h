@@ -26,6 +26,7 @@ struct conn_row {
 	_Atomic uint32_t answered;           /* the last SIGUSR2 that owner has obeyed */
 	_Atomic int32_t program;             /* that serves in its place; 0: none */
 	_Atomic int64_t bytes_in, bytes_out; /* TCP's, as the kernel last told; -1: not known */
+	_Atomic int64_t header;              /* bytes of the proxy's, which are not counted */
 	uint64_t serial;                     /* of the worker's connections: with its pid that is the ID */
 	int64_t opened_ns;                   /* hark_now() */
 	int type;                            /* SOCK_STREAM, SOCK_DGRAM */

@@ -244,7 +244,7 @@ def test_who_is_connected_is_the_real_peer(harkd, run):
         s.sendall(LINE + b"x")
         assert s.recv(1) == b"x"
         shown = json.loads(run("connections", "--control", d.directory / "control", "--json").stdout)
-        assert [c["peer"] for c in shown["connections"]] == ["tcp://192.0.2.1:1000"]
+        assert [(c["peer"], c["bytes_in"]) for c in shown["connections"]] == [("tcp://192.0.2.1:1000", 1)]
 
 
 def test_health_checks_are_served_as_the_proxys_own(harkd):
