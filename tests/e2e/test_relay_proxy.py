@@ -5,8 +5,9 @@ import struct
 
 import pytest
 
-from conftest import MODELS, read_all
-from relay_support import accept, address_of, hello, line_v1, receive, target  # noqa: F401
+from conftest import MODELS, PATIENCE, read_all, wait_until
+from harkd_support import free_port
+from relay_support import accept, address_of, closes, hello, line_v1, receive, target  # noqa: F401
 
 WAYS = [(m, "epoll") for m in MODELS] + [("fiber", "uring"), ("fiber", "poll")]
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -152,3 +153,36 @@ def test_much_passes_behind_a_header(serve, target, version):  # noqa: F811
         server.sendall(data)
         server.close()
         assert read_all(client) == data
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_chain_of_relays_tells_of_the_first_client(serve, target, model):  # noqa: F811
+    listener = target()
+    behind = "--proxy-from=127.0.0.0/8"
+    last = serve(
+        *("--json", "--model", model, behind, "tcp://127.0.0.1:0"),
+        *("relay", "--send-proxy", "v2", address_of(listener)),
+    )
+    middle = serve("--model", model, behind, "tcp://127.0.0.1:0", "relay", "--send-proxy", "v2", last.at())
+    first = serve("--model", model, "tcp://127.0.0.1:0", "relay", "--send-proxy", "v2", middle.at())
+    with first.connect() as client, accept(listener) as server:
+        _, _, addresses, tlvs = header_v2(server)
+        port = client.getsockname()[1]
+        assert addresses == bytes([127, 0, 0, 1]) * 2 + struct.pack("!HH", port, first.port())
+        assert tlvs[UNIQUE_ID].endswith(b"_127.0.0.1:%d_127.0.0.1:%d" % (port, first.port()))
+        both(client, server)
+    assert closes(last)[0]["peer"] == f"tcp://127.0.0.1:{port}"
+
+
+def test_a_hop_limit_ends_a_loop_of_relays_that_tell_headers(serve):
+    port = free_port()
+    behind = ["--proxy-from=127.0.0.1", "--proxy-direct", f"tcp://127.0.0.1:{port}"]
+    other = serve(
+        *("--proxy-from=127.0.0.1", "tcp://127.0.0.1:0"),
+        *("relay", "--send-proxy", "v1", f"tcp://127.0.0.1:{port}"),
+    )
+    serve(*behind, "relay", "--send-proxy", "v1", other.at())
+    with socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.9", 0)) as client:
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+    wait_until(lambda: len(os.listdir(f"/proc/{other.pid}/fd")) < 20)
