@@ -207,7 +207,7 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 {
 	int r = 0;
 	if ((hark__ready(&c->src) & HARK__IN) && !c->syn_due)
-		return hark__fair(); /* something came, and not for the reader */
+		return 0;
 	unsigned more = flush_before_wait(c);
 	if (c->syn_due)
 		hark__attempt_send_syn(c);

@@ -66,9 +66,8 @@ static void set_modes(SSL_CTX *ctx)
 	/* An idle connection gives its buffers back. What is shown above a certificate is what its file has: no look at
 	 * the authorities in each handshake. */
 	(void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-	                                    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
-	/* What TLS sends for itself does not make one read of many. */
-	(void)SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
+	                                    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_AUTO_RETRY |
+	                                    SSL_MODE_NO_AUTO_CHAIN);
 	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets: processes share no memory */
 	SSL_CTX_set_read_ahead(ctx, 1);                                /* one receive for a record's header and body */
 }

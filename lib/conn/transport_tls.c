@@ -19,7 +19,6 @@
 #define RECORD_MORE  64u                /* its header and tag, at most */
 #define SEND_BYTES   (4 * RECORD_BYTES) /* encrypted at a time */
 #define WIRE_BYTES   (SEND_BYTES + 4 * RECORD_MORE + 512)
-#define WORK_CALLS   64u /* what a receive without a byte counts as: more than it takes to let others run */
 #define WIRE_MAX     (2 * WIRE_BYTES) /* more is a peer who has us answer and does not read */
 #define OWN_MAX      64u              /* messages of TLS's own in a row; servers send a few tickets */
 
@@ -336,14 +335,11 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap)
 		done += n > 0 ? (size_t)n : 0;
 	}
 	t->more = n > 0 && SSL_has_pending(t->ssl);
-	/* The end is told next, or bytes from before TLS are left: no event tells of either. */
-	if ((done > 0 && n <= 0 && n != -EAGAIN) || hark__buffer_len(&t->early) > 0)
-		hark__ready_set(&c->src, HARK__IN);
+	if (done > 0 && n <= 0 && n != -EAGAIN)
+		hark__ready_set(&c->src, HARK__IN); /* the end is told next, and no event tells of it */
 	if (hark__buffer_len(&t->wire) > 0)
 		(void)hark__tls_push(t); /* an alert, an answer of TLS itself */
 	unlock(t);
-	if (n == -EAGAIN && done == 0 && (hark__ready(&c->src) & HARK__IN))
-		hark__spend(WORK_CALLS); /* new keys, and no byte: others first */
 	return done > 0 ? (ssize_t)done : n;
 }
 

@@ -230,105 +230,6 @@ static void a_bad_record_ends_the_connection_and_not_in_order(void)
 	}
 }
 
-/* ---- a peer that keeps TLS itself busy ---------------------------------------------------------------------- */
-
-#define UPDATES 20000
-
-/* A client that has spoken its handshake with fd's server, over memory: what it writes next is in *out. */
-static SSL *client_over_memory(SSL_CTX *ctx, int fd, BIO **out)
-{
-	char buf[8192];
-	SSL *ssl = SSL_new(ctx);
-	BIO *in = BIO_new(BIO_s_mem());
-	*out = BIO_new(BIO_s_mem());
-	SSL_set_bio(ssl, in, *out);
-	SSL_set_connect_state(ssl);
-	while (SSL_do_handshake(ssl) != 1) {
-		int n = BIO_read(*out, buf, sizeof buf);
-		if (n > 0)
-			CHECK_INT(send(fd, buf, (size_t)n, MSG_NOSIGNAL), n);
-		n = (int)recv(fd, buf, sizeof buf, MSG_DONTWAIT);
-		if (n > 0)
-			BIO_write(in, buf, n);
-		else
-			CHECK_INT(hark_sleep(HARK_MS), 0);
-	}
-	return ssl;
-}
-
-static void *write_raw(void *arg)
-{
-	struct piecemeal *m = arg;
-	for (size_t at = 0; at < m->n;) {
-		ssize_t n = send(m->fd, m->bytes + at, m->n - at, MSG_NOSIGNAL);
-		CHECK(n > 0);
-		at += (size_t)n;
-	}
-	return NULL;
-}
-
-static int turns, turns_seen, receives, most_receives; /* of which no other fiber had a turn */
-static ssize_t (*real_recv)(int, void *, size_t, int);
-
-static ssize_t counting_recv(int fd, void *buf, size_t n, int flags)
-{
-	receives = turns == turns_seen ? receives + 1 : 1;
-	turns_seen = turns;
-	most_receives = receives > most_receives ? receives : most_receives;
-	return real_recv(fd, buf, n, flags);
-}
-
-static void take_turns(void *arg)
-{
-	const bool *over = arg;
-	for (; !*over; turns++)
-		CHECK_INT(hark_yield(), 0);
-}
-
-static void shake_alone(void *arg)
-{
-	const struct plain_peer *p = arg;
-	CHECK_INT(hark_starttls(p->c, p->t, NULL), 0);
-}
-
-/* New keys without end (RFC 8446 section 4.6.3) are work without a byte to read. */
-static void a_peer_that_only_changes_keys_does_not_hold_the_loop(void)
-{
-	struct plain_peer p = meet();
-	struct hark_scope s;
-	BIO *out;
-	char *bytes, byte;
-	bool over = false;
-	pthread_t thread;
-	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	hark_scope_open(&s);
-	CHECK_INT(hark_go(&s, "server", shake_alone, &p), 0);
-	SSL *ssl = client_over_memory(ctx, p.fd, &out);
-	for (int i = 0; i < UPDATES; i++) {
-		CHECK_INT(SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
-		CHECK_INT(SSL_do_handshake(ssl), 1);
-	}
-	CHECK_INT(SSL_write(ssl, "x", 1), 1);
-	struct piecemeal all = {.fd = p.fd, .n = (size_t)BIO_get_mem_data(out, &bytes)};
-	all.bytes = (const unsigned char *)bytes;
-	CHECK_INT(pthread_create(&thread, NULL, write_raw, &all), 0);
-	CHECK_INT(hark_go(&s, "turns", take_turns, &over), 0);
-	CHECK_INT(hark_wait_fd(hark_fd(p.c), HARK_IN, HARK_FOREVER), HARK_IN);
-	CHECK_INT(hark_sleep(20 * HARK_MS), 0); /* the socket's room is full */
-	real_recv = hark__sys.recv;
-	hark__sys.recv = counting_recv;
-	CHECK_INT(hark_read(p.c, &byte, 1), 1);
-	hark__sys.recv = real_recv;
-	CHECK(most_receives <= 4);
-	over = true;
-	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
-	hark_scope_close(&s);
-	CHECK_INT(pthread_join(thread, NULL), 0);
-	SSL_free(ssl);
-	SSL_CTX_free(ctx);
-	part(&p);
-}
-
 static void what_cannot_have_tls_says_so(void)
 {
 	struct hark_conn *file;
@@ -364,7 +265,6 @@ int main(int argc, char *argv[])
 		EVERYWHERE(a_reset_in_the_midst_ends_the_handshake),
 		ON_ENGINES(a_cancelled_handshake_ends),
 		EVERYWHERE(a_bad_record_ends_the_connection_and_not_in_order),
-		ON_ENGINES(a_peer_that_only_changes_keys_does_not_hold_the_loop),
 		EVERYWHERE(what_cannot_have_tls_says_so),
 	};
 	if (argc > 1)
