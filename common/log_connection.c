@@ -33,6 +33,25 @@ void log_add_time(struct text *t, int64_t realtime_ns, int digits)
 	text_add(t, "%s.%0*" PRId64 "Z", stamp, digits, part);
 }
 
+/* NULL: nothing went wrong. */
+static const char *error_words(const struct log_connection *c)
+{
+	const char *words = c->refused != NULL ? c->why_refused : c->failure;
+	if (words != NULL && words[0] != '\0')
+		return words;
+	return c->error != 0 ? hark_strerror(c->error) : NULL;
+}
+
+static int tls_fields(const struct log_connection *c, struct log_field *f)
+{
+	f[0] = (struct log_field){"tls", LOG_STRING, .s = c->tls->version};
+	f[1] = (struct log_field){"tls_cipher", LOG_STRING, .s = c->tls->cipher};
+	f[2] = (struct log_field){"tls_name", LOG_STRING, .s = c->tls->name[0] != '\0' ? c->tls->name : NULL};
+	f[3] = (struct log_field){"tls_session", LOG_STRING, .s = c->tls->resumed ? "resumed" : "new"};
+	f[4] = (struct log_field){"tls_subject", LOG_STRING, .s = c->subject};
+	return 5;
+}
+
 int log_connection_fields(const struct log_connection *c, struct log_field f[LOG_FIELDS_MAX])
 {
 	int n = 0;
@@ -50,10 +69,9 @@ int log_connection_fields(const struct log_connection *c, struct log_field f[LOG
 	f[n++] = (struct log_field){"bytes_out", LOG_INTEGER, .n = c->bytes_out};
 	f[n++] = (struct log_field){"ended", LOG_STRING, .s = c->ended};
 	f[n++] = (struct log_field){"refused", LOG_STRING, .s = c->refused};
-	f[n++] = (struct log_field){"error", LOG_STRING,
-	                            .s = c->error != 0                                         ? hark_strerror(c->error)
-	                                 : c->why_refused != NULL && c->why_refused[0] != '\0' ? c->why_refused
-	                                                                                       : NULL};
+	f[n++] = (struct log_field){"error", LOG_STRING, .s = error_words(c)};
+	if (c->tls != NULL)
+		n += tls_fields(c, f + n);
 	if (c->refused != NULL) /* nothing ran that could have a status */
 		return n;
 	if (WIFSIGNALED(c->status))
@@ -101,14 +119,14 @@ void log_add_outcome(struct text *t, const struct log_connection *c)
 	const char *between = c->ended != NULL ? ", " : "";
 
 	text_add(t, "%s", c->ended != NULL ? c->ended : "");
-	if (c->error != 0) {
-		text_add(t, "%s%s", between, hark_strerror(c->error));
+	if (error_words(c) != NULL) {
+		text_add(t, "%s%s", between, error_words(c));
 		between = ", ";
 	}
 	if (c->status != 0) {
 		text_add(t, "%s", between);
 		log_add_status(t, c->status);
-	} else if (c->error == 0 && c->ended == NULL) {
+	} else if (error_words(c) == NULL && c->ended == NULL) {
 		text_add(t, "done");
 	}
 }
@@ -136,6 +154,10 @@ void log_connection_describe(struct log_connection *l, struct hark_conn *c, stru
 	l->duration_ns = hark_now() - stats.opened_ns;
 	l->opened_realtime_ns = log_realtime_ns() - l->duration_ns;
 	l->ended = l->refused == NULL ? what_ended(&stats, l->error) : NULL;
+	l->failure = l->refused == NULL ? hark_tls_failure(c) : NULL; /* also a cut that the box has not seen */
+	l->tls = hark_tls_info(c, &room->tls) == 0 ? &room->tls : NULL;
+	if (l->tls != NULL && hark_tls_peer(c, 0, &room->certificate) == 0)
+		l->subject = room->certificate.subject;
 	bool on_unix = strncmp(room->local, "unix", 4) == 0 || strncmp(room->peer, "unix", 4) == 0;
 	if (on_unix && hark_type(c) == SOCK_STREAM && hark_peer_credentials(c, &room->user) == 0)
 		l->user = &room->user;

@@ -18,12 +18,15 @@ struct log_connection {
 	pid_t pid;                           /* of the process that served it: the program, or the worker */
 	int64_t opened_realtime_ns;
 	int64_t duration_ns;
-	int64_t bytes_in, bytes_out; /* -1: not known */
-	int error;                   /* 0 or errno */
-	int status;                  /* waitpid(2)'s, of the program; 0: done */
-	const char *refused;         /* NULL: served; else the limit: "max_per_source" */
-	const char *why_refused;     /* in words; NULL, "": refused says it all */
-	const char *ended;           /* what cut it: "lifetime", "drain"; NULL: nothing */
+	int64_t bytes_in, bytes_out;     /* -1: not known */
+	int error;                       /* 0 or errno */
+	int status;                      /* waitpid(2)'s, of the program; 0: done */
+	const char *refused;             /* NULL: served; else the reason: "max_per_source" */
+	const char *why_refused;         /* in words; NULL, "": refused says it all */
+	const char *failure;             /* TLS's, in words that say more than error; NULL: nothing more */
+	const struct hark_tls_info *tls; /* NULL: none, or its handshake failed */
+	const char *subject;             /* of the client's certificate; NULL: it showed none */
+	const char *ended;               /* what cut it: "lifetime", "drain"; NULL: nothing */
 };
 
 /* One thing known of it, by the name that it has in JSON, in syslog's structured data and in the journal. */
@@ -34,7 +37,7 @@ struct log_field {
 	int64_t n; /* LOG_SECONDS: nanoseconds; LOG_INTEGER -1: not known */
 };
 
-#define LOG_FIELDS_MAX  16
+#define LOG_FIELDS_MAX  21
 #define LOG_FIELDS_OPEN 8 /* the first ones: known when it begins */
 
 /* Returns how many. */
@@ -58,6 +61,8 @@ void log_add_outcome(struct text *t, const struct log_connection *c);
 struct log_room {
 	char peer[HARK_ADDRESS_MAX], local[HARK_ADDRESS_MAX];
 	struct hark_credentials user;
+	struct hark_tls_info tls;
+	struct hark_certificate certificate;
 };
 void log_connection_describe(struct log_connection *l, struct hark_conn *c, struct log_room *room);
 

@@ -31,6 +31,7 @@ enum step {
 	STEP_DIRECTORY,
 	STEP_PROGRAM,
 	STEP_BOX,
+	STEP_TLS,
 	STEP_TRY,
 	STEP_KEY,
 	STEP_LISTEN,
@@ -43,7 +44,7 @@ struct report {
 	/* PROGRAM: the first bytes of its path that name the directory in the way; 0: it is the program. KEY, LISTEN:
 	 * which of the service's. */
 	int at;
-	struct hark_why why; /* BOX, KEY, LISTEN: what to say */
+	struct hark_why why; /* BOX, TLS, KEY, LISTEN: what to say */
 };
 
 /* One service. */
@@ -55,6 +56,7 @@ struct trial {
 	bool become;         /* another user or other groups */
 	bool opens;          /* the box is prepared and opened as well */
 	int to;              /* the child's: where reports go */
+	bool tls;            /* its certificates and keys are read */
 };
 
 /* ---- what the child calls ---- */
@@ -203,12 +205,26 @@ static void forget(const struct trial *t)
 	environ = NULL;
 }
 
+/* Keys are never in the memory of who forks the workers of others. */
+static int try_tls(const struct config_service *s, struct hark_why *why)
+{
+	struct hark_tls *tls;
+	int r = config_tls_new(s, NULL, &tls, why);
+	if (r == 0)
+		hark_tls_free(tls);
+	return r;
+}
+
 static void become_and_look(const struct trial *t, struct report *r)
 {
 	const struct config_service *s = &t->s->s;
 	void *state = NULL;
 
 	box_trial = true;
+	if (t->tls && (r->error = -try_tls(s, &r->why)) != 0) {
+		r->step = STEP_TLS;
+		return;
+	}
 	if (t->opens && s->box == &shared_box)
 		forget(t);
 	if (t->opens && s->box != &shared_box) {
@@ -253,6 +269,7 @@ static bool is_possible(const struct trial *t, const struct report *r)
 	case STEP_BOX: return t->opens;
 	case STEP_KEY: return t->opens && r->at >= 0 && (size_t)r->at < t->s->n_kept;
 	case STEP_LISTEN: return t->opens && r->at >= 0 && (size_t)r->at < t->s->s.listen.n;
+	case STEP_TLS: return t->tls;
 	case STEP_TRY: return false; /* the parent's own */
 	}
 	return false;
@@ -319,6 +336,8 @@ static void tell(const struct trial *t, const struct report *r)
 		return inside_error(w, key_at(s->at, key), "%s: %s cannot run %s%s%s: %s%s%.*s", key, who, t->program,
 		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
 		                    r->at > 0 ? " at " : "", r->at, t->program);
+	case STEP_TLS:
+		return inside_error(w, key_at(s->at, "cert"), "cert: %s", r->why.text[0] != '\0' ? r->why.text : why);
 	case STEP_BOX:
 		return inside_error(w, key_at(s->at, key), "%s: %s%s%s%s", key,
 		                    r->why.text[0] != '\0' ? r->why.text : why, t->become ? " (as " : "",
@@ -392,7 +411,8 @@ static void try_service(struct config *c, const struct service *s, bool foreign,
 	t.opens = box == &shared_box ? foreign
 	                             : (box != NULL && s->s.argv.n > 1 && !s->program_bad && s->program == NULL &&
 	                                (box->prepare != NULL || box->open != NULL));
-	if (t.become || t.opens || s->s.chroot != NULL) {
+	t.tls = config_has_tls(&s->s) && s->s.cert.n > 0;
+	if (t.become || t.opens || t.tls || s->s.chroot != NULL) {
 		int64_t own = hark_after(CHILD_NS);
 		try_in_child(&t, own < deadline ? own : deadline, &r);
 	} else {

@@ -85,6 +85,16 @@ struct config_service {
 	struct config_rate rate, rate_per_source;
 	double max_load; /* the 1 min load average above which connections wait */
 
+	/* TLS, of tls:// addresses: files as they are named, read where the service's process begins (tls.c) */
+	struct config_words cert, key; /* as many keys as certificates; none: they are in the same files */
+	char *client_ca, *client_crl;  /* NULL: none */
+	int client_cert;               /* enum hark_tls_clients; -1: as client_ca says */
+	int tls_min;                   /* 12, 13 */
+	char *alpn;                    /* names with a blank between; NULL: none */
+	int64_t tls_handshake_timeout_ns;
+	int64_t tls_tickets_ns; /* how long a session can be resumed; 0: never */
+	int max_handshakes;     /* at once, of the service; 0: any number */
+
 	/* as whom, and where */
 	char *user, *group; /* NULL: as harkd runs; group NULL: the user's own */
 	uid_t uid;          /* of user; -1: none */
@@ -169,6 +179,16 @@ struct config_service *config_find(const struct config *c, const char *name);
 void config_forget_others(struct config *c, const struct config_service *kept);
 
 void config_free(struct config *c);
+
+/* ---- tls.c ---- */
+
+/* Whether it listens at tls://. */
+bool config_has_tls(const struct config_service *s);
+
+/* TLS settings of its files, which are read now, with the rights that the process has. more: tickets, if any; may be
+ * NULL. 0 or -errno with why. */
+int config_tls_new(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls **out,
+                   struct hark_why *why);
 
 struct config_how;
 

@@ -63,7 +63,7 @@ struct section {
 	size_t n;
 };
 
-#define KEYS_MAX 80 /* rows of config_keys */
+#define KEYS_MAX 96 /* rows of config_keys */
 
 enum { WHAT_EXEC = 0, WHAT_BOX, WHAT_RELAY, WHATS };
 
@@ -155,6 +155,7 @@ enum {
 	KEY_LIST = 1, /* may be given several times, adding up */
 	KEY_OWN = 2,  /* no default can be set for it */
 	KEY_UNIX = 4, /* of unix sockets alone */
+	KEY_TLS = 8,  /* of tls:// addresses alone */
 };
 
 /* What a value is read for. */
@@ -196,6 +197,12 @@ struct config_how {
 	const char *suffixes;
 	unsigned number; /* a resource of setrlimit(2) */
 };
+
+/* The TLS settings' files and names: values_tls.c. */
+extern const struct kind kind_files, kind_file, kind_alpn;
+
+/* Says what is wrong with them together, and with the addresses. */
+void tls_check(struct whole *w, struct service *s);
 
 const struct config_key *key_find(const char *name);
 int key_index(const struct config_key *key);

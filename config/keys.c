@@ -35,6 +35,11 @@ static const struct choice facilities[] = {{"daemon", LOG_DAEMON}, {"auth", LOG_
                                            {"local6", LOG_LOCAL6}, {"local7", LOG_LOCAL7}, {NULL}};
 static const struct choice logs[] = {{"stderr", 0}, {"syslog", 0}, {"journal", 0}, {NULL}};
 static const struct choice yes_no[] = {{"no", 0}, {"yes", 1}, {NULL}};
+static const struct choice clients[] = {{"none", HARK_TLS_CLIENTS_ANY},
+                                        {"optional", HARK_TLS_CLIENTS_OPTIONAL},
+                                        {"required", HARK_TLS_CLIENTS_REQUIRED},
+                                        {NULL}};
+static const struct choice versions[] = {{"1.2", 12}, {"1.3", 13}, {NULL}};
 static const struct choice none[] = {{"none", 0}, {NULL}};
 
 #define RLIMIT(key, resource, what, more) \
@@ -122,6 +127,27 @@ const struct config_key config_keys[] = {
          HOW(&kind_rate, OF_SERVICE(s.rate_per_source))},
 	{"max_load", false, "LOAD", "0", "above this 1 minute load average connections wait; 0: no limit",
          HOW(&kind_load, OF_SERVICE(s.max_load))},
+	{"max_handshakes", false, "NUMBER", "0", "TLS handshakes under way at once; more are closed; 0: no limit",
+         HOW(&kind_number, OF_SERVICE(s.max_handshakes), .max = COUNT_MAX)},
+	/* TLS */
+	{"cert", false, "FILE...", "", "certificates for tls:// addresses, each with those above it: PEM",
+         HOW(&kind_files, OF_SERVICE(s.cert), KEY_LIST | KEY_TLS)},
+	{"key", false, "FILE...", "", "their keys, in the same order; none: they are in the same files",
+         HOW(&kind_files, OF_SERVICE(s.key), KEY_LIST | KEY_TLS)},
+	{"client_ca", false, "FILE", "", "certificates that vouch for clients: PEM",
+         HOW(&kind_file, OF_SERVICE(s.client_ca), KEY_TLS)},
+	{"client_cert", false, "required|optional|none", "", "whether clients must show one; with client_ca: required",
+         HOW(&kind_choice, OF_SERVICE(s.client_cert), KEY_TLS, .choices = clients)},
+	{"client_crl", false, "FILE", "", "what client_ca has revoked: PEM",
+         HOW(&kind_file, OF_SERVICE(s.client_crl), KEY_TLS)},
+	{"tls_min", false, "1.2|1.3", "1.2", "the lowest version of TLS",
+         HOW(&kind_choice, OF_SERVICE(s.tls_min), .choices = versions)},
+	{"alpn", false, "NAME...", "", "application protocols that clients can agree on, the best first",
+         HOW(&kind_alpn, OF_SERVICE(s.alpn), KEY_TLS)},
+	{"tls_handshake_timeout", false, "DURATION", "10s", "a TLS handshake must be over so long after the accept",
+         HOW(&kind_duration, OF_SERVICE(s.tls_handshake_timeout_ns), .min = HARK_MS)},
+	{"tls_tickets", false, "DURATION", "12h", "how long a TLS session can be resumed; 0: never",
+         HOW(&kind_duration, OF_SERVICE(s.tls_tickets_ns))},
 	/* as whom, and where */
 	{"user", false, "USER", "", "the service runs as this user", HOW(&kind_user, OF_SERVICE(s.user))},
 	{"group", false, "GROUP", "", "and as this group; without it the user's own",

@@ -17,10 +17,12 @@ void service_free(struct service *s)
 {
 	if (s == NULL)
 		return;
-	char *texts[] = {s->s.name,  s->s.text,   s->s.banner,    s->s.engine,      s->s.user,
-	                 s->s.group, s->s.chroot, s->s.directory, s->s.socket_user, s->s.socket_group};
+	char *texts[] = {s->s.name,      s->s.text,       s->s.banner,    s->s.engine,      s->s.user,
+	                 s->s.group,     s->s.chroot,     s->s.directory, s->s.socket_user, s->s.socket_group,
+	                 s->s.client_ca, s->s.client_crl, s->s.alpn};
 	struct config_words *words[] = {&s->s.listen,   &s->s.argv,      &s->s.env,        &s->s.user_env,
-	                                &s->s.pass_env, &s->group_names, &s->option_words, &s->option_lines};
+	                                &s->s.pass_env, &s->group_names, &s->option_words, &s->option_lines,
+	                                &s->s.cert,     &s->s.key};
 
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		free(texts[i]);
@@ -48,7 +50,7 @@ static struct service *service_new(struct whole *w, const struct section *from)
 	s->end = from->end;
 	s->s.uid = (uid_t)-1;
 	s->s.gid = (gid_t)-1;
-	s->s.umask = s->s.socket_mode = s->s.client_first = -1;
+	s->s.umask = s->s.socket_mode = s->s.client_first = s->s.client_cert = -1;
 	return s;
 }
 
@@ -169,10 +171,13 @@ static void check_flags(struct whole *w, const struct service *s)
 
 	for (size_t i = 0; i < s->s.listen.n; i++)
 		has_unix = has_unix || strncmp(s->s.listen.word[i], "unix", 4) == 0;
+	bool has_tls = config_has_tls(&s->s);
 	for (const struct config_key *k = config_keys; k->name != NULL; k++) {
 		int i = key_index(k);
 		if (s->own[i] && s->at[i].file != NULL && (k->how->flags & KEY_UNIX) && !has_unix)
 			inside_warning(w, s->at[i], "%s: the service listens on no Unix socket", k->name);
+		if (s->own[i] && s->at[i].file != NULL && (k->how->flags & KEY_TLS) && !has_tls)
+			inside_warning(w, s->at[i], "%s: the service listens at no tls:// address", k->name);
 	}
 }
 
@@ -522,6 +527,7 @@ static struct service *build(struct whole *w, const struct section *own, const s
 		check_flags(w, s);
 		check_proxy(w, s);
 	}
+	tls_check(w, s);
 	find_variables(w, s);
 	find_groups(w, s);
 	s->s.box = what >= 0 ? find_box(w, s, what) : NULL;

@@ -144,11 +144,12 @@ void leaving_inherit(struct sockets *s, int fd, const char *key)
 	struct leaving_socket *l = NULL;
 	char address[24];
 	(void)snprintf(address, sizeof address, "fd:%d", fd);
+	struct hark_listen_opts opts = {.tls = at != NULL && strncmp(at->key, "tls:", 4) == 0};
 	if (at != NULL && !at->conf->wait) {
 		e = calloc(1, sizeof *e);
 		l = calloc(1, sizeof *l);
 	}
-	if (e == NULL || l == NULL || (e->key = strdup(key)) == NULL || hark_listen(address, NULL, &e->listener) < 0) {
+	if (e == NULL || l == NULL || (e->key = strdup(key)) == NULL || hark_listen(address, &opts, &e->listener) < 0) {
 		free(e != NULL ? e->key : NULL);
 		free(e);
 		free(l);

@@ -86,6 +86,11 @@ static void add_connection(struct text *t, const struct log_connection *c)
 	add_value(t, c->peer, WORD, VALUE_MAX);
 	if (c->user != NULL)
 		text_add(t, "[uid=%u,pid=%d]", (unsigned)c->user->uid, (int)c->user->pid);
+	if (c->subject != NULL) {
+		text_add(t, "[");
+		add_value(t, c->subject, WORD, VALUE_MAX);
+		text_add(t, "]");
+	}
 	text_add(t, " -> ");
 	add_value(t, c->local, WORD, VALUE_MAX);
 	text_add(t, " ");

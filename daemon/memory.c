@@ -19,7 +19,7 @@
 
 #include "memory_file.h"
 
-#define MAGIC UINT64_C(0x3330746e756f6368) /* "hcount03": the last two count layouts of one size */
+#define MAGIC UINT64_C(0x3430746e756f6368) /* "hcount04": the last two count layouts of one size */
 
 /* The file's beginning; the limits' state follows. */
 struct head {

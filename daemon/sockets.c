@@ -179,7 +179,8 @@ static bool claim_of(const char *address, struct claim *c)
 	switch (c->at.scheme) {
 	case HARK_TCP:
 	case HARK_TCP4:
-	case HARK_TCP6: c->type = SOCK_STREAM; break;
+	case HARK_TCP6:
+	case HARK_TLS: c->type = SOCK_STREAM; break;
 	case HARK_UDP:
 	case HARK_UDP4:
 	case HARK_UDP6: c->type = SOCK_DGRAM; break;
@@ -287,6 +288,7 @@ static int open_one(struct sockets *s, const struct config_service *conf, const 
 		.defer_accept_s = conf->defer_accept_s,
 		.unix_mode = conf->socket_mode >= 0 ? (mode_t)conf->socket_mode : 0,
 		.unix_owner = owner[0] != '\0' ? owner : NULL,
+		.tls = strncmp(key, "tls:", 4) == 0, /* address may be a descriptor, or one address of a name */
 		.why = why,
 	};
 	struct hark_listener *l;

@@ -340,13 +340,14 @@ static _Noreturn void serve_all(struct hark_listener *const *listeners, int n)
 	const struct hark_serve_opts opts = {
 		.model = c->model,
 		.conn_fds = self.chain.box->conn_fds,
-		.client_first = c->banner == NULL && c->n_proxy_from == 0 &&
-	                        (c->client_first < 0 ? self.chain.box->client_first : c->client_first > 0),
+		.client_first = chain_client_first(&self.chain) && c->n_proxy_from == 0,
 		.wait = c->wait,
 		.engine = c->engine,
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
+		.tls_by_box = true, /* in its place in the chain */
+		.tls_handshake_ns = c->n_proxy_from == 0 ? c->tls_handshake_timeout_ns : 0, /* a header comes before */
 		.pace = paced(c) ? limits_pace : NULL, /* not to look at each datagram for nothing */
 		.admit = admit,
 		.leave = leave,
@@ -377,6 +378,17 @@ static _Noreturn void give_up_box(int r, const struct hark_why *why)
 	give_up(slash != NULL ? slash + 1 : name, why->text[0] != '\0' ? why->text : hark_strerror(r));
 }
 
+/* Keys are in this process's memory alone: nobody else's, not even its user's programs', may read that. */
+static void read_tls(void)
+{
+	struct hark_why why = {""};
+	if (!config_has_tls(self.conf))
+		return;
+	become_unreadable();
+	if (config_tls_new(self.conf, NULL, &self.chain.tls, &why) < 0)
+		give_up(NULL, why.text);
+}
+
 /* With the rights that harkd has. */
 static void prepare_box(void)
 {
@@ -386,6 +398,7 @@ static void prepare_box(void)
 	                            .limits = &self.limits,
 	                            .limits_ticket = limits_ticket,
 	                            .peer_changed = peer_changed};
+	read_tls();
 	if (self.chain.box == &shared_box)
 		return; /* foreign code, for the service's user to load */
 	int r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
@@ -496,6 +509,8 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 	prepare_box();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	become();
+	if (self.chain.tls != NULL)
+		become_unreadable();
 	follow_supervisor();
 	load_box();
 	fit_box(s->memory->limits);

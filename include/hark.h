@@ -202,6 +202,7 @@ struct hark_listen_opts {
 	const char *unix_owner; /* "user", "user:group" or ":group" of a unix path */
 	int send_buffer_bytes;  /* SO_SNDBUF, inherited by what is accepted; 0: the system's */
 	int receive_buffer_bytes; /* SO_RCVBUF likewise */
+	bool tls;                 /* a stream's is as at tls://, be it fd:N */
 	struct hark_why *why;     /* filled on failure; may be NULL */
 };
 
@@ -518,6 +519,9 @@ struct hark_starttls_opts {
  * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM. */
 int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_starttls_opts *opts);
 
+/* Whether c is from a listener at tls://, and its handshake still to be done: tls_by_box. */
+bool hark_tls_due(const struct hark_conn *c);
+
 /* Why c's TLS has failed, or that it was cut: "the peer's alert: unknown CA"; NULL: neither. The text is c's. */
 const char *hark_tls_failure(const struct hark_conn *c);
 
@@ -675,8 +679,8 @@ struct hark_serve_opts {
 	 * 10 s for a box that returns leaving the socket as it was, where nothing has come meanwhile. */
 	bool wait;
 	/* Of listeners at tls://: the handshake comes before the box, where that runs, within so long from the accept:
-	 * 0: 10 s. Where it fails the box is not started, and CLOSE has the error. With client_first the box starts at
-	 * the first byte behind the handshake. tls_by_box: the box calls hark_starttls() itself. */
+	 * 0: 10 s. Where it fails no box starts, and CLOSE has the error. client_first: that starts at the first byte
+	 * behind it. tls_by_box: hark_starttls() is the box's, which starts at the first byte if a time is given. */
 	struct hark_tls *tls;
 	int64_t tls_handshake_ns;
 	bool tls_by_box;

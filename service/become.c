@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -89,4 +90,9 @@ void become_all_files(const struct config_service *c)
 		return;
 	files.rlim_cur = files.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
+void become_unreadable(void)
+{
+	(void)prctl(PR_SET_DUMPABLE, 0);
 }

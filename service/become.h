@@ -20,4 +20,9 @@ int become_user(const struct config_service *c, struct hark_why *why);
 /* At any time: as many descriptors as the hard limit allows, unless rlimit_nofile says otherwise. */
 void become_all_files(const struct config_service *c);
 
+/* No other process of our user may read our memory, in which there are keys: neither by ptrace(2) nor by /proc/PID/mem,
+ * nor in a core file. Before they are read, and again once the user has changed: prctl(2). Holds for forked children,
+ * not for what they execute. */
+void become_unreadable(void);
+
 #endif

@@ -18,7 +18,7 @@ static _Thread_local struct {
 	char text[sizeof(struct hark_why)];
 } why_refused;
 
-static int refuse(enum counter reason, const char *why)
+int chain_refuse(enum counter reason, const char *why)
 {
 	why_refused.reason = (int)reason;
 	(void)snprintf(why_refused.text, sizeof why_refused.text, "%s", why);
@@ -70,7 +70,7 @@ static int accept_proxy(struct hark_conn *c, const struct chain *chain)
 		return conf->proxy_direct ? 0 : (int)REFUSED_PROXY_FROM;
 	int r = hark_proxy_accept(c, hark_after(conf->proxy_timeout_ns), &why);
 	if (r == -EPROTO || r == -ENODATA)
-		return refuse(REFUSED_PROXY_HEADER, why.text);
+		return chain_refuse(REFUSED_PROXY_HEADER, why.text);
 	if (r == -ETIMEDOUT) /* or a drain waits no longer */
 		return hark_drain_deadline() == HARK_FOREVER ? (int)REFUSED_PROXY_TIMEOUT : -ECANCELED;
 	return r < 0 || hark_proxied(c)->local ? r : chain_limit_peer(c, chain);
@@ -78,12 +78,25 @@ static int accept_proxy(struct hark_conn *c, const struct chain *chain)
 
 /* ---- the chain ------------------------------------------------------------------------------- */
 
-int chain_limit_peer(struct hark_conn *c, const struct chain *chain)
+int chain_ticket(const struct hark_conn *c, const struct chain *chain)
 {
 	int ticket = hark_ticket(c);
+	return chain->limits_ticket != NULL ? chain->limits_ticket(ticket) : ticket;
+}
+
+int chain_limit_peer(struct hark_conn *c, const struct chain *chain)
+{
 	if (chain->peer_changed != NULL)
 		chain->peer_changed(c);
-	return limits_move(c, chain->limits_ticket != NULL ? chain->limits_ticket(ticket) : ticket, chain->limits);
+	return limits_move(c, chain_ticket(c, chain), chain->limits);
+}
+
+bool chain_client_first(const struct chain *chain)
+{
+	const struct config_service *conf = chain->conf;
+	if (conf->banner != NULL)
+		return false;
+	return conf->client_first < 0 ? chain->box->client_first : conf->client_first > 0;
 }
 
 /* How soon a peer that has vanished is noticed, where that is configured. tcp(7); anything but TCP refuses. */
@@ -122,6 +135,7 @@ static int send_banner(struct hark_conn *c, const struct chain *chain)
 static chain_link *const links[] = {
 	set_keepalive,
 	accept_proxy,
+	chain_tls,
 	send_banner,
 };
 

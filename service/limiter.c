@@ -310,16 +310,18 @@ static int ask_admit(struct limits_worker *w, enum source_kind kind, const struc
 int limits_admit(struct hark_conn *c, void *limits_worker)
 {
 	struct limits_worker *w = limits_worker;
+	const struct limits *l = w->limits;
 	struct key k;
-	bool keyed = w->limits != NULL && w->limits->by_source && key_of(w->limits, c, &k);
-	return ask_admit(w, keyed ? SOURCE_KEY : SOURCE_NONE, &k);
+	bool keyed = l != NULL && l->by_source && key_of(l, c, &k);
+	bool has_place = l != NULL && l->max_handshakes > 0;
+	return ask_admit(w, keyed ? SOURCE_KEY : has_place ? SOURCE_LATER : SOURCE_NONE, &k);
 }
 
 int limits_admit_later(void *limits_worker)
 {
 	struct limits_worker *w = limits_worker;
-	bool by_source = w->limits != NULL && w->limits->by_source;
-	return ask_admit(w, by_source ? SOURCE_LATER : SOURCE_NONE, NULL);
+	bool has_place = w->limits != NULL && (w->limits->by_source || w->limits->max_handshakes > 0);
+	return ask_admit(w, has_place ? SOURCE_LATER : SOURCE_NONE, NULL);
 }
 
 /* k NULL: to no source. */
@@ -356,6 +358,48 @@ int limits_move(struct hark_conn *c, int ticket, const struct limits_worker *w)
 	int r = move(w, ticket, keyed ? &k : NULL);
 	table_unlock(l);
 	return r;
+}
+
+/* The place of a connection that is served; NULL: it has none, or another worker has its slot by now. */
+static struct place *served_place(const struct limits_worker *w, int ticket)
+{
+	struct limits *l = w->limits;
+	bool lives = w->serial != 0 && l->m->slots[w->slot].serial == w->serial;
+	return lives ? place_of(l, ticket, w->slot) : NULL;
+}
+
+int limits_handshake_begins(int ticket, const struct limits_worker *w)
+{
+	struct limits *l = w->limits;
+	int r = 0;
+	if (l == NULL || l->max_handshakes == 0)
+		return 0;
+	if (!table_lock(l))
+		return -ECANCELED;
+	struct place *p = served_place(w, ticket);
+	if (p == NULL || l->m->shakes >= l->max_handshakes) {
+		r = (int)REFUSED_HANDSHAKES;
+	} else {
+		p->at |= SHAKES;
+		table_between();
+		l->m->shakes++;
+	}
+	table_unlock(l);
+	return r;
+}
+
+void limits_handshake_ended(int ticket, const struct limits_worker *w)
+{
+	struct limits *l = w->limits;
+	if (l == NULL || l->max_handshakes == 0 || !table_lock(l))
+		return;
+	struct place *p = served_place(w, ticket);
+	if (p != NULL && (p->at & SHAKES)) {
+		p->at &= ~SHAKES;
+		table_between();
+		l->m->shakes -= l->m->shakes > 0;
+	}
+	table_unlock(l);
 }
 
 void limits_lend(void *limits_worker)
@@ -423,7 +467,8 @@ static bool is_by_source(const struct config_service *s)
 
 bool limits_any(const struct config_service *s)
 {
-	return is_by_source(s) || s->max_conns > 0 || sane(s->rate).events > 0 || s->max_load > 0;
+	return is_by_source(s) || s->max_conns > 0 || sane(s->rate).events > 0 || s->max_load > 0 ||
+	       s->max_handshakes > 0;
 }
 
 int limits_new(const struct config_service *s, struct limits_state *m, struct limits **out)
@@ -442,6 +487,7 @@ int limits_new(const struct config_service *s, struct limits_state *m, struct li
 		.max_conns = s->max_conns > 0 ? (unsigned)s->max_conns : 0,
 		.max_sessions = limits_sessions(s) ? (unsigned)s->max_sessions : 0,
 		.max_per_source = s->max_per_source > 0 ? (unsigned)s->max_per_source : 0,
+		.max_handshakes = s->max_handshakes > 0 ? (unsigned)s->max_handshakes : 0,
 		.v4_bits = s->source_v4_bits > 0 ? s->source_v4_bits : 32,
 		.v6_bits = s->source_v6_bits > 0 ? s->source_v6_bits : 64,
 		.rate = sane(s->rate),

@@ -66,6 +66,11 @@ int limits_admit_later(void *limits_worker);
  * token. -ECANCELED: the worker is dead. */
 int limits_move(struct hark_conn *c, int ticket, const struct limits_worker *w);
 
+/* The TLS handshake of the connection of that ticket begins, and is over; as limits_move() for who may call. 0; or the
+ * counter that says why it is refused; -ECANCELED: the worker is dead. */
+int limits_handshake_begins(int ticket, const struct limits_worker *w);
+void limits_handshake_ended(int ticket, const struct limits_worker *w);
+
 /* wait = yes, HARK_EVENT_LENT: a program gets the socket after limits_pace() said yes: the service's rate counts it.
  * HARK_EVENT_RETURNED: it is back. A service is not idle while a program has its socket. */
 void limits_lend(void *limits_worker);

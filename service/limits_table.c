@@ -68,15 +68,18 @@ static void add_up(struct limits *l)
 		m->places = PLACES;
 	for (int i = 0; i < ENTRIES; i++)
 		l->sources[i].conns = 0;
-	m->free = 0;
+	m->free = m->shakes = 0;
 	for (uint32_t n = m->places; n > 0; n--) {
 		struct place *p = &l->places[n - 1];
 		if (p->owner == 0) {
 			p->at = m->free;
 			m->free = n;
-		} else if (p->at > 0 && p->at <= ENTRIES) {
-			l->sources[p->at - 1].conns++;
+			continue;
 		}
+		struct source *s = place_source(l, p);
+		m->shakes += (p->at & SHAKES) != 0;
+		if (s != NULL)
+			s->conns++;
 	}
 }
 
@@ -197,7 +200,8 @@ struct place *place_of(struct limits *l, int ticket, int slot)
 
 struct source *place_source(struct limits *l, const struct place *p)
 {
-	return p->at > 0 && p->at <= ENTRIES ? &l->sources[p->at - 1] : NULL;
+	uint32_t at = p->at & ~SHAKES;
+	return at > 0 && at <= ENTRIES ? &l->sources[at - 1] : NULL;
 }
 
 static void leave_source(struct source *s)
@@ -212,8 +216,11 @@ void place_give(struct limits *l, int ticket, int slot)
 	if (p == NULL)
 		return;
 	struct source *s = place_source(l, p);
+	bool shakes = (p->at & SHAKES) != 0;
 	p->owner = 0;
 	table_between();
+	if (shakes && l->m->shakes > 0)
+		l->m->shakes--;
 	p->at = l->m->free;
 	l->m->free = (uint32_t)ticket;
 	table_between();
@@ -227,7 +234,7 @@ void place_move(struct limits *l, struct place *p, struct source *to)
 	if (to != NULL)
 		to->conns++;
 	table_between();
-	p->at = to != NULL ? (uint32_t)(to - l->sources) + 1 : 0;
+	p->at = (p->at & SHAKES) | (to != NULL ? (uint32_t)(to - l->sources) + 1 : 0);
 	table_between();
 	leave_source(from);
 }

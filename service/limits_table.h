@@ -15,6 +15,8 @@
 #define LOAD_NS HARK_S    /* between looks at the load */
 #define PLACES  (1 << 20) /* connections at once, of all workers; whoever comes when all are taken is shed */
 
+#define SHAKES (UINT32_C(1) << 31) /* in a place: its TLS handshake is under way */
+
 enum kind { FREE = 0, IPV4, IPV6, UID, NAMED, SESSIONS = 8 /* beside one of them */ };
 
 struct key {
@@ -36,7 +38,8 @@ struct source {
 /* A connection's. Numbers begin with 1, so that memory that nobody has touched is free places without a list. */
 struct place {
 	uint32_t owner; /* 1 + its worker's slot; 0: free. Written last when it is taken, first when it is given back */
-	uint32_t at;    /* 1 + the entry where it counts, 0: in none; of a free one: the next free one, 0: none */
+	/* 1 + the entry where it counts, 0: in none, and SHAKES; of a free one: the next free one, 0: none. */
+	uint32_t at;
 };
 
 struct slot {
@@ -56,6 +59,7 @@ struct limits_state {
 	struct slot slots[SLOTS];
 	uint64_t serial;       /* the last worker's */
 	uint32_t free, places; /* the first free place, 0: none in the list; places that were ever taken */
+	uint32_t shakes;       /* a sum: of the places */
 
 	/* Atomic. seq_cst: a slot's mark is there before any_dead tells of one. */
 	atomic_bool dead[SLOTS];
@@ -70,7 +74,7 @@ struct limits {
 	struct source *sources; /* ENTRIES of them */
 	struct place *places;   /* PLACES of them: those that were never taken cost no memory */
 	bool by_source;         /* the next two, or rate_per_source */
-	unsigned max_per_source, max_sessions, max_conns;
+	unsigned max_per_source, max_sessions, max_conns, max_handshakes;
 	int v4_bits, v6_bits;
 	struct config_rate rate, rate_per_source;
 	double max_load;

@@ -11,7 +11,7 @@ bool listen_is_name(const struct hark_address *a)
 	struct in6_addr six;
 	struct in_addr four;
 	bool is_ip = a->scheme == HARK_TCP || a->scheme == HARK_TCP4 || a->scheme == HARK_TCP6 ||
-	             a->scheme == HARK_UDP || a->scheme == HARK_UDP4 || a->scheme == HARK_UDP6;
+	             a->scheme == HARK_UDP || a->scheme == HARK_UDP4 || a->scheme == HARK_UDP6 || a->scheme == HARK_TLS;
 	return is_ip && strcmp(a->host, "*") != 0 && strchr(a->host, '%') == NULL &&
 	       inet_pton(AF_INET, a->host, &four) != 1 && inet_pton(AF_INET6, a->host, &six) != 1;
 }

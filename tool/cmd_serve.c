@@ -156,21 +156,49 @@ static int become(const struct serve *s)
 {
 	struct hark_why why = {""};
 
-	if (become_limited(s->conf, &why) == 0 && become_environ(s->conf, &why) == 0 && become_user(s->conf, &why) == 0)
+	if (become_limited(s->conf, &why) < 0 || become_environ(s->conf, &why) < 0 || become_user(s->conf, &why) < 0) {
+		say(s->verb, "%s", why.text);
+		return STATUS_SYSTEM;
+	}
+	if (s->chain.tls != NULL)
+		become_unreadable();
+	return STATUS_DONE;
+}
+
+static bool is_tls(const char *address)
+{
+	return strncmp(address, "tls:", 4) == 0;
+}
+
+/* With the rights that we were started with. */
+static int read_tls(struct serve *s)
+{
+	struct hark_why why = {""};
+	bool wanted = false;
+
+	for (int i = 0; i < s->n; i++)
+		wanted = wanted || is_tls(s->addresses[i]);
+	if (!wanted)
 		return STATUS_DONE;
-	say(s->verb, "%s", why.text);
-	return STATUS_SYSTEM;
+	become_unreadable();
+	int err = config_tls_new(s->conf, NULL, &s->chain.tls, &why);
+	if (err < 0)
+		say(s->verb, "%s", why.text);
+	return err == 0 ? STATUS_DONE : err == -EINVAL ? STATUS_USAGE : STATUS_SYSTEM;
 }
 
 /* In the service's place, as its user. */
 static int open_box(struct serve *s)
 {
 	struct hark_why why = {""};
-	int err = box_prepare(s->chain.box, s->chain.state, &why);
+	int status = read_tls(s), err;
 
+	if (status != STATUS_DONE)
+		return status;
+	err = box_prepare(s->chain.box, s->chain.state, &why);
 	if (err < 0)
 		return box_failed(s, err, &why);
-	int status = become(s);
+	status = become(s);
 	if (status != STATUS_DONE)
 		return status;
 	if (s->shared_path != NULL)
@@ -220,6 +248,14 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 			say(s->verb, "%s", why.text);
 			return STATUS_USAGE;
 		}
+		if (a.scheme == HARK_TLS && s->conf->cert.n == 0) {
+			say(s->verb, "%s: --cert says with which certificate", argv[s->n]);
+			return STATUS_USAGE;
+		}
+		if (a.scheme == HARK_TLS && s->conf->wait) {
+			say(s->verb, "%s: not with --wait: the program gets the socket itself", argv[s->n]);
+			return STATUS_USAGE;
+		}
 		s->n++;
 	}
 	argc -= s->n;
@@ -249,7 +285,7 @@ static int listen_all(struct serve *s)
 	if (c->socket_user != NULL || c->socket_group != NULL)
 		(void)snprintf(owner, sizeof owner, "%s%s%s", c->socket_user != NULL ? c->socket_user : "",
 		               c->socket_group != NULL ? ":" : "", c->socket_group != NULL ? c->socket_group : "");
-	const struct hark_listen_opts opts = {
+	struct hark_listen_opts opts = {
 		.backlog = c->backlog,
 		.reuseport = c->reuseport,
 		.v6only = c->v6only,
@@ -261,6 +297,7 @@ static int listen_all(struct serve *s)
 	};
 
 	for (int i = 0; i < s->n; i++) {
+		opts.tls = is_tls(s->addresses[i]); /* of a name each address is opened by itself */
 		int next = s->sockets.n, status = serve_listen(&s->sockets, s->verb, s->addresses[i], &opts);
 		while (status == STATUS_DONE && next < s->sockets.n)
 			status = check_type(s, next++);
@@ -278,6 +315,7 @@ static void close_all(struct serve *s)
 	free(s->shared_path);
 	if (s->cut)
 		return;
+	hark_tls_free(s->chain.tls);
 	serve_limits_close(&s->limits);
 	config_free(s->config);
 }
@@ -370,13 +408,14 @@ static int serve_all(struct serve *s)
 		.workers = c->workers,
 		.max_conns = c->workers > 1 ? 0 : c->max_conns,
 		.conn_fds = box->conn_fds,
-		.client_first = c->banner == NULL && c->n_proxy_from == 0 &&
-	                        (c->client_first < 0 ? box->client_first : c->client_first > 0),
+		.client_first = chain_client_first(&s->chain) && c->n_proxy_from == 0,
 		.wait = c->wait,
 		.engine = c->engine,
 		.stack_bytes = c->stack_bytes,
 		.idle_timeout_ns = c->idle_timeout_ns,
 		.lifetime_ns = c->lifetime_ns,
+		.tls_by_box = true, /* in its place in the chain */
+		.tls_handshake_ns = c->n_proxy_from == 0 ? c->tls_handshake_timeout_ns : 0, /* a header comes before */
 		.event = on_event,
 		.event_arg = s,
 		.why = &why,

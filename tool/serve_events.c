@@ -113,6 +113,8 @@ static void close_words(struct text *t, const struct serve_events *s, const stru
 	text_add(t, "%s", l.peer[0] != '\0' ? l.peer : "-");
 	if (l.user != NULL)
 		text_add(t, "[uid=%u,pid=%d]", (unsigned)l.user->uid, (int)l.user->pid);
+	if (l.subject != NULL)
+		text_add(t, "[%s]", l.subject);
 	text_add(t, " -> %s %s", l.local[0] != '\0' ? l.local : "-", l.box);
 	if (l.refused != NULL) {
 		text_add(t, " refused: %s", l.refused);

@@ -6,7 +6,7 @@
 #include "document.h"
 #include "options.h"
 
-#define SERVE_KEYS_MAX 64
+#define SERVE_KEYS_MAX 80
 
 /* Writes a row for each key that hark serve has. take: of OPTION_CALL. Returns how many. */
 int serve_keys_rows(struct option_row rows[SERVE_KEYS_MAX],

@@ -72,7 +72,7 @@ struct hark_conn {
 	bool shared : 1;     /* hark_shared() */
 	bool has_extra : 1;  /* has a struct hark__extra; set with both roles */
 	bool refused : 1;    /* hark_refuse() */
-	bool tls_due : 1;    /* its server does TLS's handshake before the box */
+	bool tls_due : 1;    /* it comes from a listener at tls:// */
 	bool handed_off : 1; /* its descriptor is another process's: what it told is in facts */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */

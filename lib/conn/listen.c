@@ -279,7 +279,9 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 		return rc;
 	if (a.scheme == HARK_FD) {
 		rc = listen_fd(&m, out);
-		if (rc < 0)
+		if (rc == 0)
+			(*out)->tls = m.opts->tls && (*out)->type == SOCK_STREAM;
+		else
 			explain(&m, rc, NULL);
 		return rc;
 	}
@@ -293,7 +295,7 @@ int hark_listen(const char *address, const struct hark_listen_opts *opts, struct
 		n = 1;
 	rc = listen_at(at, n, &m, out);
 	if (rc == 0)
-		(*out)->tls = a.scheme == HARK_TLS;
+		(*out)->tls = a.scheme == HARK_TLS || (m.opts->tls && (*out)->type == SOCK_STREAM);
 	hark__spend(LISTEN_CALLS);
 	(void)hark__fair();
 	if (rc < 0)

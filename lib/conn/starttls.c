@@ -116,7 +116,8 @@ static int shake(struct hark__tls_conn *t, int64_t deadline)
 		(void)pthread_mutex_lock(&t->guard);
 		int r = step(t, &events);
 		t->established = r == 0;
-		t->more = r == 0 && SSL_has_pending(t->ssl); /* no event tells of it */
+		/* What came behind the client's last message is here, and no event tells of it. */
+		t->more = r == 0 && (SSL_has_pending(t->ssl) || hark__buffer_len(&t->early) > 0);
 		(void)pthread_mutex_unlock(&t->guard);
 		int others = hark__fair();
 		if (r != -EAGAIN)
@@ -207,4 +208,9 @@ int hark_starttls(struct hark_conn *c, struct hark_tls *tls, const struct hark_s
 	hark__conn_end(c, &c->writing);
 	hark__conn_end(c, &c->reading);
 	return r;
+}
+
+bool hark_tls_due(const struct hark_conn *c)
+{
+	return c->tls_due && hark__conn_tls(c) == NULL;
 }

@@ -174,7 +174,7 @@ int hark__acceptor_take(struct hark__acceptor *a, struct hark_conn **out)
 	if (r < 0)
 		return r;
 	(*out)->may_linger = a->lingers;
-	(*out)->tls_due = a->listener->tls && !a->server->opts.tls_by_box;
+	(*out)->tls_due = a->listener->tls;
 	return 0;
 }
 

@@ -54,23 +54,39 @@ static void spoken(struct hark_conn *c)
 	}
 }
 
+/* Does TLS's client speak first? A box that begins TLS itself may say something before, unless it gives a time. */
+static bool awaits_hello(const struct hark_conn *c, const struct hark__server *s)
+{
+	return c->tls_due && (!s->opts.tls_by_box || s->opts.tls_handshake_ns > 0);
+}
+
 static int64_t silent_until(const struct hark_conn *c)
 {
 	int64_t idle_ns = hark__conn_idle_ns(c), end = hark__conn_deadline(c);
 	if (idle_ns > 0 && c->opened + idle_ns < end)
 		end = c->opened + idle_ns;
-	if (c->tls_due && hark__server_handshake_until(c->server, c) < end)
+	if (awaits_hello(c, c->server) && hark__server_handshake_until(c->server, c) < end)
 		end = hark__server_handshake_until(c->server, c);
 	return end;
+}
+
+/* No handshake came, and the box, which was to do it, says what that means. */
+static bool is_boxs_to_end(const struct hark_conn *c, int64_t now)
+{
+	const struct hark__server *s = c->server;
+	return s->opts.tls_by_box && awaits_hello(c, s) && now >= hark__server_handshake_until(s, c);
 }
 
 /* The first byte, or the timer. */
 static void first_run(struct hark__waiter *w)
 {
 	struct hark_conn *c = hark__container(w, struct hark_conn, first);
+	int64_t now = hark_now();
 	if (hark__ready(&c->src) & HARK__IN)
 		spoken(c);
-	else if (hark_now() >= silent_until(c))
+	else if (now >= silent_until(c) && is_boxs_to_end(c, now))
+		spoken(c);
+	else if (now >= silent_until(c))
 		close_silent(c, ETIMEDOUT);
 }
 
@@ -99,7 +115,7 @@ static int watch_first(struct hark__server *s, struct hark_conn *c)
 
 static int start(struct hark__server *s, struct hark_conn *c)
 {
-	bool client_first = (s->opts.client_first || c->tls_due) && s->opts.proxied == NULL;
+	bool client_first = (s->opts.client_first || awaits_hello(c, s)) && s->opts.proxied == NULL;
 	if (client_first && hark_type(c) == SOCK_STREAM && c->lent == NULL)
 		return watch_first(s, c);
 	int r = hark_go(&s->scope, "box", box_main, c);

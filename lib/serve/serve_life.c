@@ -93,7 +93,7 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c)
 	tell_conn(s, HARK_EVENT_OPEN, c, 0);
 	if (r < 0)
 		hark_refuse(c, -r);
-	else if (!c->tls_due || begin_tls(s, c, &error))
+	else if (!c->tls_due || s->opts.tls_by_box || begin_tls(s, c, &error))
 		s->box(c, s->arg);
 	int lost = c->status < 0 ? 0 : hark__conn_flush_last(c);
 	tell_conn(s, HARK_EVENT_CLOSE, c, error < 0 ? error : lost);
@@ -167,11 +167,17 @@ void hark__server_leave(struct hark__server *s, int ticket)
 		s->opts.leave(ticket, s->opts.limit_arg);
 }
 
+/* A peer whose handshake has failed reads the alert that says why: a reset could overtake it. */
+bool hark__server_ends_in_order(const struct hark_conn *c)
+{
+	return c->status >= 0 || (c->refused && hark_tls_failure(c) != NULL);
+}
+
 void hark__server_finish(struct hark__server *s, struct hark_conn *c)
 {
 	struct hark__acceptor *lent = c->lent;
 	int ticket = c->ticket;
-	if (c->status >= 0) {
+	if (hark__server_ends_in_order(c)) {
 		hark__linger(s, c);
 		return;
 	}

@@ -23,6 +23,9 @@ void hark__server_run(struct hark__server *s, struct hark_conn *c);
 /* Ends c as its status says, without waiting, and then calls hark__server_ended(). Consumes c. Thread: the loop's. */
 void hark__server_finish(struct hark__server *s, struct hark_conn *c);
 
+/* How c ends as its status says: as hark_close() does, or by hark_abort(). */
+bool hark__server_ends_in_order(const struct hark_conn *c);
+
 /* When the handshake of c, which is accepted from tls://, must be over. */
 int64_t hark__server_handshake_until(const struct hark__server *s, const struct hark_conn *c);
 

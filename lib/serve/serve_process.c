@@ -166,7 +166,7 @@ static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c
 	if (progress != NULL)
 		atomic_store_explicit(progress, CLOSED, memory_order_relaxed);
 	hark__stdio_end(all_streams);
-	if (c->status < 0)
+	if (!hark__server_ends_in_order(c))
 		hark_abort(c);
 	else
 		(void)hark_close(c);

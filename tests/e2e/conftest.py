@@ -17,7 +17,7 @@ import pytest
 
 MODELS = ["inline", "process", "thread", "fiber"]
 PATIENCE = 20  # seconds: for what should take none at all, on a busy machine
-ADDRESS = re.compile(r"(tcp|udp)[46]?://|unix(gram)?:|fd:|[^/]*:\d+$")
+ADDRESS = re.compile(r"tls://|(tcp|udp)[46]?://|unix(gram)?:|fd:|[^/]*:\d+$")
 
 
 def pytest_configure(config):

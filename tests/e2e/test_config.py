@@ -161,6 +161,10 @@ def test_the_manual_has_every_key_with_value_and_default_and_nothing_else(run):
         assert after.endswith(f" ({default})") if default else not re.search(r" \([^()]*\)$", after), name
 
 
+# What stands beside some key.
+BESIDE = {"key": "cert = /c.pem\n", "client_cert": "client_ca = /ca.pem\n", "client_crl": "client_ca = /ca.pem\n"}
+
+
 @pytest.mark.parametrize(
     "name, body", [(name, body) for name, _, body in items()], ids=[name for name, _, _ in items()]
 )
@@ -176,7 +180,9 @@ def test_each_example_of_the_manual_is_taken(run, config, tmp_path, name, body):
         example = example.replace("www-data", "root").replace("staff", "root").replace("/usr/sbin/in.ftpd", "/bin/cat")
         service = "listen = unix:@s\n" if name != "listen" else ""
         service += f"{what}\n" if name not in ("exec", "box", "relay") else ""
-        r = config(f"[harkd]\n{example}\n" if whose == "[harkd]" else f"[s]\n{service}{example}\n")
+        r = config(
+            f"[harkd]\n{example}\n" if whose == "[harkd]" else f"[s]\n{service}{BESIDE.get(name, '')}{example}\n"
+        )
         refused = [
             line
             for line in r.stderr.decode().splitlines()

@@ -32,7 +32,8 @@ def test_a_timeout_has_one_word_over_all_verbs(run):
     assert {verb for verb in VERBS if "--timeout" in has[verb]} == asks
     assert has["call"] == {"--connect-timeout", "--idle-timeout"}
     # TCP_USER_TIMEOUT is the kernel's word.
-    assert has["serve"] == {"--idle-timeout", "--user-timeout", "--lifetime", "--proxy-timeout"}
+    words = {"--idle-timeout", "--user-timeout", "--lifetime", "--proxy-timeout", "--tls-handshake-timeout"}
+    assert has["serve"] == words
     assert "[--connect-timeout T]" in text["serve"]  # the relay's
     for verb, words in (("call", "--connect-timeout T, -w"), ("serve", "--idle-timeout T")):
         r = run(verb, "--timeout", "1", "tcp://127.0.0.1:1", "echo")

@@ -13,7 +13,9 @@ _hark_options() {
 		"--user-timeout --lifetime --grace --backlog --reuseport --v6only --freebind" \
 		"--defer-accept --proxy-from --proxy-direct --proxy-timeout --max-conns --max-per-source" \
 		"--max-sessions-per-source --source-prefix" \
-		"--rate --rate-per-source --max-load --user --group --groups --chroot --directory --umask" \
+		"--rate --rate-per-source --max-load --max-handshakes --cert --key --client-ca --client-cert" \
+		"--client-crl --tls-min --alpn --tls-handshake-timeout --tls-tickets" \
+		"--user --group --groups --chroot --directory --umask" \
 		"--nice --rlimit-as --rlimit-core --rlimit-cpu --rlimit-data --rlimit-fsize" \
 		"--rlimit-locks --rlimit-memlock --rlimit-msgqueue --rlimit-nice --rlimit-nofile" \
 		"--rlimit-nproc --rlimit-rss --rlimit-rtprio --rlimit-rttime --rlimit-sigpending" \
