@@ -193,6 +193,38 @@ static void describe_proxied(struct conn_environ *e, const struct hark_proxy *p)
 		put(e, "PROXY_SSL_VERIFY=%lu", (unsigned long)p->ssl_verify);
 }
 
+/* ---- TLS ------------------------------------------------------------------------------------- */
+
+static void describe_client(struct conn_environ *e, const struct hark_conn *c, const struct hark_tls_info *tls)
+{
+	struct hark_certificate client;
+	if (hark_tls_peer(c, 0, &client) < 0) {
+		put(e, "SSL_CLIENT_VERIFY=NONE");
+		return;
+	}
+	put(e, "SSL_CLIENT_VERIFY=%s%s", tls->verified ? "SUCCESS" : "FAILED:", tls->verified ? "" : tls->why);
+	put(e, "SSL_CLIENT_S_DN=%s", client.subject);
+	put(e, "SSL_CLIENT_DN=%s", client.subject);
+	put(e, "SSL_CLIENT_I_DN=%s", client.issuer);
+	put(e, "SSL_CLIENT_M_SERIAL=%s", client.serial);
+}
+
+/* What a client asks for is any bytes. */
+static void describe_tls(struct conn_environ *e, const struct hark_conn *c)
+{
+	struct hark_tls_info tls;
+	if (hark_tls_info(c, &tls) < 0)
+		return;
+	put(e, "SSL_PROTOCOL=%s", tls.version);
+	put(e, "SSL_CIPHER=%s", tls.cipher);
+	put(e, "SSL_SESSION_RESUMED=%s", tls.resumed ? "Resumed" : "Initial");
+	if (is_host_name(tls.name))
+		put(e, "SSL_TLS_SNI=%s", tls.name);
+	if (tls.alpn[0] != '\0') /* one of ours */
+		put(e, "SSL_ALPN_PROTOCOL=%s", tls.alpn);
+	describe_client(e, c, &tls);
+}
+
 void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
 {
 	struct hark_endpoint local, peer;
@@ -206,6 +238,7 @@ void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
 		describe_inet(out, &local, has_peer ? &peer : NULL, want_host);
 	if (hark_proxied(c) != NULL)
 		describe_proxied(out, hark_proxied(c));
+	describe_tls(out, c);
 }
 
 char **strings_copy(char *const from[], size_t n)
@@ -228,13 +261,15 @@ char **strings_copy(char *const from[], size_t n)
 static bool is_about_other_sockets(const char *entry)
 {
 	static const char *const starts[] = {
-		"PROTO=",          "TCPLOCAL",       "TCPREMOTE",
-		"TCP6LOCAL",       "TCP6REMOTE",     "TCP6INTERFACE=",
-		"UDPLOCAL",        "UDPREMOTE",      "UDP6LOCAL",
-		"UDP6REMOTE",      "UDP6INTERFACE=", "UNIXLOCAL",
-		"UNIXREMOTE",      "LISTEN_PID=",    "LISTEN_FDS=",
-		"LISTEN_FDNAMES=", "REMOTE_ADDR=",   "REMOTE_PORT=",
-		"REMOTE_HOST=",    "PROXY_VERSION=", "PROXY_SSL_VERIFY=",
+		"PROTO=",          "TCPLOCAL",           "TCPREMOTE",
+		"TCP6LOCAL",       "TCP6REMOTE",         "TCP6INTERFACE=",
+		"UDPLOCAL",        "UDPREMOTE",          "UDP6LOCAL",
+		"UDP6REMOTE",      "UDP6INTERFACE=",     "UNIXLOCAL",
+		"UNIXREMOTE",      "LISTEN_PID=",        "LISTEN_FDS=",
+		"LISTEN_FDNAMES=", "REMOTE_ADDR=",       "REMOTE_PORT=",
+		"REMOTE_HOST=",    "PROXY_VERSION=",     "PROXY_SSL_VERIFY=",
+		"SSL_PROTOCOL=",   "SSL_CIPHER=",        "SSL_SESSION_RESUMED=",
+		"SSL_TLS_SNI=",    "SSL_ALPN_PROTOCOL=", "SSL_CLIENT_",
 	};
 	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
 		if (strncmp(entry, starts[i], strlen(starts[i])) == 0)

@@ -12,6 +12,10 @@
  *   REMOTE_HOST     xinetd's: the address, or the name where it was asked for and there is one
  *   PROXY_VERSION PROXY_ALPN PROXY_AUTHORITY PROXY_UNIQUE_ID PROXY_NETNS PROXY_SSL_…  what a proxy in front has told
  *
+ *   SSL_PROTOCOL SSL_CIPHER SSL_TLS_SNI SSL_SESSION_RESUMED  of TLS, as Apache's mod_ssl names them, and
+ *   SSL_CLIENT_VERIFY SSL_CLIENT_S_DN SSL_CLIENT_I_DN SSL_CLIENT_M_SERIAL  of the client's certificate;
+ *   SSL_CLIENT_DN stunnel's; SSL_ALPN_PROTOCOL
+ *
  * Where there is no peer (inetd's wait form) the REMOTE ones are missing. What the server itself inherited under
  * these names, and under sd_listen_fds(3)'s, is not passed on: it is about other sockets. */
 #ifndef BOX_ENVIRON_H
@@ -19,12 +23,12 @@
 
 #include "hark.h"
 
-#define ENVIRON_OWN_MAX 40 /* variables about the connection */
+#define ENVIRON_OWN_MAX 56 /* variables about the connection */
 
 struct conn_environ {
 	size_t count, used;
 	char *entries[ENVIRON_OWN_MAX]; /* into text: not to be copied or moved */
-	char text[4096]; /* three host names, eight addresses and what proxies tell fit; others are left out */
+	char text[6144]; /* three host names, eight addresses and what proxies and TLS tell fit; others are left out */
 };
 
 /* Describes c. Asks for the peer's name if want_host, off the loop: may suspend. */

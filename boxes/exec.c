@@ -79,14 +79,15 @@ static int make_ready(struct hark_conn *c)
 	return r < 0 && r != -EOPNOTSUPP ? r : hark_handover(c);
 }
 
-static int error_of(const struct exec *x, struct hark_conn *c, int again)
+static int error_of(const struct exec *x, int connection, int again)
 {
 	if (strcmp(x->stderr_to, "connection") == 0)
-		return hark_fd(c);
+		return connection;
 	return again >= 0 ? again : x->error - 1;
 }
 
-static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
+/* fd: what it gets for c. */
+static int start(const struct exec *x, struct hark_conn *c, int fd, struct spawned *p)
 {
 	struct conn_environ own;
 	conn_environ(c, x->want_host, &own);
@@ -101,9 +102,9 @@ static int start(const struct exec *x, struct hark_conn *c, struct spawned *p)
 		.path = x->path,
 		.argv = x->argv,
 		.envp = envp,
-		.fd = hark_fd(c),
+		.fd = fd,
 		.input = x->input - 1,
-		.error = error_of(x, c, again),
+		.error = error_of(x, fd, again),
 	};
 	int r = spawn_start(&s, p);
 	if (again >= 0)
@@ -119,21 +120,49 @@ static bool may_pass(int r)
 	return r == -EAGAIN || r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EADDRINUSE;
 }
 
-/* make_ready() and start(), again and again for a while: a connection that waits is better than one that is lost. */
-static int start_patiently(const struct exec *x, struct hark_conn *c, struct spawned *p)
+/* make_ready() and start(), again and again for a while: a connection that waits is better than one that is lost.
+ * fd: what the program gets; -1: c's own descriptor. */
+static int start_patiently(const struct exec *x, struct hark_conn *c, int fd, struct spawned *p)
 {
 	struct hark_conn_stats stats;
 	int64_t until = hark_after(ROOM_NS);
 	hark_conn_stats(c, &stats);
 	until = earlier(until, stats.deadline_ns);
-	for (bool ready = false;;) {
+	for (bool ready = fd >= 0;;) {
 		int r = ready ? 0 : make_ready(c);
 		ready = ready || r >= 0;
 		if (ready)
-			r = start(x, c, p);
+			r = start(x, c, fd >= 0 ? fd : hark_fd(c), p);
 		if (!may_pass(r) || hark_now() >= earlier(until, hark_drain_deadline()) || hark_sleep(ROOM_STEP_NS) < 0)
 			return r;
 	}
+}
+
+static void cannot_start(struct hark_conn *c, int r)
+{
+	hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
+}
+
+/* Behind TLS the program speaks plain text to us. */
+static void serve_carried(const struct exec *x, struct hark_conn *c)
+{
+	struct hark_conn *pair[2]; /* ours and the program's */
+	struct spawned p;
+	int r = hark_pair(pair);
+	if (r == 0) {
+		r = start_patiently(x, c, hark_fd(pair[1]), &p);
+		hark_release(pair[1]);
+		if (r < 0)
+			hark_abort(pair[0]);
+	}
+	if (r < 0) {
+		cannot_start(c, r);
+		return;
+	}
+	hark_outcome(c, p.pid, 0);
+	hark_outcome(c, p.pid, attend_carried(&x->attend, c, pair[0], &p));
+	(void)close(p.pidfd);
+	hark_abort(pair[0]); /* all of it was carried, or nobody wants it */
 }
 
 static void exec_serve(struct hark_conn *c, void *arg)
@@ -141,12 +170,17 @@ static void exec_serve(struct hark_conn *c, void *arg)
 	const struct exec *x = arg;
 	struct hark_conn_stats stats;
 	struct hark_endpoint peer;
+	struct hark_tls_info tls;
 	struct spawned p;
-	int r = start_patiently(x, c, &p);
+	int r = start_patiently(x, c, -1, &p);
 	if (r == -EALREADY)
 		return;
+	if (r == -EOPNOTSUPP && hark_tls_info(c, &tls) == 0) {
+		serve_carried(x, c);
+		return;
+	}
 	if (r < 0) {
-		hark_outcome(c, 0, (r == -ENOENT ? 127 : 126) << 8);
+		cannot_start(c, r);
 		return;
 	}
 	hark_outcome(c, p.pid, 0);
@@ -288,7 +322,7 @@ const struct hark_box_row exec_box = {
 	.datagram = true,
 	.sessions = true,
 	.hands_over = true,
-	.conn_fds = 2, /* the program's end, and what tells of an idle connection */
+	.conn_fds = 3, /* the program's end, and what tells of an idle connection; with TLS a socketpair */
 	.parse = exec_parse,
 	.prepare = exec_prepare,
 	.open = exec_open,

@@ -189,10 +189,12 @@ static __attribute__((noinline)) void forget_others(const struct supervisor *v)
 static void count_bytes(struct hark_conn *c, struct log_connection *l)
 {
 	struct hark_conn_stats stats;
+	struct hark_tls_info tls;
 	hark_conn_stats(c, &stats);
 	l->bytes_in = (int64_t)stats.bytes_in;
 	l->bytes_out = (int64_t)stats.bytes_out;
-	if (!self.chain.box->hands_over && hark_fd(c) >= 0)
+	bool carried = self.chain.tls != NULL && hark_tls_info(c, &tls) == 0; /* a program's go through here */
+	if ((!self.chain.box->hands_over || carried) && hark_fd(c) >= 0)
 		return;
 	l->bytes_in = l->bytes_out = -1;
 	if (hark_type(c) == SOCK_STREAM && hark_fd(c) >= 0 && tcp_bytes(hark_fd(c), &l->bytes_in, &l->bytes_out) &&

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "carry.h"
 #include "holders.h"
 
 /* A drain's: end of input at once, and so long before the grace ends, or a quarter of the grace where that is less:
@@ -254,5 +255,102 @@ int attend(const struct attend *how, struct hark_conn *c, const struct spawned *
 	/* Who may have it is asked second: it costs the more, the longer the program ran and the more others run. */
 	if (by_itself && !s.ended && hark_type(c) == SOCK_STREAM && (is_read_to_end(fd) || holders_left(p, fd)))
 		hark_shared(c);
+	return status;
+}
+
+/* ---- a program behind a socketpair --------------------------------------------------------------- */
+
+/* On the stack of attend_carried(), which ends its fiber. */
+struct carried {
+	struct hark_conn *c, *own;
+	int64_t dying_ns;  /* how long the ladder takes */
+	bool client_ended; /* and the program has read that */
+	bool failed;       /* the connection's time is over, or its peer's end is none in order */
+	bool deaf;         /* nothing of the peer's is passed on any more */
+};
+
+/* Nobody has the program's end. */
+static bool is_hung_up(const struct hark_conn *own)
+{
+	struct pollfd p = {.fd = hark_fd(own)};
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+/* The program reads what has come, and the end. */
+static void end_input(struct carried *k)
+{
+	if (!k->deaf)
+		(void)hark_shutdown(k->c, HARK_IN);
+	k->deaf = true;
+}
+
+/* A fiber. What a program says after its input was cut, or as it ends, is carried as well: the ladder bounds that, and
+ * the time of a peer that does not read it. */
+static void carry_program(void *arg)
+{
+	struct carried *k = arg;
+	struct hark_conn_stats stats;
+	hark_conn_stats(k->c, &stats);
+	int r = carry_streams(k->c, k->own, &k->client_ended);
+	bool ended = r == 0 || is_hung_up(k->own); /* it may end with input unread: a reset, for us */
+	k->failed = !ended;
+	if (k->failed) {
+		(void)hark_shutdown(k->own, HARK_OUT);
+		hark_deadline(k->c, hark_after(k->dying_ns + LINGER_QUIET_NS));
+		hark_deadline(k->own, HARK_FOREVER);
+	}
+	hark_idle_timeout(k->c, ended ? stats.idle_ns : LINGER_QUIET_NS);
+	hark_idle_timeout(k->own, ended ? stats.idle_ns : 0);
+	if (r == 0 || ended || r == -ETIMEDOUT)
+		(void)hark_copy(k->own, k->c, NULL);
+}
+
+/* As await_end(). */
+static int await_carried(const struct attend *how, struct carried *k, const struct spawned *p, int64_t deadline)
+{
+	struct seen s = {.begun = hark_now()};
+	for (;;) {
+		int r = hark_wait_fd(p->pidfd, HARK_IN | HARK_DRAIN, earlier(deadline, next_look(&s, 0)));
+		if (r != -ETIMEDOUT || hark_now() >= deadline || k->failed || (how->until_eof && k->client_ended))
+			return r;
+		if (is_hung_up(k->own))
+			end_input(k);
+	}
+}
+
+/* What the program has left to be carried, or left running. */
+static void await_rest(struct carried *k, struct hark_scope *scope)
+{
+	int r;
+	do {
+		if (is_hung_up(k->own))
+			end_input(k);
+		r = hark_join(scope, hark_after(LOOK_MIN_NS));
+	} while (r == -ETIMEDOUT);
+}
+
+int attend_carried(const struct attend *how, struct hark_conn *c, struct hark_conn *own, const struct spawned *p)
+{
+	struct carried k = {.c = c, .own = own, .dying_ns = how->ladder_ns[1]};
+	struct hark_conn_stats stats;
+	struct hark_scope scope;
+	int status = 0;
+	hark_conn_stats(c, &stats);
+	hark_idle_timeout(own, stats.idle_ns);
+	hark_scope_open(&scope);
+	int r = hark_go(&scope, "carry", carry_program, &k);
+	if (r == 0)
+		r = await_carried(how, &k, p, stats.deadline_ns);
+	bool draining = r > 0 && !(r & HARK_IN);
+	if (draining || r == -ETIMEDOUT) {
+		end_input(&k);
+		climb(how, c, p, draining ? stats.deadline_ns : hark_now(), false, draining);
+	} else if (r < 0) {
+		end_now(p);
+	}
+	if (spawn_reap(p, &status) == -EAGAIN)
+		status = SIGKILL;
+	await_rest(&k, &scope);
+	hark_scope_close(&scope);
 	return status;
 }

@@ -28,4 +28,8 @@ struct attend {
  * has_peer: c is its own; else it is a listening socket, which other processes have, too. */
 int attend(const struct attend *how, struct hark_conn *c, const struct spawned *p, bool has_peer);
 
+/* The same of a program that cannot have c's descriptor, as c has TLS, and has the other end of a socketpair: own, c's
+ * and this one's bytes are carried. Half-closes are passed on. A peer that was cut, or has reset, begins the ladder. */
+int attend_carried(const struct attend *how, struct hark_conn *c, struct hark_conn *own, const struct spawned *p);
+
 #endif

@@ -16,6 +16,7 @@ struct session {
 	int64_t moved_at; /* hark_now() when either direction last moved */
 	int error;        /* the first -errno that broke it; 0: none */
 	bool over;        /* it ends in order, whatever the fibers' calls say from now on */
+	bool *told;       /* the caller's: client has ended; may be NULL */
 };
 
 struct direction {
@@ -148,6 +149,8 @@ static void carry(void *arg)
 	d->drained = r == 0 && d->heeds && !d->s->single && hark_drain_deadline() != HARK_FOREVER;
 	if (r == 0 && stream && !d->drained)
 		r = hark_shutdown(d->to, HARK_OUT);
+	if (r == 0 && d->from == d->s->client && d->s->told != NULL)
+		*d->s->told = true;
 	if (r < 0 && r != -ENOTCONN) /* that one: a side that was reset, of which its reader tells more */
 		end_both(d, r);
 }
@@ -209,11 +212,11 @@ static int attend(struct pair *p)
 	return r < 0 ? r : await_both(p);
 }
 
-int carry_both(struct hark_conn *client, struct hark_conn *target, bool single)
+static int carry_pair(struct session s)
 {
-	struct pair p = {.s = {.client = client, .target = target, .single = single, .moved_at = hark_now()}};
-	p.up = (struct direction){.s = &p.s, .from = client, .to = target, .other = &p.down_scope, .heeds = true};
-	p.down = (struct direction){.s = &p.s, .from = target, .to = client, .other = &p.up_scope};
+	struct pair p = {.s = s};
+	p.up = (struct direction){.s = &p.s, .from = s.client, .to = s.target, .other = &p.down_scope, .heeds = true};
+	p.down = (struct direction){.s = &p.s, .from = s.target, .to = s.client, .other = &p.up_scope};
 	hark_scope_open(&p.up_scope);
 	hark_scope_open(&p.down_scope);
 	int r = hark_go(&p.up_scope, "relay up", carry, &p.up);
@@ -226,6 +229,18 @@ int carry_both(struct hark_conn *client, struct hark_conn *target, bool single)
 	hark_scope_close(&p.down_scope);
 	hark_scope_close(&p.up_scope);
 	return p.s.over ? 0 : p.s.error;
+}
+
+int carry_both(struct hark_conn *client, struct hark_conn *target, bool single)
+{
+	return carry_pair(
+		(struct session){.client = client, .target = target, .single = single, .moved_at = hark_now()});
+}
+
+int carry_streams(struct hark_conn *client, struct hark_conn *target, bool *client_ended)
+{
+	return carry_pair(
+		(struct session){.client = client, .target = target, .told = client_ended, .moved_at = hark_now()});
 }
 
 int carry_once(struct hark_conn *client, struct hark_conn *target)

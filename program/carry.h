@@ -17,6 +17,10 @@
  * ends in order. What moves goes on until the grace ends. May suspend. Both stay the caller's. 0 or -errno. */
 int carry_both(struct hark_conn *client, struct hark_conn *target, bool single);
 
+/* The same of streams; *client_ended becomes true, for the caller's other fibers, when all that client has sent has
+ * been passed on, and its end. */
+int carry_streams(struct hark_conn *client, struct hark_conn *target, bool *client_ended);
+
 /* Carries one datagram, whose sender cannot be answered. 0 or -errno. */
 int carry_once(struct hark_conn *client, struct hark_conn *target);
 

@@ -363,7 +363,7 @@ static int end(struct hark_conn *c, int directions)
 		say_goodbye(t);
 		r = hark__tls_push(t);
 	}
-	if (r == 0 && (directions & HARK_IN))
+	if (r == 0 && (directions & HARK_IN) && !t->cut) /* a stream that was cut stays so */
 		t->deaf = true;
 	unlock(t);
 	return r < 0 ? r : hark__transport_socket.shutdown(c, directions);
