@@ -2,6 +2,7 @@
 #include "carry.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 
 #define DATAGRAM_MAX 65536           /* bytes: above any UDP payload */
@@ -29,6 +30,15 @@ struct direction {
 
 /* ---- one direction, a fiber ------------------------------------------------------------------- */
 
+/* It does not read any more, and what it has said may still be on its way: that direction ends by itself. To cancel it
+ * would cut the answer's tail. */
+static bool target_has_gone(const struct direction *d, int error)
+{
+	struct pollfd p = {.fd = hark_fd(d->to)};
+	return d->to == d->s->target && (error == -EPIPE || error == -ECONNRESET) && poll(&p, 1, 0) > 0 &&
+	       (p.revents & POLLHUP) != 0;
+}
+
 static void end_both(struct direction *d, int error)
 {
 	struct session *s = d->s;
@@ -39,7 +49,8 @@ static void end_both(struct direction *d, int error)
 		else
 			s->error = error;
 	}
-	hark_cancel(d->other);
+	if (datagrams || !target_has_gone(d, error))
+		hark_cancel(d->other);
 }
 
 /* Whether a wait since begun timed out though the other direction goes on. */
