@@ -236,3 +236,22 @@ struct config_service *config_find(const struct config *c, const char *name)
 			return c->services[i];
 	return NULL;
 }
+
+int config_copy(const struct config *c, const char *file, struct config **out)
+{
+	char *text = NULL;
+	size_t n = 0;
+	FILE *to = open_memstream(&text, &n);
+
+	if (to == NULL)
+		return -ENOMEM;
+	int r = config_print(c, to);
+	if (fclose(to) != 0)
+		r = -ENOMEM;
+	if (r == 0)
+		r = inside_load_bytes(file, text, n, out);
+	if (text != NULL)
+		explicit_bzero(text, n); /* environments */
+	free(text);
+	return r;
+}

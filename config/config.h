@@ -172,6 +172,9 @@ int config_check_system(struct config *c, bool foreign);
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */
 int config_print(const struct config *c, FILE *to);
 
+/* An equal one, by its text, as if it stood in file. As config_load(). */
+int config_copy(const struct config *c, const char *file, struct config **out);
+
 /* The service of that name, or NULL. */
 struct config_service *config_find(const struct config *c, const char *name);
 

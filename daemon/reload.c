@@ -155,10 +155,12 @@ static bool same_log(const struct config *a, const struct config *b)
 	       a->log_format == b->log_format && a->log_connections == b->log_connections;
 }
 
-/* Workers log by themselves, as it was said when they were forked. */
+/* Workers log by themselves, as it was said when they were forked, and have their certificates from then. */
 static bool is_same(const struct service *s, const struct config *c, const struct config_service *conf)
 {
-	return strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, c);
+	bool reads_later = s->state == SERVICE_STOPPED || s->state == SERVICE_WAITING;
+	return strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, c) &&
+	       (reads_later || s->certs == certs_stamp(conf));
 }
 
 /* An address of s is another service's now: s cannot go on as it was. */
@@ -175,7 +177,7 @@ static bool loses_address(const struct service *s, const struct config *c)
 static void add_error(struct reload_result *r, const char *service, const char *what)
 {
 	r->failed++;
-	log_event(LOG_LEVEL_ERROR, service, "reload: %s", what);
+	log_event(LOG_LEVEL_ERROR, service, "%s%s", r->renews ? "" : "reload: ", what);
 	say_line(&r->errors, &r->n_errors, "[%s] %s", service, what);
 }
 
@@ -524,7 +526,11 @@ static void finish(struct supervisor *v)
 		sockets_sweep(v);
 	if (v->ending)
 		(void)snprintf(r->text, sizeof r->text, "given up: harkd is draining");
-	if (v->ending)
+	if (r->renews && !v->ending)
+		log_event(r->failed > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, NULL,
+		          "certificates: read again by %u service%s, %u go%s on with the old ones", r->changed,
+		          r->changed == 1 ? "" : "s", r->failed, r->failed == 1 ? "es" : "");
+	else if (v->ending)
 		log_event(LOG_LEVEL_ERROR, NULL, "reload: %s", r->text);
 	else
 		log_event(r->failed > 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_NOTICE, NULL,
@@ -534,6 +540,12 @@ static void finish(struct supervisor *v)
 		notify("READY=1");
 	control_reloaded(v, r);
 	reload_free_lines(r);
+}
+
+void reload_renews(struct supervisor *v, unsigned n)
+{
+	v->reloading = true;
+	v->reload = (struct reload_result){.changed = n, .renews = true};
 }
 
 static bool settle_all(struct supervisor *v)

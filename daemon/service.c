@@ -212,6 +212,8 @@ static pid_t start_worker(struct supervisor *v, struct service *s, struct worker
 static int start_workers(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf)
 {
 	int r = 0;
+	if (serving(s, conf) == 0) /* before they read them: who changes them meanwhile is noticed */
+		s->certs = certs_stamp(conf);
 	for (unsigned n = serving(s, conf); r >= 0 && n < (unsigned)conf->workers; n++)
 		r = start_worker(v, s, (struct worker){.epoch = e, .conf = conf});
 	return r < 0 ? r : 0;
@@ -480,7 +482,9 @@ void service_replace(struct supervisor *v, struct service *s, struct epoch *e, c
 	bool stopped = s->state == SERVICE_STOPPED;
 	end_trial(s);
 	s->trial_error[0] = '\0';
-	if (keep && !stopped && conf->start == CONFIG_START_BOOT && is_served(s)) {
+	bool same = s->state == SERVICE_RUNNING &&
+	            strcmp(s->conf->text, conf->text) == 0; /* but for its certificates */
+	if (keep && !stopped && (conf->start == CONFIG_START_BOOT || same) && is_served(s)) {
 		s->trial_epoch = epoch_hold(e);
 		s->trial = conf;
 		int r = start_workers(v, s, e, conf);

@@ -107,6 +107,8 @@ static int timeout_ms(const struct supervisor *v)
 		at = control_due(v->control);
 	if (leaving_due(&v->sockets) < at)
 		at = leaving_due(&v->sockets);
+	if (certs_due(v) < at)
+		at = certs_due(v);
 	if (v->reloading && at > now + READY_NS)
 		at = now + READY_NS;
 	for (const struct service *s = v->services; s != NULL; s = s->next) {
@@ -444,6 +446,7 @@ static void turn(struct supervisor *v, struct turn *t)
 		if (service_due(s) <= hark_now())
 			service_look(v, s);
 	leaving_look(v);
+	certs_look(v);
 	look_at_start(v);
 	bury(v); /* a reload does not wait for who was removed before it had started */
 	reload_look(v);

@@ -7,6 +7,7 @@
  *   service.c     one service: starts workers, at boot or on demand, restarts, drains, ends them when idle
  *   worker.c      what a forked worker does: becomes its user, then hark_serve()
  *   reload.c      a new configuration, by difference
+ *   certs.c       TLS certificates that are renewed
  *   upgrade.c     a new binary
  *   control.c     the control socket
  *
@@ -162,6 +163,8 @@ struct service {
 	int64_t looked;                      /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
 	char error[256]; /* the last thing that went wrong; "" */
+	/* certs.c: its TLS files as they were when its workers began to read them, 0: it has none; as they last were. */
+	uint64_t certs, certs_seen;
 };
 
 struct control;
@@ -169,6 +172,7 @@ struct control;
 struct reload_result {
 	unsigned added, changed, removed, unchanged;
 	unsigned failed; /* services that go on as they were, or do not start */
+	bool renews;     /* for certificates' sake alone: nobody has asked */
 	char **errors;   /* a line each, n_errors of them */
 	unsigned n_errors;
 	char **warnings; /* likewise: what is skipped of an inetd.conf, and warnings */
@@ -212,6 +216,7 @@ struct supervisor {
 	bool reload_due; /* SIGHUP came meanwhile: it is for whoever serves in the end */
 	/* reload.c */
 	bool reloading; /* new workers are being tried */
+	int64_t certs_looked;
 	struct reload_result reload;
 };
 
@@ -261,6 +266,13 @@ void reload_free_lines(struct reload_result *r);
 void reload_counts(struct json *to, const struct reload_result *r); /* "added" to "unchanged" */
 int load_config(const struct supervisor *v,
                 struct config **out); /* config_load() or the inetd form, and config_check_system() */
+
+void reload_renews(struct supervisor *v, unsigned n); /* n services try new workers: reload_look() finds out */
+
+/* certs.c: what tells that the service's TLS files are others; 0: it has no TLS. */
+uint64_t certs_stamp(const struct config_service *c);
+int64_t certs_due(const struct supervisor *v);
+void certs_look(struct supervisor *v); /* timers */
 
 /* upgrade.c */
 #define UPGRADE_MEMORY "memory " /* then a service's name: what its memory is handed over by */

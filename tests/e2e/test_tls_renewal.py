@@ -1,0 +1,122 @@
+"""Certificates that are renewed: by a reload, and as their files change; nobody is refused meanwhile, connections keep
+theirs, and a half-written pair keeps the old one."""
+import shutil
+import ssl
+import threading
+import time
+
+import pytest
+
+from conftest import wait_until
+from harkd_support import harkd  # noqa: F401
+from pki_support import context, dial, pki  # noqa: F401
+
+
+@pytest.fixture
+def live(pki, tmp_path):
+    """live(name) puts that certificate and its key in the place of the live ones, by rename as certbot does."""
+
+    def live(name, what=("pem", "key")):
+        for suffix in what:
+            shutil.copy(pki / f"{name}.{suffix}", tmp_path / f"new.{suffix}")
+            (tmp_path / f"new.{suffix}").rename(tmp_path / f"live.{suffix}")
+
+    for name, more in (("r1", {}), ("r2", {})):
+        if not (pki / f"{name}.pem").exists():
+            pki.make(name, name, "DNS:a.example", **more)
+    live("r1")
+    live.lines = f"cert = {tmp_path}/live.pem\nkey = {tmp_path}/live.key\n"
+    return live
+
+
+def shown(d, pki, name="t"):
+    with dial(d.port(name), context(pki)) as s:
+        return dict(x[0] for x in s.getpeercert()["subject"])["commonName"]
+
+
+def service(live, more=""):
+    return (
+        f"[t]\nlisten = tls://127.0.0.1:0\nbox = echo\n{live.lines}{more}[u]\nlisten = tcp://127.0.0.1:0\nbox = echo\n"
+    )
+
+
+def test_a_reload_reads_them_again_and_touches_nobody_else(harkd, pki, live):
+    d = harkd(service(live))
+    other, before = d.workers("u"), d.workers("t")
+    with dial(d.port("t"), context(pki)) as old:
+        answer = d.ask("reload")
+        assert answer["ok"] and answer["unchanged"] == 2
+        live("r2")
+        answer = d.ask("reload")
+        assert answer["ok"] and (answer["changed"], answer["unchanged"]) == (1, 1)
+        assert shown(d, pki) == "r2" and d.workers("u") == other and d.workers("t") != before
+        old.sendall(b"x")  # what was connected goes on
+        assert old.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("more", ["", "model = process\nworkers = 2\n", "start = demand\n"])
+def test_a_changed_file_is_read_without_a_reload(harkd, pki, live, more):
+    d = harkd(service(live, more))
+    other = d.workers("u")
+    assert shown(d, pki) == "r1"
+    live("r2")
+    d.expect("certificates: read again by 1 service, 0 go on with the old ones$")
+    wait_until(lambda: shown(d, pki) == "r2")
+    assert d.workers("u") == other
+
+
+def test_a_half_written_pair_keeps_the_old_one_and_is_told(harkd, pki, live):
+    d = harkd(service(live))
+    live("r2", ["pem"])
+    d.expect("goes on as it was, .*live")
+    assert shown(d, pki) == "r1"
+    assert "live" in d.service("t")["error"]
+    live("r2", ["key"])
+    wait_until(lambda: shown(d, pki) == "r2")
+    wait_until(lambda: d.service("t")["error"] is None)
+
+
+def test_a_renewal_under_load_fails_no_handshake(harkd, pki, live):
+    d = harkd(service(live, "workers = 2\n"))
+    port, stop, failed, done = d.port("t"), threading.Event(), [], []
+
+    def load():
+        while not stop.is_set():
+            try:
+                with dial(port, context(pki)) as s:
+                    s.sendall(b"x")
+                    assert s.recv(1) == b"x"
+                done.append(1)
+            except (ssl.SSLError, OSError, AssertionError) as e:
+                failed.append(e)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for t in threads:
+        t.start()
+    try:
+        for name in ("r2", "r1", "r2"):
+            live(name)
+            assert d.ask("reload")["ok"]
+        live("r1")
+        d.expect("certificates: read again by 1 service")
+        time.sleep(0.3)
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+    assert failed == [] and len(done) > 50
+
+
+def test_an_upgrade_reads_them_again(harkd, pki, live):
+    d = harkd(service(live))
+    live("r2")
+    d.upgrade()
+    assert shown(d, pki) == "r2"
+
+
+def test_a_bad_file_fails_a_reload_as_a_whole(harkd, pki, live, tmp_path):
+    d = harkd(service(live))
+    (tmp_path / "live.pem").write_text("nothing")
+    answer = d.ask("reload")
+    assert not answer["ok"] and "live.pem" in str(answer)
+    assert shown(d, pki) == "r1"
