@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TICKETS_MAX_NS (7 * 24 * 3600 * HARK_S) /* RFC 8446 section 4.6.1 */
+
 bool config_has_tls(const struct config_service *s)
 {
 	for (size_t i = 0; i < s->listen.n; i++)
@@ -39,7 +41,7 @@ int config_tls_new(const struct config_service *s, const struct hark_tls_opts *m
 	o.crl = o.ca != NULL ? s->client_crl : NULL;
 	o.min_version = s->tls_min;
 	o.alpn = s->alpn;
-	o.ticket_lifetime_ns = s->tls_tickets_ns;
+	o.ticket_lifetime_ns = s->tls_tickets_ns < TICKETS_MAX_NS ? s->tls_tickets_ns : TICKETS_MAX_NS;
 	o.why = why;
 	int r = hark_tls_new(&o, out);
 	free(certs);

@@ -27,6 +27,7 @@ struct head {
 	uint64_t bytes; /* of the whole */
 	uint64_t counters_bytes;
 	_Alignas(64) struct counters counters;
+	struct tickets tickets;
 };
 
 static struct memory *first;
@@ -53,6 +54,7 @@ static int map(struct memory *m, size_t bytes)
 	m->at = at;
 	m->mapped = bytes;
 	m->counters = &((struct head *)at)->counters;
+	m->tickets = &((struct head *)at)->tickets;
 	m->limits = (struct limits_state *)((struct head *)at + 1);
 	return 0;
 }
@@ -86,6 +88,8 @@ static int make(struct memory *m)
 	int r = m->fd < 0 ? m->fd : map(m, size_of(false));
 	if (r == 0)
 		r = limits_init(m->limits);
+	if (r == 0)
+		r = tickets_init(m->tickets);
 	if (r < 0) {
 		let_go(m);
 		return r;

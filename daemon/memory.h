@@ -1,5 +1,5 @@
-/* memory.h — what a service's workers share: one anonymous file (memfd) a service, which holds its counters and the
- * state of its limits.
+/* memory.h — what a service's workers share: one anonymous file (memfd) a service, which holds its counters, the
+ * state of its limits, and its TLS tickets' keys.
  *
  * It outlives reload and upgrade, so that totals and limits go on: found again by the service's name, handed to the
  * next generation with the sockets. Nobody but the supervisor and the service's own workers has it mapped: a worker
@@ -13,6 +13,7 @@
 
 #include "counters.h"
 #include "limiter.h"
+#include "tickets.h"
 
 struct memory {
 	struct memory *next;
@@ -23,6 +24,7 @@ struct memory {
 	size_t mapped;
 	struct counters *counters;
 	struct limits_state *limits;
+	struct tickets *tickets; /* its TLS sessions'; nothing for the supervisor to look at */
 };
 
 /* The service's memory, one reference more. Made if there is none: of fd, which an older generation handed over (taken

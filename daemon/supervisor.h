@@ -163,7 +163,7 @@ struct service {
 	int64_t looked;                      /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
 	char error[256]; /* the last thing that went wrong; "" */
-	/* certs.c: its TLS files as they were when its workers began to read them, 0: it has none; as they last were. */
+	/* certs.c: its TLS files as they were when its workers began to read them (0: it has none), and last were. */
 	uint64_t certs, certs_seen;
 };
 

@@ -43,6 +43,7 @@ static struct {
 	struct epoch *epoch;
 	struct counters *counters;
 	struct limits_worker limits;
+	struct tickets_user tickets;
 	struct chain chain;
 	int ready_fd;
 	pid_t supervisor;
@@ -387,7 +388,9 @@ static void read_tls(void)
 	if (!config_has_tls(self.conf))
 		return;
 	become_unreadable();
-	if (config_tls_new(self.conf, NULL, &self.chain.tls, &why) < 0)
+	self.tickets.lifetime_ns = self.conf->tls_tickets_ns;
+	const struct hark_tls_opts opts = {.ticket_key = tickets_key, .ticket_arg = &self.tickets};
+	if (config_tls_new(self.conf, &opts, &self.chain.tls, &why) < 0)
 		give_up(NULL, why.text);
 }
 
@@ -462,6 +465,7 @@ static void take_memory(struct service *s, const struct worker *w)
 	if (r < 0)
 		give_up("counters", strerror(-r));
 	self.counters = s->memory->counters;
+	self.tickets.shared = s->memory->tickets;
 	self.limits = (struct limits_worker){.counters = self.counters, .slot = w->slot};
 }
 

@@ -181,7 +181,8 @@ static int read_tls(struct serve *s)
 	if (!wanted)
 		return STATUS_DONE;
 	become_unreadable();
-	int err = config_tls_new(s->conf, NULL, &s->chain.tls, &why);
+	const struct hark_tls_opts opts = {.ticket_key = tickets_key, .ticket_arg = &s->limits.tickets};
+	int err = config_tls_new(s->conf, &opts, &s->chain.tls, &why);
 	if (err < 0)
 		say(s->verb, "%s", why.text);
 	return err == 0 ? STATUS_DONE : err == -EINVAL ? STATUS_USAGE : STATUS_SYSTEM;

@@ -9,7 +9,8 @@
 struct serve_shared {
 	_Atomic pid_t
 		pids[COUNTERS_SLOTS]; /* whose slot it is; 0: free. Atomic: workers take one each at the same time */
-	struct counters counters;     /* written alone: hark serve has no status */
+	struct tickets tickets;
+	struct counters counters; /* written alone: hark serve has no status */
 };
 
 static struct limits_worker *own_worker(struct serve_limits *l)
@@ -69,10 +70,14 @@ int serve_limits_open(struct serve_limits *l, const struct config_service *c, bo
 	if (l->shared == NULL)
 		return -ENOMEM;
 	l->worker = (struct limits_worker){.counters = &l->shared->counters};
+	l->tickets = (struct tickets_user){.shared = &l->shared->tickets, .lifetime_ns = c->tls_tickets_ns};
+	int r = tickets_init(&l->shared->tickets);
+	if (r < 0)
+		return r;
 	if (!limits_any(&own))
 		return 0;
 	l->state = map(limits_bytes(true));
-	int r = l->state != NULL ? limits_init(l->state) : -ENOMEM;
+	r = l->state != NULL ? limits_init(l->state) : -ENOMEM;
 	if (r == 0)
 		r = limits_new(&own, l->state, &l->limits);
 	l->worker.limits = l->limits;

@@ -5,6 +5,7 @@
 #include "chain.h"
 #include "hark.h"
 #include "limiter.h"
+#include "tickets.h"
 
 struct serve_shared;
 
@@ -14,6 +15,7 @@ struct serve_limits {
 	struct limits_state *state;
 	struct serve_shared *shared;
 	struct limits_worker worker; /* of the process pid */
+	struct tickets_user tickets;
 	pid_t pid;
 	bool once, taken; /* one connection, and then no more */
 	const struct chain *chain;
