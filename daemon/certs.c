@@ -5,11 +5,14 @@
  *
  * Nothing of the files is read here: keys are no business of the supervisor's. The supervisor's thread. */
 #include <errno.h>
+#include <inttypes.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "log.h"
 #include "supervisor.h"
 
+#define DAY_S   (24 * 3600)
 #define LOOK_NS HARK_S /* between two looks; files that are the same at both are complete */
 
 /* FNV-1a over what tells that a file is another one. */
@@ -85,6 +88,41 @@ static bool renew(struct supervisor *v, struct service *s)
 	return conf != NULL;
 }
 
+/* ---- those that are about to expire ----------------------------------------------------------- */
+
+/* Once as it begins, and once a day. */
+static void warn(struct service *s, const struct cert_shown *c, enum cert_age age, int64_t now)
+{
+	int64_t days = (c->not_after - now) / DAY_S;
+	const char *names = c->names[0] != '\0' ? c->names : c->subject;
+	if (age == CERT_EXPIRED)
+		log_event(LOG_LEVEL_ERROR, s->conf->name, "certificate %s (%s) has expired", c->file, names);
+	else
+		log_event(LOG_LEVEL_WARNING, s->conf->name,
+		          "certificate %s (%s) expires in %" PRId64 " day%s: less than a third of its time is left",
+		          c->file, names, days, days == 1 ? "" : "s");
+}
+
+static void look_at_ages(struct service *s)
+{
+	struct cert_shown c;
+	int64_t now = time(NULL), latest = 0;
+	enum cert_age worst = CERT_FRESH;
+	for (unsigned i = 0; certs_shown_get(s->memory->certs, i, &c); i++) {
+		worst = cert_age(&c, now) > worst ? cert_age(&c, now) : worst;
+		latest = c.not_after > latest ? c.not_after : latest;
+	}
+	bool told = s->certs_age == worst && s->certs_latest == latest && now < s->certs_told + DAY_S;
+	if (told)
+		return;
+	s->certs_age = worst;
+	s->certs_latest = latest;
+	s->certs_told = now;
+	for (unsigned i = 0; worst != CERT_FRESH && certs_shown_get(s->memory->certs, i, &c); i++)
+		if (cert_age(&c, now) != CERT_FRESH)
+			warn(s, &c, cert_age(&c, now), now);
+}
+
 void certs_look(struct supervisor *v)
 {
 	unsigned n = 0;
@@ -95,6 +133,8 @@ void certs_look(struct supervisor *v)
 		uint64_t now = is_looked_at(s) ? certs_stamp(s->conf) : 0;
 		bool settled = now != 0 && now != s->certs && now == s->certs_seen;
 		s->certs_seen = now;
+		if (now != 0)
+			look_at_ages(s);
 		if (settled) {
 			s->certs = now; /* be it that it cannot be tried */
 			n += renew(v, s);

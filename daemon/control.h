@@ -26,13 +26,18 @@
  *      "now":3,"accepted":1042,"closed":1039,"failed":2,"bytes_in":0,"bytes_out":27092,
  *      "refused":{"max_per_source":0,"rate_per_source":17},
  *      "held":{"max_conns":0,"rate":4,"max_load":0,"resources":0},
- *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,"error":null}]}
+ *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,
+ *      "certificates":[{"file":"/etc/ssl/a.pem","subject":"CN=a.example","names":"a.example","not_before":1790000000,
+ *        "not_after":1797776000,"age":"fresh"}],"error":null}]}
  *
  *   {"ok":true,"connections":[{"id":"72.17","service":"echo","peer":"unix:","local":"unix:/run/echo",
  *      "peer_uid":1000,"peer_pid":4711,"pid":72,"time":"2026-11-21T15:00:00.000Z","seconds":2.5,"bytes_in":null,
  *      "bytes_out":null}],"unlisted":0}
  *
  * null is what is not known: counts that the kernel does not have, a peer that is on no unix socket.
+ *
+ * certificates: null where the service has no TLS. age: "fresh", "due" (no more than a third of its lifetime is left),
+ * "expired".
  *
  * state: "waiting" (on demand, no worker), "running", "draining" (stopped, its last connections finish), "stopped" (by
  * command), "backing-off" (its workers die; "error" says how), "disabled". */

@@ -28,6 +28,7 @@ struct head {
 	uint64_t counters_bytes;
 	_Alignas(64) struct counters counters;
 	struct tickets tickets;
+	struct certs_shown certs;
 };
 
 static struct memory *first;
@@ -54,6 +55,7 @@ static int map(struct memory *m, size_t bytes)
 	m->at = at;
 	m->mapped = bytes;
 	m->counters = &((struct head *)at)->counters;
+	m->certs = &((struct head *)at)->certs;
 	m->tickets = &((struct head *)at)->tickets;
 	m->limits = (struct limits_state *)((struct head *)at + 1);
 	return 0;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "certs_shown.h"
 #include "counters.h"
 #include "limiter.h"
 #include "tickets.h"
@@ -24,6 +25,7 @@ struct memory {
 	size_t mapped;
 	struct counters *counters;
 	struct limits_state *limits;
+	struct certs_shown *certs;
 	struct tickets *tickets; /* its TLS sessions'; nothing for the supervisor to look at */
 };
 

@@ -94,6 +94,7 @@ static int tell_service(const struct supervisor *v, const struct service *s, con
 		.workers = calloc(service_workers(s) + 1, sizeof(struct worker_facts)),
 		.bytes_known = knows_bytes(s),
 		.counters = s->counters,
+		.certs = config_has_tls(s->conf) && s->memory != NULL ? s->memory->certs : NULL,
 	};
 	bool whole = f.listen != NULL && f.workers != NULL;
 	if (whole) {
@@ -199,6 +200,30 @@ static void json_counts(struct json *j, const struct service_facts *f)
 		json_close(j, '}');
 }
 
+/* null: no TLS. */
+static void json_certs(struct json *j, const struct service_facts *f)
+{
+	static const char *const ages[] = {[CERT_FRESH] = "fresh", [CERT_DUE] = "due", [CERT_EXPIRED] = "expired"};
+	struct cert_shown c;
+	int64_t now = time(NULL);
+	if (f->certs == NULL) {
+		json_put_null(j, "certificates");
+		return;
+	}
+	json_open(j, "certificates", '[');
+	for (unsigned i = 0; certs_shown_get(f->certs, i, &c); i++) {
+		json_open(j, NULL, '{');
+		json_put_string(j, "file", c.file);
+		json_put_string(j, "subject", c.subject);
+		json_put_string(j, "names", c.names);
+		json_put_int(j, "not_before", c.not_before);
+		json_put_int(j, "not_after", c.not_after);
+		json_put_string(j, "age", ages[cert_age(&c, now)]);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}
+
 static void json_service(void *to, const struct service_facts *f)
 {
 	struct json *j = to;
@@ -213,6 +238,7 @@ static void json_service(void *to, const struct service_facts *f)
 	json_put_string(j, "model", f->model);
 	json_workers(j, f);
 	json_counts(j, f);
+	json_certs(j, f);
 	json_put_string(j, "error", f->error);
 	json_close(j, '}');
 }

@@ -32,6 +32,7 @@ struct service_facts {
 	size_t n_workers;
 	bool bytes_known; /* false: programs move them on sockets that do not count */
 	const struct counters *counters;
+	const struct certs_shown *certs; /* NULL: it has no TLS */
 };
 
 struct status_printer {

@@ -165,6 +165,8 @@ struct service {
 	char error[256]; /* the last thing that went wrong; "" */
 	/* certs.c: its TLS files as they were when its workers began to read them (0: it has none), and last were. */
 	uint64_t certs, certs_seen;
+	enum cert_age certs_age; /* as it was told in the log last, and when */
+	int64_t certs_latest, certs_told;
 };
 
 struct control;

@@ -44,6 +44,7 @@ static struct {
 	struct counters *counters;
 	struct limits_worker limits;
 	struct tickets_user tickets;
+	struct certs_shown *certs;
 	struct chain chain;
 	int ready_fd;
 	pid_t supervisor;
@@ -270,6 +271,8 @@ static void on_event(const struct hark_event *e, void *arg)
 	(void)arg;
 	switch (e->kind) {
 	case HARK_EVENT_READY:
+		if (self.chain.tls != NULL)
+			certs_show(self.certs, self.conf, self.chain.tls);
 		(void)!write(self.ready_fd, "", 1);
 		(void)close(self.ready_fd);
 		self.ready_fd = -1;
@@ -465,6 +468,7 @@ static void take_memory(struct service *s, const struct worker *w)
 	if (r < 0)
 		give_up("counters", strerror(-r));
 	self.counters = s->memory->counters;
+	self.certs = s->memory->certs;
 	self.tickets.shared = s->memory->tickets;
 	self.limits = (struct limits_worker){.counters = self.counters, .slot = w->slot};
 }

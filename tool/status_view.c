@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "control.h"
 
@@ -228,6 +229,29 @@ static void print_row(const struct layout *l, const char *const cells[COLUMNS], 
 }
 
 /* What a service's trouble is does not fit a column. */
+/* What is to be renewed: a line each, and where all: every one. */
+static void print_certificates(const json_t *service, const char *prefix, bool all, FILE *to)
+{
+	char file[300], names[300], age[16];
+	const json_t *certs = json_object_get(service, "certificates");
+	int64_t now = time(NULL);
+
+	for (size_t i = 0; i < json_array_size(certs); i++) {
+		const json_t *c = json_array_get(certs, i);
+		int64_t days = (json_integer_value(json_object_get(c, "not_after")) - now) / (24 * 3600);
+		(void)control_string(c, "age", age, sizeof age);
+		if (!all && strcmp(age, "due") != 0 && strcmp(age, "expired") != 0)
+			continue;
+		fprintf(to, "%scertificate %s (%s) ", prefix, control_string(c, "file", file, sizeof file),
+		        control_string(c, "names", names, sizeof names));
+		if (strcmp(age, "expired") == 0)
+			fprintf(to, "has expired\n");
+		else
+			fprintf(to, "expires in %lld day%s%s\n", (long long)days, days == 1 ? "" : "s",
+			        strcmp(age, "due") == 0 ? ": renew it" : "");
+	}
+}
+
 static void print_errors(const json_t *services, size_t n, FILE *to)
 {
 	char name[72], error[600];
@@ -236,6 +260,8 @@ static void print_errors(const json_t *services, size_t n, FILE *to)
 		const json_t *s = json_array_get(services, i);
 		if (control_string(s, "error", error, sizeof error)[0] != '\0')
 			fprintf(to, "%s: %s\n", control_string(s, "name", name, sizeof name), error);
+		(void)snprintf(error, sizeof error, "%s: ", control_string(s, "name", name, sizeof name));
+		print_certificates(s, error, false, to);
 	}
 }
 
@@ -325,6 +351,7 @@ void status_view_service(const struct status_view *v, FILE *to)
 	fprintf(to, "%s: %s\n", control_string(s, "name", a, sizeof a), control_string(s, "state", b, sizeof b));
 	if (control_string(s, "error", a, sizeof a)[0] != '\0')
 		fprintf(to, "  error     %s\n", a);
+	print_certificates(s, "  ", true, to);
 	fprintf(to, "  box       %s, model %s\n", control_string(s, "box", a, sizeof a),
 	        control_string(s, "model", b, sizeof b));
 	print_listen(json_object_get(s, "listen"), to);

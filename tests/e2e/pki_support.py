@@ -5,6 +5,7 @@
            client.pem client.key: "CN=a client,O=hark"; gone.pem gone.key: revoked; other.pem other.key: of nobody known
 """
 import contextlib
+import datetime
 import socket
 import ssl
 import subprocess
@@ -33,8 +34,10 @@ class Pki:
     def __truediv__(self, name):
         return self.directory / name
 
-    def make(self, name, cn, names="", days=30, ca=False, signed=True, subject=None):
-        """name.pem and name.key."""
+    def make(self, name, cn, names="", days=30, ca=False, signed=True, subject=None, since=0):
+        """name.pem and name.key; good for so many days, of which since are over."""
+        if since:
+            return self.make_since(name, cn, names, days, since)
         subject = subject or f"/CN={cn}"
         ext = (
             ["basicConstraints=critical,CA:TRUE", "keyUsage=keyCertSign,cRLSign"]
@@ -58,6 +61,41 @@ class Pki:
             subject,
             *args,
             *by,
+        )
+        return self / f"{name}.pem"
+
+    def make_since(self, name, cn, names, days, since):
+        """By `openssl ca`, which can set both dates."""
+        begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=since)
+        dates = [t.strftime("%Y%m%d%H%M%SZ") for t in (begin, begin + datetime.timedelta(days=days))]
+        conf = self / f"{name}.conf"
+        (self / f"{name}.index").write_text("")
+        conf.write_text(
+            f"[ca]\ndefault_ca = d\n[d]\ndatabase = {self / name}.index\ndefault_md = sha256\nrand_serial = yes\n"
+            f"new_certs_dir = {self.directory}\npolicy = p\nx509_extensions = e\n[p]\ncommonName = supplied\n"
+            f"[e]\nbasicConstraints = CA:FALSE\nsubjectAltName = {names}\n"
+        )
+        openssl(
+            "req", "-new", *NEW_KEY, "-keyout", self / f"{name}.key", "-subj", f"/CN={cn}", "-out", self / f"{name}.csr"
+        )
+        openssl(
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            conf,
+            "-cert",
+            self / "ca.pem",
+            "-keyfile",
+            self / "ca.key",
+            "-startdate",
+            dates[0],
+            "-enddate",
+            dates[1],
+            "-in",
+            self / f"{name}.csr",
+            "-out",
+            self / f"{name}.pem",
         )
         return self / f"{name}.pem"
 

@@ -1,5 +1,6 @@
 """Certificates that are renewed: by a reload, and as their files change; nobody is refused meanwhile, connections keep
 theirs, and a half-written pair keeps the old one."""
+import re
 import shutil
 import ssl
 import threading
@@ -9,7 +10,7 @@ import pytest
 
 from conftest import wait_until
 from harkd_support import harkd  # noqa: F401
-from pki_support import context, dial, pki  # noqa: F401
+from pki_support import context, dial, pki, server_lines  # noqa: F401
 
 
 @pytest.fixture
@@ -120,3 +121,29 @@ def test_a_bad_file_fails_a_reload_as_a_whole(harkd, pki, live, tmp_path):
     answer = d.ask("reload")
     assert not answer["ok"] and "live.pem" in str(answer)
     assert shown(d, pki) == "r1"
+
+
+def test_what_expires_soon_is_told_by_the_log_and_hark_status(harkd, run, pki):
+    """A third of its time is left; the lifetime itself says when."""
+    if not (pki / "due.pem").exists():
+        pki.make("due", "due", "DNS:due.example", days=30, since=25)
+    d = harkd(f"[t]\nlisten = tls://127.0.0.1:0\nbox = echo\n{server_lines(pki, 'a', 'due')}")
+    d.expect(rf"t: certificate {pki / 'due.pem'} \(due.example\) expires in \d days?: less than a third of its time")
+    a, due = d.service("t")["certificates"]
+    assert (a["age"], a["file"], due["age"], due["names"]) == ("fresh", str(pki / "a.pem"), "due", "due.example")
+    assert due["not_after"] - due["not_before"] == 30 * 24 * 3600
+    r = run("status", "--control", d.directory / "control")
+    words = rf"t: certificate {pki / 'due.pem'} \(due.example\) expires in [45] days: renew it".encode()
+    assert re.search(words, r.stdout), r.stdout
+    assert b"a.pem" not in r.stdout
+    r = run("status", "--control", d.directory / "control", "t")
+    assert f"certificate {pki / 'a.pem'} (a.example *.w.example 127.0.0.1) expires in".encode() in r.stdout
+
+
+def test_what_has_expired_is_told(harkd, run, pki):
+    if not (pki / "old.pem").exists():
+        pki.make("old", "old", "DNS:old.example", days=30, since=31)
+    d = harkd(f"[t]\nlisten = tls://127.0.0.1:0\nbox = echo\n{server_lines(pki, 'old')}")
+    d.expect(rf"t: certificate {pki / 'old.pem'} \(old.example\) has expired")
+    assert d.service("t")["certificates"][0]["age"] == "expired"
+    assert b"(old.example) has expired" in run("status", "--control", d.directory / "control").stdout
