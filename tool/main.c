@@ -15,9 +15,9 @@
 #include "options.h"
 
 const struct verb *const verbs[] = {
-	&verb_serve,    &verb_call,   &verb_ping,   &verb_daytime, &verb_time,        &verb_users,
-	&verb_loggedin, &verb_config, &verb_import, &verb_status,  &verb_connections, &verb_close,
-	&verb_reload,   &verb_stop,   &verb_start,  &verb_drain,   &verb_upgrade,     NULL,
+	&verb_serve,  &verb_call,   &verb_ping,   &verb_daytime,     &verb_time,  &verb_users, &verb_loggedin,
+	&verb_config, &verb_import, &verb_status, &verb_connections, &verb_close, &verb_cert,  &verb_reload,
+	&verb_stop,   &verb_start,  &verb_drain,  &verb_upgrade,     NULL,
 };
 
 static void on_signal(int signal)

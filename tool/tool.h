@@ -42,7 +42,7 @@ extern const struct verb *const verbs[];
 
 extern const struct verb verb_call, verb_config, verb_daytime, verb_import, verb_loggedin, verb_ping, verb_serve,
 	verb_time, verb_users;
-extern const struct verb verb_close, verb_connections;
+extern const struct verb verb_cert, verb_close, verb_connections;
 extern const struct verb verb_drain, verb_reload, verb_start, verb_status, verb_stop, verb_upgrade;
 
 /* Writes "hark: VERB: ..." and a newline to standard error, in one write(2), whatever stdio holds. Control characters

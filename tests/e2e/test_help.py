@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERBS = ["serve", "call", "ping", "daytime", "time", "users", "loggedin", "config", "import"]
-VERBS += ["status", "connections", "close", "reload", "stop", "start", "drain", "upgrade"]
+VERBS += ["status", "connections", "close", "cert", "reload", "stop", "start", "drain", "upgrade"]
 PAGES = dict.fromkeys(["reload", "stop", "start", "drain", "upgrade"], "control")  # of verbs that share a page
 PAGES["close"] = "connections"
 
@@ -27,7 +27,7 @@ def options_of(text):
 def test_a_timeout_has_one_word_over_all_verbs(run):
     text = {verb: help_of(run, verb) for verb in VERBS}
     has = {verb: {o for o in options_of(text[verb]) if re.search("timeout|lifetime|idle$", o)} for verb in VERBS}
-    asks = {"ping", "daytime", "time", "users", "loggedin", "status", "connections", "close"}
+    asks = {"ping", "daytime", "time", "users", "loggedin", "status", "connections", "close", "cert"}
     asks |= {"reload", "stop", "start", "drain", "upgrade"}
     assert {verb for verb in VERBS if "--timeout" in has[verb]} == asks
     assert has["call"] == {"--connect-timeout", "--idle-timeout"}

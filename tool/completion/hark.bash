@@ -28,6 +28,7 @@ _hark_options() {
 	loggedin) echo "--port --timeout --tries --json $tls --help" ;;
 	status) echo "--watch --json --control --timeout --help" ;;
 	reload) echo "--dry-run --force --control --timeout --json --help" ;;
+	cert) echo "--ca --json --control --timeout --help" ;;
 	connections) echo "--local --control --timeout --json --help" ;;
 	close | stop | start | drain) echo "--control --timeout --json --help" ;;
 	upgrade) echo "--no-wait --control --timeout --json --help" ;;
@@ -97,7 +98,7 @@ _hark_after_box() {
 }
 
 _hark() {
-	local verbs="serve call ping daytime time users loggedin config import status connections close"
+	local verbs="serve call ping daytime time users loggedin config import status connections close cert"
 	verbs+=" reload stop start drain upgrade"
 	local boxes="echo discard chargen daytime time qotd users loggedin message exec relay tcpmux"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} box at
@@ -135,7 +136,7 @@ _hark() {
 		COMPREPLY=($(compgen -W "$(_hark_options "$verb")" -- "$cur"))
 	elif [[ $verb == serve && $COMP_CWORD -gt 2 && $cur != *:* ]]; then
 		COMPREPLY=($(compgen -W "$boxes" -- "$cur"))
-	elif [[ $verb == status || $verb == connections || $verb == stop || $verb == start ]]; then
+	elif [[ $verb == status || $verb == connections || $verb == cert || $verb == stop || $verb == start ]]; then
 		COMPREPLY=($(compgen -W "$(_hark_services)" -- "$cur"))
 	elif [[ $verb == close || $verb == reload || $verb == drain || $verb == upgrade ]]; then
 		return
