@@ -31,10 +31,10 @@ enum step {
 	STEP_DIRECTORY,
 	STEP_PROGRAM,
 	STEP_BOX,
-	STEP_TLS,
 	STEP_TRY,
 	STEP_KEY,
 	STEP_LISTEN,
+	STEP_TLS,
 };
 
 /* What is found. */
