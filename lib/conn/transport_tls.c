@@ -335,8 +335,9 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap)
 		done += n > 0 ? (size_t)n : 0;
 	}
 	t->more = n > 0 && SSL_has_pending(t->ssl);
-	if (done > 0 && n <= 0 && n != -EAGAIN)
-		hark__ready_set(&c->src, HARK__IN); /* the end is told next, and no event tells of it */
+	/* The end is told next, or bytes from before TLS are left: no event tells of either. */
+	if ((done > 0 && n <= 0 && n != -EAGAIN) || hark__buffer_len(&t->early) > 0)
+		hark__ready_set(&c->src, HARK__IN);
 	if (hark__buffer_len(&t->wire) > 0)
 		(void)hark__tls_push(t); /* an alert, an answer of TLS itself */
 	unlock(t);
