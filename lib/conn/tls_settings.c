@@ -36,7 +36,7 @@ static int by_name(SSL *ssl, int *alert, void *arg)
 {
 	const struct hark__tls_conn *t = SSL_get_app_data(ssl);
 	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-	int i = name != NULL ? hark__tls_context_for(t->settings, name) : -1;
+	int i = name != NULL && !t->is_client ? hark__tls_context_for(t->settings, name) : -1;
 	(void)alert;
 	(void)arg;
 	if (i < 0)
@@ -195,6 +195,9 @@ static int check_key(const struct making *m, const struct hark_tls_cert *c, STAC
 	const char *key_name = c->key != NULL ? c->key : "key";
 	if (X509_check_private_key(sk_X509_value(certs, 0), key) == 1)
 		return 0;
+	int reason = ERR_GET_REASON(ERR_peek_error());
+	if (reason != X509_R_KEY_VALUES_MISMATCH && reason != X509_R_KEY_TYPE_MISMATCH)
+		return fail_by_openssl(m, cert_name);
 	for (int i = 1; i < sk_X509_num(certs); i++)
 		if (X509_check_private_key(sk_X509_value(certs, i), key) == 1) {
 			ERR_clear_error();

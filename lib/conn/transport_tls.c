@@ -142,7 +142,7 @@ int hark__tls_conn_new(struct hark_conn *c, struct hark__tls_settings *s, struct
 		return -ENOMEM;
 	t->conn = c;
 	t->ssl = SSL_new(s->contexts[0].ctx);
-	BIO *b = t->ssl != NULL ? new_bio(t) : NULL;
+	BIO *b = t->ssl != NULL && SSL_set_app_data(t->ssl, t) == 1 ? new_bio(t) : NULL;
 	if (b == NULL) {
 		SSL_free(t->ssl);
 		free(t);
@@ -150,7 +150,6 @@ int hark__tls_conn_new(struct hark_conn *c, struct hark__tls_settings *s, struct
 		return -ENOMEM;
 	}
 	SSL_set_bio(t->ssl, b, b);
-	SSL_set_app_data(t->ssl, t);
 	SSL_set_msg_callback(t->ssl, count_message);
 	SSL_set_msg_callback_arg(t->ssl, t);
 	(void)pthread_mutex_init(&t->guard, NULL);

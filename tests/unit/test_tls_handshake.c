@@ -145,7 +145,8 @@ static void clients_show_the_certificate_that_is_required_of_them(void)
 	struct hark_tls_opts server = SERVER_OF(pem_pair(&server_cert)), shows = trusting();
 	struct made_cert nobody = make_cert((struct cert_plan){.subject = "another authority", .is_ca = true});
 	struct made_cert strange = make_cert((struct cert_plan){.subject = "strange", .issuer = &nobody});
-	struct hark_tls_cert good = pem_pair(&client_cert), bad = pem_pair(&strange);
+	/* Of several the first, though another one is for the name that is asked for. */
+	const struct hark_tls_cert good[] = {pem_pair(&client_cert), pem_pair(&server_cert)}, bad = pem_pair(&strange);
 	server.ca = "clients.pem";
 	server.ca_pem = authority.pem;
 	shows.n_certs = 1;
@@ -158,7 +159,8 @@ static void clients_show_the_certificate_that_is_required_of_them(void)
 			CHECK_HAS(o.server_says, "the peer shows no certificate");
 			CHECK_HAS(o.client_says, "the peer's alert: certificate required");
 		}
-		shows.certs = &good;
+		shows.certs = good;
+		shows.n_certs = 2;
 		struct hark_tls *a = settings_of(shows), *b = settings_of(server);
 		struct pair p = tls_over(tcp_pair(), a, b, "a.example");
 		struct hark_certificate seen;
@@ -177,6 +179,7 @@ static void clients_show_the_certificate_that_is_required_of_them(void)
 		hark_tls_free(a);
 		hark_tls_free(b);
 		shows.certs = &bad;
+		shows.n_certs = 1;
 		o = try_with(shows, server, "a.example");
 		CHECK_INT(o.server, -HARK_ECERT);
 		CHECK_HAS(o.server_says, "issued by /CN=another authority, which is not in clients.pem");
