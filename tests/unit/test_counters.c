@@ -136,6 +136,31 @@ static void reasons_are_the_refusals_and_nothing_else(void **state)
 	}
 }
 
+static void a_boxs_reason_is_counted_and_one_that_nobody_knows_writes_nowhere(void **state)
+{
+	static const int unknown[] = {-1, 0, COUNT_CLOSED, COUNTERS, HARK_REFUSED_HELLO - 1, 1 << 20, INT32_MAX};
+	struct counters before;
+	(void)state;
+	memset(&c, 0, sizeof c);
+	refusals_count(&c, HARK_REFUSED_HELLO);
+	refusals_count(&c, HARK_REFUSED_NAME);
+	refusals_count(&c, HARK_REFUSED_NAME);
+	refusals_count(&c, REFUSED_PER_SOURCE); /* who refused has counted it */
+	assert_int_equal(counters_read(&c, REFUSED_HELLO), 1);
+	assert_int_equal(counters_read(&c, REFUSED_NAME), 2);
+	assert_int_equal(counters_read(&c, REFUSED_PER_SOURCE), 0);
+	assert_string_equal(refusals_name(HARK_REFUSED_NAME), "tls_name");
+	for (int i = 0; i < REFUSALS_LINES; i++)
+		(void)refusals_worth_a_line(&c, HARK_REFUSED_HELLO);
+	assert_int_not_equal(c.told[REFUSED_HELLO], 0);
+	memcpy(&before, &c, sizeof c);
+	for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+		refusals_count(&c, unknown[i]);
+		assert_true(refusals_worth_a_line(&c, unknown[i]));
+	}
+	assert_memory_equal(&before, &c, sizeof c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -146,6 +171,7 @@ int main(void)
 		cmocka_unit_test(refusals_have_so_many_lines_a_second_and_the_others_are_told_together),
 		cmocka_unit_test(the_next_second_has_lines_again_and_tells_what_had_none),
 		cmocka_unit_test(reasons_are_the_refusals_and_nothing_else),
+		cmocka_unit_test(a_boxs_reason_is_counted_and_one_that_nobody_knows_writes_nowhere),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
