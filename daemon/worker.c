@@ -278,14 +278,8 @@ static void on_event(const struct hark_event *e, void *arg)
 		self.ready_fd = -1;
 		break;
 	case HARK_EVENT_OPEN: conns_opened(row_of(e->ticket)); break;
-	case HARK_EVENT_LENT:
-		limits_lend(&self.limits);
-		counters_add(self.counters, COUNT_ACCEPTED, 1);
-		break;
-	case HARK_EVENT_RETURNED:
-		limits_returned(&self.limits);
-		counters_add(self.counters, COUNT_CLOSED, 1);
-		break;
+	case HARK_EVENT_LENT: limits_lend(&self.limits); break;
+	case HARK_EVENT_RETURNED: limits_returned(&self.limits); break;
 	case HARK_EVENT_PROGRAM: conns_program(row_of(e->ticket), e->pid); break;
 	case HARK_EVENT_CLOSE:
 		conns_closed(row_of(e->ticket));
@@ -317,7 +311,6 @@ static int admit(struct hark_conn *c, void *limits)
 	int ticket = chain_admit(c, &self.chain);
 	if (ticket < 0)
 		return ticket;
-	counters_add(self.counters, COUNT_ACCEPTED, 1);
 	int row = conns_add(c, self.conf->model == HARK_MODEL_PROCESS);
 	if (row < 0)
 		return CONNS_MAX + ticket;
@@ -327,10 +320,8 @@ static int admit(struct hark_conn *c, void *limits)
 
 static void leave(int ticket, void *limits)
 {
-	if (ticket >= 0) {
+	if (ticket >= 0)
 		conns_remove(row_of(ticket));
-		counters_add(self.counters, COUNT_CLOSED, 1); /* here: whoever told of its end may have been killed */
-	}
 	limits_leave(limits_ticket(ticket), limits);
 }
 

@@ -260,8 +260,10 @@ static void take_tokens(struct limits *l, int64_t now, double n)
 		b->tokens = l->rate.burst;
 }
 
+/* Side by side, here and below: a worker killed in between would be in one of the two alone. */
 static void count_in(const struct limits_worker *w)
 {
+	counters_add(w->counters, COUNT_ACCEPTED, 1);
 	atomic_fetch_add_explicit(&w->counters->slots[w->slot].now, 1, memory_order_relaxed);
 }
 
@@ -269,6 +271,7 @@ static void count_in(const struct limits_worker *w)
 static void count_out(const struct limits_worker *w)
 {
 	_Atomic uint32_t *now = &w->counters->slots[w->slot].now;
+	counters_add(w->counters, COUNT_CLOSED, 1);
 	if (atomic_fetch_sub_explicit(now, 1, memory_order_relaxed) == 0)
 		atomic_fetch_add_explicit(now, 1, memory_order_relaxed);
 }

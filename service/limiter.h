@@ -54,7 +54,8 @@ void limits_join(struct limits_worker *w);
 int64_t limits_pace(void *limits_worker);
 
 /* struct hark_serve_opts' admit: a ticket >= 0 for limits_leave(), or shed it, for the reason that minus this counter
- * is. Counts the refusal, and in the worker's now what is being served (also with no limits at all). */
+ * is. Counts the refusal, and who is let in: as accepted, and in the worker's now until limits_leave() (also with no
+ * limits at all). */
 int limits_admit(struct hark_conn *c, void *limits_worker);
 
 /* The same for a connection whose source is told later, by limits_move(): until then it counts in none. */
