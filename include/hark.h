@@ -451,7 +451,10 @@ int hark_ticket(const struct hark_conn *c);
  * TLS 1.2 and 1.3 by OpenSSL, over a stream's socket; afterwards the connection is used as before. Ciphers with forward
  * secrecy and AEAD alone; no renegotiation, no compression. The end of the stream is the peer's close_notify, and
  * hark_close() and hark_shutdown() send ours, after which the peer may go on. An end without it is -ECONNRESET: the
- * stream was cut. hark_sendfile(), hark_pass() and hark_copy() copy; hark_handover() is -EOPNOTSUPP. */
+ * stream was cut. hark_sendfile(), hark_pass() and hark_copy() copy; hark_handover() is -EOPNOTSUPP.
+ *
+ * OpenSSL is loaded by dlopen(3) when TLS is first wanted: by hark_tls_new(), or by a client without settings. Who goes
+ * into a chroot calls hark_tls_new() before. -ENOPKG: it cannot be loaded. */
 
 /* A certificate, those above it behind it, and its key: PEM, which is not encrypted. */
 struct hark_tls_cert {
@@ -496,7 +499,7 @@ struct hark_tls_opts {
 };
 
 /* Makes settings, for servers and clients. Every file is read now, by the calling thread. The caller owns *out.
- * Returns 0; -EINVAL, -ENOENT, -EACCES, -ENOMEM …. */
+ * Returns 0; -EINVAL, -ENOENT, -EACCES, -ENOMEM …; -ENOPKG: no OpenSSL, and why says what was looked for. */
 int hark_tls_new(const struct hark_tls_opts *opts, struct hark_tls **out);
 
 /* The same, in the place of t's settings, for handshakes that begin from now on; what cannot be made changes nothing.
@@ -516,7 +519,8 @@ struct hark_starttls_opts {
  * shown, is TLS's. It takes some 16 KB of stack. After a failure, which the peer is told as an alert, c can only be
  * closed. May suspend.
  * Returns 0; -HARK_ECERT; -EPROTO: the peer's alert, nothing in common, no TLS; -ECONNRESET; -ETIMEDOUT; -EALREADY: it
- * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM. */
+ * is TLS; -EINVAL: t has no certificate for a server; -EOPNOTSUPP: it is no stream's socket; -EBUSY; -ENOMEM;
+ * -ENOPKG: no OpenSSL. */
 int hark_starttls(struct hark_conn *c, struct hark_tls *t, const struct hark_starttls_opts *opts);
 
 /* Whether c is from a listener at tls://, and its handshake still to be done: tls_by_box. */

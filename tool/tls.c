@@ -64,7 +64,7 @@ static int make(const struct verb *v, const struct tls_args *a, bool server, str
 	if (err == 0)
 		return 0;
 	say(v, "%s", why.text[0] != '\0' ? why.text : hark_strerror(err));
-	return err == -ENOMEM || err == -EMFILE || err == -ENFILE ? STATUS_SYSTEM : STATUS_USAGE;
+	return err == -ENOMEM || err == -EMFILE || err == -ENFILE || err == -ENOPKG ? STATUS_SYSTEM : STATUS_USAGE;
 }
 
 int tls_settings(const struct verb *v, const struct tls_args *args, bool used, bool server, struct hark_tls **out)

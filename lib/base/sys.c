@@ -4,6 +4,7 @@
  * standard error would go to the peer. So what makes a descriptor here never returns 0, 1 or 2. */
 #include "base/sys.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -190,6 +191,7 @@ struct hark__sys hark__sys = {
 	.kill = kill,
 	.pthread_create = pthread_create,
 	.open = open_high,
+	.dlopen = dlopen,
 	.getcwd = getcwd,
 	.lstat = lstat,
 	.fstat = fstat,

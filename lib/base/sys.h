@@ -104,6 +104,7 @@
 	X(int, pthread_create, (pthread_t * t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), \
 	  (t, a, fn, arg)) \
 	X(int, open, (const char *path, int flags), (path, flags)) \
+	X(void *, dlopen, (const char *file, int flags), (file, flags)) \
 	X(char *, getcwd, (char *buf, size_t n), (buf, n)) \
 	X(int, lstat, (const char *path, struct stat *st), (path, st)) \
 	X(int, fstat, (int fd, struct stat *st), (fd, st)) \

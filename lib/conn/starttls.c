@@ -5,13 +5,12 @@
  * Fiber: may suspend. Thread: the one that owns c. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/openssl.h"
 #include "conn/tls.h"
 #include "loop/fiber.h"
 
@@ -138,17 +137,12 @@ static int shake(struct hark__tls_conn *t, int64_t deadline)
 
 /* ---- its beginning ---------------------------------------------------------------------------------------- */
 
-static int attach(struct hark_conn *c, struct hark_tls *tls, const char *name, struct hark__tls_conn **out)
+static int attach(struct hark_conn *c, struct hark__tls_settings *s, const char *name, struct hark__tls_conn **out)
 {
-	struct hark__tls_settings *s;
 	struct hark__extra *x;
-	int r = hark__extra_make(c, &x);
+	int r = name == NULL && s->n_certs == 0 ? -EINVAL : hark__extra_make(c, &x);
 	if (r == 0)
-		r = hark__tls_settings(tls, &s);
-	if (r < 0)
-		return r;
-	r = name == NULL && s->n_certs == 0 ? -EINVAL : hark__tls_conn_new(c, s, out);
-	hark__tls_settings_release(s);
+		r = hark__tls_conn_new(c, s, out);
 	if (r < 0)
 		return r;
 	if (name == NULL)
@@ -170,11 +164,16 @@ static int attach(struct hark_conn *c, struct hark_tls *tls, const char *name, s
 /* With both roles. */
 static int start(struct hark_conn *c, struct hark_tls *tls, const struct hark_starttls_opts *o)
 {
+	struct hark__tls_settings *s;
 	struct hark__tls_conn *t;
 	int64_t deadline = o->deadline != 0 ? o->deadline : hark_after(HARK__TLS_HANDSHAKE_NS);
-	int r = c->ending != HARK__OPEN ? -EPIPE : hark__conn_flush(c);
+	int r = hark__tls_settings(tls, &s, o->why);
+	if (r < 0)
+		return r;
+	r = c->ending != HARK__OPEN ? -EPIPE : hark__conn_flush(c);
 	if (r == 0)
-		r = attach(c, tls, o->name, &t);
+		r = attach(c, s, o->name, &t);
+	hark__tls_settings_release(s);
 	if (r < 0) {
 		bool none = r == -EINVAL && o->name == NULL;
 		hark__why(o->why, "TLS: %s",

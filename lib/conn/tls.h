@@ -56,8 +56,9 @@ struct hark_tls {
 	struct hark_ticket_key own_key; /* lasts over reloads */
 };
 
-/* The settings as they are now, NULL: a client's by default. The caller releases them. 0 or -ENOMEM. */
-int hark__tls_settings(struct hark_tls *t, struct hark__tls_settings **out);
+/* The settings as they are now, NULL: a client's by default. The caller releases them. 0 or, with why, -ENOMEM,
+ * -ENOPKG, -EINVAL. */
+int hark__tls_settings(struct hark_tls *t, struct hark__tls_settings **out, struct hark_why *why);
 void hark__tls_settings_release(struct hark__tls_settings *s);
 
 /* ---- tls_pem.c: reading -------------------------------------------------------------------------------- */

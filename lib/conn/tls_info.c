@@ -3,13 +3,11 @@
  * Any thread that may use the connection. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "conn/openssl.h"
 #include "conn/tls.h"
 
 /* ---- the connection ------------------------------------------------------------------------------------- */
@@ -258,7 +256,7 @@ int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t ca
 int hark_tls_own(struct hark_tls *t, int which, int place, struct hark_certificate *out)
 {
 	struct hark__tls_settings *s;
-	int r = hark__tls_settings(t, &s);
+	int r = hark__tls_settings(t, &s, NULL);
 	if (r < 0)
 		return r;
 	const STACK_OF(X509) *chain = which >= 0 && which < s->n_certs ? s->chains[which] : NULL;

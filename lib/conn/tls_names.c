@@ -4,12 +4,12 @@
  * A certificate has few names and a server few certificates: a walk over them is short beside a handshake. */
 #include <ctype.h>
 #include <errno.h>
-#include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/sys.h"
+#include "conn/openssl.h"
 #include "conn/tls.h"
 
 void hark__tls_names_free(char **names, int n)

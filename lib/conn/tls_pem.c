@@ -3,13 +3,12 @@
  * Keys are wiped when they have been read. The caller's thread, which may be blocked by the disk. */
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/openssl.h"
 #include "conn/tls.h"
 
 #define FILE_MAX  ((size_t)16 << 20) /* bytes: more is no PEM file, or a device's */

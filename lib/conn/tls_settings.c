@@ -6,14 +6,12 @@
  *
  * Any thread. OpenSSL's memory is its own: what it lacks is told as -ENOMEM. */
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/rand.h>
-#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/openssl.h"
 #include "conn/tls.h"
 
 #define TICKET_LIFETIME_NS (12 * 3600 * HARK_S)
@@ -21,14 +19,6 @@
 
 /* Forward secrecy and AEAD. Those of TLS 1.3 have both. */
 #define CIPHERS_12 "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
-
-static pthread_once_t openssl_once = PTHREAD_ONCE_INIT;
-
-/* Threads may still serve while exit(3) would take OpenSSL apart under them. */
-static void init_openssl(void)
-{
-	(void)OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL);
-}
 
 /* ---- one context ------------------------------------------------------------------------------------------ */
 
@@ -381,7 +371,6 @@ static int fill(struct making *m)
 
 static int make(const struct hark_tls_opts *o, const struct hark_ticket_key *own, struct hark__tls_settings **out)
 {
-	(void)pthread_once(&openssl_once, init_openssl);
 	int r = check(o);
 	if (r < 0)
 		return r;
@@ -434,9 +423,11 @@ static const struct hark_tls_opts defaults;
 int hark_tls_new(const struct hark_tls_opts *opts, struct hark_tls **out)
 {
 	const struct hark_tls_opts *o = opts != NULL ? opts : &defaults;
-	(void)pthread_once(&openssl_once, init_openssl);
+	int r = hark__openssl_load(o->why);
+	if (r < 0)
+		return r;
 	struct hark_tls *t = hark__sys.calloc(1, sizeof *t);
-	int r = t == NULL || RAND_bytes((unsigned char *)&t->own_key, sizeof t->own_key) != 1 ? -ENOMEM : 0;
+	r = t == NULL || RAND_bytes((unsigned char *)&t->own_key, sizeof t->own_key) != 1 ? -ENOMEM : 0;
 	if (r < 0)
 		hark__why(o->why, "TLS: %s", hark_strerror(r));
 	if (r == 0)
@@ -477,14 +468,17 @@ void hark_tls_free(struct hark_tls *t)
 /* What a client uses that brings no settings: made when it is first wanted, and kept. */
 static struct hark_tls clients = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-int hark__tls_settings(struct hark_tls *t, struct hark__tls_settings **out)
+int hark__tls_settings(struct hark_tls *t, struct hark__tls_settings **out, struct hark_why *why)
 {
+	const struct hark_tls_opts o = {.why = why};
 	int r = 0;
 	if (t == NULL)
 		t = &clients;
 	(void)pthread_mutex_lock(&t->lock);
 	if (t->settings == NULL)
-		r = make(&defaults, &t->own_key, &t->settings);
+		r = hark__openssl_load(why);
+	if (t->settings == NULL && r == 0)
+		r = make(&o, &t->own_key, &t->settings);
 	if (r == 0) {
 		atomic_fetch_add_explicit(&t->settings->refs, 1, memory_order_relaxed);
 		*out = t->settings;

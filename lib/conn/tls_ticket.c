@@ -2,11 +2,9 @@
  * settings tell. How old a session may be is OpenSSL's to look at: SSL_CTX_set_timeout().
  *
  * Called by OpenSSL in a handshake, on its thread. */
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
-#include <openssl/rand.h>
 #include <string.h>
 
+#include "conn/openssl.h"
 #include "conn/tls.h"
 
 /* As struct hark_tls_opts says: 0, 1: renew, < 0: there is none. */

@@ -3,14 +3,13 @@
  *
  * With the connection's guard. */
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/sys.h"
 #include "base/why.h"
+#include "conn/openssl.h"
 #include "conn/tls.h"
 
 /* OpenSSL's words where ours say more. */

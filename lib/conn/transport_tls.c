@@ -8,10 +8,10 @@
  * Any thread, one reader and one writer. */
 #include <errno.h>
 #include <limits.h>
-#include <openssl/err.h>
 #include <stdlib.h>
 
 #include "base/sys.h"
+#include "conn/openssl.h"
 #include "conn/tls.h"
 #include "loop/fiber.h"
 

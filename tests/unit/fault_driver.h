@@ -110,6 +110,7 @@ static const struct plausible {
 	[FAULT_rename] = {{EACCES}},
 	[FAULT_unlink] = {{EACCES}},
 	[FAULT_open] = {{ENOENT, EMFILE}},
+	[FAULT_dlopen] = {{ENOENT}},
 	[FAULT_chmod] = {{EPERM}},
 	[FAULT_chown] = {{EPERM}},
 };
@@ -210,7 +211,8 @@ static intptr_t failure(enum entry e)
 	case FAULT_malloc:
 	case FAULT_calloc:
 	case FAULT_aligned_alloc:
-	case FAULT_realloc: return 0;
+	case FAULT_realloc:
+	case FAULT_dlopen: return 0;
 	case FAULT_pthread_create: return now->err;
 	default: return -1; /* of mmap(2) too: MAP_FAILED */
 	}
