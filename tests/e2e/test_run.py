@@ -32,6 +32,8 @@ def run(host, command=(ROOT / 'scripts' / 'run',)):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What is ignored where the tests were started, in the background of a shell, bash could not trap.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         lines = []
