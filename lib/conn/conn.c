@@ -345,6 +345,8 @@ int hark_peer_credentials(const struct hark_conn *c, struct hark_credentials *ou
 			*out = c->facts->user;
 		return c->facts->user_r;
 	}
+	if (c->single) /* its descriptor is the listener's */
+		return -EOPNOTSUPP;
 	if (hark__sys.getsockopt(c->src.fd, SOL_SOCKET, SO_PEERCRED, &u, &len) < 0)
 		return errno == ENOPROTOOPT ? -EOPNOTSUPP : -errno;
 	if (u.uid == (uid_t)-1) /* no unix socket, or none that was connected */

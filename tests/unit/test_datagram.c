@@ -66,6 +66,28 @@ static void answers_come_from_the_address_that_was_asked(void)
 	(void)close(fd);
 }
 
+static void a_datagram_has_no_credentials(void)
+{
+	static const char *const at[] = {"udp://127.0.0.1:0", "unixgram:@hark-test-credentials-%d"};
+	for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+		struct hark_credentials who = {.pid = 4711};
+		char address[64], bound[HARK_ADDRESS_MAX];
+		struct hark_listener *l;
+		struct hark_conn *client, *c;
+		(void)snprintf(address, sizeof address, at[i], (int)getpid());
+		CHECK_INT(hark_listen(address, NULL, &l), 0);
+		CHECK(hark_listener_address(l, bound, sizeof bound) > 0);
+		CHECK_INT(hark_dial(bound, NULL, &client), 0);
+		CHECK_INT(hark_write(client, "x", 1), 1);
+		CHECK_INT(hark_accept(l, hark_after(5 * HARK_S), &c), 0);
+		CHECK_INT(hark_peer_credentials(c, &who), -EOPNOTSUPP);
+		CHECK_INT(who.pid, 4711);
+		hark_abort(c);
+		hark_abort(client);
+		hark_listener_close(l);
+	}
+}
+
 /* A broadcast came to no address that could be answered from: the answer leaves from the one of the interface. */
 static void a_broadcast_is_answered(void)
 {
@@ -356,6 +378,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(answers_come_from_the_address_that_was_asked),
+		EVERYWHERE(a_datagram_has_no_credentials),
 		EVERYWHERE(a_broadcast_is_answered),
 		EVERYWHERE(the_same_over_ipv6),
 		EVERYWHERE(datagrams_stay_apart_and_whole),
