@@ -67,7 +67,7 @@ void hark__tls_settings_release(struct hark__tls_settings *s);
 struct hark__tls_pem {
 	const char *what; /* "certificate", "key" … */
 	const char *name; /* the file's; NULL: it has none */
-	char *text;       /* owned */
+	char *text;       /* owned; a NUL behind it */
 	size_t len;
 };
 

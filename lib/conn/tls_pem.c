@@ -11,7 +11,7 @@
 #include "conn/openssl.h"
 #include "conn/tls.h"
 
-#define FILE_MAX  ((size_t)16 << 20) /* bytes: more is no PEM file, or a device's */
+#define FILE_MAX  ((size_t)16 << 20) /* bytes: from here on it is no PEM file, or a device's */
 #define FILE_STEP 16384u
 
 /* ---- the text ------------------------------------------------------------------------------------------- */
@@ -27,7 +27,7 @@ static int read_all(struct hark__tls_pem *p, int fd)
 	size_t cap = 0;
 	ssize_t n = 1;
 	while (n > 0) {
-		if (p->len == FILE_MAX)
+		if (p->len >= FILE_MAX)
 			return -EFBIG;
 		if (p->len == cap) {
 			char *more = hark__sys.malloc(cap + cap / 2 + FILE_STEP + 1);
@@ -45,6 +45,7 @@ static int read_all(struct hark__tls_pem *p, int fd)
 		while (n < 0 && errno == EINTR);
 		p->len += n > 0 ? (size_t)n : 0;
 	}
+	p->text[p->len] = '\0';
 	return n < 0 ? -errno : 0;
 }
 
@@ -57,7 +58,7 @@ int hark__tls_pem_read(struct hark__tls_pem *p, const char *what, const char *na
 		p->len = strlen(text);
 		p->text = hark__sys.malloc(p->len + 1);
 		if (p->text != NULL)
-			memcpy(p->text, text, p->len);
+			memcpy(p->text, text, p->len + 1);
 		return p->text != NULL ? 0 : complain(p, -ENOMEM, hark_strerror(ENOMEM), why);
 	}
 	if (name == NULL)

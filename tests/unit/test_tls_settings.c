@@ -2,6 +2,10 @@
  * session tickets. */
 #include "tls_support.h"
 
+#include <sys/resource.h>
+
+#include "base/sys.h"
+
 /* ---- files ------------------------------------------------------------------------------------------------ */
 
 static void write_text(const char *path, const char *text, const char *more)
@@ -107,6 +111,37 @@ static void what_is_wrong_with_a_file_is_told_with_its_name(void)
 	const struct hark_tls_cert neither = {0};
 	fails((struct hark_tls_opts){.certs = &neither, .n_certs = 1}, -EINVAL, "neither a file nor its text");
 	hark_tls_free(NULL);
+}
+
+static void *malloc_of_a_key(size_t n)
+{
+	static const char words[] = "PRIVATE KEY-----";
+	char *p = malloc(n);
+	for (size_t i = 0; p != NULL && i < n; i++)
+		p[i] = words[i % (sizeof words - 1)];
+	return p;
+}
+
+/* What memory held before is none of it. */
+static void a_key_is_looked_for_in_the_text_alone(void)
+{
+	static const char bad[] = "-----BEGIN CERTIFICATE-----\nMIIB!!!\n-----END CERTIFICATE-----\n";
+	const struct hark_tls_cert as_text = {.cert_pem = server_cert.pem, .key_pem = bad};
+	write_text(in_folder("cert.pem"), server_cert.pem, "");
+	write_text(in_folder("bad.pem"), bad, "");
+	hark__sys.malloc = malloc_of_a_key;
+	fails_with(in_folder("cert.pem"), in_folder("bad.pem"), -EINVAL, "bad.pem: holds no private key in PEM");
+	fails((struct hark_tls_opts){.certs = &as_text, .n_certs = 1}, -EINVAL, "key: holds no private key in PEM");
+	hark__sys.malloc = malloc;
+}
+
+static void a_file_without_end_is_not_read_for_ever(void)
+{
+#if !defined(UNDER_ASAN) && !defined(UNDER_TSAN) /* else their own memory */
+	const struct rlimit room = {(rlim_t)1 << 30, (rlim_t)1 << 30};
+	CHECK_INT(setrlimit(RLIMIT_AS, &room), 0);
+#endif
+	fails_with("/dev/zero", NULL, -EFBIG, "certificate /dev/zero: File too large");
 }
 
 static void a_file_that_may_not_be_read_is_told(void)
@@ -352,6 +387,8 @@ int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(what_is_wrong_with_a_file_is_told_with_its_name),
+		IN_CHILD(a_key_is_looked_for_in_the_text_alone),
+		IN_CHILD(a_file_without_end_is_not_read_for_ever),
 		IN_CHILD(a_file_that_may_not_be_read_is_told),
 		EVERYWHERE(settings_are_replaced_while_connections_live),
 		EVERYWHERE(a_session_is_resumed_also_after_a_reload),
