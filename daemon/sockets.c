@@ -317,24 +317,19 @@ static int open_one(struct sockets *s, const struct config_service *conf, const 
 
 static const struct inherited_socket none = {.fd = -1};
 
-/* The port that the first one was given, for the others of the name; 0: none was. */
-static unsigned same_port(const struct sockets *s, const char *key)
-{
-	int type;
-	const struct socket_entry *first = find(s, key, 0);
-	return first != NULL ? socket_port(hark_listener_fd(first->listener), &type) : 0;
-}
-
 /* A name: a socket at each of its addresses that this machine has, at least one. */
 static int open_name(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
                      struct hark_why *why)
 {
 	struct hark_endpoint at[LISTEN_NAMES_MAX];
 	char one[HARK_ADDRESS_MAX];
-	bool any_port = strcmp(strrchr(address, ':'), ":0") == 0;
+	const struct hark_listen_opts opts = {.freebind = conf->freebind, .why = why};
 	int n = hark_resolve(address, at, LISTEN_NAMES_MAX, HARK_FOREVER), opened = 0, r = n;
+	int port = n > 0 ? listen_name_port(address, at, n, &opts) : 0;
+	if (port < 0)
+		return port;
 	for (int i = 0; i < n; i++) {
-		if (listen_name_format(&at[i], any_port && opened > 0 ? same_port(s, key) : 0, one, sizeof one) < 0)
+		if (listen_name_format(&at[i], (unsigned)port, one, sizeof one) < 0)
 			continue;
 		r = open_one(s, conf, key, one, &none, why);
 		opened += r == 0;

@@ -45,21 +45,16 @@ static int open_one(struct serve_sockets *s, const char *address, const char *as
 	return r < 0 ? r : add(s, l, asked);
 }
 
-/* The port that the kernel chose for the first of a name is that of all. */
-static unsigned port_of(const char *bound)
-{
-	const char *colon = strrchr(bound, ':');
-	return colon != NULL ? (unsigned)strtoul(colon + 1, NULL, 10) : 0;
-}
-
 static int open_name(struct serve_sockets *s, const char *address, const struct hark_listen_opts *opts)
 {
 	struct hark_endpoint at[LISTEN_NAMES_MAX];
 	char one[HARK_ADDRESS_MAX];
 	int first = s->n, n = hark_resolve(address, at, LISTEN_NAMES_MAX, HARK_FOREVER), r = n;
+	int port = n > 0 ? listen_name_port(address, at, n, opts) : 0;
+	if (port < 0)
+		return port;
 	for (int i = 0; i < n; i++) {
-		unsigned port = s->n > first ? port_of(s->bound[first]) : 0;
-		if (listen_name_format(&at[i], port, one, sizeof one) < 0)
+		if (listen_name_format(&at[i], (unsigned)port, one, sizeof one) < 0)
 			continue;
 		r = open_one(s, one, address, opts);
 		if (r < 0 && !listen_is_elsewhere(r))

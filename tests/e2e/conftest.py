@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -198,16 +199,17 @@ def start(hark):
 
 @pytest.fixture
 def serve_with_hosts(hark, tmp_path):
-    """serve_with_hosts(text, *args): a server that reads text in place of /etc/hosts, which can change. Needs root."""
+    """serve_with_hosts(text, *args): a server that reads text in place of /etc/hosts, which can change; before: words
+    before its command. Needs root."""
     running = []
     hosts = tmp_path / "hosts"
 
-    def serve_with_hosts(text, *args):
+    def serve_with_hosts(text, *args, before=()):
         hosts.write_text(text)
         inside = 'mount --bind "$0" /etc/hosts && exec "$@"'
         if subprocess.run(["unshare", "-m", "sh", "-c", inside, hosts, "true"], capture_output=True).returncode != 0:
             pytest.skip("this user cannot mount anything over /etc/hosts")
-        service = Service(["unshare", "-m", "sh", "-c", inside, str(hosts), hark, "serve", *args])
+        service = Service(["unshare", "-m", "sh", "-c", inside, str(hosts), *before, hark, "serve", *args])
         running.append(service)
         wait_until(lambda: service.addresses)
         return service, hosts
@@ -232,6 +234,31 @@ def serve(start):
         return service
 
     return serve
+
+
+TAKER = """
+import os, socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as f:
+    f.write("40000 40007")
+for port in range(40000, 40007):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        s = socket.socket(socket.AF_INET, kind)
+        s.bind(("127.0.0.2", port))
+        os.set_inheritable(s.detach(), True)
+if sys.argv[1:]:
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def where_ports_are_taken(tmp_path):
+    """Words before a command: in its network of 8 ports, 40007 alone is free at 127.0.0.2, and all are at 127.0.0.1."""
+    (tmp_path / "taker").write_text(TAKER)
+    words = ["unshare", "-n", sys.executable, str(tmp_path / "taker")]
+    if subprocess.run(words, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot have a network with few ports")
+    return words
 
 
 def read_all(s):

@@ -163,16 +163,31 @@ def test_the_mode_of_a_socket_changes_with_a_reload(harkd, tmp_path):
     assert (tmp_path / "sock").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a hosts file of its own needs root")
-def test_a_name_with_several_addresses_is_listened_on_at_all_of_them(harkd, hark, tmp_path):
-    (tmp_path / "hosts").write_text("127.0.0.1 both\n::1 both\n")
+def with_hosts(hark, tmp_path, text, before=()):
+    """A harkd that reads text in place of /etc/hosts; before: words before its command."""
+    (tmp_path / "hosts").write_text(text)
     wrapper = tmp_path / "harkd"
     wrapper.write_text(
         "#!/bin/sh\nexec unshare -m sh -c"
-        f" 'mount --bind {tmp_path}/hosts /etc/hosts && exec {hark}d \"$@\"' sh \"$@\"\n"
+        f" 'mount --bind {tmp_path}/hosts /etc/hosts && exec {' '.join(before)} {hark}d \"$@\"' sh \"$@\"\n"
     )
     wrapper.chmod(0o755)
-    d = harkd(service("echo", "box = echo", listen="tcp://both:0 udp://both:0"), executable=str(wrapper))
+    return str(wrapper)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a hosts file of its own needs root")
+def test_a_port_for_a_name_is_free_at_all_of_its_addresses(harkd, hark, tmp_path, where_ports_are_taken):
+    executable = with_hosts(hark, tmp_path, "127.0.0.1 both\n127.0.0.2 both\n", where_ports_are_taken)
+    d = harkd(service("echo", "box = echo", listen="tcp://both:0 udp://both:0"), executable=executable)
+    assert sorted(d.service("echo")["listen"]) == [f"{s}://127.0.0.{n}:40007" for s in ("tcp", "udp") for n in (1, 2)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a hosts file of its own needs root")
+def test_a_name_with_several_addresses_is_listened_on_at_all_of_them(harkd, hark, tmp_path):
+    d = harkd(
+        service("echo", "box = echo", listen="tcp://both:0 udp://both:0"),
+        executable=with_hosts(hark, tmp_path, "127.0.0.1 both\n::1 both\n"),
+    )
     assert sorted(a.rsplit(":", 1)[0] for a in d.service("echo")["listen"]) == [
         "tcp://127.0.0.1",
         "tcp://[::1]",

@@ -31,6 +31,14 @@ def test_a_name_is_listened_on_at_all_of_its_addresses(serve_with_hosts, model):
         assert echoed(service, i)
 
 
+def test_a_port_for_a_name_is_free_at_all_of_its_addresses(serve_with_hosts, where_ports_are_taken):
+    service, _ = serve_with_hosts(
+        "127.0.0.1 both\n127.0.0.2 both\n", "tcp://both:0", "udp://both:0", "echo", before=where_ports_are_taken
+    )
+    wait_until(lambda: len(service.addresses) == 4)
+    assert sorted(service.addresses) == [f"{s}://127.0.0.{n}:40007" for s in ("tcp", "udp") for n in (1, 2)]
+
+
 def test_a_name_of_which_nothing_is_here_is_told(run):
     assert b"listen tcp://192.0.2.1:7000: " in run("serve", "tcp://192.0.2.1:7000", "echo").stderr
     r = run("serve", "tcp://name.invalid:7000", "echo")
