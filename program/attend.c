@@ -152,6 +152,23 @@ static bool is_read_to_end(int fd)
 	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+static bool has_unread(int fd)
+{
+	char byte;
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Whether what the program has started goes on with the connection. A shell's background child may be about to redirect
+ * it: as the last one to close it, with input unread, it would reset it. So it is given time. */
+static bool stays_shared(const struct spawned *p, int fd)
+{
+	int64_t until = earlier(hark_after(LINGER_QUIET_NS), hark_drain_deadline());
+	while (holders_left(p, fd))
+		if (hark_now() >= until || !has_unread(fd) || hark_sleep(LOOK_MIN_NS) < 0)
+			return true;
+	return false;
+}
+
 /* Nobody has the connection any more, but the program goes on: its peer gets all that was written, and the end. */
 static void end_connection(struct hark_conn *c)
 {
@@ -253,7 +270,7 @@ int attend(const struct attend *how, struct hark_conn *c, const struct spawned *
 		status = SIGKILL;
 	int fd = hark_fd(c);
 	/* Who may have it is asked second: it costs the more, the longer the program ran and the more others run. */
-	if (by_itself && !s.ended && hark_type(c) == SOCK_STREAM && (is_read_to_end(fd) || holders_left(p, fd)))
+	if (by_itself && !s.ended && hark_type(c) == SOCK_STREAM && (is_read_to_end(fd) || stays_shared(p, fd)))
 		hark_shared(c);
 	return status;
 }

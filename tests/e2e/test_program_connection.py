@@ -101,6 +101,18 @@ def test_an_answer_arrives_whole_though_input_stays_unread_and_a_child_works_on(
         assert answer == b"x" * 1000000
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_an_answer_arrives_whole_though_input_stays_unread_and_a_child_is_late_to_close(serve, pids, model):
+    """As a shell's background child whose turn comes after the program's end."""
+    child = "sleep 0.3; exec <&- >&- 2>&-; exec sleep 1000"
+    server = serve("--model", model, "tcp://127.0.0.1:0", *shell(f"({child}) & echo $!; head -c 1; echo answer"))
+    with server.connect() as s:
+        s.sendall(bytes(100000))
+        pid, _, answer = read_all(s).partition(b"\n")
+        pids.append(int(pid))
+        assert answer == b"\0answer\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts services of other users")
 def test_what_another_user_starts_meanwhile_keeps_nobody_waiting(serve, pids):
     """Whose descriptors may not be looked at, but who has other parents."""
