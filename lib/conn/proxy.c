@@ -16,21 +16,16 @@
 
 #include "address/endpoint.h"
 
-#define TLV_HEAD       3   /* bytes: type, length */
-#define SSL_HEAD       5   /* bytes: client, verify; section 2.2.6 */
-#define UNIQUE_ID_MAX  128 /* bytes; section 2.2.5 */
-#define UNIX_PATH      108 /* bytes; section 2.2 */
-#define UNIX_BLOCK     (2 * UNIX_PATH)
-#define INET_BLOCK     12
-#define INET6_BLOCK    36
-#define SUBTYPES_FIRST 0x21
-#define SUBTYPES_LAST  0x2f
+#define UNIQUE_ID_MAX 128 /* bytes; section 2.2.5 */
+#define UNIX_BLOCK    (2 * HARK__PROXY_PATH)
+#define INET_BLOCK    12
+#define INET6_BLOCK   36
 
 enum { LOCAL = 0x0, PROXY = 0x1 };
 enum { UNSPEC = 0x0, INET = 0x1, INET6 = 0x2, UNIX = 0x3, FAMILIES };
 enum { STREAM = 0x1, DGRAM = 0x2, TRANSPORTS };
 
-static const uint8_t signature[] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
+const uint8_t hark__proxy_signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
 static const uint8_t magic[] = {'P', 'R', 'O', 'X', 'Y', ' '};
 
 static const size_t blocks[FAMILIES] = {[INET] = INET_BLOCK, [INET6] = INET6_BLOCK, [UNIX] = UNIX_BLOCK};
@@ -44,6 +39,11 @@ static int refuse(const char **wrong, const char *why)
 static unsigned number16(const uint8_t *p)
 {
 	return (unsigned)p[0] << 8 | p[1];
+}
+
+bool hark__proxy_in_ssl(int type)
+{
+	return type >= 0x21 && type <= 0x2f;
 }
 
 /* ---- its length ------------------------------------------------------------------------------ */
@@ -90,7 +90,7 @@ ssize_t hark__proxy_measure(const void *bytes, size_t n, const char **wrong)
 		return 0;
 	if (begins(b, n, magic, sizeof magic))
 		return measure_line(b, n, wrong);
-	if (begins(b, n, signature, sizeof signature))
+	if (begins(b, n, hark__proxy_signature, sizeof hark__proxy_signature))
 		return measure_binary(b, n, wrong);
 	return refuse(wrong, "signature: of neither version");
 }
@@ -166,13 +166,13 @@ static int parse_line(const uint8_t *b, size_t n, struct hark_proxy *out, const 
 static void unix_endpoint(struct hark_endpoint *out, int type, const uint8_t *path)
 {
 	struct sockaddr_un *un = (struct sockaddr_un *)&out->addr;
-	size_t n = path[0] != '\0' ? strnlen((const char *)path, UNIX_PATH) : UNIX_PATH;
+	size_t n = path[0] != '\0' ? strnlen((const char *)path, HARK__PROXY_PATH) : HARK__PROXY_PATH;
 	while (path[0] == '\0' && n > 0 && path[n - 1] == '\0')
 		n--;
 	*out = (struct hark_endpoint){.type = type};
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path, path, n);
-	if (path[0] != '\0' && n < UNIX_PATH)
+	if (path[0] != '\0' && n < HARK__PROXY_PATH)
 		n++; /* its NUL counts, as the kernel has it */
 	out->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
 }
@@ -182,7 +182,7 @@ static void parse_block(const uint8_t *block, int family, int type, struct hark_
 	size_t size = family == INET ? 4 : 16;
 	if (family == UNIX) {
 		unix_endpoint(&out->source, type, block);
-		unix_endpoint(&out->destination, type, block + UNIX_PATH);
+		unix_endpoint(&out->destination, type, block + HARK__PROXY_PATH);
 		return;
 	}
 	int af = family == INET ? AF_INET : AF_INET6;
@@ -206,10 +206,10 @@ static int next(const uint8_t **at, const uint8_t *end, struct hark_proxy_tlv *t
 {
 	if (*at == end)
 		return 0;
-	if (end - *at < TLV_HEAD || (size_t)(end - *at) - TLV_HEAD < number16(*at + 1))
+	if (end - *at < HARK__PROXY_TLV_HEAD || (size_t)(end - *at) - HARK__PROXY_TLV_HEAD < number16(*at + 1))
 		return -1;
-	*tlv = (struct hark_proxy_tlv){.type = **at, .len = number16(*at + 1), .value = *at + TLV_HEAD};
-	*at += TLV_HEAD + tlv->len;
+	*tlv = (struct hark_proxy_tlv){.type = **at, .len = number16(*at + 1), .value = *at + HARK__PROXY_TLV_HEAD};
+	*at += HARK__PROXY_TLV_HEAD + tlv->len;
 	return 1;
 }
 
@@ -223,11 +223,11 @@ static void keep(struct walk *w, const struct hark_proxy_tlv *tlv)
 /* The first one counts, as a lookup finds the first of each type. */
 static int parse_ssl(struct walk *w, const struct hark_proxy_tlv *ssl, const char **wrong)
 {
-	const uint8_t *v = ssl->value, *at = v + SSL_HEAD;
+	const uint8_t *v = ssl->value, *at = v + HARK__PROXY_SSL_HEAD;
 	struct hark_proxy_tlv sub;
 	bool first = !w->out->ssl;
 	int r;
-	if (ssl->len < SSL_HEAD)
+	if (ssl->len < HARK__PROXY_SSL_HEAD)
 		return refuse(wrong, "ssl: shorter than 5 bytes");
 	if (first) {
 		w->out->ssl = true;
@@ -235,7 +235,7 @@ static int parse_ssl(struct walk *w, const struct hark_proxy_tlv *ssl, const cha
 		w->out->ssl_verify = (uint32_t)number16(v + 1) << 16 | number16(v + 3);
 	}
 	while ((r = next(&at, v + ssl->len, &sub)) > 0)
-		if (first && sub.type >= SUBTYPES_FIRST && sub.type <= SUBTYPES_LAST)
+		if (first && hark__proxy_in_ssl(sub.type))
 			keep(w, &sub);
 	return r < 0 ? refuse(wrong, "ssl: a part of it is longer than it") : 0;
 }
@@ -269,7 +269,7 @@ static int parse_tlv(struct walk *w, const uint8_t *b, size_t n, const struct ha
 			return refuse(wrong, "unique id: longer than 128 bytes");
 		break;
 	default:
-		if (tlv->type >= SUBTYPES_FIRST && tlv->type <= SUBTYPES_LAST) /* else it could pass for TLS's */
+		if (hark__proxy_in_ssl(tlv->type)) /* else it could pass for TLS's */
 			return 0;
 	}
 	keep(w, tlv);

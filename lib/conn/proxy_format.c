@@ -15,14 +15,7 @@
 
 #include "address/endpoint.h"
 
-#define TLV_HEAD       3
-#define SSL_HEAD       5
-#define SUM_BYTES      4
-#define UNIX_PATH      108
-#define SUBTYPES_FIRST 0x21
-#define SUBTYPES_LAST  0x2f
-
-static const uint8_t signature[] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
+#define SUM_BYTES 4
 
 /* Bytes on their way: counted, and written as far as there is room. */
 struct out {
@@ -120,7 +113,7 @@ static void write_line(const struct hark_proxy *p, struct out *o)
 
 static void put_path(struct out *o, const struct hark_endpoint *e)
 {
-	uint8_t path[UNIX_PATH] = {0};
+	uint8_t path[HARK__PROXY_PATH] = {0};
 	size_t at = offsetof(struct sockaddr_un, sun_path), n = e->len > at ? e->len - at : 0;
 	memcpy(path, ((const struct sockaddr_un *)&e->addr)->sun_path, n < sizeof path ? n : sizeof path);
 	put(o, path, sizeof path);
@@ -141,11 +134,6 @@ static void put_block(struct out *o, const struct hark_proxy *p, int family)
 	}
 }
 
-static bool is_subtype(const struct hark_proxy_tlv *t)
-{
-	return t->type >= SUBTYPES_FIRST && t->type <= SUBTYPES_LAST;
-}
-
 static void put_tlv(struct out *o, const struct hark_proxy_tlv *t)
 {
 	put8(o, (unsigned)t->type);
@@ -155,15 +143,15 @@ static void put_tlv(struct out *o, const struct hark_proxy_tlv *t)
 
 static void put_ssl(struct out *o, const struct hark_proxy *p)
 {
-	size_t n = SSL_HEAD;
+	size_t n = HARK__PROXY_SSL_HEAD;
 	for (int i = 0; i < p->n_tlvs; i++)
-		n += is_subtype(&p->tlvs[i]) ? TLV_HEAD + p->tlvs[i].len : 0;
+		n += hark__proxy_in_ssl(p->tlvs[i].type) ? HARK__PROXY_TLV_HEAD + p->tlvs[i].len : 0;
 	put8(o, HARK__PROXY_SSL);
 	put16(o, n);
 	put8(o, p->ssl_client);
 	put32(o, p->ssl_verify);
 	for (int i = 0; i < p->n_tlvs; i++)
-		if (is_subtype(&p->tlvs[i]))
+		if (hark__proxy_in_ssl(p->tlvs[i].type))
 			put_tlv(o, &p->tlvs[i]);
 }
 
@@ -171,7 +159,7 @@ static void put_ssl(struct out *o, const struct hark_proxy *p)
 static void put_tlvs(struct out *o, const struct hark_proxy *p)
 {
 	for (int i = 0; i < p->n_tlvs; i++)
-		if (!is_subtype(&p->tlvs[i]) && p->tlvs[i].type != HARK__PROXY_SSL &&
+		if (!hark__proxy_in_ssl(p->tlvs[i].type) && p->tlvs[i].type != HARK__PROXY_SSL &&
 		    p->tlvs[i].type != HARK__PROXY_CRC32C)
 			put_tlv(o, &p->tlvs[i]);
 	if (p->ssl)
@@ -183,14 +171,14 @@ static void write_binary(const struct hark_proxy *p, struct out *o)
 	static const unsigned codes[] = {[AF_INET] = 0x10, [AF_INET6] = 0x20, [AF_UNIX] = 0x30};
 	int family = family_of(p);
 	bool datagrams = family != 0 && p->source.type == SOCK_DGRAM;
-	put(o, signature, sizeof signature);
+	put(o, hark__proxy_signature, sizeof hark__proxy_signature);
 	put8(o, family == 0 ? 0x20 : 0x21);
 	put8(o, family == 0 ? 0 : codes[family] | (datagrams ? 2u : 1u));
 	size_t length_at = o->n;
 	put16(o, 0);
 	put_block(o, p, family);
 	put_tlvs(o, p);
-	size_t sum_at = o->n + TLV_HEAD;
+	size_t sum_at = o->n + HARK__PROXY_TLV_HEAD;
 	if (p->checksum)
 		put_tlv(o, &(struct hark_proxy_tlv){HARK__PROXY_CRC32C, SUM_BYTES, "\0\0\0"});
 	if (o->n > o->cap || o->n > HARK__PROXY_MAX)
