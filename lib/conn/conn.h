@@ -71,9 +71,9 @@ struct hark_conn {
 	uint8_t ending : 2;  /* enum hark__ending. The writer's, set with out_lock */
 	bool shared : 1;     /* hark_shared() */
 	bool has_extra : 1;  /* has a struct hark__extra; set with both roles */
-	bool refused : 1;    /* hark_refuse() */
 	bool tls_due : 1;    /* it comes from a listener at tls:// */
 	bool handed_off : 1; /* its descriptor is another process's: what it told is in facts */
+	bool refused;        /* hark_refuse(). A byte of its own, as a writer may be at ending in another thread */
 	int16_t write_error; /* sticky: what was lost, told by the next write, flush or close; 0: nothing */
 	/* HARK_FOREVER: none; 0: none. Either role sets them, both look: relaxed, each stands for itself. */
 	_Atomic int64_t deadline, idle_ns;
