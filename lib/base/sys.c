@@ -100,12 +100,12 @@ static int ioctl_fixed(int fd, unsigned long request, void *arg)
 	return ioctl(fd, request, arg);
 }
 
-/* glibc types the resource as an enumeration. */
 static void *mremap_to(void *from, size_t n, void *to)
 {
 	return mremap(from, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
+/* glibc types the resource as an enumeration. */
 static int getrlimit_plain(int resource, struct rlimit *limit)
 {
 	return getrlimit(resource, limit);

@@ -156,8 +156,8 @@ void hark_abort(struct hark_conn *c)
 {
 	if (c == NULL)
 		return;
-	bool mine = hark__conn_take_both(
-		c); /* else its memory is in use, by a call that may end any moment after the reset */
+	/* Else its memory is in use, by a call that may end any moment after the reset. */
+	bool mine = hark__conn_take_both(c);
 	if (!c->datagrams)
 		hark__conn_transport(c)->reset(c);
 	if (mine)

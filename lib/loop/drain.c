@@ -3,11 +3,11 @@
  *
  * The state is a deadline in memory shared with forked children and an eventfd that is written once and never read:
  * readable for everybody who polls it. When the drain is over this process takes fresh ones: children that outlive it
- * keep the old, which tell them as before. Each process has a state of its own and looks at the
- * ones of the process that forked it and of the one before as well; so ending one child, also one that a box forked,
- * does not drain its parent, and a connection's process hears of the service's drain also where the worker that forked
- * it has died. Retiring is told by an eventfd of its own: it concerns those alone who accept, and who waits for a drain
- * must not be woken by it.
+ * keep the old, which tell them as before. Each process has a state of its own and looks at the ones of the process
+ * that forked it and of the one before as well; so ending one child, also one that a box forked, does not drain its
+ * parent, and a connection's process hears of the service's drain also where the worker that forked it has died.
+ * Retiring is told by an eventfd of its own: it concerns those alone who accept, and who waits for a drain must not be
+ * woken by it.
  *
  * Any thread; hark_drain() also in signal handlers. */
 #include "loop/drain.h"

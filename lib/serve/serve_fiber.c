@@ -81,10 +81,12 @@ static bool is_boxs_to_end(const struct hark_conn *c, int64_t now)
 static void first_run(struct hark__waiter *w)
 {
 	struct hark_conn *c = hark__container(w, struct hark_conn, first);
-	int64_t now = hark_now();
-	if (hark__ready(&c->src) & HARK__IN)
+	if (hark__ready(&c->src) & HARK__IN) {
 		spoken(c);
-	else if (now >= silent_until(c) && is_boxs_to_end(c, now))
+		return;
+	}
+	int64_t now = hark_now();
+	if (is_boxs_to_end(c, now))
 		spoken(c);
 	else if (now >= silent_until(c))
 		close_silent(c, ETIMEDOUT);
