@@ -252,8 +252,8 @@ int hark_yield(void)
 	struct hark__fiber *f = l->current;
 	if (f->cancelled)
 		return -ECANCELED;
-	if (l->slice <= 1 && l->budget > l->n_ready)
-		l->budget = l->n_ready; /* who is ready now runs once, then the engine is asked */
+	if (l->slice <= 1)
+		hark__loop_ask_soon(l);
 	if (l->budget > 0 && l->n_ready > 0 &&
 	    l->ready.first->run == NULL) { /* as a rule: nothing to count up and down */
 		struct hark__fiber *next = hark__fiber_of(hark__queue_pop(&l->ready));

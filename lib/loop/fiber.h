@@ -35,6 +35,8 @@ struct hark__engine *hark__loop_engine(struct hark__loop *l);
 void hark__loop_wake(struct hark__loop *l, struct hark__waiter *w);
 
 void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w); /* takes it out of the queue again */
+/* Who is ready now runs once, then the engine is asked: for who has made many system calls and is to run again. */
+void hark__loop_ask_soon(struct hark__loop *l);
 
 /* The same from any thread. w stays valid until it runs. Needs no lock of the caller's. */
 void hark__loop_post(struct hark__loop *l, struct hark__waiter *w);

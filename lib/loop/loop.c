@@ -65,6 +65,12 @@ void hark__loop_unwake(struct hark__loop *l, struct hark__waiter *w)
 		l->n_ready--;
 }
 
+void hark__loop_ask_soon(struct hark__loop *l)
+{
+	if (l->budget > l->n_ready)
+		l->budget = l->n_ready;
+}
+
 /* What engines call: a fiber is only woken out of a wait, a callback always. */
 static void engine_wakes(struct hark__engine *e, struct hark__waiter *w)
 {

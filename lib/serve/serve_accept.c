@@ -187,6 +187,14 @@ static bool look_again(const struct hark__acceptor *a, unsigned *waiting, bool *
 	return *waiting > 0;
 }
 
+/* Behind whoever is ready and the engine: other listeners, and ends of children and threads, which free what a flood
+ * takes, are heard in its midst. */
+static void accept_on(struct hark__acceptor *a)
+{
+	hark__loop_ask_soon(a->server->loop);
+	hark__loop_wake(a->server->loop, &a->waiter);
+}
+
 /* Asks how many wait, once for all of them: an accept(2) that finds nobody has made a socket for nothing. Who comes
  * after a count was taken makes an edge of its own. */
 static void accept_streams(struct hark__acceptor *a)
@@ -211,7 +219,7 @@ static void accept_streams(struct hark__acceptor *a)
 		}
 		(void)hark__server_start(s, c);
 	}
-	hark__loop_wake(s->loop, &a->waiter);
+	accept_on(a);
 }
 
 static unsigned room_for(const struct hark__server *s)
@@ -253,7 +261,7 @@ static void receive_datagrams(struct hark__acceptor *a)
 	}
 	if (s->model->gathers)
 		hark__loop_wake(s->loop, &a->sender); /* behind the fibers just started */
-	hark__loop_wake(s->loop, &a->waiter);
+	accept_on(a);
 }
 
 static void sender_run(struct hark__waiter *w)

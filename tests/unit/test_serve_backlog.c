@@ -222,6 +222,92 @@ static void a_drain_out_of_descriptors_serves_the_backlog_too(void **state)
 	assert_int_equal(server_end(&s), 0);
 }
 
+/* ---- one listener's flood ---------------------------------------------------------------------- */
+
+#define FLOOD 1200
+#define LATE  200 /* has come before somebody comes elsewhere */
+
+static struct {
+	struct hark_endpoint at[2]; /* the flooded one; the other, to which somebody comes in the flood's midst */
+	int late;                   /* who does */
+	int came, before;           /* in the flood, so far; when that one was heard; -1: not yet */
+} flood;
+
+/* Connected once this returns. */
+static int comes_to(const struct hark_endpoint *at)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(fd >= 0);
+	CHECK_INT(connect(fd, (const struct sockaddr *)&at->addr, at->len), 0);
+	return fd;
+}
+
+static int admit_of_flood(struct hark_conn *c, void *arg)
+{
+	struct hark_endpoint local;
+	(void)arg;
+	CHECK_INT(hark_local_endpoint(c, &local), 0);
+	if (port_of(&local) == port_of(&flood.at[1])) {
+		flood.before = flood.came;
+		hark_drain(0);
+	} else if (++flood.came == LATE) {
+		flood.late = comes_to(&flood.at[1]);
+	}
+	return 0;
+}
+
+static void no_more(struct hark_conn *c, void *arg)
+{
+	(void)c;
+	(void)arg;
+}
+
+static void flood_of(struct hark_serve_opts o)
+{
+	struct hark_listener *l[2];
+	o.admit = admit_of_flood;
+	flood.came = 0;
+	flood.before = -1;
+	for (int i = 0; i < 2; i++) {
+		CHECK_INT(hark_listen("tcp://127.0.0.1:0", NULL, &l[i]), 0);
+		flood.at[i].len = sizeof flood.at[i].addr;
+		CHECK_INT(getsockname(hark_listener_fd(l[i]), (struct sockaddr *)&flood.at[i].addr, &flood.at[i].len),
+		          0);
+	}
+	for (int i = 0; i < FLOOD; i++)
+		(void)close(comes_to(&flood.at[0]));
+	int rc = hark_serve(l, 2, no_more, NULL, &o);
+	for (int i = 0; i < 2; i++)
+		hark_listener_close(l[i]);
+	if (rc == -ENOSYS)
+		return;
+	(void)close(flood.late);
+	if (flood.before < 0 || flood.before > FLOOD / 2) {
+		(void)fprintf(stderr, "%s, %s: %d came before\n", hark_model_name(o.model), o.engine, flood.before);
+		_exit(1);
+	}
+}
+
+/* Nor is the end of a connection, a child's or a thread's, heard late. */
+static void who_comes_elsewhere_does_not_wait_for_a_floods_end(void **state)
+{
+	(void)state;
+	for (int m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
+		for (size_t e = 0; e < ENGINES_ALL; e++) {
+			int status;
+			pid_t pid = fork();
+			assert_true(pid >= 0);
+			if (pid == 0) {
+				(void)alarm(40u * SLOWER);
+				flood_of((struct hark_serve_opts){.model = (enum hark_model)m,
+				                                  .engine = engines_all[e]});
+				_exit(0);
+			}
+			assert_int_equal(waitpid(pid, &status, 0), pid);
+			assert_int_equal(status, 0);
+		}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -231,6 +317,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(errors_of_accept_lose_no_connection),
 		cmocka_unit_test(a_pause_for_which_there_is_no_memory_ends_all_the_same),
 		cmocka_unit_test(a_drain_out_of_descriptors_serves_the_backlog_too),
+		cmocka_unit_test(who_comes_elsewhere_does_not_wait_for_a_floods_end),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
