@@ -5,7 +5,7 @@
 #include <errno.h>
 
 #include "address/fd.h"
-#include "conn/tls.h"
+#include "conn/conn.h"
 #include "loop/drain.h"
 #include "loop/fiber.h"
 
@@ -71,8 +71,8 @@ int hark__linger_begin(struct hark_conn *c)
 	/* By shutdown(2) where close(2) would do, too: that one waits for the last copy of the descriptor. */
 	if (t->unsent == NULL || (c->ending != HARK__ENDED && t->shutdown(c, HARK_OUT) < 0) || c->eof)
 		return -ENOTCONN;
-	if (c->transport == HARK__TLS)
-		hark__tls_drop(c); /* what is dropped need not be decrypted */
+	if (t->discard != NULL)
+		t->discard(c);
 	return 0;
 }
 
@@ -156,7 +156,7 @@ void hark_abort(struct hark_conn *c)
 {
 	if (c == NULL)
 		return;
-	/* Else its memory is in use, by a call that may end any moment after the reset. */
+	/* Not ours: a call of another fiber or thread uses it, and ends soon after the reset. */
 	bool mine = hark__conn_take_both(c);
 	if (!c->datagrams)
 		hark__conn_transport(c)->reset(c);

@@ -153,6 +153,7 @@ static int attach(struct hark_conn *c, struct hark__tls_settings *s, const char 
 		hark__tls_conn_free(*out);
 		return r;
 	}
+	c->bytes_in -= hark__buffer_len(&c->in); /* counted as what it says, once that is read */
 	(*out)->early = c->in;
 	(*out)->cut = c->eof;
 	c->in = (struct hark__buffer){0};

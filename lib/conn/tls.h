@@ -132,9 +132,6 @@ void hark__tls_conn_free(struct hark__tls_conn *t);
 /* With the guard, or alone. Sends what is in wire. 0, -EAGAIN, -errno. */
 int hark__tls_push(struct hark__tls_conn *t);
 
-/* The end of TLS: what comes is no longer looked at, and c is a plain socket. */
-void hark__tls_drop(struct hark_conn *c);
-
 /* ---- tls_why.c --------------------------------------------------------------------------------------- */
 
 /* Right after a call of OpenSSL has failed: what it says of it, in our words. */

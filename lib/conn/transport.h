@@ -36,6 +36,8 @@ struct hark__transport {
 	int (*unsent)(const struct hark_conn *c);
 	/* Makes the end look cut, at once, whoever else has the descriptor. What is unsent is dropped. */
 	void (*reset)(struct hark_conn *c);
+	/* Nobody reads on: what comes need not be made bytes. NULL: it is none but them. */
+	void (*discard)(struct hark_conn *c);
 	/* Closes the descriptor without waiting. */
 	void (*close)(struct hark_conn *c);
 	/* Whether another program can read on from the descriptor. */

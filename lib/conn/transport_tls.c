@@ -174,14 +174,6 @@ void hark__tls_conn_free(struct hark__tls_conn *t)
 	free(t);
 }
 
-void hark__tls_drop(struct hark_conn *c)
-{
-	struct hark__extra *x = hark__conn_extra(c);
-	c->transport = HARK__SOCKET;
-	hark__tls_conn_free(x->tls);
-	x->tls = NULL;
-}
-
 static struct hark__tls_conn *lock(const struct hark_conn *c)
 {
 	struct hark__tls_conn *t = c->extra->tls;
@@ -379,6 +371,15 @@ static void reset(struct hark_conn *c)
 	hark__transport_socket.reset(c);
 }
 
+/* c is a plain socket from here on. */
+static void discard(struct hark_conn *c)
+{
+	struct hark__extra *x = hark__conn_extra(c);
+	c->transport = HARK__SOCKET;
+	hark__tls_conn_free(x->tls);
+	x->tls = NULL;
+}
+
 static void close_now(struct hark_conn *c)
 {
 	hark__transport_socket.close(c);
@@ -392,5 +393,6 @@ const struct hark__transport hark__transport_tls = {
 	.shutdown = end,
 	.unsent = unsent,
 	.reset = reset,
+	.discard = discard,
 	.close = close_now,
 };

@@ -56,6 +56,38 @@ static void bytes_behind_the_handshake_are_there_at_once(void)
 	hark_tls_free(server);
 }
 
+static void looks_and_shakes(void *arg)
+{
+	struct shaking *s = arg;
+	char first;
+	CHECK_INT(hark_peek(s->c, &first, 1), 1);
+	CHECK_INT(first, 0x16); /* RFC 8446 section 5.1 */
+	shake_beside(s);
+}
+
+/* What was looked at of the client's hello is no byte that came. */
+static void bytes_that_came_are_those_that_can_be_read(void)
+{
+	struct hark_tls *client = client_settings(), *server = server_settings();
+	struct pair p = tcp_pair();
+	struct shaking a = {.c = p.a, .t = client, .name = "a.example"}, b = {.c = p.b, .t = server};
+	struct hark_conn_stats stats;
+	struct beside beside;
+	char buf[5];
+	beside_start(&beside, looks_and_shakes, &b);
+	shake_beside(&a);
+	beside_end(&beside);
+	CHECK_INT(a.got, 0);
+	CHECK_INT(b.got, 0);
+	say(p.a, "hello");
+	CHECK_INT(hark_readn(p.b, buf, sizeof buf), 5);
+	hark_conn_stats(p.b, &stats);
+	CHECK_INT(stats.bytes_in, 5);
+	pair_drop(&p);
+	hark_tls_free(client);
+	hark_tls_free(server);
+}
+
 static void an_end_without_close_notify_is_a_cut(void)
 {
 	struct pair p = tls_pair();
@@ -122,6 +154,7 @@ int main(int argc, char *argv[])
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(what_is_written_is_read_and_then_comes_the_end),
 		EVERYWHERE(bytes_behind_the_handshake_are_there_at_once),
+		EVERYWHERE(bytes_that_came_are_those_that_can_be_read),
 		EVERYWHERE(an_end_without_close_notify_is_a_cut),
 		EVERYWHERE(a_reader_and_a_writer_at_once),
 	};
