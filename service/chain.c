@@ -18,6 +18,11 @@ static _Thread_local struct {
 	char text[sizeof(struct hark_why)];
 } why_refused;
 
+bool chain_is_own(int error)
+{
+	return error == -ENOMEM || error == -ECANCELED || error == -EINVAL;
+}
+
 int chain_refuse(enum counter reason, const char *why)
 {
 	why_refused.reason = (int)reason;
@@ -69,11 +74,11 @@ static int accept_proxy(struct hark_conn *c, const struct chain *chain)
 	if (!is_proxy(c, conf))
 		return conf->proxy_direct ? 0 : (int)REFUSED_PROXY_FROM;
 	int r = hark_proxy_accept(c, hark_after(conf->proxy_timeout_ns), &why);
-	if (r == -EPROTO || r == -ENODATA)
-		return chain_refuse(REFUSED_PROXY_HEADER, why.text);
 	if (r == -ETIMEDOUT) /* or a drain waits no longer */
 		return hark_drain_deadline() == HARK_FOREVER ? (int)REFUSED_PROXY_TIMEOUT : -ECANCELED;
-	return r < 0 || hark_proxied(c)->local ? r : chain_limit_peer(c, chain);
+	if (r < 0)
+		return chain_is_own(r) ? r : chain_refuse(REFUSED_PROXY_HEADER, why.text);
+	return hark_proxied(c)->local ? 0 : chain_limit_peer(c, chain);
 }
 
 /* ---- the chain ------------------------------------------------------------------------------- */

@@ -44,6 +44,9 @@ chain_link chain_tls;
 /* Limits by the real peer: behind a link that has made hark_peer() another one. */
 chain_link chain_limit_peer;
 
+/* A failure of ours: memory, a drain that cuts it. The peer's are refusals: counted by reason, their lines bounded. */
+bool chain_is_own(int error);
+
 /* For a link: the reason, and it in words for chain_why(). */
 int chain_refuse(enum counter reason, const char *why);
 

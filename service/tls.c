@@ -14,35 +14,46 @@ static enum counter reason_of(int error)
 	}
 }
 
-/* Ours, and not the peer's: memory, a drain that cuts it. */
-static bool is_own(int error)
+static const char *why(struct hark_conn *c, int error)
 {
-	return error == -ENOMEM || error == -ECANCELED || error == -EINVAL;
+	const char *words = hark_tls_failure(c);
+	return error == -ETIMEDOUT ? "" : words != NULL ? words : hark_strerror(error);
 }
 
-static __attribute__((noinline)) int shake(struct hark_conn *c, const struct chain *chain)
+/* Silence is no handshake: it takes nobody's place, and little memory. */
+static int await_hello(struct hark_conn *c, int64_t until, int64_t deadline)
 {
-	struct hark_conn_stats stats;
-	int ticket = chain_ticket(c, chain);
-	int r = limits_handshake_begins(ticket, chain->limits);
+	hark_deadline(c, until < deadline ? until : deadline);
+	int r = hark_idle(c);
+	hark_deadline(c, deadline);
+	if (r == 0 && hark_drain_deadline() != HARK_FOREVER)
+		return -ECANCELED;
+	return r < 0 ? r : 0; /* of an end TLS tells more */
+}
+
+static __attribute__((noinline)) int shake(struct hark_conn *c, const struct chain *chain, int64_t until)
+{
+	int ticket = chain_ticket(c, chain), r = limits_handshake_begins(ticket, chain->limits);
 	if (r != 0)
 		return r;
-	hark_conn_stats(c, &stats);
-	const struct hark_starttls_opts o = {.deadline = stats.opened_ns + chain->conf->tls_handshake_timeout_ns};
-	r = hark_starttls(c, chain->tls, &o);
+	r = hark_starttls(c, chain->tls, &(struct hark_starttls_opts){.deadline = until});
 	limits_handshake_ended(ticket, chain->limits);
-	if (r == 0 || is_own(r))
-		return r;
-	const char *why = hark_tls_failure(c);
-	return chain_refuse(reason_of(r), why != NULL && r != -ETIMEDOUT ? why : "");
+	return r;
 }
 
 /* Whoever speaks first does so behind the handshake: until then a connection costs little. */
 int chain_tls(struct hark_conn *c, const struct chain *chain)
 {
+	struct hark_conn_stats stats;
 	if (!hark_tls_due(c))
 		return 0;
-	int r = shake(c, chain);
+	hark_conn_stats(c, &stats);
+	int64_t until = stats.opened_ns + chain->conf->tls_handshake_timeout_ns;
+	int r = await_hello(c, until, stats.deadline_ns);
+	if (r == 0)
+		r = shake(c, chain, until);
+	if (r < 0 && !chain_is_own(r))
+		return chain_refuse(reason_of(r), why(c, r));
 	if (r != 0 || !chain_client_first(chain))
 		return r;
 	r = hark_idle(c);

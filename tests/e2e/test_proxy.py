@@ -171,6 +171,18 @@ def test_a_header_that_is_never_finished_ends_at_its_deadline(harkd, model):
 # ---- who is asked --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reset_within_the_header_is_a_refusal_and_no_failure(harkd, engine):
+    d = harkd(service("echo", "box = echo", f"engine = {engine}", FROM_HERE))
+    for cut in range(len(LINE)):
+        with dial(d.port("echo")) as s:
+            s.sendall(LINE[:cut])
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: d.service("echo")["refused"]["proxy_header"] == len(LINE))
+    d.expect(r"refused: proxy_header \(Connection reset by peer\)$")
+    assert d.service("echo")["failed"] == 0
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_spoofed_header_from_elsewhere_is_refused_and_counted(harkd, model):
     d = harkd(service("cat", "exec = /bin/cat", "proxy_from = 127.0.0.2 192.0.2.0/24", f"model = {model}"))

@@ -130,6 +130,27 @@ def test_more_handshakes_at_once_than_the_limit_are_refused(harkd, pki, model):
             s.close()
 
 
+@pytest.mark.parametrize("proxy", [b"", b"PROXY TCP4 10.0.0.1 127.0.0.1 1 2\r\n"], ids=["direct", "proxied"])
+@pytest.mark.parametrize("model", ["process", "thread", "fiber"])
+def test_who_is_silent_takes_no_handshakes_place(harkd, pki, model, proxy):
+    proxied = "proxy_from = 127.0.0.1\n" if proxy else ""
+    d = harkd(service(pki, f"model = {model}\nmax_handshakes = 1\ntls_handshake_timeout = 60s\n{proxied}"))
+
+    def peers():
+        return [c["peer"] for c in d.ask("connections t")["connections"]]
+
+    with contextlib.ExitStack() as held:
+        silent = [held.enter_context(d.connect("t")) for _ in range(4)]
+        for s in silent:
+            s.sendall(proxy)
+        wait_until(lambda: len(peers()) == 4 and (not proxy or set(peers()) == {"tcp://10.0.0.1:1"}))
+        for s in silent:  # each in turn
+            with context(pki).wrap_socket(s, server_hostname="a.example") as tls:
+                tls.sendall(b"x")
+                assert tls.recv(1) == b"x"
+    assert refused(d)["max_handshakes"] == 0
+
+
 def is_over_limit(d, pki):
     try:
         dial(d.port("t"), context(pki)).close()
