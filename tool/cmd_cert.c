@@ -207,10 +207,8 @@ static int look_at(struct cert *c, const struct verb *self, const char *operand)
 	struct hark_address a;
 	struct hark_why why;
 	(void)snprintf(address, sizeof address, "%s%s", strncmp(operand, "tls:", 4) == 0 ? "" : "tls://", operand);
-	if (hark_address_parse(address, &a, &why) < 0 || a.scheme != HARK_TLS) {
-		say(self, "%s", a.scheme != HARK_TLS ? "an address is HOST:PORT or tls://HOST:PORT" : why.text);
-		return STATUS_USAGE;
-	}
+	if (hark_address_parse(address, &a, &why) < 0)
+		return options_usage(self, why.text);
 	struct seen s = {.address = address};
 	look_and_tell(c, &s);
 	return c->status;

@@ -56,8 +56,13 @@ def test_mistakes(harkd, run, pki):
     d = harkd(service(pki))
     r = cert(run, d, pki, "none")
     assert r.returncode == 1 and b"no such service: none" in r.stderr
-    r = run("cert", "tcp://127.0.0.1:1")
-    assert r.returncode == 100
+    for address, why in (
+        ("tcp://127.0.0.1:1", b'host has a ":"'),
+        (":1", b"host is missing"),
+        ("a:99999", b"port 99999 is"),
+    ):
+        r = run("cert", address)
+        assert r.returncode == 100 and why in r.stderr
     r = run("cert", "--ca", "/none.pem")
     assert r.returncode == 111 and b"/none.pem: No such file" in r.stderr
     r = run("cert", "--control", d.directory / "nobody")
