@@ -102,6 +102,14 @@ def test_until_eof_begins_the_ladder_at_the_peers_end(program, pki):
     s.expect("exit status 7$")
 
 
+def test_until_eof_lets_one_that_closed_its_connection_work_on(program, pki, tmp_path):
+    source = f"exec <&- >&- 2>&-; sleep 0.5; echo x >{tmp_path / 'done'}"
+    s = program([], "exec", "--until-eof", "--stop-ladder", "50ms 50ms", "sh", "-c", source)
+    with Tls(s.port(), context(pki)) as c:
+        assert c.read_all() == b""
+    wait_until((tmp_path / "done").exists)
+
+
 @pytest.mark.parametrize("option", ["--idle-timeout", "--lifetime"])
 def test_its_time_is_over(program, pki, option):
     s = program(

@@ -77,23 +77,13 @@ static void relay_drop(void)
 	hark_tls_free(ends_tls);
 }
 
-/* Runs the body with each model and engine. */
 static void under_all(void (*body)(struct server *))
 {
-	for (enum hark_model m = HARK_MODEL_INLINE; m <= HARK_MODEL_FIBER; m++)
-		for (size_t i = 0; i < ENGINES_ALL; i++) {
-			const struct plan p = {.address = "tls://127.0.0.1:0",
-			                       .box = relay_box_of,
-			                       .grace_ns = 10 * HARK_S,
-			                       .opts = {.model = m, .engine = engines_all[i], .tls = ends_tls}};
-			struct server s = server_start(&p);
-			if (server_ready(&s)) {
-				body(&s);
-				assert_int_equal(server_stop(&s), 0);
-			} else {
-				assert_int_equal(server_end(&s), SKIPPED);
-			}
-		}
+	every_way((struct plan){.address = "tls://127.0.0.1:0",
+	                        .box = relay_box_of,
+	                        .grace_ns = 10 * HARK_S,
+	                        .opts.tls = ends_tls},
+	          body);
 }
 
 static struct hark_conn *call(const struct server *s, const char *name, const char *alpn, bool shows)
