@@ -227,7 +227,7 @@ def test_the_log_as_json_tells_of_tls(harkd, pki):
         return [line for line in lines if line["event"] == "close"]
 
     wait_until(lambda: len(closed()) == 2)
-    tls, plain = closed()
+    plain, tls = sorted(closed(), key=lambda line: "tls" in line)
     assert tls["tls"] == "TLSv1.3" and tls["tls_cipher"] and tls["tls_name"] == "a.example"
     assert tls["tls_session"] == "new" and tls["tls_subject"] == "CN=a client,O=hark"
     assert (tls["bytes_in"], tls["bytes_out"], tls["error"], tls["status"]) == (5, 5, None, 0)
