@@ -25,6 +25,7 @@
 #include "attend.h"
 #include "environ.h"
 #include "error_file.h"
+#include "holders.h"
 #include "options.h"
 #include "spawn.h"
 #include "table.h"
@@ -106,6 +107,7 @@ static int start(const struct exec *x, struct hark_conn *c, int fd, struct spawn
 		.input = x->input - 1,
 		.error = error_of(x, fd, again),
 	};
+	holders_begin();
 	int r = spawn_start(&s, p);
 	if (again >= 0)
 		(void)close(again);
@@ -269,6 +271,7 @@ static int exec_open(void *state, struct hark_why *why)
 		               r == -ENOENT && strchr(name, '/') == NULL ? "not found in $PATH" : hark_strerror(r));
 	if (take_words(x) < 0)
 		return box_why(why, -ENOMEM, "out of memory");
+	spawn_prepare();
 	return open_stderr(x, why);
 }
 

@@ -757,6 +757,10 @@ void hark_drain(int64_t grace_ns);
  * hark_drain() may follow. Async-signal-safe. */
 void hark_retire(void);
 
+/* Whether hark_serve() has made this process for one connection (HARK_MODEL_PROCESS): what is set for the whole process
+ * ends with it. So in a process that a box forks there. Any thread. */
+bool hark_serves_one(void);
+
 /* When the grace of the drain under way ends, as a deadline; HARK_FOREVER while none is. Any thread, any worker. */
 int64_t hark_drain_deadline(void);
 

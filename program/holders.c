@@ -5,6 +5,8 @@
  * which leads one, or later. Of a server's short-lived programs most have no such process: a getpgid(2) for each number
  * since is all it costs.
  *
+ * A process that serves one connection alone adopts what its program leaves running: no child, no holder.
+ *
  * Where we may not look, whose parent is known to be no descendant has not got it: programs of other services run as
  * other users.
  *
@@ -18,11 +20,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include "hark.h"
 
 #define NUMBERS_MAX 1000 /* that are tried one by one; where there are more, /proc is listed */
 #define DEPTH_MAX   64   /* processes above another that are looked at */
+
+static bool adopts; /* set in a process that has one thread */
 
 static bool same(const struct stat *a, const struct stat *b)
 {
@@ -186,9 +194,26 @@ bool holders_any(const struct spawned *p, int fd)
 	return left_has(p, &file);
 }
 
+void holders_begin(void)
+{
+	if (hark_serves_one() && !adopts)
+		adopts = prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0;
+}
+
+/* Only where the program itself has been waited for: its orphans are ours by then. PR_SET_CHILD_SUBREAPER(2const) */
+static bool has_no_children(void)
+{
+	int pid;
+	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+		;
+	return pid < 0 && errno == ECHILD;
+}
+
 bool holders_left(const struct spawned *p, int fd)
 {
 	struct stat file;
+	if (adopts && has_no_children())
+		return false;
 	return fstat(fd, &file) == 0 && left_has(p, &file);
 }
 

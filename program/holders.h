@@ -6,6 +6,10 @@
 
 #include "spawn.h"
 
+/* Before a program is started: in a process that serves one connection alone, what loses its parent becomes this
+ * process's child, so that holders_left() mostly asks the kernel once. */
+void holders_begin(void);
+
 /* Whether the program, or what it has started, has the file that fd is of: what the kernel counts and tells nobody.
  * Looks through /proc: what may not be looked at, such as a program that became another user, has it, if it may descend
  * from the program. Any thread. */

@@ -219,10 +219,21 @@ bool spawn_is_ours(pid_t pid)
  * scheduler's (sched(7), autogroup). */
 static bool has_terminal(void)
 {
+	static _Atomic bool none; /* relaxed: it stays so, as no leader of a session opens a terminal to keep it */
+	if (atomic_load_explicit(&none, memory_order_relaxed))
+		return false;
 	int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	if (fd >= 0)
 		(void)close(fd);
-	return fd >= 0 || errno != ENXIO;
+	bool found = fd >= 0 || errno != ENXIO;
+	atomic_store_explicit(&none, !found, memory_order_relaxed);
+	return found;
+}
+
+void spawn_prepare(void)
+{
+	(void)ignored_signals();
+	(void)has_terminal();
 }
 
 int spawn_start(const struct spawn *s, struct spawned *out)

@@ -20,6 +20,10 @@ struct spawned {
 	int pidfd; /* close-on-exec; readable once it has ended */
 };
 
+/* Looks up what is the same for all programs: the signals that this process ignores, whether it has a terminal. In a
+ * server before it makes processes, each of which would look it up again; what changes later is not seen. */
+void spawn_prepare(void);
+
 /* Starts a program: leader of a process group in a session that has no terminal, every signal at its default and none
  * blocked, no descriptor but 0, 1 and 2. The calling thread waits until the program runs, as with vfork(2). The caller
  * owns *out: spawn_reap(), then close the pidfd. 0; or why it could not be started: -ENOENT, -EACCES, -ENOEXEC, … of

@@ -17,6 +17,7 @@
 #include "box.h"
 #include "chain.h"
 #include "hark.h"
+#include "line_out.h"
 #include "options.h"
 #include "serve_events.h"
 #include "serve_help.h"
@@ -356,6 +357,8 @@ static void catch_signals(int64_t grace)
 	grace_ns = grace;
 	(void)sigaction(SIGTERM, &action, NULL);
 	(void)sigaction(SIGINT, &action, NULL);
+	for (const int *sig = line_out_signals; *sig != 0; sig++)
+		(void)signal(*sig, SIG_IGN);
 	(void)signal(SIGCHLD, SIG_DFL); /* ignored, as some leave it, it would lose us how programs ended */
 }
 

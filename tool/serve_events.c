@@ -7,7 +7,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -232,8 +231,6 @@ void serve_events_open(struct serve_events *s)
 	int own = line_out_own(2);
 
 	s->out = (struct line_out){.fd = own >= 0 ? own : 2};
-	for (const int *sig = line_out_signals; *sig != 0; sig++)
-		(void)signal(*sig, SIG_IGN);
 }
 
 void serve_event(const struct hark_event *e, void *arg)

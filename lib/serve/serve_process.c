@@ -99,6 +99,13 @@ static void tell_close(struct child *p, const siginfo_t *how)
 	                                                  .ticket = p->ticket});
 }
 
+static bool serves_one; /* set before a box runs here */
+
+bool hark_serves_one(void)
+{
+	return serves_one;
+}
+
 /* ---- the parent's -------------------------------------------------------------------------------- */
 
 static void child_ended(struct child *p, const siginfo_t *how)
@@ -146,6 +153,7 @@ static void child_run(struct hark__waiter *w)
 static _Noreturn void serve_in_child(struct hark__server *s, struct hark_conn *c, atomic_uchar *progress,
                                      bool all_streams)
 {
+	serves_one = true;
 	hark__stdio_forked();
 	hark__drain_forked();
 	for (int i = 0; i < s->n_acceptors; i++)

@@ -45,8 +45,9 @@ def test_a_child_that_outlives_its_program_still_writes(serve, tmp_path, model, 
         assert read_all(s) == b"early\nlate\n"
 
 
-def test_a_child_in_a_session_of_its_own_still_writes(serve):
-    server = serve("tcp://127.0.0.1:0", *shell("setsid sh -c 'sleep 0.3; echo late' & echo early"))
+@pytest.mark.parametrize("model", MODELS)
+def test_a_child_in_a_session_of_its_own_still_writes(serve, model):
+    server = serve("--model", model, "tcp://127.0.0.1:0", *shell("setsid sh -c 'sleep 0.3; echo late' & echo early"))
     for _ in range(3):
         with server.connect() as s:
             assert read_all(s) == b"early\nlate\n"

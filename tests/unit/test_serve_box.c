@@ -352,9 +352,34 @@ static void the_end_of_the_grace_is_told_by_every_call(void **state)
 	under_each_model(box_is_cut);
 }
 
+static void telling_box(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	(void)hark_printf(c, "%d", hark_serves_one());
+}
+
+static void box_tells(enum hark_model model, int workers)
+{
+	char answer[32];
+	struct served s = serve_start(telling_box, model, workers, NULL);
+	for (int i = 0; i < 3; i++) {
+		answer_of(client(&s), answer, sizeof answer);
+		assert_string_equal(answer, model == HARK_MODEL_PROCESS ? "1" : "0");
+	}
+	assert_int_equal(serve_end(&s), 0);
+}
+
+static void a_process_knows_that_it_serves_one_connection(void **state)
+{
+	(void)state;
+	under_each_model(box_tells);
+	assert_false(hark_serves_one());
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_process_knows_that_it_serves_one_connection),
 		cmocka_unit_test(what_a_box_prints_appears_once),
 		cmocka_unit_test(a_drain_in_a_child_that_a_box_forked_is_its_own),
 		cmocka_unit_test(a_child_that_a_box_forked_hears_of_the_services_drain),
