@@ -7,11 +7,13 @@
  * not turn up in somebody else's flow.
  *
  * A second datagram that the peer sent before its socket was there is handed over to it by the same way: the datagram
- * socket keeps a list of its flows. (Other workers, and children under the process model, have lists of their own:
+ * socket keeps a list of its flows. What a program answers to others meanwhile goes to the helper, which passes it on.
+ * (Other workers, and children under the process model, have lists of their own:
  * there a burst of first datagrams may begin two.)
  *
  * The datagram socket's thread; under the thread model any. The socket is the connection's. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "address/fd.h"
@@ -19,7 +21,8 @@
 #include "conn/datagram.h"
 #include "conn/datagram_socket.h"
 
-#define UDP_CONNECT_CALLS 10u /* about */
+#define UDP_CONNECT_CALLS 10u   /* about */
+#define UNDER_WAY_NS      20000 /* nanoseconds: what a send(2) takes over loopback: it may have begun before */
 
 /* A socket at the local address, free to bind beside others of its kind; reuseport: beside a group of these. */
 static int socket_there(const struct hark_endpoint *at, bool reuseport, int *out)
@@ -101,6 +104,29 @@ static void empty(int fd)
 		;
 }
 
+/* One datagram of from's queue, if there is one, is sent by to. */
+static bool forward(int from, int to)
+{
+	char none;
+	ssize_t n = hark__sys.recv(from, &none, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	if (n < 0)
+		return errno == EINTR;
+	char *bytes = malloc(n > 0 ? (size_t)n : 1);
+	n = hark__sys.recv(from, bytes != NULL ? bytes : &none, bytes != NULL ? (size_t)n : 0, MSG_DONTWAIT);
+	if (n >= 0 && bytes != NULL)
+		(void)hark__sys.send(to, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	free(bytes);
+	return true;
+}
+
+/* What whoever has fd sent while that was connected to the helper goes to the peer after all. */
+static void pass_on(int helper, int fd)
+{
+	for (int64_t until = hark_after(UNDER_WAY_NS); hark_now() < until;)
+		while (forward(helper, fd))
+			;
+}
+
 /* Puts a datagram into the queue of fd, which is then connected to the peer. fresh: fd was bound just now. */
 static int hand_over(int fd, bool fresh, const struct hark_endpoint *local, const struct hark_endpoint *peer,
                      const struct hark__buffer *b)
@@ -110,19 +136,18 @@ static int hand_over(int fd, bool fresh, const struct hark_endpoint *local, cons
 	int r = helper_socket(local, &helper_at, &helper);
 	if (r < 0)
 		return r;
-	r = connect_to(fd, &helper_at);
+	r = connect_to(helper, local); /* from nobody else anything comes to it */
+	if (r == 0)
+		r = connect_to(fd, &helper_at);
 	if (fresh && r == 0)
 		empty(fd);
 	struct iovec v = {.iov_base = b->data != NULL ? hark__buffer_head(b) : NULL, .iov_len = hark__buffer_len(b)};
-	struct msghdr m = {
-		.msg_name = (void *)&local->addr,
-		.msg_namelen = local->len,
-		.msg_iov = &v,
-		.msg_iovlen = 1,
-	};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
 	while (r == 0 && hark__sys.sendmsg(helper, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		r = errno == EINTR ? 0 : -errno;
 	int back = connect_to(fd, peer);
+	if (!fresh && back == 0)
+		pass_on(helper, fd);
 	(void)hark__sys.close(helper);
 	return r < 0 ? r : back;
 }

@@ -65,6 +65,65 @@ static void a_conversation_gets_all_that_its_peer_sends_and_nothing_else(void)
 	(void)close(b);
 }
 
+/* ---- answers of a flow's program, while datagrams that came before it are handed over */
+
+enum { HANDED = 100, AHEAD = 200 /* that fit into the peer's queue */ };
+
+struct answers {
+	int fd;
+	atomic_bool over;
+	atomic_int sent, heard;
+};
+
+static void *answer_without_pause(void *arg)
+{
+	struct answers *a = arg;
+	while (!atomic_load(&a->over))
+		if (atomic_load(&a->sent) - atomic_load(&a->heard) < AHEAD && send(a->fd, "!", 1, 0) == 1)
+			atomic_fetch_add(&a->sent, 1);
+	return NULL;
+}
+
+static void hears_all(int fd, struct answers *a)
+{
+	char byte;
+	while (recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
+		atomic_fetch_add(&a->heard, 1);
+}
+
+/* The kernel may have been sending one to where the socket was connected a moment ago. */
+static void what_a_program_answers_meanwhile_arrives(void)
+{
+	struct hark_listener *l;
+	struct hark_conn *one, *c[HANDED];
+	pthread_t thread;
+	CHECK_INT(hark_listen("udp4://127.0.0.1:0", NULL, &l), 0);
+	int peer = peer_to("127.0.0.1", listener_port(l));
+	for (int i = 0; i <= HANDED; i++)
+		peer_says(peer, "x");
+	CHECK_INT(hark_accept(l, HARK_FOREVER, &one), 0);
+	for (int i = 0; i < HANDED; i++)
+		CHECK_INT(hark_accept(l, HARK_FOREVER, &c[i]), 0);
+	CHECK_INT(hark_udp_connect(one), 0);
+	struct answers a = {.fd = hark_fd(one)};
+	CHECK_INT(pthread_create(&thread, NULL, answer_without_pause, &a), 0);
+	for (int i = 0; i < HANDED; i++) {
+		int before = atomic_load(&a.sent);
+		CHECK_INT(hark_udp_connect(c[i]), -EALREADY);
+		hark_abort(c[i]);
+		while (atomic_load(&a.sent) == before)
+			hears_all(peer, &a);
+	}
+	atomic_store(&a.over, true);
+	CHECK_INT(pthread_join(thread, NULL), 0);
+	hears_all(peer, &a);
+	if (a.heard < a.sent - HANDED / 20)
+		fail_msg("%d of %d answers came", a.heard, a.sent);
+	CHECK_INT(hark_close(one), 0);
+	hark_listener_close(l);
+	(void)close(peer);
+}
+
 /* Two sockets of one port, among which the kernel deals the peers: each makes flows of those that it was dealt, and
  * everybody's later datagrams come to his own flow; those of peers without one still come to the two. */
 static void flows_begin_beside_sockets_that_share_a_port(void)
@@ -383,6 +442,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(flows_begin_beside_sockets_that_share_a_port),
 		EVERYWHERE(a_flow_keeps_neither_its_listeners_socket_nor_another_listener_out),
+		EVERYWHERE(what_a_program_answers_meanwhile_arrives),
 		EVERYWHERE(a_conversation_gets_all_that_its_peer_sends_and_nothing_else),
 		cmocka_unit_test(a_burst_of_datagrams_is_answered_each_to_its_sender),
 		cmocka_unit_test(a_reply_that_is_too_long_is_known_as_such_under_every_model),
