@@ -89,7 +89,7 @@ int relay_introduce(const struct relay *x, struct hark_conn *client, const struc
 /* Whether its options go together. 0 or -EINVAL with why. */
 int relay_tls_check(const struct relay *x, struct hark_why *why);
 
-/* Reads certificates and keys. 0 or a -errno with why. */
+/* Reads certificates and keys, also once more while it serves. 0 or a -errno with why. */
 int relay_tls_open(struct relay *x, struct hark_why *why);
 
 /* The same address, its scheme tcp://. */

@@ -51,7 +51,9 @@ int relay_tls_open(struct relay *x, struct hark_why *why)
 		.alpn = x->target_alpn,
 		.why = why,
 	};
-	return any(x) ? hark_tls_new(&opts, &x->tls) : 0;
+	if (!any(x))
+		return 0;
+	return x->tls != NULL ? hark_tls_reload(x->tls, &opts) : hark_tls_new(&opts, &x->tls);
 }
 
 void relay_tls_plain(const char *address, char out[HARK_ADDRESS_MAX])

@@ -193,6 +193,10 @@ bool config_has_tls(const struct config_service *s);
 int config_tls_new(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls **out,
                    struct hark_why *why);
 
+/* The same in the place of t's, as hark_tls_reload(). */
+int config_tls_reload(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls *t,
+                      struct hark_why *why);
+
 struct config_how;
 
 /* One key of hark.conf: the table from which keys are read, checked, printed, completed, and which the man page is

@@ -23,8 +23,9 @@ static enum hark_tls_clients clients_of(const struct config_service *s)
 	return s->client_cert >= 0 ? (enum hark_tls_clients)s->client_cert : HARK_TLS_CLIENTS_REQUIRED;
 }
 
-int config_tls_new(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls **out,
-                   struct hark_why *why)
+/* into NULL: new ones, in *out. */
+static int make(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls *into,
+                struct hark_tls **out, struct hark_why *why)
 {
 	struct hark_tls_cert *certs = calloc(s->cert.n + 1, sizeof *certs);
 	struct hark_tls_opts o = more != NULL ? *more : (struct hark_tls_opts){0};
@@ -43,7 +44,19 @@ int config_tls_new(const struct config_service *s, const struct hark_tls_opts *m
 	o.alpn = s->alpn;
 	o.ticket_lifetime_ns = s->tls_tickets_ns < TICKETS_MAX_NS ? s->tls_tickets_ns : TICKETS_MAX_NS;
 	o.why = why;
-	int r = hark_tls_new(&o, out);
+	int r = into != NULL ? hark_tls_reload(into, &o) : hark_tls_new(&o, out);
 	free(certs);
 	return r;
+}
+
+int config_tls_new(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls **out,
+                   struct hark_why *why)
+{
+	return make(s, more, NULL, out, why);
+}
+
+int config_tls_reload(const struct config_service *s, const struct hark_tls_opts *more, struct hark_tls *t,
+                      struct hark_why *why)
+{
+	return make(s, more, t, NULL, why);
 }

@@ -1,53 +1,27 @@
-/* certs.c — certificates that are renewed: the files of running services are looked at, and where they have changed and
- * stay as they are, new workers are tried, as a reload does, which read them. The old ones go on where those fail, as
- * with a certificate whose key has not been written yet: tried again at the next change. Connections keep what they
- * began with.
+/* certs.c — certificates that are renewed, and other files that boxes read once (renew.h): those of running services
+ * are looked at, and where they have changed and stay as they are, new workers are tried, as a reload does, which read
+ * them. The old ones go on where those fail, as with a certificate whose key has not been written yet: tried again at
+ * the next change. Connections keep what they began with.
  *
  * Nothing of the files is read here: keys are no business of the supervisor's. The supervisor's thread. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "log.h"
 #include "supervisor.h"
 
-#define DAY_S   (24 * 3600)
-#define LOOK_NS HARK_S /* between two looks; files that are the same at both are complete */
+#define DAY_S (24 * 3600)
 
-/* FNV-1a over what tells that a file is another one. */
-static uint64_t add(uint64_t hash, const void *bytes, size_t n)
+struct renew_stamp certs_stamp(const struct config_service *c)
 {
-	const unsigned char *at = bytes;
-	for (size_t i = 0; i < n; i++)
-		hash = (hash ^ at[i]) * UINT64_C(0x100000001b3);
-	return hash;
-}
-
-static uint64_t add_file(uint64_t hash, const char *path)
-{
-	struct stat st;
-	if (path == NULL)
-		return hash;
-	if (stat(path, &st) < 0)
-		return add(hash, "gone", 4);
-	const uint64_t facts[] = {(uint64_t)st.st_dev,          (uint64_t)st.st_ino,
-	                          (uint64_t)st.st_size,         (uint64_t)st.st_mtim.tv_sec,
-	                          (uint64_t)st.st_mtim.tv_nsec, (uint64_t)st.st_ctim.tv_sec,
-	                          (uint64_t)st.st_ctim.tv_nsec};
-	return add(hash, facts, sizeof facts);
-}
-
-uint64_t certs_stamp(const struct config_service *c)
-{
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-	if (!config_has_tls(c))
-		return 0;
-	for (size_t i = 0; i < c->cert.n; i++)
-		hash = add_file(hash, c->cert.word[i]);
-	for (size_t i = 0; i < c->key.n; i++)
-		hash = add_file(hash, c->key.word[i]);
-	return add_file(add_file(hash, c->client_ca), c->client_crl);
+	struct hark_why why;
+	void *state = NULL;
+	if (c->box->renew != NULL)
+		(void)config_box_parse(c, c->box, &state, &why);
+	struct renew_stamp stamp = renew_stamp(config_has_tls(c) ? c : NULL, state != NULL ? c->box : NULL, state);
+	box_free(c->box, state);
+	return stamp;
 }
 
 /* Workers that begin by themselves, when they are wanted, read the files then. */
@@ -66,7 +40,7 @@ int64_t certs_due(const struct supervisor *v)
 	bool any = false;
 	for (const struct service *s = v->services; s != NULL; s = s->next)
 		any = any || is_looked_at(s);
-	return any && may_look(v) ? v->certs_looked + LOOK_NS : HARK_FOREVER;
+	return any && may_look(v) ? v->certs_looked + RENEW_LOOK_NS : HARK_FOREVER;
 }
 
 /* The same settings once more: workers of a reload are told apart by where those lie. */
@@ -130,13 +104,14 @@ void certs_look(struct supervisor *v)
 		return;
 	v->certs_looked = hark_now();
 	for (struct service *s = v->services; s != NULL; s = s->next) {
-		uint64_t now = is_looked_at(s) ? certs_stamp(s->conf) : 0;
-		bool settled = now != 0 && now != s->certs && now == s->certs_seen;
-		s->certs_seen = now;
-		if (now != 0)
-			look_at_ages(s);
-		if (settled) {
-			s->certs = now; /* be it that it cannot be tried */
+		if (!is_looked_at(s)) {
+			s->certs_seen = 0;
+			continue;
+		}
+		struct renew_stamp now = certs_stamp(s->conf);
+		look_at_ages(s);
+		if (renew_is_due(now, s->certs, &s->certs_seen)) {
+			s->certs = now.hash; /* be it that it cannot be tried */
 			n += renew(v, s);
 		}
 	}

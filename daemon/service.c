@@ -213,7 +213,7 @@ static int start_workers(struct supervisor *v, struct service *s, struct epoch *
 {
 	int r = 0;
 	if (serving(s, conf) == 0) /* before they read them: who changes them meanwhile is noticed */
-		s->certs = certs_stamp(conf);
+		s->certs = certs_stamp(conf).hash;
 	for (unsigned n = serving(s, conf); r >= 0 && n < (unsigned)conf->workers; n++)
 		r = start_worker(v, s, (struct worker){.epoch = e, .conf = conf});
 	return r < 0 ? r : 0;

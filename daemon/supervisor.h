@@ -28,6 +28,7 @@
 #include "limiter.h"
 #include "log.h"
 #include "memory.h"
+#include "renew.h"
 
 /* A configuration, kept as long as a service of it is. */
 struct epoch {
@@ -163,7 +164,7 @@ struct service {
 	int64_t looked;                      /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
 	char error[256]; /* the last thing that went wrong; "" */
-	/* certs.c: its TLS files as they were when its workers began to read them (0: it has none), and last were. */
+	/* certs.c: its files as they were when its workers began to read them (0: it has none), and last were. */
 	uint64_t certs, certs_seen;
 	enum cert_age certs_age; /* as it was told in the log last, and when */
 	int64_t certs_latest, certs_told;
@@ -271,8 +272,8 @@ int load_config(const struct supervisor *v,
 
 void reload_renews(struct supervisor *v, unsigned n); /* n services try new workers: reload_look() finds out */
 
-/* certs.c: what tells that the service's TLS files are others; 0: it has no TLS. */
-uint64_t certs_stamp(const struct config_service *c);
+/* certs.c: of what the service's workers read once. */
+struct renew_stamp certs_stamp(const struct config_service *c);
 int64_t certs_due(const struct supervisor *v);
 void certs_look(struct supervisor *v); /* timers */
 

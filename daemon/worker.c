@@ -45,6 +45,7 @@ static struct {
 	struct limits_worker limits;
 	struct tickets_user tickets;
 	struct certs_shown *certs;
+	struct renew renew;
 	struct chain chain;
 	int ready_fd;
 	pid_t supervisor;
@@ -299,6 +300,16 @@ static void on_event(const struct hark_event *e, void *arg)
 	}
 }
 
+/* Files of a shared object's, which the supervisor knows nothing of. */
+static void renewed(int error, const char *why, void *arg)
+{
+	(void)arg;
+	if (error < 0)
+		log_event(LOG_LEVEL_ERROR, self.conf->name, "files: not read again, and the old ones go on: %s", why);
+	else
+		log_event(LOG_LEVEL_NOTICE, self.conf->name, "files: read again");
+}
+
 static int limits_ticket(int ticket)
 {
 	int row = row_of(ticket);
@@ -375,13 +386,11 @@ static _Noreturn void give_up_box(int r, const struct hark_why *why)
 	give_up(slash != NULL ? slash + 1 : name, why->text[0] != '\0' ? why->text : hark_strerror(r));
 }
 
-/* Keys are in this process's memory alone: nobody else's, not even its user's programs', may read that. */
 static void read_tls(void)
 {
 	struct hark_why why = {""};
 	if (!config_has_tls(self.conf))
 		return;
-	become_unreadable();
 	self.tickets.lifetime_ns = self.conf->tls_tickets_ns;
 	const struct hark_tls_opts opts = {.ticket_key = tickets_key, .ticket_arg = &self.tickets};
 	if (config_tls_new(self.conf, &opts, &self.chain.tls, &why) < 0)
@@ -443,6 +452,11 @@ static void open_box(void)
 	int r = 0;
 	if (self.conf->box == &shared_box) {
 		r = config_box_parse(self.conf, self.chain.box, &self.chain.state, &why);
+		self.renew = (struct renew){.box = self.chain.box, .state = self.chain.state, .told = renewed};
+		self.chain.renews = &self.renew;
+		self.chain.n_renews = r == 0;
+		if (r == 0)
+			renew_begin(&self.renew);
 		if (r == 0)
 			r = box_prepare(self.chain.box, self.chain.state, &why);
 	}
@@ -507,10 +521,14 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		open_null(1);
 		open_null(2);
 	}
+	/* Keys are in this process's memory alone: nobody else's, not even its user's programs', may read that. */
+	bool has_keys = s->certs != 0;
+	if (has_keys)
+		become_unreadable();
 	prepare_box();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	become();
-	if (self.chain.tls != NULL)
+	if (has_keys) /* another user's becomes readable */
 		become_unreadable();
 	follow_supervisor();
 	load_box();

@@ -838,6 +838,10 @@ struct hark_box_row {
 	int (*open)(void *state, struct hark_why *why);
 	hark_box *serve; /* arg: the state */
 	void (*close)(void *state);
+	/* Files of its HARK_OPTION_PATHs, which it has read once, have changed: for what is served from now on it reads
+	 * them again, or goes on as before. Called while it serves, by the thread that accepts; must not suspend. Of
+	 * our own boxes harkd begins new workers instead. */
+	int (*renew)(void *state, struct hark_why *why);
 	bool (*takes)(const void *state, int type); /* SOCK_STREAM, SOCK_DGRAM, where that depends on the arguments */
 	const char *(*title)(const void *state);    /* for the log; NULL: the name */
 	/* Where a connection goes on to, for the log; NULL: nowhere, or that is not known yet. */

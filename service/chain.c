@@ -53,6 +53,8 @@ static bool is_proxy(struct hark_conn *c, const struct config_service *conf)
 /* Who is to be refused is so before anything is started. */
 int chain_admit(struct hark_conn *c, const struct chain *chain)
 {
+	for (int i = 0; i < chain->n_renews; i++)
+		renew_look(&chain->renews[i]);
 	if (!behind_proxies(c, chain->conf))
 		return limits_admit(c, chain->limits);
 	if (is_proxy(c, chain->conf))

@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "limiter.h"
+#include "renew.h"
 
 struct chain {
 	const struct config_service *conf;
@@ -16,6 +17,8 @@ struct chain {
 	void *state; /* the box's */
 	struct limits_worker *limits;
 	struct hark_tls *tls; /* of tls:// addresses; NULL: there are none */
+	struct renew *renews; /* files that this process reads again itself, n_renews of them */
+	int n_renews;
 	/* The limits' ticket of what hark_ticket() gave; NULL: the same. */
 	int (*limits_ticket)(int ticket);
 	/* c's peer is another one than the socket's: for who lists connections. NULL: nobody. */
@@ -26,7 +29,7 @@ struct chain {
 bool chain_client_first(const struct chain *chain);
 
 /* The first link, for struct hark_serve_opts' admit: limits by the socket's address, but for proxies; who is neither a
- * proxy nor served without one is refused. As limits_admit(). */
+ * proxy nor served without one is refused. As limits_admit(). Before that it has changed files read again. */
 int chain_admit(struct hark_conn *c, const struct chain *chain);
 
 /* For hark_serve(): arg is a struct chain, constant while it serves. */

@@ -76,9 +76,12 @@ struct serve {
 	int shared_argc;
 	struct serve_limits limits;
 	struct serve_events events;
-	int ready_fd; /* --daemon: who waits for us; -1: nobody */
-	bool help;    /* the box's, in place of serving */
-	bool cut;     /* boxes may still be running: what is theirs stays */
+	struct hark_tls_opts tls_opts;
+	struct renew renews[2]; /* of TLS, of the box */
+	int ready_fd;           /* --daemon: who waits for us; -1: nobody */
+	bool help;              /* the box's, in place of serving */
+	bool has_keys;          /* of TLS, perhaps */
+	bool cut;               /* boxes may still be running: what is theirs stays */
 	struct serve_sockets sockets;
 };
 
@@ -135,6 +138,35 @@ static int check_type(struct serve *s, int i)
 	return STATUS_USAGE;
 }
 
+static void renewed(int error, const char *why, void *serve)
+{
+	struct serve *s = serve;
+
+	if (error < 0)
+		serve_events_say(&s->events, true, "certificates: not read again, and the old ones go on: %s", why);
+	else
+		serve_events_say(&s->events, false, "certificates: read again");
+}
+
+/* Elsewhere their names are others. */
+static void begin_renewal(struct serve *s, struct renew r)
+{
+	if (s->conf->chroot != NULL || s->conf->directory != NULL)
+		return;
+	struct renew *to = &s->renews[s->chain.n_renews];
+	*to = r;
+	to->told = renewed;
+	to->told_arg = s;
+	renew_begin(to);
+	s->chain.renews = s->renews;
+	s->chain.n_renews += to->read != 0;
+}
+
+static void begin_box_renewal(struct serve *s)
+{
+	begin_renewal(s, (struct renew){.box = s->chain.box, .state = s->chain.state});
+}
+
 /* A shared object, by the user that serves. */
 static int load_box(struct serve *s)
 {
@@ -146,8 +178,10 @@ static int load_box(struct serve *s)
 	for (int i = 0; i < s->sockets.n && err == 0; i++)
 		if ((status = check_type(s, i)) != STATUS_DONE)
 			return status;
-	if (err == 0)
+	if (err == 0) {
+		begin_box_renewal(s);
 		err = box_prepare(s->chain.box, s->chain.state, &why);
+	}
 	if (err == 0)
 		err = box_open(s->chain.box, s->chain.state, &why);
 	return err < 0 ? box_failed(s, err, &why) : STATUS_DONE;
@@ -161,7 +195,7 @@ static int become(const struct serve *s)
 		say(s->verb, "%s", why.text);
 		return STATUS_SYSTEM;
 	}
-	if (s->chain.tls != NULL)
+	if (s->has_keys)
 		become_unreadable();
 	return STATUS_DONE;
 }
@@ -171,19 +205,26 @@ static bool is_tls(const char *address)
 	return strncmp(address, "tls:", 4) == 0;
 }
 
-/* With the rights that we were started with. */
-static int read_tls(struct serve *s)
+static bool wants_tls(const struct serve *s)
 {
-	struct hark_why why = {""};
 	bool wanted = false;
 
 	for (int i = 0; i < s->n; i++)
 		wanted = wanted || is_tls(s->addresses[i]);
-	if (!wanted)
+	return wanted;
+}
+
+/* With the rights that we were started with. */
+static int read_tls(struct serve *s)
+{
+	struct hark_why why = {""};
+
+	if (!wants_tls(s))
 		return STATUS_DONE;
-	become_unreadable();
-	const struct hark_tls_opts opts = {.ticket_key = tickets_key, .ticket_arg = &s->limits.tickets};
-	int err = config_tls_new(s->conf, &opts, &s->chain.tls, &why);
+	s->tls_opts = (struct hark_tls_opts){.ticket_key = tickets_key, .ticket_arg = &s->limits.tickets};
+	begin_renewal(s, (struct renew){.conf = s->conf, .opts = &s->tls_opts});
+	int err = config_tls_new(s->conf, &s->tls_opts, &s->chain.tls, &why);
+	s->renews[0].tls = s->chain.tls;
 	if (err < 0)
 		say(s->verb, "%s", why.text);
 	return err == 0 ? STATUS_DONE : err == -EINVAL ? STATUS_USAGE : STATUS_SYSTEM;
@@ -193,10 +234,17 @@ static int read_tls(struct serve *s)
 static int open_box(struct serve *s)
 {
 	struct hark_why why = {""};
-	int status = read_tls(s), err;
+	const struct config_service *tls = wants_tls(s) ? s->conf : NULL;
+	int status, err;
 
+	s->has_keys = renew_stamp(tls, s->chain.box, s->chain.state).hash != 0;
+	if (s->has_keys)
+		become_unreadable();
+	status = read_tls(s);
 	if (status != STATUS_DONE)
 		return status;
+	if (s->shared_path == NULL)
+		begin_box_renewal(s);
 	err = box_prepare(s->chain.box, s->chain.state, &why);
 	if (err < 0)
 		return box_failed(s, err, &why);

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -61,16 +62,20 @@ static void tell_lost(struct serve_events *s)
 		atomic_fetch_add_explicit(&s->lost, n, memory_order_relaxed);
 }
 
-static void tell_untold(enum counter why, uint64_t n, void *arg)
+void serve_events_say(struct serve_events *s, bool important, const char *format, ...)
 {
-	struct serve_events *s = arg;
-	char buf[256], words[128];
+	char buf[TEXT_LINE_MAX], words[512];
 	struct text t = {.buf = buf, .cap = sizeof buf};
+	va_list args;
 
-	(void)snprintf(words, sizeof words, "%" PRIu64 " more refused: %s", n, counter_rows[why].name);
+	if (!important && !s->verbose && !s->json)
+		return;
+	va_start(args, format);
+	(void)vsnprintf(words, sizeof words, format, args);
+	va_end(args);
 	if (s->json) {
 		struct json j = {.to = &t};
-		log_json_begin(&j, log_realtime_ns(), "info", "message");
+		log_json_begin(&j, log_realtime_ns(), important ? "error" : "info", "message");
 		json_put_null(&j, "service");
 		json_put_string(&j, "message", words);
 		json_close(&j, '}');
@@ -78,6 +83,11 @@ static void tell_untold(enum counter why, uint64_t n, void *arg)
 		text_add(&t, "hark: serve: %s", words);
 	}
 	put(s, &t);
+}
+
+static void tell_untold(enum counter why, uint64_t n, void *arg)
+{
+	serve_events_say(arg, false, "%" PRIu64 " more refused: %s", n, counter_rows[why].name);
 }
 
 /* What both forms tell of a connection. */

@@ -30,6 +30,10 @@ struct serve_events {
 /* Before the first event: standard error never stops the service from now on. */
 void serve_events_open(struct serve_events *s);
 
+/* A line where it is important, or lines were asked for: as printf(3). */
+void serve_events_say(struct serve_events *s, bool important, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
 /* Standard error has become another file. */
 void serve_events_moved(struct serve_events *s);
 

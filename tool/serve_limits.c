@@ -98,7 +98,7 @@ void serve_limits_hook(struct serve_limits *l, const struct chain *chain, struct
 {
 	const struct config_service *c = chain->conf;
 	l->chain = chain;
-	if (l->limits == NULL && !l->once && c->n_proxy_from == 0)
+	if (l->limits == NULL && !l->once && c->n_proxy_from == 0 && chain->n_renews == 0)
 		return;
 	bool paced = l->once || c->rate.events > 0 || c->max_load > 0 || (c->max_conns > 0 && c->workers > 1);
 	opts->pace = paced ? pace : NULL; /* not to look at each datagram for nothing */

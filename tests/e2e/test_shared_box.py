@@ -412,3 +412,44 @@ def test_help_loads_a_box_as_the_user_that_would_serve_it(run, build):
 def test_a_box_without_an_address_is_told(run):
     r = run("serve", str(UPPER))
     assert r.returncode == 100 and "no address to listen on" in r.stderr.decode()
+
+
+RENEWING = """
+struct state { const char *file; char text[16]; };
+static const struct hark_option options[] = {
+	{"file", HARK_OPTION_PATH, offsetof(struct state, file), "FILE", "what it says"}, {NULL}};
+static int take(void *state, struct hark_why *why)
+{
+	struct state *s = state;
+	FILE *f = fopen(s->file, "r");
+	if (f == NULL) {
+		snprintf(why->text, sizeof why->text, "no file");
+		return -2;
+	}
+	(void)!fgets(s->text, sizeof s->text, f);
+	return fclose(f);
+}
+static void tell(struct hark_conn *c, void *s) { hark_printf(c, "%s", ((struct state *)s)->text); }
+"""
+
+
+@pytest.mark.parametrize("by_harkd", [True, False], ids=["harkd", "hark-serve"])
+def test_a_box_reads_files_again_that_have_changed(serve, harkd, build, by_harkd):
+    shared = build(RATED.replace("= serve", "= tell") + ", .prepare = take, .renew = take", RENEWING)
+    file = shared.with_suffix(".text")
+    file.write_text("one")
+    if by_harkd:
+        server = harkd(f"[mine]\nlisten = tcp://127.0.0.1:0\nbox = {shared}\nfile = {file}\nuser = nobody\n")
+        address = server.service("mine")["listen"][0]
+    else:
+        server = serve("-v", "tcp://127.0.0.1:0", str(shared), "--file", file)
+        address = server.addresses[0]
+    before = server.workers("mine") if by_harkd else None
+    assert talk(address, b"") == b"one"
+    file.unlink()
+    wait_until(
+        lambda: talk(address, b"") == b"one" and "not read again, and the old ones go on: no file" in server.stderr
+    )
+    file.write_text("two")
+    wait_until(lambda: talk(address, b"") == b"two")
+    assert before is None or server.workers("mine") == before

@@ -1,16 +1,20 @@
 """Certificates that are renewed: by a reload, and as their files change; nobody is refused meanwhile, connections keep
 theirs, and a half-written pair keeps the old one."""
+import contextlib
+import os
 import re
 import shutil
 import ssl
 import threading
 import time
+import types
 
 import pytest
 
-from conftest import wait_until
+from conftest import read_all, wait_until
 from harkd_support import harkd  # noqa: F401
 from pki_support import context, dial, pki, server_lines  # noqa: F401
+from tls_support import TlsServer
 
 
 @pytest.fixture
@@ -30,9 +34,17 @@ def live(pki, tmp_path):
     return live
 
 
+def name_of(cert):
+    return dict(x[0] for x in cert["subject"])["commonName"]
+
+
+def shown_at(port, pki):
+    with dial(port, context(pki)) as s:
+        return name_of(s.getpeercert())
+
+
 def shown(d, pki, name="t"):
-    with dial(d.port(name), context(pki)) as s:
-        return dict(x[0] for x in s.getpeercert()["subject"])["commonName"]
+    return shown_at(d.port(name), pki)
 
 
 def service(live, more=""):
@@ -147,3 +159,105 @@ def test_what_has_expired_is_told(harkd, run, pki):
     d.expect(rf"t: certificate {pki / 'old.pem'} \(old.example\) has expired")
     assert d.service("t")["certificates"][0]["age"] == "expired"
     assert b"(old.example) has expired" in run("status", "--control", d.directory / "control").stdout
+
+
+# ---- hark serve
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--model", m] for m in ("inline", "process", "thread", "fiber")] + [["--workers", "2"]],
+    ids=lambda o: "".join(o),
+)
+def test_hark_serve_shows_a_renewed_certificate_to_the_first_who_comes_a_second_later(
+    serve, pki, live, tmp_path, options
+):
+    s = serve(
+        "-v", *options, "--cert", f"{tmp_path}/live.pem", "--key", f"{tmp_path}/live.key", "tls://127.0.0.1:0", "echo"
+    )
+    assert shown_at(s.port(), pki) == "r1"
+    old = None if "inline" in options else dial(s.port(), context(pki))
+    live("r2")
+    time.sleep(1.1)  # files that are younger may not be complete
+    assert shown_at(s.port(), pki) == "r2"
+    s.expect("^hark: serve: certificates: read again$")
+    if old:
+        with old:
+            old.sendall(b"x")  # what was connected goes on
+            assert old.recv(1) == b"x"
+
+
+def test_hark_serve_goes_on_with_the_old_one_and_says_why(serve, pki, live, tmp_path):
+    s = serve("--cert", f"{tmp_path}/live.pem", "--key", f"{tmp_path}/live.key", "tls://127.0.0.1:0", "echo")
+    live("r2", ["pem"])
+    wait_until(lambda: shown_at(s.port(), pki) == "r1" and "certificates" in s.stderr)
+    assert "hark: serve: certificates: not read again, and the old ones go on: key " in s.stderr
+    live("r2", ["key"])
+    wait_until(lambda: shown_at(s.port(), pki) == "r2")
+    assert s.stderr.count("certificates:") == 1
+
+
+def test_hark_serve_elsewhere_says_nothing_of_files_that_it_cannot_see(serve, pki, live, tmp_path):
+    names = [os.path.relpath(tmp_path / f"live.{x}") for x in ("pem", "key")]
+    s = serve("--directory", "/", "--cert", names[0], "--key", names[1], "tls://127.0.0.1:0", "echo")
+    for _ in range(2):
+        time.sleep(1.1)
+        assert shown_at(s.port(), pki) == "r1"
+    assert s.stderr == ""
+
+
+# ---- relays
+
+
+@pytest.fixture
+def asks(pki):
+    """A server that wants a certificate, and says whose it was shown."""
+    a, ca = (types.SimpleNamespace(cert=pki / f"{n}.pem", key=pki / f"{n}.key") for n in ("a", "ca"))
+    server = TlsServer(a, lambda s: (s.sendall(name_of(s.getpeercert()).encode()), s.unwrap()), ca=ca)
+    yield server
+    server.close()
+
+
+def relayed(connect):
+    with connect() as s:
+        return read_all(s).decode()
+
+
+def relay_words(pki, live, tmp_path, asks):
+    return {"ca": pki / "ca.pem", "target_cert": tmp_path / "live.pem", "target_key": tmp_path / "live.key"}
+
+
+@pytest.mark.parametrize("by_reload", [True, False], ids=["reload", "file"])
+def test_a_relay_of_harkds_reads_its_files_again(harkd, pki, live, tmp_path, asks, by_reload):
+    keys = "".join(f"{k} = {v}\n" for k, v in relay_words(pki, live, tmp_path, asks).items())
+    d = harkd(f"[t]\nlisten = tcp://127.0.0.1:0\nrelay = {asks.at('127.0.0.1')}\n{keys}")
+    assert relayed(lambda: d.connect("t")) == "r1"
+    with contextlib.ExitStack() as stack:
+        old = stack.enter_context(d.connect("t"))
+        live("r2")
+        if by_reload:
+            assert d.ask("reload")["changed"] == 1
+        else:
+            d.expect("certificates: read again by 1 service, 0 go on with the old ones$")
+        assert relayed(lambda: d.connect("t")) == "r2"
+        assert read_all(old) == b"r1"
+
+
+def test_a_relay_of_harkds_goes_on_with_the_old_files_where_the_new_ones_are_bad(harkd, pki, live, tmp_path, asks):
+    keys = "".join(f"{k} = {v}\n" for k, v in relay_words(pki, live, tmp_path, asks).items())
+    d = harkd(f"[t]\nlisten = tcp://127.0.0.1:0\nrelay = {asks.at('127.0.0.1')}\n{keys}")
+    live("r2", ["key"])
+    d.expect("t: goes on as it was, its new settings do not work: .*live")
+    assert relayed(lambda: d.connect("t")) == "r1"
+
+
+@pytest.mark.parametrize("model", ["inline", "process", "thread", "fiber"])
+def test_a_relay_of_hark_serve_reads_its_files_again(serve, pki, live, tmp_path, asks, model):
+    words = [x for k, v in relay_words(pki, live, tmp_path, asks).items() for x in (f"--{k.replace('_', '-')}", v)]
+    s = serve("--model", model, "tcp://127.0.0.1:0", "relay", *words, asks.at("127.0.0.1"))
+    assert relayed(s.connect) == "r1"
+    live("r2", ["pem"])
+    wait_until(lambda: relayed(s.connect) == "r1" and "certificates" in s.stderr)
+    assert "certificates: not read again, and the old ones go on: key " in s.stderr
+    live("r2", ["key"])
+    wait_until(lambda: relayed(s.connect) == "r2")

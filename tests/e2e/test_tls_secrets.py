@@ -101,6 +101,16 @@ def test_nobody_of_the_same_user_reads_a_worker_with_keys(harkd, pki, model):
 
 
 @root
+def test_nobody_of_the_same_user_reads_a_relay_with_keys(harkd, pki):
+    d = harkd(
+        "[r]\nlisten = tcp://127.0.0.1:0\nrelay = tls://127.0.0.1:1\nuser = nobody\n"
+        f"target_cert = {pki / 'a.pem'}\ntarget_key = {pki / 'a.key'}\n"
+    )
+    uid = pwd.getpwnam("nobody").pw_uid
+    assert spy_on(d.workers("r")[0], "nobody") == f"refused refused refused {uid}"
+
+
+@root
 def test_the_supervisor_and_other_services_have_no_key(harkd, pki):
     d = harkd(
         f"[t]\nlisten = tls://127.0.0.1:0\nbox = echo\n{server_lines(pki)}"
