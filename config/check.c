@@ -396,6 +396,42 @@ static bool must_become(const struct service *s)
 	       (s->s.gid != (gid_t)-1 && s->s.gid != getegid()) || s->group_names.n > 0;
 }
 
+static const char *limit_name(unsigned resource)
+{
+	const struct config_key *k = config_keys;
+
+	while (k->name != NULL && (k->how->kind != &kind_rlimit || k->how->number != resource))
+		k++;
+	return k->name;
+}
+
+/* Raised in vain; what was raised is lowered again, which everybody may. The soft limit is not touched. */
+bool config_limit_unmet(const struct config_service *s, unsigned resource, struct hark_why *what)
+{
+	struct rlimit found, raised;
+
+	if (!(s->rlimit_set & 1u << resource) || getrlimit((__rlimit_resource_t)resource, &found) < 0 ||
+	    s->rlimit[resource].rlim_max <= found.rlim_max)
+		return false;
+	raised = (struct rlimit){.rlim_cur = found.rlim_cur, .rlim_max = s->rlimit[resource].rlim_max};
+	if (setrlimit((__rlimit_resource_t)resource, &raised) == 0) {
+		(void)setrlimit((__rlimit_resource_t)resource, &found);
+		return false;
+	}
+	(void)snprintf(what->text, sizeof what->text, "%s: the hard limit is %llu, and cannot be raised here: it stays",
+	               limit_name(resource), (unsigned long long)found.rlim_max);
+	return true;
+}
+
+static void look_at_limits(struct whole *w, const struct service *s)
+{
+	struct hark_why what;
+
+	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
+		if (config_limit_unmet(&s->s, i, &what))
+			inside_warning(w, key_at(s->at, limit_name(i)), "%s", what.text);
+}
+
 static void try_service(struct config *c, const struct service *s, bool foreign, int64_t deadline)
 {
 	const struct hark_box_row *box = s->s.box;
@@ -404,6 +440,7 @@ static void try_service(struct config *c, const struct service *s, bool foreign,
 
 	if (s->s.disabled || (s->s.user != NULL && s->s.gid == (gid_t)-1))
 		return;
+	look_at_limits(c->private, s);
 	if (!s->program_bad)
 		t.program = s->program;
 	/* Where a program is served the look at it is all: what it opens may be made by that, such as a log. A box of

@@ -169,6 +169,10 @@ int config_warn_of_document(struct config *c, const struct document *d);
  * c's and its environment's, which that child forgets first. */
 int config_check_system(struct config *c, bool foreign);
 
+/* Whether this process may not raise its hard limit of that resource so far as the service says: what tells it, with
+ * the key's name first. */
+bool config_limit_unmet(const struct config_service *s, unsigned resource, struct hark_why *what);
+
 /* The effective configuration as hark.conf text, defaults written out, that config_load() reads to an equal one. */
 int config_print(const struct config *c, FILE *to);
 

@@ -18,10 +18,28 @@ static int failed(struct hark_why *why, const char *what)
 	return -err;
 }
 
+static rlim_t least(rlim_t a, rlim_t b)
+{
+	return a < b ? a : b;
+}
+
+/* As near as may be: who started us is told by config_limit_unmet(). */
+static int set_limit(__rlimit_resource_t resource, struct rlimit wanted)
+{
+	struct rlimit found;
+	if (setrlimit(resource, &wanted) == 0)
+		return 0;
+	if (errno != EPERM || getrlimit(resource, &found) < 0)
+		return -1;
+	wanted.rlim_max = least(wanted.rlim_max, found.rlim_max);
+	wanted.rlim_cur = least(wanted.rlim_cur, wanted.rlim_max);
+	return setrlimit(resource, &wanted);
+}
+
 int become_limited(const struct config_service *c, struct hark_why *why)
 {
 	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
-		if ((c->rlimit_set & 1u << i) && setrlimit((__rlimit_resource_t)i, &c->rlimit[i]) < 0)
+		if ((c->rlimit_set & 1u << i) && set_limit((__rlimit_resource_t)i, c->rlimit[i]) < 0)
 			return failed(why, "setrlimit");
 	if (c->umask >= 0)
 		(void)umask((mode_t)c->umask);

@@ -97,6 +97,7 @@ int serve_keys_load(struct serve_keys *k, const struct verb *v, struct config **
 {
 	int status = STATUS_DONE;
 	struct config *c = NULL;
+	struct hark_why unmet;
 
 	if (k->section == NULL || document_get(k->section, "pass_env") == NULL)
 		status = serve_keys_set(k, v, "pass_env", "*");
@@ -113,6 +114,9 @@ int serve_keys_load(struct serve_keys *k, const struct verb *v, struct config **
 		config_free(c);
 		return errors < 0 ? STATUS_SYSTEM : STATUS_USAGE;
 	}
+	for (unsigned i = 0; i < CONFIG_RLIMITS; i++)
+		if (config_limit_unmet(c->services[0], i, &unmet))
+			tell(v, unmet.text);
 	*out = c;
 	return STATUS_DONE;
 }

@@ -2,6 +2,7 @@
 
 The program that reports is a shell: it alters neither signals nor descriptors before it looks, as perl and python do.
 """
+import ctypes
 import grp
 import os
 import pwd
@@ -9,10 +10,11 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 
 import pytest
 
-from conftest import MODELS, read_all, wait_until
+from conftest import MODELS, PATIENCE, Service, read_all, wait_until
 from harkd_support import (
     PROBE,
     REPORT,
@@ -210,6 +212,54 @@ def test_rlimits(harkd):
     assert {name: got.limit(title) for name, (_, title, _) in wanted.items()} == {
         name: v[2] for name, v in wanted.items()
     }
+
+
+def few():
+    """Hard limits that not even root may raise: capabilities(7)."""
+    ctypes.CDLL(None).prctl(24, 24)  # PR_CAPBSET_DROP, CAP_SYS_RESOURCE
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 5000))
+    resource.setrlimit(resource.RLIMIT_NPROC, (3000, 4000))
+
+
+RAISED = ["rlimit_core = unlimited", "rlimit_nproc = 3500:unlimited"]
+
+
+def test_a_hard_limit_that_cannot_be_raised_stays_and_is_told(harkd, hark, tmp_path):
+    d = harkd(service("probe", PROBE, *RAISED), preexec_fn=few)
+    got = report(d)
+    assert (got.limit("Max core file size"), got.limit("Max processes")) == (("5000", "5000"), ("3500", "4000"))
+    words = ["rlimit_core: the hard limit is 5000, and cannot be raised here: it stays",
+             "rlimit_nproc: the hard limit is 4000, and cannot be raised here: it stays"]  # fmt: skip
+    assert all(w in d.stderr for w in words)
+    r = subprocess.run(
+        [hark + "d", "-t", "-c", tmp_path / "hark.conf"], capture_output=True, preexec_fn=few, timeout=PATIENCE
+    )
+    assert r.returncode == 0
+    assert all(f"hark.conf:{line}: {w}" in r.stderr.decode() for line, w in zip((8, 9), words)), r.stderr
+    d.configure(service("probe", PROBE, *RAISED, "nice = 1"))
+    assert d.ask("reload")["warnings"] == [f"{tmp_path}/hark.conf:{line}: {w}" for line, w in zip((8, 9), words)]
+    assert report(d).limit("Max processes") == ("3500", "4000")
+
+
+def test_a_limit_that_can_be_raised_is_and_nothing_is_told(harkd):
+    d = harkd(service("probe", PROBE, "rlimit_msgqueue = unlimited"))
+    if report(d).limit("Max msgqueue size") != ("unlimited", "unlimited"):
+        assert "rlimit_msgqueue: the hard limit is" in d.stderr
+    else:
+        assert "rlimit_" not in d.stderr
+
+
+def test_hark_serve_tells_a_hard_limit_that_cannot_be_raised(hark, tmp_path):
+    server = Service([hark, "serve", "--rlimit-core", "unlimited", "unix:s", "--", "/bin/sh", "-c", "ulimit -c"],
+                     cwd=tmp_path, preexec_fn=few)  # fmt: skip
+    try:
+        server.expect("^hark: serve: --rlimit-core: the hard limit is 5000, and cannot be raised here: it stays$")
+        wait_until(lambda: server.addresses)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(tmp_path / "s"))
+            assert read_all(s)
+    finally:
+        server.end()
 
 
 def test_stdin_and_the_ways_of_stderr(harkd, tmp_path):
