@@ -43,9 +43,8 @@ static int connect_to_itself(int fd)
 	return connect(fd, (const struct sockaddr *)&at, len) < 0 ? -errno : 0;
 }
 
-/* The kernel looks past it for a SYN, or a datagram, though it be the best match. Handshakes that are under way end at
- * it, and what it holds can be read and answered. socket(7), udp(7). Where that fails, more may come. */
-static void divert(int fd)
+/* For a SYN, or a datagram, though it be the best match. socket(7), udp(7). Where that fails, more may come. */
+void leaving_divert(int fd)
 {
 	int type;
 	if (socket_port(fd, &type) == 0)
@@ -115,7 +114,7 @@ void leaving_add(struct sockets *s, struct socket_entry *e)
 	bool kept = e->service != NULL && !e->managed && !e->conf->wait && (is_ip || unix_path(e->key) != NULL);
 	bool covered = kept && by != NULL;
 	if (kept)
-		divert(fd);
+		leaving_divert(fd);
 	struct leaving_socket *l = kept && (covered || somebody_waits(e)) ? calloc(1, sizeof *l) : NULL;
 	if (l == NULL) {
 		socket_entry_close(s, e);
@@ -133,7 +132,7 @@ void leaving_add(struct sockets *s, struct socket_entry *e)
 /* Any more, from now on; after a while it is closed. */
 static void begin_to_leave(struct leaving_socket *l)
 {
-	divert(hark_listener_fd(l->entry->listener));
+	leaving_divert(hark_listener_fd(l->entry->listener));
 	l->open_until = hark_after(HANDSHAKE_NS);
 	l->until = hark_after(l->entry->conf->grace_ns > HANDSHAKE_NS ? l->entry->conf->grace_ns : HANDSHAKE_NS);
 }

@@ -120,7 +120,7 @@ static int open_sockets(struct supervisor *v, const struct config *c, struct rel
 	for (size_t i = 0; i < c->n_services; i++) {
 		struct config_service *conf = c->services[i];
 		for (size_t j = 0; !conf->disabled && !is_stopped(v, conf->name) && j < conf->listen.n; j++) {
-			int r = sockets_open(&v->sockets, conf, j, &why);
+			int r = sockets_open(v, conf, j, &why);
 			if (r == 0)
 				continue;
 			if (v->inetd && r != -ENOMEM) {

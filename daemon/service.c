@@ -445,7 +445,7 @@ int service_start(struct supervisor *v, struct service *s, struct hark_why *why)
 	if (s->state != SERVICE_STOPPED)
 		return 0;
 	for (size_t i = 0; i < s->conf->listen.n; i++) {
-		int r = sockets_open(&v->sockets, s->conf, i, why);
+		int r = sockets_open(v, s->conf, i, why);
 		if (r < 0) {
 			for (size_t k = 0; k <= i; k++)
 				sockets_close(&v->sockets, s->conf, k);

@@ -241,17 +241,42 @@ static void tell_holder(const struct sockets *s, const char *address, const stru
 	}
 }
 
+static bool claims(const struct config_service *conf, const struct claim *c)
+{
+	struct claim own;
+	for (size_t i = 0; i < conf->listen.n; i++)
+		if (claim_of(conf->listen.word[i], &own) && own.type == c->type && own.port == c->port)
+			return true;
+	return false;
+}
+
+/* Workers that drain, of an older generation too, may have UDP sessions there: sockets beside the one that was closed,
+ * which are in the way of the next one. */
+static bool may_have_sessions(const struct supervisor *v, const struct claim *c)
+{
+	for (const struct service *s = v->services; c->type == SOCK_DGRAM && s != NULL; s = s->next) {
+		if (s->foreign_look != HARK_FOREVER && claims(s->conf, c))
+			return true;
+		for (const struct worker *w = s->workers; w != NULL; w = w->next)
+			if (claims(w->conf, c))
+				return true;
+	}
+	return false;
+}
+
 /* An address that was given up just now and is wanted again (`hark stop`, `hark start`) is waited for. */
-static int listen_patiently(const struct sockets *s, const char *address, struct hark_listen_opts *o,
+static int listen_patiently(const struct supervisor *v, const char *address, struct hark_listen_opts *o,
                             struct hark_listener **out)
 {
+	const struct sockets *s = &v->sockets;
 	struct claim c = {.port = 0};
 	bool reuseport = o->reuseport, shared = false;
 	int r;
 	for (;;) {
 		o->why->text[0] = '\0';
 		r = hark_listen(address, o, out);
-		if (r == -EADDRINUSE && !shared && claim_of(address, &c) && share_port(s, &c, true) > 0)
+		if (r == -EADDRINUSE && !shared && claim_of(address, &c) &&
+		    (share_port(s, &c, true) > 0 || may_have_sessions(v, &c)))
 			shared = o->reuseport = o->beside_connected = true;
 		else if (r != -EADDRINUSE || s->dropped == 0 || hark_now() >= s->dropped + LINGER_NS)
 			break;
@@ -272,9 +297,10 @@ static int listen_patiently(const struct sockets *s, const char *address, struct
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* One socket, at address or one that the older generation had. */
-static int open_one(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
+static int open_one(struct supervisor *v, const struct config_service *conf, const char *key, const char *address,
                     const struct inherited_socket *from, struct hark_why *why)
 {
+	struct sockets *s = &v->sockets;
 	char owner[128] = "", handed[24];
 	if (conf->socket_user != NULL || conf->socket_group != NULL)
 		(void)snprintf(owner, sizeof owner, "%s%s%s", conf->socket_user != NULL ? conf->socket_user : "",
@@ -295,7 +321,7 @@ static int open_one(struct sockets *s, const struct config_service *conf, const 
 	int flags = from->fd >= 0 ? fcntl(from->fd, F_GETFL) : -1;
 	(void)snprintf(handed, sizeof handed, "fd:%d", from->fd);
 	why->text[0] = '\0';
-	int r = listen_patiently(s, from->fd >= 0 ? handed : address, &opts, &l);
+	int r = listen_patiently(v, from->fd >= 0 ? handed : address, &opts, &l);
 	if (r == 0) {
 		set_nonblock(l, conf, flags);
 		r = add(s, key, l, from->managed || is_handed(l));
@@ -318,7 +344,7 @@ static int open_one(struct sockets *s, const struct config_service *conf, const 
 static const struct inherited_socket none = {.fd = -1};
 
 /* A name: a socket at each of its addresses that this machine has, at least one. */
-static int open_name(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
+static int open_name(struct supervisor *v, const struct config_service *conf, const char *key, const char *address,
                      struct hark_why *why)
 {
 	struct hark_endpoint at[LISTEN_NAMES_MAX];
@@ -331,7 +357,7 @@ static int open_name(struct sockets *s, const struct config_service *conf, const
 	for (int i = 0; i < n; i++) {
 		if (listen_name_format(&at[i], (unsigned)port, one, sizeof one) < 0)
 			continue;
-		r = open_one(s, conf, key, one, &none, why);
+		r = open_one(v, conf, key, one, &none, why);
 		opened += r == 0;
 		if (r < 0 && !listen_is_elsewhere(r))
 			return r;
@@ -342,7 +368,7 @@ static int open_name(struct sockets *s, const struct config_service *conf, const
 }
 
 /* All that an address stands for, where nothing of it is open. */
-static int open_all(struct sockets *s, const struct config_service *conf, const char *key, const char *address,
+static int open_all(struct supervisor *v, const struct config_service *conf, const char *key, const char *address,
                     struct hark_why *why)
 {
 	struct hark_address a;
@@ -350,17 +376,17 @@ static int open_all(struct sockets *s, const struct config_service *conf, const 
 	struct hark_why more = {""};
 	int r = -ENOENT;
 	while (upgrade_inherited(key, &from)) {
-		r = open_one(s, conf, key, address, &from, why);
+		r = open_one(v, conf, key, address, &from, why);
 		if (r < 0)
 			return r;
 	}
 	if (r == 0)
 		return 0;
 	if (hark_address_parse(address, &a, NULL) == 0 && listen_is_name(&a))
-		return open_name(s, conf, key, address, why);
-	r = open_one(s, conf, key, address, &none, why);
+		return open_name(v, conf, key, address, why);
+	r = open_one(v, conf, key, address, &none, why);
 	/* A name may be that of several that were handed over. */
-	while (r == 0 && a.scheme == HARK_FD && a.fd < 0 && open_one(s, conf, key, address, &none, &more) == 0)
+	while (r == 0 && a.scheme == HARK_FD && a.fd < 0 && open_one(v, conf, key, address, &none, &more) == 0)
 		;
 	return r;
 }
@@ -380,14 +406,15 @@ static int take_back(struct sockets *s, const char *key)
 	return 0;
 }
 
-int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why)
+int sockets_open(struct supervisor *v, const struct config_service *conf, size_t i, struct hark_why *why)
 {
+	struct sockets *s = &v->sockets;
 	char key[KEY_MAX];
 	key_of(conf, i, key);
 	while (take_back(s, key) == 0)
 		;
 	if (find(s, key, 0) == NULL) {
-		int r = open_all(s, conf, key, conf->listen.word[i], why);
+		int r = open_all(v, conf, key, conf->listen.word[i], why);
 		if (r != -EAFNOSUPPORT || conf->listen.n == 1)
 			return r;
 		log_event(LOG_LEVEL_WARNING, conf->name, "%s", why->text); /* the other family serves */
@@ -506,9 +533,15 @@ void sockets_close(struct sockets *s, const struct config_service *conf, size_t 
 {
 	char key[KEY_MAX];
 	key_of(conf, i, key);
-	for (size_t k = s->n; k-- > 0;)
-		if (strcmp(s->entry[k]->key, key) == 0)
-			socket_entry_close(s, take_out(s, k));
+	for (size_t k = s->n; k-- > 0;) {
+		struct socket_entry *e = s->entry[k];
+		if (strcmp(e->key, key) != 0)
+			continue;
+		/* A worker may keep it while an answer is due. */
+		if (!e->managed && hark_listener_type(e->listener) == SOCK_DGRAM)
+			leaving_divert(hark_listener_fd(e->listener));
+		socket_entry_close(s, take_out(s, k));
+	}
 }
 
 void sockets_free(struct sockets *s, bool leave_paths)

@@ -76,7 +76,7 @@ struct sockets {
 
 /* The socket of the service's ith address, opened (or adopted from the environment) if it is not open. One that is
  * bound to what overlaps it and is not wanted any more does not stand in its way. 0 or -errno with why. */
-int sockets_open(struct sockets *s, const struct config_service *conf, size_t i, struct hark_why *why);
+int sockets_open(struct supervisor *v, const struct config_service *conf, size_t i, struct hark_why *why);
 /* The nth socket of the service's ith address: a name may have several. NULL: there are no more. */
 struct socket_entry *sockets_find(const struct sockets *s, const struct config_service *conf, size_t i, size_t nth);
 /* Of a unix socket's key; NULL: it is not one, or an abstract one. */
@@ -107,6 +107,9 @@ int64_t leaving_due(const struct sockets *s);
 bool leaving_of(const struct sockets *s, const struct service *of);         /* is there one? */
 struct socket_entry *leaving_take_back(struct sockets *s, const char *key); /* NULL: there is none */
 void leaving_free(struct sockets *s);
+/* From now on the kernel looks past that socket: handshakes that are under way end at it, and what it holds can be read
+ * and answered; what is bound to its address beside it is not in its way. */
+void leaving_divert(int fd);
 /* Consumes a socket of the older generation, which may still have to take over: where another one has its port now, who
  * comes there is served as that one's service says, until leaving_released(). Else it is closed. */
 void leaving_inherit(struct sockets *s, int fd, const char *key);

@@ -1,6 +1,7 @@
 """Addresses that come and go with reloads, and go from one service to another: nobody is refused."""
 import contextlib
 import select
+import signal
 import socket
 import struct
 import threading
@@ -86,6 +87,43 @@ def test_stop_and_start_in_one_breath(harkd):
         assert d.ask("start echo") == {"ok": True}
     with d.connect("echo") as s:
         ping(s)
+
+
+STUBBORN = """exec = /bin/sh -c 'trap "" TERM; cat; while :; do sleep 0.1; done'"""
+
+
+@contextlib.contextmanager
+def talking_to(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:
+        u.settimeout(PATIENCE)
+        u.connect(("127.0.0.1", port))
+        ping(u)
+        yield u
+
+
+@pytest.mark.parametrize("model", ["process", "thread", "fiber"])
+@pytest.mark.parametrize("way", ["stop", "reload", "generation"])
+def test_a_udp_service_starts_anew_while_its_sessions_drain(harkd, model, way):
+    port = free_port(socket.SOCK_DGRAM)
+    text = service("u", STUBBORN, f"model = {model}", "stop_ladder = 30s 30s", "grace = 30s", listen=f"udp://*:{port}")
+    d = harkd(text + ECHO)
+    with talking_to(port):
+        if way == "generation":
+            d.upgrade()
+        old = [w["pid"] for w in d.service("u")["workers"]]
+        if way == "reload":
+            d.configure(ECHO)
+            assert d.ask("reload")["removed"] == 1
+            d.configure(text + ECHO)
+            answer = d.ask("reload")
+            assert answer["ok"], answer
+        else:
+            assert d.ask("stop u") == {"ok": True}
+            assert d.ask("start u") == {"ok": True}
+        with talking_to(port):
+            assert way != "stop" or set(old) & {w["pid"] for w in d.service("u")["workers"] if w["draining"]}
+    for _ in range(2):
+        d.send(signal.SIGTERM)
 
 
 class Dialer(threading.Thread):

@@ -13,7 +13,7 @@ import tempfile
 import pytest
 
 from conftest import MODELS, PATIENCE, wait_until
-from harkd_support import harkd, sanitized  # noqa: F401
+from harkd_support import free_port, harkd, sanitized  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HARK_BUILD", ROOT / "build")).resolve()
@@ -453,3 +453,29 @@ def test_a_box_reads_files_again_that_have_changed(serve, harkd, build, by_harkd
     file.write_text("two")
     wait_until(lambda: talk(address, b"") == b"two")
     assert before is None or server.workers("mine") == before
+
+
+SLOW = """
+static void slow(struct hark_conn *c, void *arg)
+{
+	(void)arg;
+	hark_sleep(2 * HARK_S);
+	hark_printf(c, "late");
+}
+"""
+
+
+def test_a_udp_service_starts_anew_while_an_answer_is_due(harkd, build):
+    shared = build(GOOD.replace("= serve", "= slow").replace(".stream", ".datagram"), SLOW)
+    at = ("127.0.0.1", free_port(socket.SOCK_DGRAM))
+    d = harkd(f"[mine]\nlisten = udp://127.0.0.1:{at[1]}\nbox = {shared}\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as t:
+        for each in s, t:
+            each.settimeout(PATIENCE)
+            each.connect(at)
+        s.send(b"?")
+        wait_until(lambda: d.service("mine")["now"] == 1)
+        assert d.ask("stop mine") == {"ok": True}
+        assert d.ask("start mine") == {"ok": True}
+        t.send(b"?")
+        assert s.recv(100) == t.recv(100) == b"late"
