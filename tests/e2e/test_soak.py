@@ -16,4 +16,4 @@ def test_reloads_moves_and_an_upgrade_lose_nobody_of_any_service(hark):
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.endswith("18 passed, 0 failed\n"), ran.stdout
+    assert ran.stdout.endswith("22 passed, 0 failed\n"), ran.stdout

@@ -1,28 +1,40 @@
 """Nobody is lost while harkd changes: the clients, and the harkd, of `soak.py --changes N`.
 
 Services of all models serve several client processes each, while every service's settings change by a reload, its
-addresses go from one address to its wildcard, to the IPv4-only form of either, and back, by another reload, and new
-generations take over. Each connection and each datagram must be answered, byte for byte, within PATIENCE; long ones
-talk on through all of it, whatever generation has them. A connection counts in the phase in which it began, and one
-that is open for long counts once, its questions apart.
+addresses go from one address to its wildcard, to the IPv4-only form of either, and back, by another reload,
+certificates are renewed by a reload and by their files alone, and new generations take over. Each connection and each
+datagram must be answered, byte for byte, within PATIENCE; long ones talk on through all of it, whatever generation has
+them. TLS clients ask for one of two names, verify, and offer a session every other time; one of the beginning is
+resumed in the end, by each worker. A connection counts in the phase in which it began, and one that is open for long
+counts once, its questions apart.
 """
 import collections
 import contextlib
+import json
 import multiprocessing
 import random
 import re
 import signal
 import socket
+import ssl
 import time
 
+import certs
 from servers import GRACE, Generations, Row, end_all, kill_all
 
-PHASES = ("between", "reload", "move", "upgrade", "upgrade and move")
+PHASES = ("between", "reload", "move", "renewal", "upgrade", "upgrade and move")
 FORMS = ("{0}://127.0.0.1:{1}", "{0}://*:{1}", "{0}4://127.0.0.1:{1}", "{0}4://*:{1}")
+FORMS_TLS = ("tls://127.0.0.1:{1}", "tls://*:{1}", "tls://127.0.0.1:{1}", "tls://0.0.0.0:{1}")
 TOUR = (1, 0, 2, 0, 3, 1, 2, 1, 3, 2, 3, 0)  # from 0: each form to each other, once
 STAY_S = 0.25  # in a phase once its change is made, and between two
 IP_BIND_ADDRESS_NO_PORT = 24  # ip(7)
 LIMIT = 4  # of the service that has one
+NAMES = ("a.example", "b.example")  # the service tls has a certificate for each
+RENEWAL_S = 10  # harkd looks at the files every two
+TLS = """box = echo
+cert = {directory}/a.example.pem {directory}/b.example.pem
+key = {directory}/a.example.key {directory}/b.example.key"""
+RELAY = "relay = tls://127.0.0.1:{tls}\nca = {directory}/ca.pem\nserver_name = b.example"
 
 # name: model, workers, kind of address, what serves, client processes of short connections, long connections
 SERVICES = {
@@ -33,8 +45,10 @@ SERVICES = {
     "inline": ("inline", 2, "tcp", "box = echo", 1, 0),
     "limited": ("fiber", 2, "tcp", f"box = echo\nmax_conns = {LIMIT}", 3, 2),
     "local": ("fiber", 1, "unix", "box = echo", 1, 2),
+    "tls": ("fiber", 2, "tls", TLS, 2, 2),
+    "tlsrelay": ("thread", 1, "tcp", RELAY, 1, 2),
     "datagrams": ("fiber", 2, "udp", "box = echo", 2, 0),
-    "session": ("fiber", 1, "udp", "relay = udp://127.0.0.1:{backend}\nidle_timeout = 2s", 0, 2),
+    "session": ("fiber", 1, "udp", "relay = udp://127.0.0.1:{datagrams}\nidle_timeout = 2s", 0, 2),
 }
 
 
@@ -56,18 +70,29 @@ class Changing(Generations):
     def __init__(self, build, scratch, engine):
         self.form = self.moves = 0
         self.ports = {name: free_port() for name in SERVICES}
+        self.serials = {}  # of each name's newest certificate
+        self.probes = 0  # connections to tls of this process
         super().__init__(f"changes-{engine}", engine, build, scratch)
         for name, (model, workers, *_) in SERVICES.items():
             self.rows.append(Row("changes", engine, model, workers, name, self.address(name)))
 
     def address(self, name):
         kind = SERVICES[name][2]
-        return f"unix:{self.directory}/{name}" if kind == "unix" else FORMS[self.form].format(kind, self.ports[name])
+        form = (FORMS_TLS if kind == "tls" else FORMS)[self.form]
+        return f"unix:{self.directory}/{name}" if kind == "unix" else form.format(kind, self.ports[name])
+
+    def renew(self):
+        for name in NAMES:
+            pair, self.serials[name] = certs.make(self.directory, "new", name, by=f"{self.directory}/ca")
+            certs.install(pair, f"{self.directory}/{name}")
 
     def services(self):
+        if not self.serials:
+            certs.make(self.directory, "ca")
+            self.renew()
         return "".join(
             f"[{name}]\nmodel = {model}\nworkers = {workers}\nlifetime = {3600 + self.reloads}s\n"
-            f"listen = {self.address(name)}\n{what.format(backend=self.ports['datagrams'])}\n"
+            f"listen = {self.address(name)}\n{what.format(directory=self.directory, **self.ports)}\n"
             for name, (model, workers, _, what, *_) in SERVICES.items()
         )
 
@@ -83,8 +108,31 @@ class Changing(Generations):
             if service["state"] == "running" and service["listen"] != [address]:
                 self.complain(f"[{service['name']}] listens on {service['listen']}")
 
+    def shown(self):
+        """{name: serial number} of the certificates that clients get."""
+        found = {}
+        for name in NAMES:
+            with contextlib.suppress(OSError), TlsClient(self, "tls", 9, self.build.patience).dial(name) as s:
+                found[name] = int(s.getpeercert()["serialNumber"], 16)
+                s.unwrap()
+            self.probes += 1
+        return found
+
+    def await_renewed(self, seconds):
+        end = time.monotonic() + seconds
+        while (shown := self.shown()) != self.serials:
+            if time.monotonic() > end:
+                self.complain(f"certificates {shown} are shown instead of {self.serials}")
+                return
+            time.sleep(0.1)
+
     def make(self, phase):
         """The change that the phase is named for."""
+        if phase in ("reload", "renewal"):
+            self.renew()
+        if phase == "renewal":
+            self.await_renewed(RENEWAL_S)
+            return
         if phase.endswith("move"):
             self.move()
         if phase.startswith("upgrade"):
@@ -93,6 +141,7 @@ class Changing(Generations):
         else:
             self.reload()
         self.listens()
+        self.await_renewed(0)
 
 
 # ---- clients: a process each ----------------------------------------------------------------------
@@ -170,6 +219,8 @@ class Client:
             else:
                 self.ask(s)
                 self.end(s)
+            if self.kind == "tls" and s.session_reused:
+                begun[0]["resumed"] += 1
         self.answered("datagrams" if self.kind == "udp" else "connections", begun)
 
     def long(self, sockets):
@@ -207,6 +258,65 @@ class Client:
         to.send((self.name, dict(self.counts), self.failures))
 
 
+class TlsClient(Client):
+    """A client of the service tls."""
+
+    def __init__(self, server, name, i, patience):
+        super().__init__(server, name, i, patience)
+        self.context = ssl.create_default_context(cafile=f"{server.directory}/ca.pem")
+        self.sessions = {}
+
+    def dial(self, name=None, session=None):
+        """By itself it offers a session of that name, if there is one, every other time."""
+        name = name or self.rng.choice(NAMES)
+        session = session or (self.sessions.get(name) if self.rng.random() < 0.5 else None)
+        plain = super().dial()
+        try:
+            s = self.context.wrap_socket(plain, server_hostname=name, session=session)
+        except BaseException:
+            plain.close()
+            raise
+        if session and not s.session_reused:
+            s.close()
+            raise ValueError(f"a session of {name} is not resumed")
+        return s
+
+    def end(self, s):
+        """close_notify both ways."""
+        self.sessions[s.server_hostname] = s.session
+        s.unwrap()
+
+
+class Beginning:
+    """A session of the beginning."""
+
+    def __init__(self, server):
+        self.server = server
+        self.client = TlsClient(server, "tls", 8, server.build.patience)
+        with self.client.dial(NAMES[0]) as s:
+            self.client.ask(s)
+            self.client.end(s)
+        self.session = self.client.sessions[NAMES[0]]
+        server.probes += 1
+
+    def check(self):
+        """Each worker resumes it."""
+        service = next(s for s in self.server.status()["services"] if s["name"] == "tls")
+        missing = {worker["pid"] for worker in service["workers"] if not worker["draining"]}
+        for _ in range(300):
+            self.server.probes += 1
+            with self.client.dial(NAMES[0], self.session) as s:
+                self.client.ask(s)
+                me = "tcp://{}:{}".format(*s.getsockname())
+                for c in json.loads(self.server.command("connections", "--json", "tls").stdout)["connections"]:
+                    if c["peer"] == me:
+                        missing.discard(c["pid"])
+                self.client.end(s)
+            if not missing:
+                return
+        self.server.complain(f"workers {missing} have not resumed the session of the beginning")
+
+
 class Clients:
     """All client processes of a server."""
 
@@ -217,7 +327,7 @@ class Clients:
         for name, (*_, n_short, n_long) in SERVICES.items():
             for i in range(n_short + (n_long > 0)):
                 ours, theirs = fork.Pipe(duplex=False)
-                client = Client(server, name, i, patience)
+                client = (TlsClient if name == "tls" else Client)(server, name, i, patience)
                 args = (self.phase, self.stopped, n_long if i == n_short else 0, theirs)
                 self.processes.append(fork.Process(target=client.run, args=args, daemon=True))
                 self.processes[-1].start()
@@ -243,14 +353,15 @@ class Clients:
 
 
 def phases_of(rounds):
-    """What a run does: each round a reload and a move, after every fourth an upgrade, with a move every other time.
-    Fewer rounds have one upgrade, at the end."""
+    """What a run does: each round a reload, a move and a renewal of certificates, after every fourth an upgrade, with a
+    move every other time. Fewer rounds have one upgrade, at the end."""
     every = min(4, rounds)
     for i in range(1, rounds + 1):
         yield "reload"
         yield "move"
+        yield "renewal"
         if i % every == 0:
-            yield PHASES[3 + i // every % 2]
+            yield PHASES[4 + i // every % 2]
 
 
 def add_figures(server, told):
@@ -261,6 +372,7 @@ def add_figures(server, told):
         for counts in phases.values():
             row.counts["done"] += sum(counts[what] for what in ("connections", "questions", "datagrams"))
             row.counts["lost"] += counts["failed"]
+            row.counts["resumed"] += counts["resumed"]
             row.counts["slowest_ms"] = max(row.counts["slowest_ms"], round(1000 * counts["slowest"]))
         row.failures += failures
 
@@ -280,9 +392,10 @@ def print_phases(told, made):
 
 def check_counters(server, told, seconds):
     """harkd has counted what the clients made, over all workers and generations."""
-    made = collections.Counter()
+    made = collections.Counter(tls=server.probes)
     for name, phases, _ in told:
         for counts in phases.values():
+            made["tls"] += counts["connections"] if name == "tlsrelay" else 0
             made[name] += counts["connections"] + (counts["datagrams"] if name == "datagrams" else 0)
             made["datagrams"] += counts["datagrams"] if name == "session" else 0  # it relays to there
     end = time.monotonic() + seconds
@@ -290,11 +403,12 @@ def check_counters(server, told, seconds):
     while wrong and time.monotonic() < end:
         time.sleep(0.1)
         wrong = [
-            f"[{s['name']}] {s['accepted']} accepted, {s['closed']} closed, {s['failed']} failed, {s['now']} now; "
-            f"the clients made {made[s['name']]}"
+            f"[{s['name']}] {s['accepted']} accepted, {s['closed']} closed, {s['failed']} failed, "
+            f"{sum(s['refused'].values())} refused, {s['now']} now; the clients made {made[s['name']]}"
             for s in server.status()["services"]
             if s["name"] != "session"  # which go on for a minute
-            and (s["accepted"], s["closed"], s["failed"], s["now"]) != (made[s["name"]], made[s["name"]], 0, 0)
+            and (s["accepted"], s["closed"], s["failed"], sum(s["refused"].values()), s["now"])
+            != (made[s["name"]], made[s["name"]], 0, 0, 0)
         ]
     for text in wrong:
         server.complain(f"counters: {text}")
@@ -306,6 +420,7 @@ def run(build, scratch, engine, rounds, say):
     clients = None
     try:
         server.await_ready()
+        beginning = Beginning(server)
         clients = Clients(server, build.patience)
         made = collections.Counter()
         time.sleep(4 * STAY_S)
@@ -316,6 +431,7 @@ def run(build, scratch, engine, rounds, say):
             time.sleep(STAY_S)
             clients.phase.value = 0
             time.sleep(STAY_S)
+        beginning.check()
         told = clients.stop(build.patience + 20)
         say(f"changes, {engine}: {len(SERVICES)} services, {len(told)} client processes")
         add_figures(server, told)

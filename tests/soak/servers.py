@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import certs
 import proc
 
 ENGINES = ["epoll", "uring", "poll"]
@@ -20,6 +21,10 @@ HOLD_MS = {"inline": 20, "process": 200, "thread": 200, "fiber": 300}  # inline 
 MAX_CONNS = {"inline": None, "process": 8, "thread": 16, "fiber": 32}
 EXEC_CONNS = 8
 SERIAL = 10  # connections of a burst where one is served after the other
+SESSION_SLACK = 3  # 32 sessions of datagrams up to 60 KB level off at 5.5 MB, some thousand sessions after the start
+TLS_SLACK = (
+    4  # a connection's buffers are 50 KB while there are bytes in them: what grows is how many have some at once
+)
 MB = 1 << 20
 
 
@@ -47,6 +52,12 @@ class Build:
             self.env["ASAN_OPTIONS"] = self.env.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=8"
         if "thread" in sanitizer:
             self.env.setdefault("TSAN_OPTIONS", "die_after_fork=0:history_size=4:atexit_sleep_ms=0")
+        self.pair = self.ca = None
+
+    def make_certificate(self, scratch):
+        """Of all servers with TLS: pair.pem, which vouches for itself, and pair.key."""
+        self.pair, _ = certs.make(scratch, "server", "localhost")
+        self.ca = self.pair + ".pem"
 
 
 class Row:
@@ -107,6 +118,7 @@ class Server:
         self.session = self.process.pid
         self.rows, self.paths = [], []
         self.baseline, self.warm_rss = {}, {}
+        self.slack = 1  # times the build's growth of RSS
 
     def await_that(self, what, seconds=90):
         end = time.monotonic() + seconds
@@ -124,7 +136,7 @@ class Server:
         return self.process.pid
 
     def rss_growth(self):
-        return self.build.rss_growth
+        return self.build.rss_growth * self.slack
 
     def roles(self, members):
         """{role: [pid]} of the processes that should be there; members are those of the session."""
@@ -186,7 +198,7 @@ class Server:
             found.append(f"status {self.process.returncode}: {proc.read(self.log)[-500:]}")
         found += [f"the path {path} is still there" for path in self.paths if os.path.exists(path)]
         for row in self.rows:
-            if row.address and row.address.startswith("tcp:"):
+            if row.address and row.address.startswith(("tcp:", "tls:")):
                 found += orphans.get(int(row.address.rsplit(":", 1)[1]), [])
         return [f"after SIGTERM: {what}" for what in found]
 
@@ -209,10 +221,15 @@ class Serve(Server):
             f"{GRACE}s",
         ]
         argv += ["--max-conns", str(limit)] if limit else []
+        if tls := any(address.startswith("tls:") for address in addresses):
+            # As many as there may be connections: one that is lost is missed.
+            argv += ["--cert", build.pair + ".pem", "--key", build.pair + ".key"]
+            argv += ["--max-handshakes", str((limit or 1) * workers)]
         super().__init__(
             f"{engine}-{model}-{workers}-{what}", argv + list(options) + addresses + command, build, scratch
         )
         self.engine, self.model, self.workers, self.what, self.killed = engine, model, workers, what, killed
+        self.slack = SESSION_SLACK if what == "session" else TLS_SLACK if tls else 1
         self.count = len(addresses)
         self.limit = limit * workers if limit else SERIAL
 
@@ -230,7 +247,7 @@ class Serve(Server):
                     f"{self.what}-{scheme}",
                     address,
                     killed=self.killed,
-                    hostile=1 if self.what == "exec" else None,
+                    hostile=1 if self.what in ("exec", "tlsrelay") else None,
                     burst=self.limit if i == 0 and scheme != "udp" else None,
                 )
             )
@@ -240,10 +257,6 @@ class Serve(Server):
         if self.workers > 1:
             roles["worker"] = [pid for pid, parent, state in members if parent == self.process.pid and state != "Z"]
         return roles
-
-    def rss_growth(self):
-        """32 sessions of datagrams up to 60 KB level off at 5.5 MB, some thousand sessions after the start."""
-        return self.build.rss_growth * (3 if self.what == "session" else 1)
 
     def kill_worker(self, rng):
         kill(rng.choice(sorted(self.roles(View().members(self)).get("worker", [])) or [None]), signal.SIGKILL)
@@ -327,24 +340,30 @@ class Harkd(Generations):
     Reloads keep some and change some, of some workers are killed; some are programs or relays."""
 
     LIMIT = 16
-    KINDS = ("kept", "changed", "killed", "exec", "relay")
+    KINDS = ("kept", "changed", "killed", "exec", "relay", "tls")
 
     def __init__(self, build, scratch, engine, relay_to):
-        self.relay_to = relay_to
+        self.relay_to, self.build_pair = relay_to, build.pair
         self.kinds = {
             f"{kind}-{model}": (kind, model, 1 + (i + k) % 2)
             for i, model in enumerate(MODELS)
             for k, kind in enumerate(self.KINDS)
         }
         super().__init__(f"harkd-{engine}", engine, build, scratch)
+        self.slack = TLS_SLACK
 
     def services(self):
         text = []
         for name, (kind, model, workers) in self.kinds.items():
             text.append(
                 f"[{name}]\nmodel = {model}\nworkers = {workers}\n"
-                f"listen = tcp://127.0.0.1:0 unix:{self.directory}/{name}"
+                f"listen = {'tls' if kind == 'tls' else 'tcp'}://127.0.0.1:0 unix:{self.directory}/{name}"
             )
+            if kind in ("killed", "exec", "tls"):
+                pair = self.build_pair
+                text.append(f"cert = {pair}.pem\nkey = {pair}.key\nmax_handshakes = {self.LIMIT}")
+            if kind in ("killed", "exec"):
+                text.append("listen = tls://127.0.0.1:0")
             if model != "inline":
                 text.append(f"max_conns = {self.LIMIT}")
             text.append(
@@ -352,7 +371,7 @@ class Harkd(Generations):
                     kind, "listen = udp://127.0.0.1:0\nbox = echo"
                 )
             )
-            if kind == "changed":
+            if kind in ("changed", "tls"):
                 text.append(f"lifetime = {3600 + self.reloads}s")
         if self.reloads % 2:
             text.append(f"[guest]\nlisten = unix:{self.directory}/guest\nbox = echo")
@@ -478,7 +497,7 @@ def kill_all(servers):
 
 
 def start_all(build, scratch):
-    """What all relays go to, a harkd for each engine, and hark serve for each engine, model and number of workers."""
+    """What the relays go to, a harkd for each engine, and hark serve for each engine, model and number of workers."""
     backend = Serve(
         build,
         scratch,
@@ -486,14 +505,14 @@ def start_all(build, scratch):
         "fiber",
         1,
         "backend",
-        [f"unix:{scratch}/backend", "udp://127.0.0.1:0"],
+        [f"unix:{scratch}/backend", "udp://127.0.0.1:0", "tls://127.0.0.1:0"],
         ["echo"],
         ["--max-conns", "5000"],
     )
     servers = [backend]
     try:
         backend.await_ready()
-        stream, datagram = [row.address for row in backend.rows]
+        stream, datagram, tls = [row.address for row in backend.rows]
         for engine in ENGINES:
             servers.append(Harkd(build, scratch, engine, stream))
         for engine, model, workers in [(e, m, w) for e in ENGINES for m in MODELS for w in (1, 2)]:
@@ -504,11 +523,13 @@ def start_all(build, scratch):
                 servers.append(Serve(build, scratch, engine, model, workers, what, addresses, command, **more))
 
             serve("box", ["tcp", "unix", "udp"], ["echo"])
-            serve("exec", ["tcp", "unix"], ["--", "/bin/cat"])
+            serve("exec", ["tcp", "unix", "tls"], ["--", "/bin/cat"])
             serve("relay", ["tcp", "unix"], ["relay", stream])
+            serve("tls", ["tls"], ["echo"])
+            serve("tlsrelay", ["tls", "tcp"], ["relay", "--ca", build.ca, "--server-name", "localhost", tls])
             serve("session", ["udp"], ["relay", datagram], options=["--idle-timeout", "1s"])
             if workers == 2:
-                serve("killed", ["tcp", "unix", "udp"], ["echo"], killed=True)
+                serve("killed", ["tcp", "unix", "udp", "tls"], ["echo"], killed=True)
         for server in servers[1:]:
             server.await_ready()
     except BaseException:

@@ -2,24 +2,26 @@
 """soak.py [--seconds N] [--seed N] [--attack N | --changes N] [--junit FILE] [--keep]
 
 Every engine and model under hostile clients; nothing may be left over. Starts `hark serve` for each engine and model
-with 1 and 2 workers: a box (TCP, unix, UDP), a program and relays; and for each engine a harkd with services of all
-models. Most of the N seconds (600) hostile clients attack all of them at once, polite clients use the same addresses,
-workers of the services named `killed` get SIGKILL, and harkd reloads and upgrades. Then the clients go, and
+with 1 and 2 workers: a box (TCP, unix, UDP, TLS), a program and relays; and for each engine a harkd with services of
+all models. Most of the N seconds (600) hostile clients attack all of them at once, polite clients use the same
+addresses, workers of the services named `killed` get SIGKILL, and harkd reloads and upgrades. Then the clients go, and
 
 - every polite operation has been answered, byte for byte, within 10 seconds; where workers were killed, connections
-  may be lost;
+  may be lost; each TLS session that was offered was resumed;
 - no connection, descriptor, thread or process is left that was not there before the clients came;
-- as many polite connections as the service's limit allows are answered at once: no slot is lost;
+- as many polite connections as the service's limit allows are answered at once: no slot is lost, nor one of
+  max_handshakes;
 - RSS is at most 1 MB above the most that it was in the warm-up: the first minute of the load, in short runs half of it
-  (sessions of UDP relays: 3 MB, as they level off late);
+  (sessions of UDP relays: 3 MB, TLS: 4 MB, as they level off late);
 - each server ends on SIGTERM within its grace, with status 0, and leaves no path, process or socket.
 
 A build with sanitizers may take 40 seconds and 64 MB. First comes the attack: --max-conns 100, three clients with N
-connections each that are all reset, on each engine; --attack N runs it alone. --changes N runs nothing but N rounds of
-changes under polite clients, for which nothing may be lost (changes.py), on epoll and io_uring: 20 rounds are 40
-reloads and 5 upgrades. Every random choice follows from --seed, which is printed; what the scheduler does, does not.
-The binaries are those of $HARK_BUILD (build). What failed is told by row, and its logs stay (--keep: all). The last
-line is "N passed, N failed", the exit status 1 if anything failed.
+connections each that are all reset, on each engine, and with TLS a tenth of them; --attack N runs it alone. --changes N
+runs nothing but N rounds of changes under polite clients, for which nothing may be lost (changes.py), on epoll and
+io_uring: 20 rounds are 40 reloads, 40 renewals of each certificate and 5 upgrades. Every random choice follows from
+--seed, which is printed; what the scheduler does, does not. The binaries are those of $HARK_BUILD (build). What failed
+is told by row, and its logs stay (--keep: all). The last line is "N passed, N failed", the exit status 1 if anything
+failed.
 """
 import argparse
 import os
@@ -49,7 +51,7 @@ class Clients:
         # script leave the attacked server so much of the processor that it is never late.
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [build.clients, mode, str(seconds), str(build.patience * 1000), str(seed)],
+                [build.clients, mode, str(seconds), str(build.patience * 1000), str(seed), build.ca],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -98,34 +100,21 @@ def burst(build, rows, seed, scratch, at_once=None):
     ).wait(build.patience * 3)
 
 
-def attack_one(build, scratch, engine, connections, seed):
+def attack_one(build, scratch, engine, scheme, connections, seed):
     """Three clients that reset all their connections, at a limit of 100; then 100 polite ones at once. The row."""
-    server = Server(
-        f"attack-{engine}",
-        [
-            build.hark,
-            "serve",
-            "--engine",
-            engine,
-            "--grace",
-            f"{GRACE}s",
-            "--max-conns",
-            "100",
-            "tcp://127.0.0.1:0",
-            "echo",
-        ],
-        build,
-        scratch,
-    )
+    argv = [build.hark, "serve", "--engine", engine, "--grace", f"{GRACE}s", "--max-conns", "100"]
+    if scheme == "tls":
+        argv += ["--cert", build.pair + ".pem", "--key", build.pair + ".key", "--max-handshakes", "100"]
+    server = Server(f"attack-{scheme}-{engine}", [*argv, f"{scheme}://127.0.0.1:0", "echo"], build, scratch)
     try:
-        row = Row("serve", engine, "fiber", 1, "attack", server.await_addresses(1)[0])
+        row = Row("serve", engine, "fiber", 1, f"attack-{scheme}", server.await_addresses(1)[0])
         server.rows = [row]
         burst(build, [row], seed, scratch, 100)
         settle([server], build.settle)
         server.remember(View())
         for count in (connections // 10, connections):  # the first is the warm-up
             server.warm_up(View())
-            limit = max(10, count // 500)
+            limit = max(10, count // (500 if scheme == "tcp" else 50))
             running = [
                 Clients(build, "attack", limit, seed + count + i, [row], lambda row: (100, 0, 1, count), scratch)
                 for i in range(3)
@@ -225,6 +214,7 @@ def table(rows):
             "workers",
             "transport",
             "operations",
+            "resumed",
             "lost",
             "slowest ms",
             "attacks",
@@ -242,7 +232,7 @@ def table(rows):
                 row.model,
                 row.workers,
                 row.transport,
-                *(row.counts[key] for key in ("done", "lost", "slowest_ms", "attacks", "resets")),
+                *(row.counts[key] for key in ("done", "resumed", "lost", "slowest_ms", "attacks", "resets")),
                 row.rss[0] >> 10,
                 row.rss[1] >> 10,
                 "FAILED" if row.failures else "ok",
@@ -252,7 +242,7 @@ def table(rows):
     for line in lines:
         print(
             "  ".join(
-                str(v).rjust(w) if 5 <= i < 12 else str(v).ljust(w) for i, (v, w) in enumerate(zip(line, widths))
+                str(v).rjust(w) if 5 <= i < 13 else str(v).ljust(w) for i, (v, w) in enumerate(zip(line, widths))
             ).rstrip()
         )
     for row in rows:
@@ -282,12 +272,17 @@ def main():
     args = parser.parse_args()
     build = Build(os.path.abspath(os.environ.get("HARK_BUILD", "build")))
     scratch = tempfile.mkdtemp(prefix="soak-")
+    build.make_certificate(scratch)
     print(f"soak: seed {args.seed}, logs in {scratch}", flush=True)
     connections = args.attack or (10000 if args.seconds >= 300 else 3000)
     if args.changes is not None:
         rows = [row for engine in ("epoll", "uring") for row in changes.run(build, scratch, engine, args.changes, say)]
     else:
-        rows = [attack_one(build, scratch, engine, connections, args.seed) for engine in ENGINES]
+        rows = [
+            attack_one(build, scratch, engine, scheme, count, args.seed)
+            for scheme, count in (("tcp", connections), ("tls", connections // 10))
+            for engine in ENGINES
+        ]
     if args.attack is None and args.changes is None:
         rows += mix(build, scratch, args.seconds * 0.6 if args.seconds < 300 else args.seconds - 60, args.seed)
     table(rows)

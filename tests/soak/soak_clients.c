@@ -1,15 +1,16 @@
 /* soak_clients.c — many clients at once: hostile ones, and polite ones that check every byte of their answers.
  *
- *     soak_clients MODE [SECONDS [PATIENCE_MS [SEED]]]     targets on standard input, one a line:
- *     NAME SERVER ADDRESS HOSTILE POLITE HOLD_MS COUNT     ADDRESS is tcp://127.0.0.1:PORT, udp://… or unix:/PATH
+ *     soak_clients MODE [SECONDS [PATIENCE_MS [SEED [CA]]]]     targets on standard input, one a line:
+ *     NAME SERVER ADDRESS HOSTILE POLITE HOLD_MS COUNT          ADDRESS is tcp://127.0.0.1:PORT, tls://…, udp://… or
+ *                                                               unix:/PATH; CA, a file, vouches for those at tls://
  *
  * So many hostile and polite clients make one connection after another, COUNT in all (0: any number). A hostile client
  * pauses for at most HOLD_MS at a time. SERVER is a number that addresses of one server share.
  *
- *   mix       hostile: a random row of hostile_stream[] or hostile_datagram[];
+ *   mix       hostile: a random script of its kind (soak_scripts.c);
  *             polite: a message, a half-close, and the same message must come back, all in PATIENCE_MS
  *   burst     polite connections stay open until all of the target's have their answers (HOLD_MS 0: they need not)
- *   attack    hostile: a random row of attacks[], without a pause between connections
+ *   attack    hostile: a random script of the attacks, without a pause between connections
  *
  * Ends after SECONDS (0: never), on SIGTERM, or when nothing is left to do: hostile connections are dropped then,
  * polite ones finish. Standard output gets a line of counts for each target, standard error the first polite failures
@@ -37,6 +38,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "soak_scripts.h"
+#include "soak_tls.h"
+
 #define TARGETS_MAX   4096
 #define SERVERS_MAX   1024
 #define SPARE_NS      1000000000
@@ -46,70 +50,10 @@
 #define DATAGRAM_MAX  1400        /* bytes of a polite datagram */
 #define THINK_MIN_NS  20000000    /* bounds of the longest pause between two connections of a client */
 #define THINK_MAX_NS  4000000000.0
-#define LAG_NS        20000000 /* a turn of the loop that takes longer is late */
-#define ANSWER_NS     50000000 /* a hostile client waits so long for what it wants to read or write */
-#define RETRY_NS      20000000 /* after connect(2) failed for want of ports or of room in the backlog */
-
-enum act { SEND, URGENT, WAIT, READ, DRAIN, TRICKLE, SIP, HALF, RESET, CLOSE };
-
-/* amount: SEND and READ: at most so many bytes; TRICKLE and SIP: so many turns. Each step has an end in time, too. */
-struct step {
-	enum act act;
-	size_t amount;
-};
-
-#define STEPS_MAX 6
-typedef const struct step script[STEPS_MAX]; /* ends with RESET or CLOSE */
-
-/* What must be met is a server that is about to wait when bytes and the reset come together: short waits, all lengths.
- */
-static script attacks[] = {
-	{{SEND, 8192}, {RESET}},
-	{{WAIT}, {SEND, 8192}, {RESET}},
-	{{SEND, 8192}, {WAIT}, {RESET}},
-	{{SEND, 8192}, {READ, 4096}, {RESET}},
-	{{SEND, 8192}, {READ, 4096}, {SEND, 8192}, {RESET}},
-	{{WAIT}, {SEND, 8192}, {READ, 4096}, {WAIT}, {SEND, 8192}, {RESET}},
-};
-
-static script hostile_stream[] = {
-	/* Resets at every stage. */
-	{{RESET}},
-	{{SEND, 8192}, {RESET}},
-	{{SEND, 8192}, {WAIT}, {RESET}},
-	{{SEND, 8192}, {READ, 4096}, {RESET}},
-	{{SEND, 8192}, {WAIT}, {SEND, 8192}, {RESET}},
-	{{SEND, 8192}, {HALF}, {RESET}},
-	{{SEND, 8192}, {HALF}, {READ, 1024}, {RESET}},
-	{{WAIT}, {RESET}},
-	{{WAIT}, {SEND, 8192}, {RESET}},
-	{{SEND, 8192}, {READ, 4096}, {SEND, 8192}, {RESET}},
-	{{HALF}, {WAIT}, {RESET}},
-	/* Ends that are orderly, or look so: close(2) with unread bytes is a reset, too. */
-	{{CLOSE}},
-	{{WAIT}, {CLOSE}},
-	{{HALF}, {DRAIN}, {CLOSE}},
-	{{SEND, 8192}, {CLOSE}},
-	{{SEND, 65536}, {HALF}, {DRAIN}, {CLOSE}},
-	{{SEND, 8192}, {HALF}, {WAIT}, {CLOSE}},
-	/* Never reads; reads slowly; writes slowly; never ends its garbage. */
-	{{SEND, 1 << 20}, {WAIT}, {RESET}},
-	{{SEND, 1 << 20}, {WAIT}, {CLOSE}},
-	{{SEND, 65536}, {SIP, 50}, {RESET}},
-	{{SEND, 65536}, {HALF}, {SIP, 50}, {CLOSE}},
-	{{TRICKLE, 50}, {RESET}},
-	{{TRICKLE, 50}, {HALF}, {DRAIN}, {CLOSE}},
-	{{SEND, 1}, {URGENT}, {SEND, 8192}, {WAIT}, {RESET}},
-	{{URGENT}, {READ, 1}, {CLOSE}},
-};
-
-static script hostile_datagram[] = {
-	{{CLOSE}},
-	{{SEND, 60000}, {CLOSE}},
-	{{SEND, 60000}, {WAIT}, {CLOSE}},
-	{{SEND, DATAGRAM_MAX}, {SEND, 60000}, {SEND, 16}, {CLOSE}},
-	{{SEND, DATAGRAM_MAX}, {READ, 1}, {CLOSE}},
-};
+#define LAG_NS        20000000   /* a turn of the loop that takes longer is late */
+#define ANSWER_NS     50000000   /* a hostile client waits so long for what it wants to read or write */
+#define SHAKE_NS      1000000000 /* and so long for a handshake, which waits for its place as well */
+#define RETRY_NS      20000000   /* after connect(2) failed for want of ports or of room in the backlog */
 
 struct target {
 	char name[64];
@@ -119,12 +63,14 @@ struct target {
 		struct sockaddr_un un;
 	} address;
 	socklen_t length;
-	bool datagram;
+	bool datagram, tls;
+	struct soak_sessions sessions;
 	int server;
 	int hostile, polite; /* clients */
 	int64_t hold_ns;     /* longest pause of a hostile client */
 	long count, begun;
 	long attacks, resets;                  /* of the hostile clients */
+	long resumed;                          /* TLS: polite operations by a ticket */
 	long done, lost, late, wrong, starved; /* of the polite ones */
 	int held;                              /* burst: clients that have their answer */
 	int64_t slowest;                       /* ns, of the polite operations */
@@ -133,7 +79,8 @@ struct target {
 struct client {
 	struct target *target;
 	bool polite;
-	int fd;       /* -1: between two connections */
+	int fd; /* -1: between two connections */
+	struct soak_tls *tls;
 	int64_t wake; /* call its turn then, whatever comes */
 	int64_t over; /* end of the step, or of the operation's patience */
 	/* hostile */
@@ -159,6 +106,7 @@ static bool hold, attacking;
 static int64_t oldest[SERVERS_MAX]; /* of the polite operations of each server, in the scan before; 0: none */
 static int64_t oldest_now[SERVERS_MAX];
 static volatile sig_atomic_t stopped;
+static bool has_ca;
 static char noise[(1 << 20) + 1000];
 static uint64_t seed = 1;
 
@@ -187,6 +135,8 @@ static bool ending(void)
 /* Ends the connection; the client's next begins after a pause. */
 static void leave(struct client *c)
 {
+	soak_tls_free(c->tls);
+	c->tls = NULL;
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -210,7 +160,8 @@ static bool join(struct client *c)
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = c};
 
 	if (fd >= 0 && (connect(fd, &t->address.any, t->length) == 0 || errno == EINPROGRESS) &&
-	    epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0) {
+	    epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0 &&
+	    (!t->tls || (c->tls = soak_tls_new(fd, &t->sessions, dice(4) == 0, dice(8) != 0)) != NULL)) {
 		c->fd = fd;
 		return true;
 	}
@@ -220,12 +171,33 @@ static bool join(struct client *c)
 	return false;
 }
 
+static ssize_t put(struct client *c, const void *buf, size_t n)
+{
+	return c->tls != NULL ? soak_tls_send(c->tls, buf, n) : send(c->fd, buf, n, MSG_NOSIGNAL);
+}
+
+static ssize_t get(struct client *c, void *buf, size_t n)
+{
+	return c->tls != NULL ? soak_tls_recv(c->tls, buf, n) : recv(c->fd, buf, n, 0);
+}
+
+/* A server has to take TLS's end with the socket's and without. */
+static int half(struct client *c)
+{
+	return c->tls != NULL ? soak_tls_half(c->tls, dice(2) == 0) : (shutdown(c->fd, SHUT_WR), 1);
+}
+
 /* ---- hostile ---- */
 
 static void begin_step(struct client *c)
 {
-	c->left = c->step->act == TRICKLE || c->step->act == SIP ? c->step->amount : 1 + dice(c->step->amount);
-	c->over = now + (int64_t)dice((uint64_t)c->target->hold_ns) + (c->step->act == WAIT ? 0 : ANSWER_NS);
+	enum act act = c->step->act;
+
+	c->left = act == TRICKLE || act == SIP || act == DRIP ? c->step->amount : 1 + dice(c->step->amount);
+	c->over = now + (int64_t)dice((uint64_t)c->target->hold_ns) +
+	          (act == WAIT                     ? 0
+	           : act == SHAKE || act == FLIGHT ? SHAKE_NS
+	                                           : ANSWER_NS);
 	c->wake = c->over;
 }
 
@@ -238,12 +210,11 @@ static void begin_hostile(struct client *c)
 		return;
 	}
 	t->begun++;
-	if (attacking)
-		c->step = attacks[dice(sizeof attacks / sizeof attacks[0])];
-	else if (t->datagram)
-		c->step = hostile_datagram[dice(sizeof hostile_datagram / sizeof hostile_datagram[0])];
-	else
-		c->step = hostile_stream[dice(sizeof hostile_stream / sizeof hostile_stream[0])];
+	const struct scripts *from = attacking     ? t->tls ? &scripts_attack_tls : &scripts_attack
+	                             : t->datagram ? &scripts_datagram
+	                             : t->tls      ? &scripts_tls
+	                                           : &scripts_stream;
+	c->step = from->rows[dice(from->n)];
 	begin_step(c);
 }
 
@@ -251,8 +222,9 @@ static void begin_hostile(struct client *c)
 static int slowly(struct client *c)
 {
 	char few[100];
-	ssize_t n = c->step->act == TRICKLE ? send(c->fd, noise + dice(1000), 1, MSG_NOSIGNAL)
-	                                    : recv(c->fd, few, 1 + dice(sizeof few), 0);
+	ssize_t n = c->step->act == TRICKLE ? put(c, noise + dice(1000), 1)
+	            : c->step->act == DRIP  ? soak_tls_drip(c->tls)
+	                                    : get(c, few, 1 + dice(sizeof few));
 
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINPROGRESS))
 		return -1;
@@ -262,32 +234,66 @@ static int slowly(struct client *c)
 	return 0;
 }
 
+/* What only clients of TLS do. As act(). */
+static int act_tls(struct client *c)
+{
+	const char *from = noise + dice(1000);
+	size_t n;
+	int r = 1;
+
+	switch (c->step->act) {
+	case ODD:
+		while (r > 0 && c->left > 0) {
+			from = soak_tls_odd(dice(1000), &n);
+			ssize_t sent = send(c->fd, from, n, MSG_NOSIGNAL);
+			r = sent >= 0 ? 1 : errno == EAGAIN ? 0 : -1;
+			c->left -= r > 0;
+		}
+		return r;
+	case REKEY:
+		while ((r = soak_tls_rekey(c->tls)) > 0 && --c->left > 0)
+			;
+		return r;
+	case FIN: shutdown(c->fd, SHUT_WR); return 1;
+	case FLIGHT: return soak_tls_flight(c->tls);
+	case SHAKE: return soak_tls_handshake(c->tls);
+	case PART: return soak_tls_part(c->tls, from, c->left, dice(UINT32_MAX));
+	default: return 0;
+	}
+}
+
 /* Returns 1: done; 0: to be continued when the socket or the clock says so; -1: the peer has ended. */
 static int act(struct client *c)
 {
 	static char sink[65536];
+	const char *from = noise + dice(1000);
+	size_t most = c->left < sizeof noise - 1000 ? c->left : sizeof noise - 1000;
 	ssize_t n;
 
 	switch (c->step->act) {
 	case SEND:
+	case RAW:
 	case URGENT:
-		n = send(c->fd, noise + dice(1000), c->left < sizeof noise - 1000 ? c->left : sizeof noise - 1000,
-		         MSG_NOSIGNAL | (c->step->act == URGENT ? MSG_OOB : 0));
+		n = c->step->act == SEND
+		            ? put(c, from, most)
+		            : send(c->fd, from, most, MSG_NOSIGNAL | (c->step->act == URGENT ? MSG_OOB : 0));
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -1;
 		c->left = c->target->datagram ? 0 : c->left - (size_t)n;
 		return c->left == 0;
 	case READ:
-		n = recv(c->fd, sink, c->left < sizeof sink ? c->left : sizeof sink, 0);
+		n = get(c, sink, c->left < sizeof sink ? c->left : sizeof sink);
 		return n > 0 ? 1 : n < 0 && errno == EAGAIN ? 0 : -1;
 	case DRAIN:
-		while ((n = recv(c->fd, sink, sizeof sink, 0)) > 0)
+		while ((n = get(c, sink, sizeof sink)) > 0)
 			;
 		return n < 0 && errno == EAGAIN ? 0 : -1;
 	case TRICKLE:
+	case DRIP:
 	case SIP: return now >= c->wake ? slowly(c) : 0;
-	case HALF: shutdown(c->fd, SHUT_WR); return 1;
-	default: return 0;
+	case HALF: return half(c);
+	case WAIT: return 0;
+	default: return act_tls(c);
 	}
 }
 
@@ -355,6 +361,13 @@ static void end_polite(struct client *c, long *count, const char *why)
 	struct target *t = c->target;
 	int64_t took = now - c->begun;
 
+	if (why != NULL && c->tls != NULL && soak_tls_failure(c->tls) != NULL)
+		why = soak_tls_failure(c->tls);
+	if (why == NULL && c->tls != NULL && soak_tls_resumed(c->tls) == 0) {
+		why = "the ticket was not taken";
+		count = &t->lost;
+	}
+	t->resumed += why == NULL && c->tls != NULL && soak_tls_resumed(c->tls) == 1;
 	if (why == NULL && took > t->slowest)
 		t->slowest = took;
 	if (why != NULL && t->lost + t->late + t->wrong < FAILURES_TOLD) {
@@ -378,7 +391,7 @@ static bool send_message(struct client *c)
 			n = c->size - c->sent;
 		for (size_t i = 0; i < n; i++)
 			part[i] = letter(c->key, c->sent + i);
-		ssize_t sent = send(c->fd, part, n, MSG_NOSIGNAL);
+		ssize_t sent = put(c, part, n);
 		if (sent < 0 && (errno == EAGAIN || errno == ENOTCONN))
 			return true;
 		if (sent < 0) {
@@ -405,7 +418,7 @@ static bool read_answer(struct client *c)
 	static char part[65536];
 	ssize_t n;
 
-	while ((n = recv(c->fd, part, sizeof part, 0)) > 0 || (n == 0 && c->target->datagram)) {
+	while ((n = get(c, part, sizeof part)) > 0 || (n == 0 && c->target->datagram)) {
 		if (c->target->datagram && is_another(c, part, (size_t)n))
 			continue;
 		if ((size_t)n > c->size - c->got || (c->target->datagram && (size_t)n != c->size)) {
@@ -435,7 +448,7 @@ static bool read_answer(struct client *c)
 
 static void half_close(struct client *c)
 {
-	shutdown(c->fd, SHUT_WR);
+	half(c);
 	c->half = true;
 }
 
@@ -566,6 +579,7 @@ static bool parse_address(struct target *t, const char *text)
 	char host[64];
 
 	t->datagram = strncmp(text, "udp:", 4) == 0;
+	t->tls = strncmp(text, "tls:", 4) == 0;
 	if (strncmp(text, "unix:", 5) == 0) {
 		if (strlen(text + 5) >= sizeof t->address.un.sun_path)
 			return false;
@@ -574,7 +588,7 @@ static bool parse_address(struct target *t, const char *text)
 		t->length = sizeof t->address.un;
 		return true;
 	}
-	if (sscanf(text, "%*[a-z]://%63[0-9.]:%d", host, &port) != 2)
+	if ((t->tls && !has_ca) || sscanf(text, "%*[a-z]://%63[0-9.]:%d", host, &port) != 2)
 		return false;
 	t->address.in.sin_family = AF_INET;
 	t->address.in.sin_port = htons((uint16_t)port);
@@ -627,8 +641,9 @@ static int report(void)
 
 	for (int i = 0; i < ntargets; i++) {
 		struct target *t = &targets[i];
-		printf("%s attacks %ld resets %ld done %ld lost %ld late %ld wrong %ld starved %ld slowest_ms %lld\n",
-		       t->name, t->attacks, t->resets, t->done, t->lost, t->late, t->wrong, t->starved,
+		printf("%s attacks %ld resets %ld resumed %ld done %ld lost %ld late %ld wrong %ld starved %ld "
+		       "slowest_ms %lld\n",
+		       t->name, t->attacks, t->resets, t->resumed, t->done, t->lost, t->late, t->wrong, t->starved,
 		       (long long)(t->slowest / 1000000));
 		failed += t->lost + t->late + t->wrong;
 	}
@@ -651,7 +666,7 @@ int main(int argc, char **argv)
 	attacking = strcmp(mode, "attack") == 0;
 	hold = strcmp(mode, "burst") == 0;
 	if (!hold && !attacking && strcmp(mode, "mix") != 0) {
-		fprintf(stderr, "usage: %s mix|burst|attack [SECONDS [PATIENCE_MS [SEED]]] <TARGETS\n", argv[0]);
+		fprintf(stderr, "usage: %s mix|burst|attack [SECONDS [PATIENCE_MS [SEED [CA]]]] <TARGETS\n", argv[0]);
 		return 2;
 	}
 	now = clock_ns();
@@ -662,6 +677,9 @@ int main(int argc, char **argv)
 	if (argc > 4)
 		seed = strtoull(argv[4], NULL, 0) * 2 + 1;
 	sigaction(SIGTERM, &action, NULL);
+	has_ca = argc > 5;
+	if (has_ca && !soak_tls_init(argv[5]))
+		return 2;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
