@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,10 +144,17 @@ static bool descendant_has(pid_t pid, const struct spawned *p, pid_t last, const
 /* Whether /proc is there and has our numbers: in a container it may be another PID namespace's. pid_namespaces(7) */
 static bool has_our_numbers(void)
 {
+	static _Atomic pid_t asked; /* here it has. Relaxed: a thread that does not see it asks again */
 	char text[16];
+	pid_t own = getpid();
+	if (atomic_load_explicit(&asked, memory_order_relaxed) == own)
+		return true;
 	ssize_t n = readlink("/proc/self", text, sizeof text - 1);
 	text[n > 0 ? n : 0] = '\0';
-	return (pid_t)atoi(text) == getpid();
+	if ((pid_t)atoi(text) != own)
+		return false;
+	atomic_store_explicit(&asked, own, memory_order_relaxed);
+	return true;
 }
 
 /* The number that was given last; 0: not known. proc(5), /proc/loadavg. */
