@@ -494,8 +494,9 @@ struct hark_tls_opts {
 	 * suspend. NULL: a key that hark_tls_new() makes, and that processes have in common which it is forked to. */
 	int (*ticket_key)(const unsigned char *name, struct hark_ticket_key *out, void *ticket_arg);
 	void *ticket_arg;
-	int64_t ticket_lifetime_ns; /* older sessions are not resumed; 0: 12 h; at most 7 days */
-	struct hark_why *why;       /* filled on failure: which file, and what about it; may be NULL */
+	/* Sessions whose full handshake is longer ago are not resumed; 0: 12 h; at most 7 days. */
+	int64_t ticket_lifetime_ns;
+	struct hark_why *why; /* filled on failure: which file, and what about it; may be NULL */
 };
 
 /* Makes settings, for servers and clients. Every file is read now, by the calling thread. The caller owns *out.

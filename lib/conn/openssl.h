@@ -89,9 +89,12 @@ int hark__openssl_load(struct hark_why *why);
 	X(SSL_CTX_set_client_CA_list) \
 	X(SSL_CTX_set_options) \
 	X(SSL_CTX_set_session_id_context) \
+	X(SSL_CTX_set_session_ticket_cb) \
 	X(SSL_CTX_set_timeout) \
 	X(SSL_CTX_set_tlsext_ticket_key_evp_cb) \
 	X(SSL_CTX_use_cert_and_key) \
+	X(SSL_SESSION_get_time) \
+	X(SSL_SESSION_set_time) \
 	X(SSL_alert_desc_string_long) \
 	X(SSL_ctrl) \
 	X(SSL_do_handshake) \
@@ -106,6 +109,7 @@ int hark__openssl_load(struct hark_why *why);
 	X(SSL_get_ex_data_X509_STORE_CTX_idx) \
 	X(SSL_get_peer_cert_chain) \
 	X(SSL_get_servername) \
+	X(SSL_get_session) \
 	X(SSL_get_verify_result) \
 	X(SSL_get_version) \
 	X(SSL_group_to_name) \
@@ -235,9 +239,12 @@ extern struct hark__openssl hark__openssl;
 #define SSL_CTX_set_client_CA_list           hark__openssl.SSL_CTX_set_client_CA_list
 #define SSL_CTX_set_options                  hark__openssl.SSL_CTX_set_options
 #define SSL_CTX_set_session_id_context       hark__openssl.SSL_CTX_set_session_id_context
+#define SSL_CTX_set_session_ticket_cb        hark__openssl.SSL_CTX_set_session_ticket_cb
 #define SSL_CTX_set_timeout                  hark__openssl.SSL_CTX_set_timeout
 #define SSL_CTX_set_tlsext_ticket_key_evp_cb hark__openssl.SSL_CTX_set_tlsext_ticket_key_evp_cb
 #define SSL_CTX_use_cert_and_key             hark__openssl.SSL_CTX_use_cert_and_key
+#define SSL_SESSION_get_time                 hark__openssl.SSL_SESSION_get_time
+#define SSL_SESSION_set_time                 hark__openssl.SSL_SESSION_set_time
 #define SSL_alert_desc_string_long           hark__openssl.SSL_alert_desc_string_long
 #define SSL_ctrl                             hark__openssl.SSL_ctrl
 #define SSL_do_handshake                     hark__openssl.SSL_do_handshake
@@ -252,6 +259,7 @@ extern struct hark__openssl hark__openssl;
 #define SSL_get_ex_data_X509_STORE_CTX_idx   hark__openssl.SSL_get_ex_data_X509_STORE_CTX_idx
 #define SSL_get_peer_cert_chain              hark__openssl.SSL_get_peer_cert_chain
 #define SSL_get_servername                   hark__openssl.SSL_get_servername
+#define SSL_get_session                      hark__openssl.SSL_get_session
 #define SSL_get_verify_result                hark__openssl.SSL_get_verify_result
 #define SSL_get_version                      hark__openssl.SSL_get_version
 #define SSL_group_to_name                    hark__openssl.SSL_group_to_name

@@ -105,6 +105,7 @@ struct hark__tls_conn {
 	pthread_mutex_t guard;
 	struct hark__buffer early; /* received before TLS began, for it */
 	struct hark__buffer wire;  /* to be sent, encrypted */
+	long session_began;        /* time(2), of the session that a client wants resumed: of its full handshake */
 	uint32_t own_messages;     /* of TLS's own that came since the last data went either way */
 	int16_t socket_error;      /* what receiving failed with; 0: nothing */
 	int16_t broken;            /* a -errno: TLS has failed, and says so in failure */

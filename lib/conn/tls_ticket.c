@@ -1,5 +1,6 @@
 /* tls_ticket.c — session tickets (RFC 5077, RFC 8446 section 4.6.1): AES-256-CBC and HMAC-SHA-256, by keys that the
- * settings tell. How old a session may be is OpenSSL's to look at: SSL_CTX_set_timeout().
+ * settings tell. How old a session may be is OpenSSL's to look at: SSL_CTX_set_timeout(). Under TLS 1.3 each resumption
+ * is a new session to it, of that moment; we have them begin with the full handshake, as TLS 1.2's do.
  *
  * Called by OpenSSL in a handshake, on its thread. */
 #include <string.h>
@@ -47,7 +48,32 @@ static int ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPH
 	return !done ? -1 : r > 0 || once ? 2 : 1;
 }
 
+/* SSL_CTX_set_session_ticket_cb(3). Of several that a client offers the last one is resumed, if any is. */
+static SSL_TICKET_RETURN decrypted(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_len,
+                                   SSL_TICKET_STATUS status, void *arg)
+{
+	struct hark__tls_conn *t = SSL_get_app_data(ssl);
+	(void)name;
+	(void)name_len;
+	(void)arg;
+	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	t->session_began = SSL_SESSION_get_time(session);
+	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
+/* Right before a ticket is made. */
+static int makes(SSL *ssl, void *arg)
+{
+	const struct hark__tls_conn *t = SSL_get_app_data(ssl);
+	(void)arg;
+	if (SSL_session_reused(ssl))
+		(void)SSL_SESSION_set_time(SSL_get_session(ssl), t->session_began);
+	return 1;
+}
+
 void hark__tls_ticket_use(SSL_CTX *ctx)
 {
 	(void)SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, ticket_key);
+	(void)SSL_CTX_set_session_ticket_cb(ctx, makes, decrypted, NULL);
 }

@@ -66,6 +66,18 @@ def test_a_ticket_past_its_time_is_refused(harkd, pki, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_past_its_time_is_not_resumed_though_it_was_so_again_and_again(harkd, pki, version):
+    d = harkd(service(pki, "tls_tickets = 2s\n"))
+    c = client(pki, version)
+    _, session = session_of(d.port("t"), c)
+    began, again = time.monotonic(), True
+    while again and time.monotonic() < began + 6:
+        time.sleep(0.4)
+        again, session = session_of(d.port("t"), c, session)
+    assert not again and time.monotonic() > began + 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_none_are_made_where_none_are_wanted(harkd, pki, version):
     d = harkd(service(pki, "tls_tickets = 0\n"))
     c = client(pki, version)
