@@ -137,7 +137,7 @@ static void begin_to_leave(struct leaving_socket *l)
 	l->until = hark_after(l->entry->conf->grace_ns > HANDSHAKE_NS ? l->entry->conf->grace_ns : HANDSHAKE_NS);
 }
 
-void leaving_inherit(struct sockets *s, int fd, const char *key)
+void leaving_inherit(struct sockets *s, int fd, const char *key, bool released)
 {
 	struct socket_entry *e = NULL, *at = successor(s, fd);
 	struct leaving_socket *l = NULL;
@@ -162,6 +162,8 @@ void leaving_inherit(struct sockets *s, int fd, const char *key)
 	                             .open_until = HARK_FOREVER,
 	                             .until = HARK_FOREVER};
 	s->leaving = l;
+	if (released)
+		begin_to_leave(l);
 }
 
 void leaving_released(struct sockets *s)

@@ -334,6 +334,9 @@ static int open_one(struct supervisor *v, const struct config_service *conf, con
 		return r;
 	}
 	struct socket_entry *e = s->entry[s->n - 1];
+	int type;
+	if (from->fd < 0 && !e->managed && socket_port(hark_listener_fd(l), &type) != 0)
+		upgrade_opened(key, hark_listener_fd(l));
 	e->dev = from->dev;
 	e->ino = from->ino;
 	if (from->ino == 0)

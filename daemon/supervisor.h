@@ -110,9 +110,10 @@ void leaving_free(struct sockets *s);
 /* From now on the kernel looks past that socket: handshakes that are under way end at it, and what it holds can be read
  * and answered; what is bound to its address beside it is not in its way. */
 void leaving_divert(int fd);
-/* Consumes a socket of the older generation, which may still have to take over: where another one has its port now, who
- * comes there is served as that one's service says, until leaving_released(). Else it is closed. */
-void leaving_inherit(struct sockets *s, int fd, const char *key);
+/* Consumes a socket of another generation: where another one has its port now, who comes there is served as that one's
+ * service says. An older one's, which may still have to take over, until leaving_released(); of a newer one that has
+ * failed (released) who has come. Else it is closed. */
+void leaving_inherit(struct sockets *s, int fd, const char *key, bool released);
 void leaving_released(struct sockets *s);
 /* leave_paths: another generation has them now. */
 void sockets_free(struct sockets *s, bool leave_paths);
@@ -215,6 +216,7 @@ struct supervisor {
 	/* upgrade.c */
 	pid_t heir; /* the next generation, not ready yet or not proven; 0: none */
 	int heir_fd;
+	int heir_opened;     /* sockets that it has opened anew lie there; -1: nothing does */
 	int heir_stderr;     /* in the background: what it wrote there; -1: the same as ours */
 	char heir_said[256]; /* why it fails, as far as it told */
 	int64_t heir_deadline;
@@ -298,7 +300,8 @@ struct inherited_socket {
 };
 bool upgrade_inherited(const char *key, struct inherited_socket *out); /* one that has that key; each once */
 int upgrade_share_port(int type, unsigned port, bool on); /* SO_REUSEPORT of those that nobody has taken; how many */
-void upgrade_close_rest(struct supervisor *v);            /* what nobody wanted of it */
+void upgrade_opened(const char *key, int fd);  /* one that the older generation has not: it keeps it if we fail */
+void upgrade_close_rest(struct supervisor *v); /* what nobody wanted of it */
 void upgrade_tell_ready(struct supervisor *v);
 void upgrade_tell_failed(const struct supervisor *v, const char *why); /* the older generation goes on, and says why */
 void upgrade_tell_end(struct supervisor *v); /* we end as we were told to: the older one need not take over again */

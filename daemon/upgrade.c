@@ -9,6 +9,8 @@
  *   HARKD_PATHS             "DEVICE INODE" of each one's path as it was bound, a line each; "0 0": none
  *   HARKD_HEIR              the descriptor on which the new one writes a 0 when it is ready, and later a 1 when it ends
  *                           as it was told to; " why" behind the number: before that, text that says why it fails
+ *   HARKD_OPENED            a socket by which the old one keeps what the new one opens anew, until that one is relied
+ *                           on: if it fails, whoever has come to a new backlog is served
  *   HARKD_GENERATION        its number
  *   HARKD_NOFILE            RLIMIT_NOFILE, the soft one, as the first one found it
  *
@@ -51,6 +53,8 @@ static struct {
 	bool closed;
 	bool tells_why; /* the older generation reads why we fail */
 } inherited;
+
+static int opened_fd = -1; /* HARKD_OPENED */
 
 /* Where the binary lies; a new one was put in the place of the running one. */
 static char own_path[PATH_MAX];
@@ -134,11 +138,79 @@ static bool is_handed_over(void)
 
 static void forget_environment(void)
 {
-	static const char *const names[] = {"HARKD_SOCKETS", "HARKD_PATHS", "HARKD_HEIR", "HARKD_GENERATION",
-	                                    "HARKD_NOFILE"};
+	static const char *const names[] = {"HARKD_SOCKETS", "HARKD_PATHS",      "HARKD_HEIR",
+	                                    "HARKD_OPENED",  "HARKD_GENERATION", "HARKD_NOFILE"};
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 		(void)unsetenv(names[i]);
 }
+
+/* ---- what a new generation opens anew ---------------------------------------------------------- */
+
+/* A socket and its key. SCM_RIGHTS: unix(7). Nobody waits: one that finds no room is kept by us alone. */
+void upgrade_opened(const char *key, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof fd)];
+	} control = {0};
+	struct iovec text = {.iov_base = (char *)(uintptr_t)key, .iov_len = strlen(key)};
+	struct msghdr m = {.msg_iov = &text,
+	                   .msg_iovlen = 1,
+	                   .msg_control = &control,
+	                   .msg_controllen = sizeof control};
+	if (opened_fd < 0)
+		return;
+	control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd),
+	                                .cmsg_level = SOL_SOCKET,
+	                                .cmsg_type = SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
+	(void)sendmsg(opened_fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* The next one. -1: there are no more. */
+static int receive_opened(int from, char *key, size_t cap)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct iovec text = {.iov_base = key, .iov_len = cap - 1};
+	struct msghdr m = {.msg_iov = &text,
+	                   .msg_iovlen = 1,
+	                   .msg_control = &control,
+	                   .msg_controllen = sizeof control};
+	int fd = -1;
+	ssize_t n = recvmsg(from, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n <= 0 || control.head.cmsg_type != SCM_RIGHTS || control.head.cmsg_len != CMSG_LEN(sizeof fd))
+		return -1;
+	key[n] = '\0';
+	memcpy(&fd, CMSG_DATA(&control.head), sizeof fd);
+	return fd;
+}
+
+/* Consumes from. */
+static void adopt_opened(struct supervisor *v, int from)
+{
+	char key[HARK_ADDRESS_MAX + 80];
+	int fd;
+	while (from >= 0 && (fd = receive_opened(from, key, sizeof key)) >= 0)
+		leaving_inherit(&v->sockets, fd, key, true);
+	if (from >= 0)
+		(void)close(from);
+}
+
+/* The new generation's end; the other one is v->heir_opened. -1: it goes without. */
+static int make_opened(struct supervisor *v)
+{
+	int both[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, both) < 0)
+		return -1;
+	(void)setsockopt(both[1], SOL_SOCKET, SO_SNDBUF, &(int){1 << 20}, sizeof(int));
+	v->heir_opened = both[0];
+	return both[1];
+}
+
+/* ---- what an older generation has handed over -------------------------------------------------- */
 
 bool upgrade_inherited(const char *key, struct inherited_socket *out)
 {
@@ -168,7 +240,7 @@ void upgrade_close_rest(struct supervisor *v)
 {
 	for (int i = 0; i < inherited.n; i++)
 		if (!inherited.taken[i])
-			leaving_inherit(&v->sockets, inherited.socket[i].fd, inherited.key[i]);
+			leaving_inherit(&v->sockets, inherited.socket[i].fd, inherited.key[i], false);
 	inherited.closed = true;
 }
 
@@ -225,10 +297,13 @@ void upgrade_self(struct supervisor *v)
 	inherit();
 	find_own_path();
 	raise_descriptors(v);
-	v->heir_fd = v->heir_stderr = -1;
+	v->heir_fd = v->heir_stderr = v->heir_opened = -1;
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
 	v->parent_fd = number_of("HARKD_HEIR", v->parent_fd);
+	opened_fd = number_of("HARKD_OPENED", -1);
+	if (opened_fd >= 0)
+		(void)fcntl(opened_fd, F_SETFD, FD_CLOEXEC);
 	inherited.tells_why = getenv("HARKD_HEIR") != NULL && strstr(getenv("HARKD_HEIR"), " why") != NULL;
 	if (v->parent_fd >= 0)
 		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);
@@ -272,6 +347,9 @@ void upgrade_alone(struct supervisor *v)
 	if (v->parent_fd >= 0)
 		(void)close(v->parent_fd);
 	v->parent_fd = -1;
+	if (opened_fd >= 0)
+		(void)close(opened_fd);
+	opened_fd = -1;
 	if (v->generation == 1)
 		return;
 	remove_paths();
@@ -296,27 +374,31 @@ static void set_number(const char *name, long value)
 	(void)setenv(name, text, 1);
 }
 
-/* In the child: sockets and the like first, then the pipe. Our signals stay blocked, as one that comes before the
- * new binary has blocked them itself would kill it; but for those that are meant to. */
+/* In the child: sockets and the like first, then the pipe, then HARKD_OPENED's, if there is one. Our signals stay
+ * blocked, as one that comes before the new binary has blocked them itself would kill it; but for those that are meant
+ * to. */
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets,
                                   const char *addresses, const char *paths)
 {
 	char heir[32];
 	sigset_t ends;
-	for (int i = 0; i < n_sockets + 1; i++) { /* out of the way of the numbers they will get */
-		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n_sockets + 1);
+	int n = n_sockets + 1 + (fds[n_sockets + 1] >= 0);
+	for (int i = 0; i < n; i++) { /* out of the way of the numbers they will get */
+		fds[i] = fcntl(fds[i], F_DUPFD, FIRST_FD + n);
 		if (fds[i] < 0)
 			_exit(111);
 	}
 	if (v->heir_stderr >= 0)
 		(void)dup2(v->heir_stderr, STDERR_FILENO);
-	if (arrange(fds, n_sockets + 1) < 0)
+	if (arrange(fds, n) < 0)
 		_exit(111);
 	(void)setenv("HARKD_SOCKETS", addresses, 1);
 	(void)setenv("HARKD_PATHS", paths, 1);
 	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
 	(void)snprintf(heir, sizeof heir, "%d why", FIRST_FD + n_sockets);
 	(void)setenv("HARKD_HEIR", heir, 1);
+	if (n > n_sockets + 1)
+		set_number("HARKD_OPENED", FIRST_FD + n_sockets + 1);
 	set_number("HARKD_GENERATION", v->generation + 1);
 	set_number(
 		"HARKD_NOFILE",
@@ -330,12 +412,12 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 	_exit(111);
 }
 
-/* Descriptors and their keys, in one order, with room for one more. false: no memory. */
+/* Descriptors and their keys, in one order, with room for two more. false: no memory. */
 static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresses, char **paths)
 {
 	size_t len = 0, paths_len = 0;
 	FILE *f = open_memstream(addresses, &len), *p = open_memstream(paths, &paths_len);
-	size_t most = v->sockets.n + 2;
+	size_t most = v->sockets.n + 3;
 	for (const struct memory *m = memory_first(); m != NULL; m = m->next)
 		most++;
 	*fds = calloc(most, sizeof **fds);
@@ -376,11 +458,11 @@ static int make_stderr(void)
 	return -1;
 }
 
-static void close_stderr(struct supervisor *v)
+static void close_own(int *fd)
 {
-	if (v->heir_stderr >= 0)
-		(void)close(v->heir_stderr);
-	v->heir_stderr = -1;
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
 }
 
 static int start_heir(struct supervisor *v, char *const argv[], int said[2])
@@ -391,15 +473,19 @@ static int start_heir(struct supervisor *v, char *const argv[], int said[2])
 	errno = ENOMEM;
 	if (all_sockets(v, &fds, &n, &addresses, &paths) && pipe2(said, O_CLOEXEC) == 0) {
 		fds[n] = said[1];
+		int opened = fds[n + 1] = make_opened(v);
 		v->heir_stderr = v->in_background ? make_stderr() : -1;
 		pid = fork();
 		if (pid == 0)
 			become_heir(v, argv, fds, n, addresses, paths);
 		int error = errno;
 		(void)close(said[1]);
+		if (opened >= 0)
+			(void)close(opened);
 		if (pid < 0) {
 			(void)close(said[0]);
-			close_stderr(v);
+			close_own(&v->heir_stderr);
+			close_own(&v->heir_opened);
 		}
 		errno = error;
 	}
@@ -436,11 +522,10 @@ int upgrade_begin(struct supervisor *v, char *const argv[], struct hark_why *why
 
 void upgrade_forget(struct supervisor *v)
 {
-	if (v->heir_fd >= 0)
-		(void)close(v->heir_fd);
-	close_stderr(v);
+	close_own(&v->heir_fd);
+	close_own(&v->heir_stderr);
+	close_own(&v->heir_opened);
 	v->heir = 0;
-	v->heir_fd = -1;
 	v->heir_deadline = HARK_FOREVER;
 }
 
@@ -490,12 +575,15 @@ static void heir_failed(struct supervisor *v, const char *how)
 	hear_stderr(v);
 	(void)snprintf(text, sizeof text, "generation %d %s: this one goes on%s%s", v->generation + 1, how,
 	               v->heir_said[0] != '\0' ? ": " : "", v->heir_said);
+	int opened = v->heir_opened;
+	v->heir_opened = -1;
 	log_event(LOG_LEVEL_ERROR, NULL, "upgrade: %s", text);
 	upgrade_forget(v);
 	if (v->standby)
 		supervisor_take_over(v);
 	else if (v->told_ready)
 		supervisor_pid_file(v); /* it may have got as far as to write its own number */
+	adopt_opened(v, opened);
 	control_upgraded(v, text);
 	if (v->reload_due)
 		(void)kill(getpid(), SIGHUP);

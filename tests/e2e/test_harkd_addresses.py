@@ -1,5 +1,7 @@
 """Addresses that come and go with reloads, and go from one service to another: nobody is refused."""
 import contextlib
+import os
+import re
 import select
 import signal
 import socket
@@ -347,6 +349,41 @@ def test_a_reload_that_fails_resets_nobody(harkd):
                 + service("bad", "box = echo", listen=one.format(taken.getsockname()[1]))
             )
             assert not d.ask("reload")["ok"]
+        stop.set()
+        for t in dialers:
+            t.join(PATIENCE)
+    assert [f for t in dialers for f in t.failures] == []
+
+
+@pytest.mark.parametrize("how", ["an address is taken", "a worker cannot start", "it is killed"])
+def test_an_upgrade_that_fails_resets_nobody(harkd, how):
+    """It has opened a more specific address; some have come to that socket."""
+    port, one = free_port(), "tcp://127.0.0.1:{}"
+    bad = {
+        "an address is taken": lambda at: service("bad", "box = echo", listen=one.format(at)),
+        "a worker cannot start": lambda at: service("bad", "box = echo", "rlimit_nofile = 5"),
+        "it is killed": lambda at: "",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        d = harkd(service("echo", "box = echo", "workers = 2", listen=f"tcp://*:{port}"))
+        stop = threading.Event()
+        dialers = [Dialer(port, stop) for _ in range(4)]
+        for t in dialers:
+            t.start()
+        d.configure(
+            service(
+                "echo", "box = echo", "rlimit_nofile = 5" if "worker" in how else "nice = 0", listen=one.format(port)
+            )
+            + "".join(service(f"other{i}", "box = echo") for i in range(20))
+            + bad[how](taken.getsockname()[1])
+        )
+        for i in range(10):
+            assert d.ask("upgrade")["ok"]  # it has begun
+            if "killed" in how:
+                heir = wait_until(lambda: re.findall(r"generation 2 is process (\d+)", d.stderr)[i : i + 1])
+                time.sleep(0.01 * i)  # be it early or late
+                os.kill(int(heir[0]), signal.SIGKILL)
+            wait_until(lambda: len(re.findall("upgrade: generation 2 .*: this one goes on", d.stderr)) == i + 1)
         stop.set()
         for t in dialers:
             t.join(PATIENCE)
