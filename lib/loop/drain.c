@@ -52,12 +52,18 @@ static void tell(int fd)
 		;
 }
 
+/* own is replaced once, by renew(), which looks at the old state when that is done: whoever still found the old one is
+ * seen there, or finds the new one here. seq_cst. */
 void hark_drain(int64_t grace_ns)
 {
 	int saved = errno; /* the interrupted code's */
-	shorten(atomic_load(&own), hark_after(grace_ns < 0                  ? 0
-	                                      : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2
-	                                                                    : grace_ns));
+	int64_t until = hark_after(grace_ns < 0 ? 0 : grace_ns > HARK_FOREVER / 2 ? HARK_FOREVER / 2 : grace_ns);
+	struct state *s = atomic_load(&own), *told;
+	do {
+		told = s;
+		shorten(told, until);
+		s = atomic_load(&own);
+	} while (s != told);
 	tell(atomic_load(&own_fd));
 	errno = saved;
 }
@@ -65,7 +71,12 @@ void hark_drain(int64_t grace_ns)
 void hark_retire(void)
 {
 	int saved = errno;
-	atomic_store(&atomic_load(&own)->retired, true);
+	struct state *s = atomic_load(&own), *told;
+	do {
+		told = s;
+		atomic_store(&told->retired, true);
+		s = atomic_load(&own);
+	} while (s != told);
 	tell(atomic_load(&own_retire_fd));
 	errno = saved;
 }
@@ -148,7 +159,7 @@ bool hark__drain_has_upstream(void)
  * descriptor of its own it gets when it serves. */
 static void forked_child(void)
 {
-	(void)pthread_mutex_init(&lock, NULL); /* another thread may have held it at the fork */
+	(void)pthread_mutex_init(&lock, NULL); /* before_fork() has it */
 	serving = 0;
 	if (atomic_load(&own_fd) < 0) /* the parent has not served: its state is not shared */
 		return;
@@ -165,9 +176,20 @@ static void forked_child(void)
 	upstream_retire_fd = atomic_exchange(&own_retire_fd, -1);
 }
 
+/* The lock is for what is forked: no child gets half of a state that another thread is just replacing. */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
 static void watch_forks(void)
 {
-	(void)pthread_atfork(NULL, NULL, forked_child); /* fails only for want of memory, at the very start */
+	(void)pthread_atfork(before_fork, after_fork, forked_child); /* fails only for want of memory, at the start */
 }
 
 /* Shared memory and an eventfd that tell of nothing. */
@@ -186,7 +208,8 @@ static int fresh(struct state **out)
 	return fd;
 }
 
-/* A fresh state; what a signal asked for of the old one meanwhile is carried over. */
+/* A fresh state; what a signal or another thread asked for of the old one meanwhile is carried over, and what it asked
+ * for of the new one before that had a descriptor is told. */
 static int renew(struct state *old)
 {
 	struct state *s;
@@ -196,17 +219,21 @@ static int renew(struct state *old)
 	(void)pthread_once(&fork_once, watch_forks);
 	atomic_store(&own, s);
 	atomic_store(&own_fd, fd);
-	if (atomic_load(&old->until) != HARK_FOREVER) {
-		shorten(s, atomic_load(&old->until));
+	shorten(s, atomic_load(&old->until));
+	if (atomic_load(&s->until) != HARK_FOREVER)
 		tell(fd);
-	}
 	if (atomic_load(&old->retired)) /* no need to tell: who begins to serve looks */
 		atomic_store(&s->retired, true);
 	return 0;
 }
 
 /* Another page at the same place, another eventfd at the same number: threads and handlers look there at any time.
- * Children keep those that they have. False: no room. */
+ * Children keep those that they have. False: no room.
+ *
+ * With lock, and nobody serves: a hark_drain() in a thread or handler at the same time may reach either page and either
+ * descriptor, and means the drain that ends here, of which the children were told; what it tells the new descriptor
+ * alone untell() takes back, now or as the next one begins to serve. mremap(2) replaces the page in one step: who looks
+ * meanwhile waits for it. Forks wait for the lock. */
 static bool replace_told(void)
 {
 	struct state *s;
