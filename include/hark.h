@@ -480,7 +480,7 @@ struct hark_tls_opts {
 	 * can; the first one's where none fits. A client shows the first. */
 	const struct hark_tls_cert *certs;
 	int n_certs;
-	const char *ca;     /* PEM: who vouches for the peer. NULL: the system's store, for servers alone */
+	const char *ca; /* PEM: who vouches for the peer, with crl up to a root. NULL: the system's store, of servers */
 	const char *ca_pem; /* not NULL: the text itself, as above */
 	const char *crl;    /* PEM: what they have revoked, of each in a chain; NULL: nobody looks */
 	const char *crl_pem;
@@ -494,7 +494,8 @@ struct hark_tls_opts {
 	 * suspend. NULL: a key that hark_tls_new() makes, and that processes have in common which it is forked to. */
 	int (*ticket_key)(const unsigned char *name, struct hark_ticket_key *out, void *ticket_arg);
 	void *ticket_arg;
-	/* Sessions whose full handshake is longer ago are not resumed; 0: 12 h; at most 7 days. */
+	/* Sessions are resumed so long after their full handshake, for the same name, and no longer than a client's
+	 * certificate and those above it last; 0: 12 h; at most 7 days. */
 	int64_t ticket_lifetime_ns;
 	struct hark_why *why; /* filled on failure: which file, and what about it; may be NULL */
 };
@@ -544,7 +545,7 @@ struct hark_tls_info {
 int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out);
 
 struct hark_certificate {
-	char subject[256], issuer[256]; /* "CN=example.org,O=Example", RFC 2253 */
+	char subject[256], issuer[256]; /* "CN=example.org,O=Example", RFC 2253; one that is cut ends in "..." */
 	char names[1024];               /* DNS names and IP addresses, spaces between */
 	char serial[64], sha256[65];    /* hexadecimal digits */
 	char key[32];                   /* "RSA 2048", "EC P-256", "ED25519" */

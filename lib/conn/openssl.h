@@ -93,9 +93,11 @@ int hark__openssl_load(struct hark_why *why);
 	X(SSL_CTX_set_timeout) \
 	X(SSL_CTX_set_tlsext_ticket_key_evp_cb) \
 	X(SSL_CTX_use_cert_and_key) \
-	X(SSL_SESSION_get_time) \
-	X(SSL_SESSION_set_time) \
+	X(SSL_SESSION_get0_ticket_appdata) \
+	X(SSL_SESSION_get_timeout) \
+	X(SSL_SESSION_set1_ticket_appdata) \
 	X(SSL_alert_desc_string_long) \
+	X(SSL_client_hello_get0_ext) \
 	X(SSL_ctrl) \
 	X(SSL_do_handshake) \
 	X(SSL_dup_CA_list) \
@@ -103,6 +105,7 @@ int hark__openssl_load(struct hark_why *why);
 	X(SSL_get0_alpn_selected) \
 	X(SSL_get0_param) \
 	X(SSL_get0_peer_certificate) \
+	X(SSL_get0_verified_chain) \
 	X(SSL_get_current_cipher) \
 	X(SSL_get_error) \
 	X(SSL_get_ex_data) \
@@ -243,9 +246,11 @@ extern struct hark__openssl hark__openssl;
 #define SSL_CTX_set_timeout                  hark__openssl.SSL_CTX_set_timeout
 #define SSL_CTX_set_tlsext_ticket_key_evp_cb hark__openssl.SSL_CTX_set_tlsext_ticket_key_evp_cb
 #define SSL_CTX_use_cert_and_key             hark__openssl.SSL_CTX_use_cert_and_key
-#define SSL_SESSION_get_time                 hark__openssl.SSL_SESSION_get_time
-#define SSL_SESSION_set_time                 hark__openssl.SSL_SESSION_set_time
+#define SSL_SESSION_get0_ticket_appdata      hark__openssl.SSL_SESSION_get0_ticket_appdata
+#define SSL_SESSION_get_timeout              hark__openssl.SSL_SESSION_get_timeout
+#define SSL_SESSION_set1_ticket_appdata      hark__openssl.SSL_SESSION_set1_ticket_appdata
 #define SSL_alert_desc_string_long           hark__openssl.SSL_alert_desc_string_long
+#define SSL_client_hello_get0_ext            hark__openssl.SSL_client_hello_get0_ext
 #define SSL_ctrl                             hark__openssl.SSL_ctrl
 #define SSL_do_handshake                     hark__openssl.SSL_do_handshake
 #define SSL_dup_CA_list                      hark__openssl.SSL_dup_CA_list
@@ -253,6 +258,7 @@ extern struct hark__openssl hark__openssl;
 #define SSL_get0_alpn_selected               hark__openssl.SSL_get0_alpn_selected
 #define SSL_get0_param                       hark__openssl.SSL_get0_param
 #define SSL_get0_peer_certificate            hark__openssl.SSL_get0_peer_certificate
+#define SSL_get0_verified_chain              hark__openssl.SSL_get0_verified_chain
 #define SSL_get_current_cipher               hark__openssl.SSL_get_current_cipher
 #define SSL_get_error                        hark__openssl.SSL_get_error
 #define SSL_get_ex_data                      hark__openssl.SSL_get_ex_data

@@ -93,8 +93,14 @@ int hark__tls_context_for(const struct hark__tls_settings *s, const char *name);
 /* tls_info.c: its DNS names and IP addresses, spaces between; those that do not fit are left out. */
 void hark__tls_copy_names(const X509 *cert, char *out, size_t cap);
 
-/* tls_ticket.c. Has ctx ask s for the keys of its session tickets. */
+/* tls_info.c: seconds, as time(2) counts them; 0: it is no time. */
+int64_t hark__tls_seconds(const ASN1_TIME *at);
+
+/* tls_ticket.c. Has ctx ask its settings for the keys of its session tickets. */
 void hark__tls_ticket_use(SSL_CTX *ctx);
+
+/* tls_ticket.c. The server's name that was asked for; "": none. */
+void hark__tls_asked_name(SSL *ssl, char *out, size_t cap);
 
 /* ---- a connection's ------------------------------------------------------------------------------------ */
 
@@ -105,7 +111,6 @@ struct hark__tls_conn {
 	pthread_mutex_t guard;
 	struct hark__buffer early; /* received before TLS began, for it */
 	struct hark__buffer wire;  /* to be sent, encrypted */
-	long session_began;        /* time(2), of the session that a client wants resumed: of its full handshake */
 	uint32_t own_messages;     /* of TLS's own that came since the last data went either way */
 	int16_t socket_error;      /* what receiving failed with; 0: nothing */
 	int16_t broken;            /* a -errno: TLS has failed, and says so in failure */

@@ -74,7 +74,6 @@ int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out)
 	struct hark__tls_conn *t = lock(c);
 	if (t == NULL)
 		return -ENOTCONN;
-	const char *name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
 	long verified = SSL_get_verify_result(t->ssl);
 	bool shown = SSL_get0_peer_certificate(t->ssl) != NULL;
 	bool asked = t->is_client || t->settings->clients != HARK_TLS_CLIENTS_ANY;
@@ -86,7 +85,7 @@ int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out)
 	(void)snprintf(out->cipher, sizeof out->cipher, "%s", SSL_get_cipher_name(t->ssl));
 	copy_group(t->ssl, out->group, sizeof out->group);
 	copy_alpn(t->ssl, out->alpn, sizeof out->alpn);
-	(void)snprintf(out->name, sizeof out->name, "%s", name != NULL ? name : "");
+	hark__tls_asked_name(t->ssl, out->name, sizeof out->name);
 	if (shown && verified != X509_V_OK)
 		(void)snprintf(out->why, sizeof out->why, "%s", X509_verify_cert_error_string(verified));
 	unlock(t);
@@ -95,20 +94,23 @@ int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out)
 
 /* ---- certificates --------------------------------------------------------------------------------------- */
 
-static void copy_bio(BIO *b, char *out, size_t cap)
-{
-	int n = b != NULL ? BIO_read(b, out, (int)cap - 1) : 0;
-	out[n > 0 ? n : 0] = '\0';
-	BIO_free(b);
-}
-
-/* RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal digits. */
+/* RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal digits. One that is too long does not
+ * pass for the beginning of it. */
 static void copy_name(const X509_NAME *name, char *out, size_t cap)
 {
+	static const char cut[] = "...";
 	BIO *b = BIO_new(BIO_s_mem());
 	if (b != NULL)
 		(void)X509_NAME_print_ex(b, name, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB);
-	copy_bio(b, out, cap);
+	int n = b != NULL ? BIO_read(b, out, (int)cap - 1) : 0;
+	out[n > 0 ? n : 0] = '\0';
+	if (b != NULL && BIO_pending(b) > 0) {
+		size_t at = cap - sizeof cut;
+		while (at > 0 && (out[at] & 0xc0) == 0x80) /* of a character of several bytes */
+			at--;
+		memcpy(out + at, cut, sizeof cut);
+	}
+	BIO_free(b);
 }
 
 void hark__tls_copy_names(const X509 *cert, char *out, size_t cap)
@@ -182,7 +184,7 @@ static void copy_key(const X509 *cert, char *out, size_t cap)
 	}
 }
 
-static int64_t seconds_of(const ASN1_TIME *at)
+int64_t hark__tls_seconds(const ASN1_TIME *at)
 {
 	struct tm tm;
 	return ASN1_TIME_to_tm(at, &tm) ? (int64_t)timegm(&tm) : 0;
@@ -191,8 +193,8 @@ static int64_t seconds_of(const ASN1_TIME *at)
 static void describe(const X509 *cert, int count, struct hark_certificate *out)
 {
 	*out = (struct hark_certificate){
-		.not_before = seconds_of(X509_get0_notBefore(cert)),
-		.not_after = seconds_of(X509_get0_notAfter(cert)),
+		.not_before = hark__tls_seconds(X509_get0_notBefore(cert)),
+		.not_after = hark__tls_seconds(X509_get0_notAfter(cert)),
 		.count = count,
 	};
 	copy_name(X509_get_subject_name(cert), out->subject, sizeof out->subject);

@@ -193,6 +193,7 @@ struct resuming {
 	SSL_CTX *ctx;
 	int fd, version;
 	SSL_SESSION *session; /* to come with, then the one that was got */
+	const char *name;     /* to ask for; NULL: none */
 	bool resumed, failed;
 	int tickets;
 };
@@ -215,6 +216,8 @@ static void resume(void *arg)
 	SSL_set_fd(ssl, r->fd);
 	SSL_set_app_data(ssl, r);
 	SSL_set_max_proto_version(ssl, r->version);
+	if (r->name != NULL)
+		CHECK_INT(SSL_set_tlsext_host_name(ssl, r->name), 1);
 	if (r->session != NULL)
 		CHECK_INT(SSL_set_session(ssl, r->session), 1);
 	r->tickets = 0;
@@ -254,6 +257,7 @@ static bool resumes(struct resuming *r, struct hark_tls *t)
 	CHECK_INT(pthread_join(thread, NULL), 0);
 	CHECK(!r->failed);
 	CHECK_INT(info.resumed, r->resumed);
+	CHECK_INT(strcmp(info.name, r->name != NULL ? r->name : ""), 0);
 	return r->resumed;
 }
 
@@ -363,6 +367,25 @@ static void a_session_past_its_lifetime_is_not_resumed(void)
 	hark_tls_free(t);
 }
 
+/* RFC 6066 section 3; and what was asked for is told also where there was no certificate for it. */
+static void a_session_is_resumed_for_the_name_that_it_was_made_for_alone(void)
+{
+	const struct hark_tls_cert c[] = {pem_pair(&server_cert), pem_pair(&other_cert)};
+	struct hark_tls *t = settings_of((struct hark_tls_opts){.certs = c, .n_certs = 2});
+	static const char *const names[] = {"a.example", "b.example", "unknown.example", NULL, "q.w.example"};
+	for (int i = 0; i < 2; i++) {
+		struct resuming r = resuming_client(versions[i]);
+		for (int k = 0; k < 5; k++) {
+			r.name = names[k];
+			CHECK(!resumes(&r, t));
+			CHECK(resumes(&r, t));
+			CHECK(resumes(&r, t));
+		}
+		end_resuming(&r);
+	}
+	hark_tls_free(t);
+}
+
 /* Whose certificate another service would not accept. */
 static void a_session_of_other_clients_is_not_resumed(void)
 {
@@ -383,6 +406,42 @@ static void a_session_of_other_clients_is_not_resumed(void)
 	hark_tls_free(asks);
 }
 
+/* Whatever of its client's chain ends first; to resume it does not make it last longer. */
+static void a_session_is_not_resumed_once_its_clients_certificate_has_expired(void)
+{
+	const struct hark_tls_cert c = pem_pair(&server_cert);
+	struct hark_tls_opts o = {.certs = &c,
+	                          .n_certs = 1,
+	                          .ca_pem = authority.pem,
+	                          .clients = HARK_TLS_CLIENTS_OPTIONAL};
+	struct made_cert between = make_cert(
+		(struct cert_plan){.subject = "between", .is_ca = true, .issuer = &authority, .to_s = 2});
+	struct made_cert own[] = {
+		make_cert((struct cert_plan){.subject = "leaf", .issuer = &authority, .to_s = 2}),
+		make_cert((struct cert_plan){.subject = "below", .issuer = &between}),
+	};
+	struct hark_tls *t = settings_of(o);
+	struct resuming r[4];
+	int64_t over = hark_after(3 * HARK_S);
+	for (int i = 0; i < 4; i++) {
+		r[i] = resuming_client(versions[i % 2]);
+		CHECK_INT(SSL_CTX_use_cert_and_key(r[i].ctx, own[i / 2].cert, own[i / 2].key, NULL, 1), 1);
+		CHECK(i / 2 == 0 || SSL_CTX_add1_chain_cert(r[i].ctx, between.cert) == 1);
+		CHECK(!resumes(&r[i], t));
+		SSL_CTX_free(r[i].ctx);
+		r[i].ctx = resuming_client(versions[i % 2]).ctx; /* it shows none from here on */
+		CHECK(resumes(&r[i], t));
+		CHECK(resumes(&r[i], t));
+	}
+	CHECK(hark_now() < over - HARK_S);
+	CHECK_INT(hark_sleep(over - hark_now()), 0);
+	for (int i = 0; i < 4; i++) {
+		CHECK(!resumes(&r[i], t));
+		end_resuming(&r[i]);
+	}
+	hark_tls_free(t);
+}
+
 int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
@@ -395,6 +454,8 @@ int main(int argc, char *argv[])
 		EVERYWHERE(tickets_are_of_the_keys_that_are_told),
 		EVERYWHERE_AT_ONCE(a_session_past_its_lifetime_is_not_resumed),
 		EVERYWHERE(a_session_of_other_clients_is_not_resumed),
+		EVERYWHERE(a_session_is_resumed_for_the_name_that_it_was_made_for_alone),
+		EVERYWHERE_AT_ONCE(a_session_is_not_resumed_once_its_clients_certificate_has_expired),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
