@@ -39,8 +39,8 @@ static int hex_of(char c)
 	return at != NULL ? (int)(at - digits) : -1;
 }
 
-/* The CN of a name as RFC 2253 writes it, what is escaped there as it is; "": there is none. */
-static void find_cn(const char *subject, char *cn, size_t cap)
+/* The CN of a name as RFC 2253 writes it, what is escaped there as it is, be it a NUL. Its length; 0: there is none. */
+static size_t find_cn(const char *subject, char *cn, size_t cap)
 {
 	bool begins = true, ours = false;
 	size_t n = 0;
@@ -60,10 +60,10 @@ static void find_cn(const char *subject, char *cn, size_t cap)
 			byte = low >= 0 ? (char)(high << 4 | low) : p[1];
 			p += low >= 0 ? 2 : 1;
 		}
-		if (ours && n + 1 < cap)
+		if (ours && n < cap)
 			cn[n++] = byte;
 	}
-	cn[n] = '\0';
+	return n;
 }
 
 /* What TLVs of the client's TLS point at. */
@@ -91,8 +91,9 @@ static void put_tls(struct hark_proxy *p, struct hark_proxy_tlv *tlvs, int *n, s
 	put_text(tlvs, n, HARK_PROXY_SSL_CIPHER, f->info.cipher);
 	put_text(tlvs, n, HARK_PROXY_SSL_GROUP, f->info.group);
 	if (shown) {
-		find_cn(f->its.subject, f->cn, sizeof f->cn);
-		put_text(tlvs, n, HARK_PROXY_SSL_CN, f->cn);
+		size_t len = find_cn(f->its.subject, f->cn, sizeof f->cn);
+		if (len > 0)
+			put(tlvs, n, HARK_PROXY_SSL_CN, f->cn, len);
 	}
 }
 

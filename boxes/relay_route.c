@@ -45,11 +45,14 @@ static bool offers(const struct relay_target *t, const uint8_t *protocols, size_
 int relay_route_find(const struct relay *x, const char *name, const uint8_t *protocols, size_t protocols_bytes)
 {
 	int rest = -HARK_ENOHOST;
+	size_t n = strlen(name);
+	if (n > 1 && name[n - 1] == '.') /* the root's */
+		n--;
 	for (int i = 0; i < x->n; i++) {
 		const struct relay_target *t = &x->targets[i];
 		if (t->name == NULL)
 			rest = t->route;
-		else if (fits(t->name, t->name_bytes, name, strlen(name)) && offers(t, protocols, protocols_bytes))
+		else if (fits(t->name, t->name_bytes, name, n) && offers(t, protocols, protocols_bytes))
 			return t->route;
 	}
 	return rest;

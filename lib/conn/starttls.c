@@ -36,6 +36,15 @@ static char *asked_name(const char *name)
 	return copy;
 }
 
+/* What DNS and TLS have as one; to OpenSSL one that begins with a dot would be any below it. */
+static bool can_be_asked(const char *name)
+{
+	for (const char *p = name; *p != '\0'; p++)
+		if (*p <= ' ' || *p > '~')
+			return false;
+	return name[0] != '\0' && name[0] != '.';
+}
+
 /* Whom we ask for, and who it must be. */
 static int be_client(struct hark__tls_conn *t, const char *name)
 {
@@ -46,6 +55,8 @@ static int be_client(struct hark__tls_conn *t, const char *name)
 	t->asked = asked_name(name);
 	if (t->asked == NULL)
 		return -ENOMEM;
+	if (!can_be_asked(t->asked))
+		return -EINVAL;
 	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
 	bool ip = is_ip(t->asked);
 	bool done = ip ? X509_VERIFY_PARAM_set1_ip_asc(param, t->asked) == 1

@@ -303,6 +303,8 @@ static int make_store(struct making *m)
 		if (r == 0)
 			r = hark__tls_pem_crls(&m->crl, s->store, o->why);
 		(void)X509_STORE_set_flags(s->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+	} else if (has_ca) { /* who is named needs no other above; with lists all above are looked at */
+		(void)X509_STORE_set_flags(s->store, X509_V_FLAG_PARTIAL_CHAIN);
 	}
 	return r;
 }

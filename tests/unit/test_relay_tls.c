@@ -86,9 +86,12 @@ static void under_all(void (*body)(struct server *))
 	          body);
 }
 
+static const struct made_cert *shown = &client_cert;
+static struct made_cert odd[4];
+
 static struct hark_conn *call(const struct server *s, const char *name, const char *alpn, bool shows)
 {
-	const struct hark_tls_cert own = pem_pair(&client_cert);
+	const struct hark_tls_cert own = pem_pair(shown);
 	char at[64];
 	struct hark_conn *c;
 	struct hark_tls *t = settings_of(
@@ -295,6 +298,50 @@ static void a_proxy_header_tells_of_the_clients_tls(void **state)
 	hark_listener_close(target.l);
 }
 
+/* One that is told only as far as a NUL, or as far as there is room, could pass for another one. */
+static void tells_odd_names(struct server *s)
+{
+	static const char *const names[] = {"admin\0.b.example", "a\\,b+c=\"d\"#", " J\xc3\xb6rg\n"};
+	static const int bytes[] = {16, 11, 7};
+	for (int i = 0; i < 4; i++) {
+		struct hark_conn *client, *there;
+		char name[300];
+		int n = i < 3 ? bytes[i] : (int)sizeof name;
+		memset(name, 'x', sizeof name);
+		if (i < 3)
+			memcpy(name, names[i], (size_t)n);
+		if (odd[i].cert == NULL)
+			odd[i] = make_cert(
+				(struct cert_plan){.subject = name, .subject_bytes = n, .issuer = &authority});
+		shown = &odd[i];
+		client = call(s, "a.example", NULL, true);
+		there = place_accept(&target);
+		assert_int_equal(hark_proxy_accept(there, hark_after(10 * HARK_S), NULL), 0);
+		const struct hark_proxy_tlv *cn = hark_proxy_find(hark_proxied(there), HARK_PROXY_SSL_CN);
+		assert_non_null(cn);
+		if (i < 3) {
+			assert_int_equal(cn->len, n);
+			assert_memory_equal(cn->value, name, cn->len);
+		} else {
+			assert_true(cn->len > 200 && cn->len < sizeof name);
+			assert_memory_equal((const char *)cn->value + cn->len - 4, "x...", 4);
+		}
+		hark_abort(client);
+		hark_abort(there);
+	}
+	shown = &client_cert;
+}
+
+static void a_proxy_header_tells_the_clients_name_whole_or_that_it_is_cut(void **state)
+{
+	(void)state;
+	place_open(&target);
+	relay_make(2, (char *const[]){"--send-proxy=v2", target.plain, NULL});
+	under_all(tells_odd_names);
+	relay_drop();
+	hark_listener_close(target.l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +349,7 @@ int main(void)
 		cmocka_unit_test(ends_and_cuts_go_through_between_tls_and_tls),
 		cmocka_unit_test(what_was_agreed_on_says_where_to),
 		cmocka_unit_test(a_proxy_header_tells_of_the_clients_tls),
+		cmocka_unit_test(a_proxy_header_tells_the_clients_name_whole_or_that_it_is_cut),
 	};
 	pattern_fill(bulk, 0, BULK);
 	return cmocka_run_group_tests(tests, make_certs, NULL);

@@ -94,6 +94,46 @@ static void a_servers_certificate_must_be_for_its_name_in_time_and_vouched_for(v
 	CHECK(!o.seen.verified && o.seen.why[0] != '\0');
 }
 
+/* Whoever is named is trusted, be there others above. */
+static void an_authority_needs_no_other_above_it(void)
+{
+	struct made_cert between = make_cert(
+		(struct cert_plan){.subject = "between", .is_ca = true, .issuer = &authority});
+	struct made_cert leaf = make_cert(
+		(struct cert_plan){.subject = "leaf", .names = "DNS:a.example", .issuer = &between});
+	char chain[8192];
+	(void)snprintf(chain, sizeof chain, "%s%s", leaf.pem, between.pem);
+	struct hark_tls_opts alone = SERVER_OF(pem_pair(&leaf));
+	struct hark_tls_opts both = SERVER_OF({.cert_pem = chain, .key_pem = leaf.key_pem});
+	for (int i = 0; i < 2; i++) {
+		struct hark_tls_opts client = {.ca_pem = i == 0 ? between.pem : leaf.pem};
+		struct outcome o = try_with(client, alone, "a.example");
+		CHECK_INT(o.client, 0);
+		CHECK(o.seen.verified);
+		CHECK_INT(try_with(client, both, "a.example").client, 0);
+		refuses(try_with(client, alone, "b.example"), "is not for b.example", "bad certificate");
+	}
+	refuses(try_with(trusting(), alone, "a.example"), "which is not in test-ca.pem", "unknown CA");
+	CHECK_INT(try_with(trusting(), both, "a.example").client, 0);
+	alone.ca_pem = between.pem;
+	alone.clients = HARK_TLS_CLIENTS_REQUIRED;
+	struct hark_tls_opts shows = SERVER_OF(pem_pair(&leaf));
+	shows.insecure = true;
+	CHECK_INT(try_with(shows, alone, "a.example").server, 0);
+}
+
+/* To OpenSSL it would be any name below that one. */
+static void a_name_that_begins_with_a_dot_is_none(void)
+{
+	struct hark_tls *t = client_settings();
+	struct pair p = tcp_pair();
+	struct hark_why why;
+	CHECK_INT(hark_starttls(p.a, t, &(struct hark_starttls_opts){.name = ".w.example", .why = &why}), -EINVAL);
+	CHECK_HAS(why.text, "none that TLS can ask for");
+	pair_drop(&p);
+	hark_tls_free(t);
+}
+
 static void the_certificate_is_chosen_by_the_name_that_is_asked_for(void)
 {
 	struct hark_certificate seen;
@@ -292,6 +332,8 @@ int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE_AT_ONCE(a_servers_certificate_must_be_for_its_name_in_time_and_vouched_for),
+		EVERYWHERE_AT_ONCE(an_authority_needs_no_other_above_it),
+		EVERYWHERE(a_name_that_begins_with_a_dot_is_none),
 		EVERYWHERE_AT_ONCE(the_certificate_is_chosen_by_the_name_that_is_asked_for),
 		EVERYWHERE_AT_ONCE(of_certificates_for_the_same_names_the_client_takes_what_it_can),
 		EVERYWHERE_AT_ONCE(clients_show_the_certificate_that_is_required_of_them),

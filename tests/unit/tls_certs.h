@@ -23,6 +23,7 @@ struct made_cert {
 /* What one is like. Zero: a leaf, EC P-256, good from yesterday for a month. */
 struct cert_plan {
 	const char *subject;            /* its CN */
+	int subject_bytes;              /* 0: a NUL ends it */
 	const char *names;              /* "DNS:a.example,IP:127.0.0.1"; NULL: none */
 	const struct made_cert *issuer; /* NULL: itself */
 	bool is_ca, rsa;
@@ -78,7 +79,8 @@ static inline struct made_cert make_cert(struct cert_plan p)
 	X509_NAME *name = X509_get_subject_name(m.cert);
 	assert_int_equal(X509_set_version(m.cert, 2), 1);
 	ASN1_INTEGER_set(X509_get_serialNumber(m.cert), serial++);
-	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)p.subject, -1, -1, 0);
+	X509_NAME_add_entry_by_txt(name, "CN", V_ASN1_UTF8STRING, (const unsigned char *)p.subject,
+	                           p.subject_bytes > 0 ? p.subject_bytes : -1, -1, 0);
 	X509_gmtime_adj(X509_getm_notBefore(m.cert), p.from_s != 0 ? p.from_s : -DAY_S);
 	X509_gmtime_adj(X509_getm_notAfter(m.cert), p.to_s != 0 ? p.to_s : 30 * DAY_S);
 	assert_int_equal(X509_set_pubkey(m.cert, m.key), 1);
