@@ -148,6 +148,26 @@ static void unknown_issuer(struct hark__tls_conn *t, const X509 *at)
 	                  store != NULL ? store : "the system's store");
 }
 
+/* By one of the same name, but with another key. */
+static void not_signed(struct hark__tls_conn *t, const X509 *at, const char *whose)
+{
+	char issuer[112];
+	name_of(at != NULL ? X509_get_issuer_name(at) : NULL, issuer, sizeof issuer);
+	hark__tls_fail_as(t, -HARK_ECERT, "%s is not signed by the %s that is known", whose, issuer);
+}
+
+/* Nobody can say whether it was revoked. */
+static void without_list(struct hark__tls_conn *t, const X509 *at, const char *whose)
+{
+	char issuer[112];
+	name_of(at != NULL ? X509_get_issuer_name(at) : NULL, issuer, sizeof issuer);
+	const char *what = t->verify_error == X509_V_ERR_UNABLE_TO_GET_CRL ? "there is none"
+	                   : t->verify_error == X509_V_ERR_CRL_HAS_EXPIRED ? "it has expired"
+	                                                                   : "it is not valid yet";
+	hark__tls_fail_as(t, -HARK_ECERT, "%s is not accepted without the revocation list (CRL) of %s, and %s", whose,
+	                  issuer, what);
+}
+
 static void not_accepted(struct hark__tls_conn *t)
 {
 	const X509 *at = t->at_fault;
@@ -177,6 +197,10 @@ static void not_accepted(struct hark__tls_conn *t)
 		}
 		break;
 	case X509_V_ERR_CERT_REVOKED: hark__tls_fail_as(t, -HARK_ECERT, "%s is revoked", whose); return;
+	case X509_V_ERR_CERT_SIGNATURE_FAILURE: not_signed(t, at, whose); return;
+	case X509_V_ERR_UNABLE_TO_GET_CRL:
+	case X509_V_ERR_CRL_HAS_EXPIRED:
+	case X509_V_ERR_CRL_NOT_YET_VALID: without_list(t, at, whose); return;
 	default: break;
 	}
 	hark__tls_fail_as(t, -HARK_ECERT, "%s is not accepted: %s", whose,
@@ -186,8 +210,8 @@ static void not_accepted(struct hark__tls_conn *t)
 void hark__tls_fail(struct hark__tls_conn *t)
 {
 	char text[HARK__TLS_WHY];
-	unsigned long e = ERR_peek_error();
-	bool refused = ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) == SSL_R_CERTIFICATE_VERIFY_FAILED;
+	unsigned long e = ERR_peek_error(), last = ERR_peek_last_error(); /* a bad signature has told more before */
+	bool refused = ERR_GET_LIB(last) == ERR_LIB_SSL && ERR_GET_REASON(last) == SSL_R_CERTIFICATE_VERIFY_FAILED;
 	if (refused && t->verify_error != X509_V_OK) {
 		not_accepted(t);
 		ERR_clear_error();

@@ -88,6 +88,14 @@ static void a_servers_certificate_must_be_for_its_name_in_time_and_vouched_for(v
 	        "unknown CA");
 	refuses(try_with(trusting(), SERVER_OF(pem_pair(&strange)), "a.example"),
 	        "issued by /CN=another authority, which is not in test-ca.pem", "unknown CA");
+	for (int rsa = 0; rsa < 2; rsa++) { /* one of the same name, and other keys */
+		struct made_cert ours = make_cert((struct cert_plan){.subject = "ours", .is_ca = true, .rsa = rsa}),
+				 theirs = make_cert((struct cert_plan){.subject = "ours", .is_ca = true, .rsa = rsa});
+		struct made_cert leaf = make_cert(
+			(struct cert_plan){.subject = "leaf", .names = "DNS:a.example", .issuer = &theirs});
+		refuses(try_with((struct hark_tls_opts){.ca_pem = ours.pem}, SERVER_OF(pem_pair(&leaf)), "a.example"),
+		        "is not signed by the /CN=ours that is known", "decrypt error");
+	}
 	refuses(try_with((struct hark_tls_opts){0}, usual, "a.example"), "not in the system's store", "unknown CA");
 	o = try_with((struct hark_tls_opts){.insecure = true}, SERVER_OF(pem_pair(&old)), "b.example");
 	CHECK_INT(o.client, 0);
@@ -227,14 +235,14 @@ static void clients_show_the_certificate_that_is_required_of_them(void)
 	}
 }
 
-static char *crl_of(const struct made_cert *issuer, const struct made_cert *revoked)
+static char *crl_of(const struct made_cert *issuer, const struct made_cert *revoked, long from_s, long to_s)
 {
 	X509_CRL *crl = X509_CRL_new();
-	ASN1_TIME *at = X509_gmtime_adj(NULL, -60);
+	ASN1_TIME *at = X509_gmtime_adj(NULL, from_s);
 	X509_CRL_set_version(crl, 1);
 	X509_CRL_set_issuer_name(crl, X509_get_subject_name(issuer->cert));
 	X509_CRL_set1_lastUpdate(crl, at);
-	X509_gmtime_adj(at, DAY_S);
+	X509_gmtime_adj(at, to_s);
 	X509_CRL_set1_nextUpdate(crl, at);
 	if (revoked != NULL) {
 		X509_REVOKED *r = X509_REVOKED_new();
@@ -260,13 +268,37 @@ static void a_certificate_that_is_revoked_is_refused(void)
 	server.ca_pem = authority.pem;
 	server.clients = HARK_TLS_CLIENTS_REQUIRED;
 	for (int revoked = 0; revoked < 2; revoked++) {
-		char *crl = crl_of(&authority, revoked ? &client_cert : NULL);
+		char *crl = crl_of(&authority, revoked ? &client_cert : NULL, -60, DAY_S);
 		server.crl_pem = crl;
 		struct outcome o = try_with(shows, server, "a.example");
 		CHECK_INT(o.server, revoked ? -HARK_ECERT : 0);
 		if (revoked)
 			CHECK_HAS(o.server_says, "its certificate is revoked");
 		free(crl);
+	}
+}
+
+static void a_list_that_is_not_there_or_not_in_force_is_told_with_whose_it_is(void)
+{
+	struct hark_tls_opts server = SERVER_OF(pem_pair(&server_cert)), shows = trusting();
+	struct hark_tls_cert good = pem_pair(&client_cert);
+	struct made_cert other = make_cert((struct cert_plan){.subject = "another authority", .is_ca = true});
+	char *lists[] = {crl_of(&authority, NULL, -2 * DAY_S, -DAY_S), crl_of(&authority, NULL, DAY_S, 2 * DAY_S),
+	                 crl_of(&other, NULL, -60, DAY_S)};
+	static const char *const words[] = {"it has expired", "it is not valid yet", "there is none"};
+	shows.certs = &good;
+	shows.n_certs = 1;
+	server.ca_pem = authority.pem;
+	server.clients = HARK_TLS_CLIENTS_REQUIRED;
+	for (int i = 0; i < 3; i++) {
+		char says[128];
+		server.crl_pem = lists[i];
+		struct outcome o = try_with(shows, server, "a.example");
+		CHECK_INT(o.server, -HARK_ECERT);
+		(void)snprintf(says, sizeof says, "the revocation list (CRL) of /CN=hark test authority, and %s",
+		               words[i]);
+		CHECK_HAS(o.server_says, says);
+		free(lists[i]);
 	}
 }
 
@@ -338,6 +370,7 @@ int main(int argc, char *argv[])
 		EVERYWHERE_AT_ONCE(of_certificates_for_the_same_names_the_client_takes_what_it_can),
 		EVERYWHERE_AT_ONCE(clients_show_the_certificate_that_is_required_of_them),
 		EVERYWHERE_AT_ONCE(a_certificate_that_is_revoked_is_refused),
+		EVERYWHERE_AT_ONCE(a_list_that_is_not_there_or_not_in_force_is_told_with_whose_it_is),
 		EVERYWHERE_AT_ONCE(the_application_protocol_is_the_servers_first_that_the_client_has),
 		EVERYWHERE_AT_ONCE(versions_below_the_lowest_are_refused),
 	};
