@@ -1,6 +1,7 @@
 /* starttls.c — the handshake: a stream becomes TLS. What was received and not read is TLS's first bytes.
  *
- * The server's tickets (RFC 8446 section 4.6.1) stay with what is sent next: an answer, or what goes out before a wait.
+ * The server's tickets (RFC 8446 section 4.6.1) go in front of the first that it says. A client that only talks, and
+ * leaves without reading, would have its last bytes dropped by them: the kernel answers what nobody reads with a reset.
  *
  * Fiber: may suspend. Thread: the one that owns c. */
 #include <arpa/inet.h>
@@ -74,10 +75,10 @@ static void be_server(struct hark__tls_conn *t)
 	                                                       : SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
 	SSL_set_accept_state(t->ssl);
 	SSL_set_verify(t->ssl, verify, hark__tls_verified);
-	if (s->ticket_key != NULL && s->ticket_key(NULL, &key, s->ticket_arg) < 0) {
-		(void)SSL_set_num_tickets(t->ssl, 0);
+	(void)SSL_set_num_tickets(t->ssl, 0);
+	t->owes_tickets = s->ticket_key == NULL || s->ticket_key(NULL, &key, s->ticket_arg) >= 0;
+	if (!t->owes_tickets)
 		(void)SSL_set_options(t->ssl, SSL_OP_NO_TICKET);
-	}
 	OPENSSL_cleanse(&key, sizeof key);
 }
 
@@ -102,8 +103,7 @@ static int step(struct hark__tls_conn *t, unsigned *events)
 		return fail_by_socket(t); /* its close_notify */
 	if (r != 1 && err != SSL_ERROR_WANT_READ)
 		hark__tls_fail(t);
-	bool tickets_alone = r == 1 && !t->is_client && SSL_version(t->ssl) >= TLS1_3_VERSION;
-	int pushed = tickets_alone ? 0 : hark__tls_push(t);
+	int pushed = hark__tls_push(t);
 	if (t->broken < 0)
 		return t->broken;
 	if (pushed < 0 && pushed != -EAGAIN) {

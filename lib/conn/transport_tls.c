@@ -21,6 +21,7 @@
 #define WIRE_BYTES   (SEND_BYTES + 4 * RECORD_MORE + 512)
 #define WIRE_MAX     (2 * WIRE_BYTES) /* more is a peer who has us answer and does not read */
 #define OWN_MAX      64u              /* messages of TLS's own in a row; servers send a few tickets */
+#define TICKETS      2                /* after a full handshake, as OpenSSL has it; after a short one it is one */
 
 struct hark__tls_conn *hark__conn_tls(const struct hark_conn *c)
 {
@@ -210,10 +211,21 @@ static void say_goodbye(struct hark__tls_conn *t)
 	(void)SSL_shutdown(t->ssl);
 }
 
+/* They are made, and sent, with what is said next. Those of TLS 1.2 were part of the handshake. */
+static void make_tickets(struct hark__tls_conn *t)
+{
+	int n = SSL_session_reused(t->ssl) == 1 ? 1 : TICKETS;
+	t->owes_tickets = false;
+	while (n-- > 0)
+		(void)SSL_new_session_ticket(t->ssl);
+}
+
 /* Encrypts n bytes. 0 or -errno. */
 static int encrypt(struct hark__tls_conn *t, const void *bytes, size_t n)
 {
 	size_t done;
+	if (t->owes_tickets)
+		make_tickets(t);
 	for (const char *at = bytes; n > 0; at += done, n -= done) {
 		ERR_clear_error();
 		t->own_messages = 0;

@@ -1,12 +1,14 @@
 """TLS sessions are resumed by any worker of the service, over reloads and an upgrade, and by no other service; a ticket
-past its time is refused."""
+past its time is refused; and tickets are in nobody's way."""
+import os
 import ssl
 import time
 
 import pytest
 
+from conftest import MODELS, wait_until
 from harkd_support import harkd  # noqa: F401
-from pki_support import context, dial, pki, server_lines  # noqa: F401
+from pki_support import Tls, context, dial, pki, server_lines  # noqa: F401
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -90,3 +92,20 @@ def test_workers_of_hark_serve_share_them(serve, pki):
     c = client(pki, VERSIONS[1])
     _, session = session_of(s.port(), c)
     assert {session_of(s.port(), c, session)[0] for _ in range(9)} == {True}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("engine", ["epoll", "uring", "poll"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_who_says_all_and_leaves_without_reading_is_heard_whole(serve, pki, tmp_path, version, model, engine):
+    s = serve(
+        *("--model", model, "--engine", engine, "--cert", pki / "a.pem", "--key", pki / "a.key", "tls://127.0.0.1:0"),
+        *("--", "/bin/sh", "-c", f"cat >{tmp_path}/part.$$ && mv {tmp_path}/part.$$ {tmp_path}/whole.$$"),
+    )
+    data = os.urandom(150_000)
+    for _ in range(3):
+        with Tls(s.port(), client(pki, version)) as c:
+            c.send(data)
+            c.end()
+    files = wait_until(lambda: len(files := list(tmp_path.glob("whole.*"))) == 3 and files)
+    assert [f.read_bytes() == data for f in files] == [True] * 3
