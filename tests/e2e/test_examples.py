@@ -6,12 +6,17 @@ before the server has even started, so nothing needs to be waited for.
 import contextlib
 import os
 import pathlib
+import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
 
 import pytest
+
+from conftest import wait_until
+from pki_support import context, dial as dial_tls, pki  # noqa: F401 pki is a fixture
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get('HARK_BUILD', 'build')
@@ -21,7 +26,7 @@ PATIENCE = 30  # seconds
 @pytest.fixture(scope='session')
 def examples():
     """The directory of the built examples."""
-    targets = [f'examples/{name}' for name in ('chat', 'daytime', 'echo', 'proxy')]
+    targets = [f'examples/{name}' for name in ('chat', 'daytime', 'echo', 'proxy', 'whoami')]
     done = subprocess.run(['ninja', '-C', BUILD, *targets], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout
     return BUILD / 'examples'
@@ -264,3 +269,45 @@ def test_proxy_joins_a_unix_socket_and_tcp(examples, tmp_path):
             with upstream.accept()[0] as conn:
                 conn.sendall(b'from the unix socket')
             assert everything(client) == b'from the unix socket'
+
+
+def ask_whoami(address, trust):
+    with dial_tls(address[1], trust) as conn:
+        serial = conn.getpeercert()['serialNumber']
+        return conn.makefile('r').read(), serial
+
+
+@pytest.mark.skipif(not shutil.which('openssl'), reason='openssl is not installed')
+def test_whoami_tells_who_asks_over_tls(examples, pki):
+    with serving(examples / 'whoami', pki / 'a.pem', pki / 'a.key', pki / 'ca.pem') as address:
+        text, _ = ask_whoami(address, context(pki))
+        assert text.startswith('somebody at tcp://127.0.0.1:') and ' TLSv1.3 TLS_' in text
+        text, _ = ask_whoami(address, context(pki, 'client'))
+        assert text.startswith('CN=a client,O=hark at tcp://127.0.0.1:')
+
+
+@pytest.mark.skipif(not shutil.which('openssl'), reason='openssl is not installed')
+def test_whoami_takes_a_renewed_certificate_over_and_ends_in_order(examples, pki, tmp_path):
+    cert, key = tmp_path / 'cert.pem', tmp_path / 'key.pem'
+    shutil.copy(pki / 'a.pem', cert)
+    shutil.copy(pki / 'a.key', key)
+    with socket.create_server(('127.0.0.1', 0)) as ours:
+        argv = [examples / 'whoami', f'fd:{ours.fileno()}', cert, key]
+        process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, pass_fds=[ours.fileno()])
+        address = ours.getsockname()
+    try:
+        _, before = ask_whoami(address, context(pki))
+        cert.write_text('no certificate')
+        process.send_signal(signal.SIGHUP)
+        assert str(cert) in process.stderr.readline()
+        assert ask_whoami(address, context(pki))[1] == before
+        pki.make('renewed', 'a.example', 'DNS:a.example')
+        shutil.copy(pki / 'renewed.pem', cert)
+        shutil.copy(pki / 'renewed.key', key)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: ask_whoami(address, context(pki))[1] != before)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
