@@ -53,6 +53,9 @@ const char *box_title(const struct hark_box_row *b, const void *state);
 /* Where c goes on to; NULL: nowhere, or that is not known yet. */
 const char *box_target(const struct hark_box_row *b, const void *state, const struct hark_conn *c);
 
+/* Why c has failed, in words that say more than the number; NULL: nothing more. */
+const char *box_failure(const struct hark_box_row *b, const void *state, const struct hark_conn *c);
+
 /* ---- shared.c ---- */
 
 /* What stands for a shared object until it is loaded. */

@@ -16,6 +16,7 @@
 #include "relay.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,34 @@
 #include "table.h"
 
 #define DATAGRAM_IDLE_NS (60 * HARK_S)
+
+/* ---- why one has failed, for the log --------------------------------------------------------- */
+
+/* Of the thread's last one. */
+static _Thread_local struct {
+	const struct hark_conn *of;
+	struct hark_why why;
+} failure;
+
+void relay_tell(const struct hark_conn *client, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	(void)vsnprintf(failure.why.text, sizeof failure.why.text, format, args);
+	va_end(args);
+	failure.of = client;
+}
+
+/* Once: the next one's struct may come to lie at the same place. */
+static const char *relay_failure(const void *state, const struct hark_conn *c)
+{
+	(void)state;
+	bool is_it = failure.of == c;
+	failure.of = NULL;
+	return is_it ? failure.why.text : NULL;
+}
+
+/* ---- a connection ---------------------------------------------------------------------------- */
 
 /* Both sides have the client's limits. */
 static void set_limits(const struct relay *x, struct hark_conn *client, struct hark_conn *target)
@@ -40,18 +69,34 @@ static void set_limits(const struct relay *x, struct hark_conn *client, struct h
 }
 
 /* Dials, and passes on what was read to know where to. */
-static int begin(const struct relay *x, struct hark_conn *c, struct hark_conn **target)
+static int begin_named(const struct relay *x, struct hark_conn *c, struct hark_conn **target, struct hark_why *why)
 {
-	if (!x->named)
-		return relay_dial(x, 0, c, NULL, target);
 	struct relay_opening o;
 	int r = relay_opening_read(x, c, &o);
 	if (r >= 0)
-		r = relay_dial(x, r, c, &o.hello, target);
+		r = relay_dial(x, r, c, &o.hello, target, why);
 	if (r == 0 && o.n > 0 && ((r = (int)hark_write(*target, o.bytes, o.n)) < 0 || (r = hark_flush(*target)) < 0))
 		hark_abort(*target);
 	free(o.bytes);
 	return r;
+}
+
+static int begin(const struct relay *x, struct hark_conn *c, struct hark_conn **target)
+{
+	struct hark_why why;
+	why.text[0] = '\0';
+	int r = x->named ? begin_named(x, c, target, &why) : relay_dial(x, 0, c, NULL, target, &why);
+	if (r < 0 && why.text[0] != '\0')
+		relay_tell(c, "%s", why.text);
+	return r;
+}
+
+/* Where it was the target's TLS. When the client has failed, what the target waited for was cancelled. */
+static void tell_cut(const struct hark_conn *c, const struct hark_conn *target, int error)
+{
+	const char *words = error == -ECONNRESET || error == -EPROTO ? hark_tls_failure(target) : NULL;
+	if (words != NULL && strcmp(words, hark_strerror(ECANCELED)) != 0)
+		relay_tell(c, "target: %s", words);
 }
 
 static void relay_serve(struct hark_conn *c, void *arg)
@@ -60,6 +105,7 @@ static void relay_serve(struct hark_conn *c, void *arg)
 	struct hark_conn *target;
 	struct hark_endpoint peer;
 	int r = hark_type(c) == x->type ? 0 : -EPROTOTYPE;
+	(void)relay_failure(x, c);
 	if (r == 0 && x->type == SOCK_DGRAM)
 		r = hark_udp_connect(c);
 	/* No conversation, or, where a reload goes from one address to another, no room for a socket of its own. */
@@ -78,10 +124,12 @@ static void relay_serve(struct hark_conn *c, void *arg)
 	r = single && hark_peer_endpoint(c, &peer) < 0 ? carry_once(c, target) : carry_both(c, target, single);
 	if (r == -ECONNREFUSED && x->type == SOCK_DGRAM)
 		relay_failed(x, c);
-	if (r == 0)
+	if (r == 0) {
 		r = hark_close(target);
-	else
+	} else {
+		tell_cut(c, target, r);
 		hark_abort(target);
+	}
 	if (r < 0)
 		hark_outcome(c, 0, r);
 }
@@ -237,4 +285,5 @@ const struct hark_box_row relay_box = {
 	.renew = relay_renew,
 	.takes = relay_takes,
 	.target = target_of,
+	.failure = relay_failure,
 };

@@ -37,6 +37,11 @@ struct relay {
 	_Atomic int64_t *rest_until;
 };
 
+/* ---- relay.c ---- */
+
+/* Keeps why client failed or was refused, for the log. Nothing may suspend from then on until its box has returned. */
+void relay_tell(const struct hark_conn *client, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* ---- relay_dial.c ---- */
 
 /* 0; -ENOMEM. */
@@ -46,9 +51,9 @@ void relay_rests_close(struct relay *x);
 /* Dials the route's first address that answers, with all that comes before the client's bytes: relay_introduce(), and
  * TLS's handshake. Those that failed of late are left to the end. May suspend. What was tried last is
  * relay_tried(client) from then on. asked: what the client asked for, if it was read; may be NULL. 0; -ELOOP: the relay
- * itself; the last one's -errno. */
+ * itself; the last one's -errno, with why where that says more, else "". */
 int relay_dial(const struct relay *x, int route, struct hark_conn *client, const struct client_hello *asked,
-               struct hark_conn **target);
+               struct hark_conn **target, struct hark_why *why);
 
 /* The address that client went on to, or that was tried last; NULL: none yet. */
 const struct relay_target *relay_tried(const struct hark_conn *client);

@@ -6,6 +6,7 @@
  *
  * What has failed is known to the process that opened the box and to its children. Any model. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -139,6 +140,7 @@ struct call {
 	const struct client_hello *asked;
 	int hops;
 	int64_t latest;
+	struct hark_why *why;
 };
 
 static int dial_one(const struct relay *x, const struct relay_target *t, const struct call *call,
@@ -166,6 +168,9 @@ static int dial_one(const struct relay *x, const struct relay_target *t, const s
 	if (r == 0 && t->tls)
 		r = relay_tls_begin(x, t, c, opts.deadline);
 	if (r < 0) {
+		const char *words = hark_tls_failure(c);
+		if (words != NULL)
+			(void)snprintf(call->why->text, sizeof call->why->text, "target: %s", words);
 		hark_abort(c);
 		return r;
 	}
@@ -175,19 +180,21 @@ static int dial_one(const struct relay *x, const struct relay_target *t, const s
 }
 
 int relay_dial(const struct relay *x, int route, struct hark_conn *client, const struct client_hello *asked,
-               struct hark_conn **target)
+               struct hark_conn **target, struct hark_why *why)
 {
 	bool tried[RELAY_TARGETS_MAX] = {false};
 	struct hark_conn_stats stats;
 	hark_conn_stats(client, &stats);
 	int r = hops_left(client);
-	struct call call = {.client = client, .asked = asked, .hops = r, .latest = stats.deadline_ns};
+	why->text[0] = '\0';
+	struct call call = {.client = client, .asked = asked, .hops = r, .latest = stats.deadline_ns, .why = why};
 	for (int k = 0; k < 2 * x->n && call.hops >= 0; k++) { /* twice round: those left alone come last */
 		struct relay_target *t = &x->targets[k % x->n];
 		if (t->route != route || tried[k % x->n] || (k < x->n && !may_try(x, t)))
 			continue;
 		tried[k % x->n] = true;
 		hark_set_data(client, t);
+		why->text[0] = '\0';
 		r = dial_one(x, t, &call, target);
 		if (is_ours(r) || hark_now() >= stats.deadline_ns)
 			return r;

@@ -191,9 +191,10 @@ static bool read_agreed(const struct hark_conn *c, struct client_hello *h)
 	return true;
 }
 
-static int refuse(struct hark_conn *c, int reason)
+static int refuse(struct hark_conn *c, int reason, const char *words)
 {
 	hark_refuse(c, reason);
+	relay_tell(c, "%s", words);
 	return -ENODATA;
 }
 
@@ -208,13 +209,16 @@ int relay_opening_read(const struct relay *x, struct hark_conn *c, struct relay_
 		hark_deadline(c, latest);
 	int r = agreed ? 0 : read_hello(c, o);
 	if (r == -EPROTO || r == -EMSGSIZE || (r == -ETIMEDOUT && hark_now() < stats.deadline_ns))
-		r = refuse(c, HARK_REFUSED_HELLO);
+		r = refuse(c, HARK_REFUSED_HELLO,
+		           r == -EPROTO     ? "what came is no hello of TLS"
+		           : r == -EMSGSIZE ? "its hello is too long"
+		                            : "its hello is late");
 	if (r == 0)
 		r = relay_route_find(x, o->hello.name, o->hello.protocols, o->hello.protocols_bytes);
 	if (r == -HARK_ENOHOST) {
 		if (!agreed)
 			send_away(c);
-		r = refuse(c, HARK_REFUSED_NAME);
+		r = refuse(c, HARK_REFUSED_NAME, o->hello.name[0] != '\0' ? o->hello.name : "it asks for no name");
 	}
 	hark_deadline(c, stats.deadline_ns);
 	return r;

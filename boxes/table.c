@@ -88,3 +88,8 @@ const char *box_target(const struct hark_box_row *b, const void *state, const st
 {
 	return b->target != NULL ? b->target(state, c) : NULL;
 }
+
+const char *box_failure(const struct hark_box_row *b, const void *state, const struct hark_conn *c)
+{
+	return b->failure != NULL ? b->failure(state, c) : NULL;
+}

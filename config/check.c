@@ -302,6 +302,15 @@ static int close_others(int report)
 	return report;
 }
 
+/* Whose file it is, by the first word of what libhark says. */
+static const char *tls_key(const struct service *s, const char *why)
+{
+	return strncmp(why, "ca ", 3) == 0                      ? "client_ca"
+	       : strncmp(why, "crl ", 4) == 0                   ? "client_crl"
+	       : strncmp(why, "key ", 4) == 0 && s->s.key.n > 0 ? "key"
+	                                                        : "cert";
+}
+
 static void tell(const struct trial *t, const struct report *r)
 {
 	struct whole *w = t->config->private;
@@ -337,7 +346,8 @@ static void tell(const struct trial *t, const struct report *r)
 		                    s->s.chroot != NULL ? " in " : "", s->s.chroot != NULL ? s->s.chroot : "", why,
 		                    r->at > 0 ? " at " : "", r->at, t->program);
 	case STEP_TLS:
-		return inside_error(w, key_at(s->at, "cert"), "cert: %s", r->why.text[0] != '\0' ? r->why.text : why);
+		key = tls_key(s, r->why.text);
+		return inside_error(w, key_at(s->at, key), "%s: %s", key, r->why.text[0] != '\0' ? r->why.text : why);
 	case STEP_BOX:
 		return inside_error(w, key_at(s->at, key), "%s: %s%s%s%s", key,
 		                    r->why.text[0] != '\0' ? r->why.text : why, t->become ? " (as " : "",

@@ -15,7 +15,8 @@
 	{ \
 		__VA_ARGS__ \
 	}
-#define COUNT_MAX 1000000000
+#define COUNT_MAX      1000000000
+#define TICKETS_MAX_NS (7 * 24 * 3600 * HARK_S) /* RFC 8446 section 4.6.1 */
 
 static const struct choice models[] = {{"inline", HARK_MODEL_INLINE},
                                        {"process", HARK_MODEL_PROCESS},
@@ -147,7 +148,7 @@ const struct config_key config_keys[] = {
 	{"tls_handshake_timeout", false, "DURATION", "10s", "a TLS handshake must be over so long after the accept",
          HOW(&kind_duration, OF_SERVICE(s.tls_handshake_timeout_ns), .min = HARK_MS)},
 	{"tls_tickets", false, "DURATION", "12h", "how long a TLS session can be resumed; 0: never",
-         HOW(&kind_duration, OF_SERVICE(s.tls_tickets_ns))},
+         HOW(&kind_duration, OF_SERVICE(s.tls_tickets_ns), .max = TICKETS_MAX_NS)},
 	/* as whom, and where */
 	{"user", false, "USER", "", "the service runs as this user", HOW(&kind_user, OF_SERVICE(s.user))},
 	{"group", false, "GROUP", "", "and as this group; without it the user's own",

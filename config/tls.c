@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICKETS_MAX_NS (7 * 24 * 3600 * HARK_S) /* RFC 8446 section 4.6.1 */
-
 bool config_has_tls(const struct config_service *s)
 {
 	for (size_t i = 0; i < s->listen.n; i++)
@@ -42,7 +40,7 @@ static int make(const struct config_service *s, const struct hark_tls_opts *more
 	o.crl = o.ca != NULL ? s->client_crl : NULL;
 	o.min_version = s->tls_min;
 	o.alpn = s->alpn;
-	o.ticket_lifetime_ns = s->tls_tickets_ns < TICKETS_MAX_NS ? s->tls_tickets_ns : TICKETS_MAX_NS;
+	o.ticket_lifetime_ns = s->tls_tickets_ns;
 	o.why = why;
 	int r = into != NULL ? hark_tls_reload(into, &o) : hark_tls_new(&o, out);
 	free(certs);

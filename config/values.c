@@ -125,6 +125,7 @@ static bool duration(struct reading *r, const char *value, int64_t *ns)
 
 static void read_duration(struct reading *r, const char *value, void *base)
 {
+	char most[32];
 	int64_t ns;
 
 	if (!duration(r, value, &ns))
@@ -132,6 +133,9 @@ static void read_duration(struct reading *r, const char *value, void *base)
 	if (ns < r->key->how->min)
 		return inside_bad(r, "\"%.40s\" is too short: %" PRId64 " ms is the least", value,
 		                  r->key->how->min / HARK_MS);
+	if (r->key->how->max > 0 && ns > r->key->how->max)
+		return inside_bad(r, "\"%.40s\" is too long: %s is the most", value,
+		                  duration_format(r->key->how->max, most));
 	*AT(base, r->key, int64_t) = ns;
 }
 

@@ -8,8 +8,8 @@
 
 #define AT(base, key, type)  ((type *)((char *)(base) + (key)->how->at))
 #define SEE(base, key, type) ((const type *)((const char *)(base) + (key)->how->at))
-#define CERTS_MAX            32  /* of a service */
-#define PROTOCOL_MAX         255 /* bytes, RFC 7301 section 3.1 */
+#define CERTS_MAX            32 /* of a service */
+#define PROTOCOL_MAX         63 /* bytes, as libhark has it */
 
 /* On a command line from where it is typed. */
 static bool check_path(struct reading *r, const char *path)
@@ -60,10 +60,10 @@ const struct kind kind_file = {read_file, inside_print_text};
 static void read_alpn(struct reading *r, const char *value, void *base)
 {
 	for (const char *p = value; *p != '\0';) {
-		size_t n = strcspn(p, " \t");
+		size_t n = strcspn(p, " \t,");
 		if (n > PROTOCOL_MAX)
 			return inside_bad(r, "\"%.40s...\" is longer than %d bytes", p, PROTOCOL_MAX);
-		p += n + strspn(p + n, " \t");
+		p += n + strspn(p + n, " \t,");
 	}
 	inside_set_text(r, AT(base, r->key, char *), value);
 }

@@ -28,7 +28,7 @@
  *      "held":{"max_conns":0,"rate":4,"max_load":0,"resources":0},
  *      "starts":1,"restarts":0,"crashes":0,"log_dropped":0,
  *      "certificates":[{"file":"/etc/ssl/a.pem","subject":"CN=a.example","names":"a.example","not_before":1790000000,
- *        "not_after":1797776000,"age":"fresh"}],"error":null}]}
+ *        "not_after":1797776000,"age":"fresh"}],"proxies_alone":false,"error":null}]}
  *
  *   {"ok":true,"connections":[{"id":"72.17","service":"echo","peer":"unix:","local":"unix:/run/echo",
  *      "peer_uid":1000,"peer_pid":4711,"pid":72,"time":"2026-11-21T15:00:00.000Z","seconds":2.5,"bytes_in":null,
@@ -36,8 +36,8 @@
  *
  * null is what is not known: counts that the kernel does not have, a peer that is on no unix socket.
  *
- * certificates: null where the service has no TLS. age: "fresh", "due" (no more than a third of its lifetime is left),
- * "expired".
+ * certificates: null where the service has no TLS; none before its first worker. age: "fresh", "due" (no more than a
+ * third of its lifetime is left), "expired". proxies_alone: it has proxy_from, and not proxy_direct.
  *
  * state: "waiting" (on demand, no worker), "running", "draining" (stopped, its last connections finish), "stopped" (by
  * command), "backing-off" (its workers die; "error" says how), "disabled". */

@@ -95,6 +95,7 @@ static int tell_service(const struct supervisor *v, const struct service *s, con
 		.bytes_known = knows_bytes(s),
 		.counters = s->counters,
 		.certs = config_has_tls(s->conf) && s->memory != NULL ? s->memory->certs : NULL,
+		.proxies_alone = s->conf->n_proxy_from > 0 && !s->conf->proxy_direct,
 	};
 	bool whole = f.listen != NULL && f.workers != NULL;
 	if (whole) {
@@ -239,6 +240,7 @@ static void json_service(void *to, const struct service_facts *f)
 	json_workers(j, f);
 	json_counts(j, f);
 	json_certs(j, f);
+	json_put_bool(j, "proxies_alone", f->proxies_alone);
 	json_put_string(j, "error", f->error);
 	json_close(j, '}');
 }

@@ -33,6 +33,7 @@ struct service_facts {
 	bool bytes_known; /* false: programs move them on sockets that do not count */
 	const struct counters *counters;
 	const struct certs_shown *certs; /* NULL: it has no TLS */
+	bool proxies_alone;              /* who is none cannot connect */
 };
 
 struct status_printer {

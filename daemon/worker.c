@@ -219,6 +219,16 @@ static void describe(struct hark_conn *c, struct log_connection *l, struct log_r
 	log_connection_describe(l, c, room);
 }
 
+/* Of one that the box has had. */
+static void ask_box(const struct hark_event *e, struct log_connection *l)
+{
+	const char *words = box_failure(self.chain.box, self.chain.state, e->conn);
+	if (words != NULL && l->refused == NULL)
+		l->failure = words;
+	else if (words != NULL && l->why_refused == NULL)
+		l->why_refused = words;
+}
+
 static void closed(const struct hark_event *e)
 {
 	struct log_room room;
@@ -231,6 +241,7 @@ static void closed(const struct hark_event *e)
 		return;
 	refusals_untold(self.counters, false, tell_untold, NULL);
 	describe(e->conn, &l, &room);
+	ask_box(e, &l);
 	if (l.pid == 0)
 		l.pid = getpid();
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
@@ -256,6 +267,8 @@ static void refused(const struct hark_event *e)
 	if (!refusals_worth_a_line(self.counters, e->error))
 		return;
 	describe(e->conn, &l, &room);
+	if (e->error >= HARK_REFUSED_HELLO) /* a box's own reason */
+		ask_box(e, &l);
 	log_connection(&l, &self.counters->n[COUNT_LOG_DROPPED]);
 }
 

@@ -434,7 +434,8 @@ int hark_wait_fd(int fd, int directions, int64_t deadline);
 void hark_outcome(struct hark_conn *c, pid_t pid, int status);
 
 /* The box refuses c, for a reason of the caller's own, > 0: once it returns HARK_EVENT_REFUSED comes in the place of
- * HARK_EVENT_CLOSE, with the reason as its error, and c is reset. */
+ * HARK_EVENT_CLOSE, with the reason as its error, and c is reset; where its handshake has failed, the alert that says
+ * why is its end. */
 void hark_refuse(struct hark_conn *c, int reason);
 
 /* Reasons that boxes have of their own: harkd and hark serve count them, and log them at a bounded rate. */
@@ -487,7 +488,7 @@ struct hark_tls_opts {
 	enum hark_tls_clients clients;
 	bool insecure;    /* a client takes any certificate of a server's */
 	int min_version;  /* 12 or 13; 0: 12 */
-	const char *alpn; /* "h2 http/1.1": application protocols, best first; NULL: none. RFC 7301 */
+	const char *alpn; /* "h2 http/1.1", "h2,http/1.1": application protocols, best first; NULL: none. RFC 7301 */
 	/* A server's ticket keys, where several processes share them and change them: name NULL: which one are tickets
 	 * made with? 0, or < 0: none is made. Else the one of that name: 0; 1: good, but a new ticket is due; < 0:
 	 * unknown, or its time is over, and a full handshake follows. Called in handshakes, on their threads. Must not
@@ -848,6 +849,9 @@ struct hark_box_row {
 	const char *(*title)(const void *state);    /* for the log; NULL: the name */
 	/* Where a connection goes on to, for the log; NULL: nowhere, or that is not known yet. */
 	const char *(*target)(const void *state, const struct hark_conn *c);
+	/* Why c has failed, or was refused, in words that say more than the number; NULL: nothing more. Asked once,
+	 * by the thread that serve has returned on, before another box of its does. */
+	const char *(*failure)(const void *state, const struct hark_conn *c);
 };
 
 /* ---- fibers: structured concurrency inside a box or a program -----------------------------------

@@ -14,6 +14,7 @@
 #include "tool.h"
 
 #define TIMEOUT_DEFAULT (5 * HARK_S)
+#define END_NS          (500 * HARK_MS) /* for a service to end its side in order: it logs no failure then */
 #define DAY_S           (24 * 3600)
 #define LINE_MAX_BYTES  8192
 
@@ -33,10 +34,11 @@ static const struct option_row options[] = {
 
 /* What a client sees. */
 struct seen {
-	const char *service, *file; /* NULL: of any server */
+	const char *service; /* NULL: of any server */
+	const char *file;    /* NULL: not known */
 	const char *address, *name;
-	int error;
-	struct hark_why why; /* it cannot be seen, or is not accepted */
+	int error;           /* < 0: it cannot be seen */
+	struct hark_why why; /* why not */
 	struct hark_tls_info tls;
 	struct hark_certificate leaf, top;
 };
@@ -53,6 +55,8 @@ struct cert {
 static void look(const struct cert *c, struct seen *s)
 {
 	struct hark_conn *conn;
+	if (s->error < 0)
+		return;
 	const struct hark_dial_opts o = {.deadline = hark_after(c->args->control.timeout),
 	                                 .tls = c->tls,
 	                                 .tls_name = s->name,
@@ -65,7 +69,8 @@ static void look(const struct cert *c, struct seen *s)
 		s->error = hark_tls_peer(conn, 0, &s->leaf);
 	if (s->error == 0 && hark_tls_peer(conn, s->leaf.count - 1, &s->top) < 0)
 		s->top = s->leaf;
-	hark_abort(conn);
+	hark_deadline(conn, hark_after(END_NS));
+	(void)hark_close(conn);
 }
 
 /* ---- telling --------------------------------------------------------------------------------------------- */
@@ -80,7 +85,9 @@ static void print_text(const struct seen *s)
 	char buf[LINE_MAX_BYTES];
 	struct text t = {.buf = buf, .cap = sizeof buf};
 	if (s->service != NULL)
-		text_add(&t, "%s: %s, ", s->service, s->file);
+		text_add(&t, "%s: ", s->service);
+	if (s->file != NULL)
+		text_add(&t, "%s, ", s->file);
 	text_add(&t, "%s", s->address);
 	if (s->name != NULL)
 		text_add(&t, " as %s", s->name);
@@ -90,7 +97,7 @@ static void print_text(const struct seen *s)
 	} else {
 		text_add(&t, "  %s for %s, %s, issued by %s\n", s->leaf.subject,
 		         s->leaf.names[0] != '\0' ? s->leaf.names : "no name", s->leaf.key, s->leaf.issuer);
-		text_add(&t, "  %d in the chain, up to one of %s; %s, %s\n", s->leaf.count, s->top.issuer,
+		text_add(&t, "  chain of %d, up to one that %s issued; %s, %s\n", s->leaf.count, s->top.issuer,
 		         s->tls.version, s->tls.cipher);
 		if (s->leaf.not_after <= time(NULL))
 			text_add(&t, "  has expired\n");
@@ -156,24 +163,39 @@ static void first_name(const char *names, char name[HARK_HOST_MAX + 1])
 	(void)snprintf(name, HARK_HOST_MAX + 1, "%s%.*s", any ? "www" : "", (int)(any ? n - 1 : n), names + any);
 }
 
+/* cert: one that harkd knows of; NULL: it knows of none yet, as before the first worker of a service on demand. */
+static void look_by(struct cert *c, const json_t *service, const json_t *cert)
+{
+	const json_t *listen = json_object_get(service, "listen");
+	char name[80], file[300], names[300] = "", asked[HARK_HOST_MAX + 1];
+	if (cert != NULL)
+		(void)control_string(cert, "names", names, sizeof names);
+	first_name(names, asked);
+	for (size_t k = 0; k < json_array_size(listen); k++) {
+		const char *address = json_string_value(json_array_get(listen, k));
+		if (address == NULL || strncmp(address, "tls:", 4) != 0)
+			continue;
+		struct seen s = {.service = control_string(service, "name", name, sizeof name),
+		                 .file = cert != NULL ? control_string(cert, "file", file, sizeof file) : NULL,
+		                 .address = address,
+		                 .name = asked[0] != '\0' ? asked : NULL};
+		if (json_is_true(json_object_get(service, "proxies_alone"))) {
+			s.error = -EACCES;
+			(void)snprintf(s.why.text, sizeof s.why.text,
+			               "it takes proxies alone (proxy_from): ask for the proxy's own address");
+		}
+		look_and_tell(c, &s);
+	}
+}
+
 static void look_at_service(struct cert *c, const json_t *service)
 {
-	const json_t *certs = json_object_get(service, "certificates"), *listen = json_object_get(service, "listen");
-	char name[80], file[300], names[300], asked[HARK_HOST_MAX + 1];
-	(void)control_string(service, "name", name, sizeof name);
-	for (size_t i = 0; i < json_array_size(certs); i++)
-		for (size_t k = 0; k < json_array_size(listen); k++) {
-			const char *address = json_string_value(json_array_get(listen, k));
-			if (address == NULL || strncmp(address, "tls:", 4) != 0)
-				continue;
-			const json_t *cert = json_array_get(certs, i);
-			first_name(control_string(cert, "names", names, sizeof names), asked);
-			struct seen s = {.service = name,
-			                 .file = control_string(cert, "file", file, sizeof file),
-			                 .address = address,
-			                 .name = asked[0] != '\0' ? asked : NULL};
-			look_and_tell(c, &s);
-		}
+	const json_t *certs = json_object_get(service, "certificates");
+	size_t n = json_array_size(certs);
+	if (json_is_array(certs) && n == 0)
+		look_by(c, service, NULL);
+	for (size_t i = 0; i < n; i++)
+		look_by(c, service, json_array_get(certs, i));
 }
 
 static int look_at_all(struct cert *c, const struct verb *self, const char *service)
@@ -195,6 +217,10 @@ static int look_at_all(struct cert *c, const struct verb *self, const char *serv
 		say(self, "%s", control_string(answer.json, "error", words, sizeof words));
 		c->status = STATUS_FAILED;
 	}
+	if (service != NULL && json_is_null(json_object_get(json_array_get(services, 0), "certificates"))) {
+		say(self, "%s has no TLS: no address of its at tls://", service);
+		c->status = STATUS_FAILED;
+	}
 	for (size_t i = 0; i < json_array_size(services); i++)
 		look_at_service(c, json_array_get(services, i));
 	control_answer_free(&answer);
@@ -206,7 +232,12 @@ static int look_at(struct cert *c, const struct verb *self, const char *operand)
 	char address[HARK_ADDRESS_MAX];
 	struct hark_address a;
 	struct hark_why why;
-	(void)snprintf(address, sizeof address, "%s%s", strncmp(operand, "tls:", 4) == 0 ? "" : "tls://", operand);
+	bool tls = strncmp(operand, "tls://", 6) == 0;
+	if (!tls && strstr(operand, "://") != NULL) {
+		(void)snprintf(why.text, sizeof why.text, "%.200s: certificates are at tls:// addresses", operand);
+		return options_usage(self, why.text);
+	}
+	(void)snprintf(address, sizeof address, "%s%s", tls ? "" : "tls://", operand);
 	if (hark_address_parse(address, &a, &why) < 0)
 		return options_usage(self, why.text);
 	struct seen s = {.address = address};

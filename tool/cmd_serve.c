@@ -79,6 +79,7 @@ struct serve {
 	struct hark_tls_opts tls_opts;
 	struct renew renews[2]; /* of TLS, of the box */
 	int ready_fd;           /* --daemon: who waits for us; -1: nobody */
+	bool wants_tls;         /* it has an address at tls:// */
 	bool help;              /* the box's, in place of serving */
 	bool has_keys;          /* of TLS, perhaps */
 	bool cut;               /* boxes may still be running: what is theirs stays */
@@ -205,21 +206,12 @@ static bool is_tls(const char *address)
 	return strncmp(address, "tls:", 4) == 0;
 }
 
-static bool wants_tls(const struct serve *s)
-{
-	bool wanted = false;
-
-	for (int i = 0; i < s->n; i++)
-		wanted = wanted || is_tls(s->addresses[i]);
-	return wanted;
-}
-
 /* With the rights that we were started with. */
 static int read_tls(struct serve *s)
 {
 	struct hark_why why = {""};
 
-	if (!wants_tls(s))
+	if (!s->wants_tls)
 		return STATUS_DONE;
 	s->tls_opts = (struct hark_tls_opts){.ticket_key = tickets_key, .ticket_arg = &s->limits.tickets};
 	begin_renewal(s, (struct renew){.conf = s->conf, .opts = &s->tls_opts});
@@ -234,7 +226,7 @@ static int read_tls(struct serve *s)
 static int open_box(struct serve *s)
 {
 	struct hark_why why = {""};
-	const struct config_service *tls = wants_tls(s) ? s->conf : NULL;
+	const struct config_service *tls = s->wants_tls ? s->conf : NULL;
 	int status, err;
 
 	s->has_keys = renew_stamp(tls, s->chain.box, s->chain.state).hash != 0;
@@ -286,28 +278,52 @@ static int take_shared(struct serve *s, int argc, char *argv[])
 	return STATUS_DONE;
 }
 
-/* ADDRESS... BOX [ARGUMENT]...   or   ADDRESS... -- PROGRAM [ARGUMENT]... */
-static int take_operands(struct serve *s, int argc, char *argv[])
+/* The first option that says a service has TLS; NULL: none is given. */
+static const char *tls_option(const struct config_service *c)
+{
+	return c->cert.n > 0           ? "cert"
+	       : c->key.n > 0          ? "key"
+	       : c->client_ca != NULL  ? "client-ca"
+	       : c->client_crl != NULL ? "client-crl"
+	       : c->alpn != NULL       ? "alpn"
+	                               : NULL;
+}
+
+/* Those before the box. */
+static int take_addresses(struct serve *s, int argc, char *argv[])
 {
 	struct hark_address a;
 	struct hark_why why = {""};
 
 	s->addresses = argv;
-	while (s->n < argc && strcmp(argv[s->n], "--") != 0 && !is_box(argv[s->n])) {
+	for (; s->n < argc && strcmp(argv[s->n], "--") != 0 && !is_box(argv[s->n]); s->n++) {
 		if (hark_address_parse(argv[s->n], &a, &why) < 0) {
 			say(s->verb, "%s", why.text);
 			return STATUS_USAGE;
 		}
-		if (a.scheme == HARK_TLS && s->conf->cert.n == 0) {
+		if (a.scheme != HARK_TLS)
+			continue;
+		s->wants_tls = true;
+		if (s->conf->cert.n == 0) {
 			say(s->verb, "%s: --cert says with which certificate", argv[s->n]);
 			return STATUS_USAGE;
 		}
-		if (a.scheme == HARK_TLS && s->conf->wait) {
+		if (s->conf->wait) {
 			say(s->verb, "%s: not with --wait: the program gets the socket itself", argv[s->n]);
 			return STATUS_USAGE;
 		}
-		s->n++;
 	}
+	return STATUS_DONE;
+}
+
+/* ADDRESS... BOX [ARGUMENT]...   or   ADDRESS... -- PROGRAM [ARGUMENT]... */
+static int take_operands(struct serve *s, int argc, char *argv[])
+{
+	const char *lost = tls_option(s->conf);
+	int status = take_addresses(s, argc, argv);
+
+	if (status != STATUS_DONE)
+		return status;
 	argc -= s->n;
 	argv += s->n;
 	if (argc == 0 || (strcmp(argv[0], "--") == 0 && argc == 1))
@@ -317,6 +333,10 @@ static int take_operands(struct serve *s, int argc, char *argv[])
 	s->chain.box = box_find(program ? "exec" : argv[0]);
 	if (s->n == 0 && !s->help && (s->chain.box != NULL || box_is_path(argv[0])))
 		return options_usage(s->verb, "no address to listen on");
+	if (!s->help && !s->wants_tls && lost != NULL) {
+		say(s->verb, "--%s goes with an address at tls://", lost);
+		return STATUS_USAGE;
+	}
 	if (s->chain.box == NULL && box_is_path(argv[0]))
 		return take_shared(s, argc, argv);
 	if (s->chain.box == NULL)

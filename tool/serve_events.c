@@ -111,6 +111,12 @@ static void describe(const struct serve_events *s, const struct hark_event *e, s
 		.why_refused = refused ? chain_why(e->error) : NULL,
 	};
 	log_connection_describe(l, e->conn, room);
+	bool had = e->kind == HARK_EVENT_CLOSE || (refused && e->error >= HARK_REFUSED_HELLO); /* by the box */
+	const char *failure = had ? box_failure(s->row, s->state, e->conn) : NULL;
+	if (failure != NULL && !refused)
+		l->failure = failure;
+	else if (failure != NULL && l->why_refused == NULL)
+		l->why_refused = failure;
 }
 
 static void close_words(struct text *t, const struct serve_events *s, const struct hark_event *e)

@@ -34,33 +34,21 @@ static const char *mistake(const struct tls_args *a, bool server)
 	                                          : NULL;
 }
 
-/* "h2,http/1.1" as the library takes it. NULL: no memory. */
-static char *alpn_words(const char *names)
-{
-	char *copy = strdup(names);
-
-	for (char *at = copy; at != NULL && (at = strchr(at, ',')) != NULL;)
-		*at = ' ';
-	return copy;
-}
-
 static int make(const struct verb *v, const struct tls_args *a, bool server, struct hark_tls **out)
 {
 	const struct hark_tls_cert cert = {.cert = a->cert, .key = a->key};
 	struct hark_why why = {""};
-	char *alpn = a->alpn != NULL ? alpn_words(a->alpn) : NULL;
 	const struct hark_tls_opts opts = {
 		.certs = &cert,
 		.n_certs = a->cert != NULL ? 1 : 0,
 		.ca = a->ca,
 		.clients = server && a->ca != NULL ? HARK_TLS_CLIENTS_REQUIRED : HARK_TLS_CLIENTS_ANY,
 		.insecure = a->insecure,
-		.alpn = alpn,
+		.alpn = a->alpn,
 		.why = &why,
 	};
-	int err = a->alpn != NULL && alpn == NULL ? -ENOMEM : hark_tls_new(&opts, out);
+	int err = hark_tls_new(&opts, out);
 
-	free(alpn);
 	if (err == 0)
 		return 0;
 	say(v, "%s", why.text[0] != '\0' ? why.text : hark_strerror(err));

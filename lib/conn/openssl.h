@@ -142,7 +142,6 @@ int hark__openssl_load(struct hark_why *why);
 	X(X509_NAME_free) \
 	X(X509_NAME_get_entry) \
 	X(X509_NAME_get_index_by_NID) \
-	X(X509_NAME_oneline) \
 	X(X509_NAME_print_ex) \
 	X(X509_STORE_CTX_get_current_cert) \
 	X(X509_STORE_CTX_get_error) \
@@ -296,7 +295,6 @@ extern struct hark__openssl hark__openssl;
 #define X509_NAME_free                       hark__openssl.X509_NAME_free
 #define X509_NAME_get_entry                  hark__openssl.X509_NAME_get_entry
 #define X509_NAME_get_index_by_NID           hark__openssl.X509_NAME_get_index_by_NID
-#define X509_NAME_oneline                    hark__openssl.X509_NAME_oneline
 #define X509_NAME_print_ex                   hark__openssl.X509_NAME_print_ex
 #define X509_STORE_CTX_get_current_cert      hark__openssl.X509_STORE_CTX_get_current_cert
 #define X509_STORE_CTX_get_error             hark__openssl.X509_STORE_CTX_get_error

@@ -90,7 +90,11 @@ void hark__tls_names_free(char **names, int n);
 /* The context whose names have name: itself before a wildcard's; -1: none. */
 int hark__tls_context_for(const struct hark__tls_settings *s, const char *name);
 
-/* tls_info.c: its DNS names and IP addresses, spaces between; those that do not fit are left out. */
+/* tls_info.c: a subject or issuer in RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal
+ * digits. */
+void hark__tls_copy_name(const X509_NAME *name, char *out, size_t cap);
+
+/* Its DNS names and IP addresses, spaces between; those that do not fit are left out. */
 void hark__tls_copy_names(const X509 *cert, char *out, size_t cap);
 
 /* tls_info.c: seconds, as time(2) counts them; 0: it is no time. */

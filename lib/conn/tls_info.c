@@ -96,7 +96,7 @@ int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out)
 
 /* RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal digits. One that is too long does not
  * pass for the beginning of it. */
-static void copy_name(const X509_NAME *name, char *out, size_t cap)
+void hark__tls_copy_name(const X509_NAME *name, char *out, size_t cap)
 {
 	static const char cut[] = "...";
 	BIO *b = BIO_new(BIO_s_mem());
@@ -197,8 +197,8 @@ static void describe(const X509 *cert, int count, struct hark_certificate *out)
 		.not_after = hark__tls_seconds(X509_get0_notAfter(cert)),
 		.count = count,
 	};
-	copy_name(X509_get_subject_name(cert), out->subject, sizeof out->subject);
-	copy_name(X509_get_issuer_name(cert), out->issuer, sizeof out->issuer);
+	hark__tls_copy_name(X509_get_subject_name(cert), out->subject, sizeof out->subject);
+	hark__tls_copy_name(X509_get_issuer_name(cert), out->issuer, sizeof out->issuer);
 	hark__tls_copy_names(cert, out->names, sizeof out->names);
 	copy_serial(cert, out->serial, sizeof out->serial);
 	copy_digest(cert, out->sha256);

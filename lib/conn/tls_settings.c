@@ -311,7 +311,7 @@ static int make_store(struct making *m)
 
 /* ---- the whole -------------------------------------------------------------------------------------------- */
 
-/* "h2 http/1.1" with a length before each. */
+/* "h2 http/1.1", "h2,http/1.1": with a length before each. */
 static int take_alpn(struct making *m)
 {
 	const char *text = m->opts->alpn;
@@ -320,10 +320,10 @@ static int take_alpn(struct making *m)
 	unsigned char *at = m->s->alpn = hark__sys.malloc(strlen(text) + 2);
 	if (at == NULL)
 		return -ENOMEM;
-	for (size_t n; (text += strspn(text, " "))[0] != '\0'; text += n) {
-		n = strcspn(text, " ");
+	for (size_t n; (text += strspn(text, " \t,"))[0] != '\0'; text += n) {
+		n = strcspn(text, " \t,");
 		if (n > 63 || m->s->n_alpn + n + 1 > UINT16_MAX) {
-			hark__why(m->opts->why, "alpn: \"%.64s\" is longer than 63 bytes", text);
+			hark__why(m->opts->why, "alpn: \"%.40s...\" is longer than 63 bytes", text);
 			return -EINVAL;
 		}
 		*at++ = (unsigned char)n;

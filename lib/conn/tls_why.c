@@ -26,8 +26,8 @@ static const struct {
 	{SSL_R_PACKET_LENGTH_TOO_LONG, "what came is not TLS"},
 	{SSL_R_ENCRYPTED_LENGTH_TOO_LONG, "what came is not TLS"},
 	{SSL_R_EXCESSIVE_MESSAGE_SIZE, "a message of the handshake is too long, such as a chain of over 100 KB"},
-	{SSL_R_UNSUPPORTED_PROTOCOL, "the peer offers no version of TLS from the lowest one allowed on"},
-	{SSL_R_VERSION_TOO_LOW, "the peer offers no version of TLS from the lowest one allowed on"},
+	{SSL_R_UNSUPPORTED_PROTOCOL, "the peer offers no version of TLS that is high enough"},
+	{SSL_R_VERSION_TOO_LOW, "the peer offers no version of TLS that is high enough"},
 	{SSL_R_NO_SHARED_CIPHER, "no shared cipher"},
 	{SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, "no shared signature algorithm"},
 	{SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, "no shared signature algorithm"},
@@ -113,13 +113,6 @@ static void when(const ASN1_TIME *at, char *buf, size_t cap)
 		               tm.tm_hour, tm.tm_min);
 }
 
-static void name_of(const X509_NAME *name, char *buf, size_t cap)
-{
-	buf[0] = '\0';
-	if (name != NULL)
-		(void)X509_NAME_oneline(name, buf, (int)cap);
-}
-
 /* It is good, but for another name. */
 static void other_name(struct hark__tls_conn *t, const X509 *leaf)
 {
@@ -136,12 +129,20 @@ static void other_name(struct hark__tls_conn *t, const X509 *leaf)
 	                  for_names[0] != '\0' ? " (it is for " : "", for_names, for_names[0] != '\0' ? ")" : "");
 }
 
+/* at: where the chain failed; NULL: not known. */
+static void issuer_of(const X509 *at, char *out, size_t cap)
+{
+	out[0] = '\0';
+	if (at != NULL)
+		hark__tls_copy_name(X509_get_issuer_name(at), out, cap);
+}
+
 /* Nobody whom we know vouches for it. */
 static void unknown_issuer(struct hark__tls_conn *t, const X509 *at)
 {
 	char issuer[112];
 	const char *store = t->settings->store_name;
-	name_of(at != NULL ? X509_get_issuer_name(at) : NULL, issuer, sizeof issuer);
+	issuer_of(at, issuer, sizeof issuer);
 	bool itself = t->verify_error == X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT;
 	hark__tls_fail_as(t, -HARK_ECERT, "its certificate is %s%s, %s in %s", itself ? "self-signed" : "issued by ",
 	                  itself ? "" : issuer, itself ? "and not" : "which is not",
@@ -152,7 +153,7 @@ static void unknown_issuer(struct hark__tls_conn *t, const X509 *at)
 static void not_signed(struct hark__tls_conn *t, const X509 *at, const char *whose)
 {
 	char issuer[112];
-	name_of(at != NULL ? X509_get_issuer_name(at) : NULL, issuer, sizeof issuer);
+	issuer_of(at, issuer, sizeof issuer);
 	hark__tls_fail_as(t, -HARK_ECERT, "%s is not signed by the %s that is known", whose, issuer);
 }
 
@@ -160,7 +161,7 @@ static void not_signed(struct hark__tls_conn *t, const X509 *at, const char *who
 static void without_list(struct hark__tls_conn *t, const X509 *at, const char *whose)
 {
 	char issuer[112];
-	name_of(at != NULL ? X509_get_issuer_name(at) : NULL, issuer, sizeof issuer);
+	issuer_of(at, issuer, sizeof issuer);
 	const char *what = t->verify_error == X509_V_ERR_UNABLE_TO_GET_CRL ? "there is none"
 	                   : t->verify_error == X509_V_ERR_CRL_HAS_EXPIRED ? "it has expired"
 	                                                                   : "it is not valid yet";

@@ -52,12 +52,42 @@ def test_what_any_server_shows(harkd, run, pki):
     assert r.returncode == 1 and b"not seen: " in r.stdout
 
 
+def test_a_service_on_demand_is_started_to_be_seen(harkd, run, pki):
+    d = harkd(service(pki) + "start = demand\n")
+    assert d.service("t")["state"] == "waiting"
+    r = cert(run, d, pki, "t")
+    assert r.returncode == 0 and b"t: tls://127.0.0.1:" in r.stdout and b"CN=a.example for a.example" in r.stdout
+    r = cert(run, d, pki, "t")
+    assert r.returncode == 0 and b" as a.example" in r.stdout
+
+
+def test_a_service_without_tls_is_told(harkd, run, pki):
+    d = harkd("[plain]\nlisten = tcp://127.0.0.1:0\nbox = echo\n")
+    r = cert(run, d, pki, "plain")
+    assert r.returncode == 1 and r.stdout == b"" and b"plain has no TLS" in r.stderr
+    assert cert(run, d, pki).returncode == 0
+
+
+def test_a_service_behind_proxies_is_told(harkd, run, pki):
+    d = harkd(service(pki) + "proxy_from = 127.0.0.1\n")
+    r = cert(run, d, pki, "t")
+    assert r.returncode == 1 and b"not seen: it takes proxies alone (proxy_from)" in r.stdout
+    assert set(d.service("t")["refused"].values()) == {0}
+
+
+def test_a_look_ends_in_order(harkd, run, pki):
+    d = harkd(service(pki))
+    assert cert(run, d, pki, "t").returncode == 0
+    d.expect(r" echo .* done$")
+    assert d.service("t")["failed"] == 0
+
+
 def test_mistakes(harkd, run, pki):
     d = harkd(service(pki))
     r = cert(run, d, pki, "none")
     assert r.returncode == 1 and b"no such service: none" in r.stderr
     for address, why in (
-        ("tcp://127.0.0.1:1", b'host has a ":"'),
+        ("tcp://127.0.0.1:1", b"tcp://127.0.0.1:1: certificates are at tls:// addresses"),
         (":1", b"host is missing"),
         ("a:99999", b"port 99999 is"),
     ):

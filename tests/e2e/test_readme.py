@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +47,25 @@ def test_the_tour_works_as_it_is_printed(tmp_path):
     said = out.splitlines()
     assert said.count('hello') == 1 and said.count('HELLO') == 1, out
     assert len([line for line in said if re.search(r'\d{4}-\d\d-\d\dT\d\d:\d\d', line)]) == 2, out
+
+
+@pytest.mark.skipif(not shutil.which('openssl'), reason='openssl is not installed')
+def test_tls_works_as_the_manual_shows_it(tmp_path):
+    page = (ROOT / 'man' / 'hark-serve.1').read_text()
+    block = re.search(r'^(openssl req -x509 .*?)^hark serve [^\n]* relay', page, re.S | re.M)[1]
+    make, serve, call = re.fullmatch(r'(.*?)(hark serve [^\n]*\n)(echo hello .*\n)', block, re.S).groups()
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = str(free.getsockname()[1])
+    script = f'{make}{serve.rstrip()} & sleep 1\n{call}kill $!\nwait\n'.replace('\\e', '\\')
+    done = subprocess.run(
+        ['bash', '-e', '-c', script],
+        cwd=tmp_path,
+        env={**os.environ, 'PATH': f'{BUILD}:{os.environ["PATH"]}'},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert 'HELLO' in done.stdout.splitlines(), done.stdout + done.stderr
 
 
 def test_the_box_in_the_readme_is_the_one_of_the_example():

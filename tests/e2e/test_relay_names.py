@@ -156,7 +156,8 @@ def test_a_name_that_nobody_has_is_told_by_an_alert(serve, target, model, engine
     context = ssl.create_default_context()
     with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
         context.wrap_socket(relay.connect(), server_hostname="b.example")
-    assert [(e["target"], e["refused"]) for e in refusals(relay, 3)] == [(None, "tls_name")] * 3
+    refused = [(e["target"], e["refused"], e["error"]) for e in refusals(relay, 3)]
+    assert refused == [(None, "tls_name", name) for name in ("b.example", "it asks for no name", "b.example")]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -171,7 +172,9 @@ def test_what_is_no_hello_is_refused(serve, target, model):  # noqa: F811
         assert ends(relay.connect(), data) == "reset"
     assert ends(relay.connect(), hello("a.example")[:100], finish=True) == "reset"  # it ends in the midst
     assert ends(relay.connect(), b"\x16\x03\x01\x00\x04\x01\x00\xff\xff") == "reset"
-    assert [e["refused"] for e in refusals(relay, 5)] == ["tls_hello"] * 5
+    refused = refusals(relay, 5)
+    assert [e["refused"] for e in refused] == ["tls_hello"] * 5
+    assert {e["error"] for e in refused} == {"what came is no hello of TLS", "its hello is too long"}
     expect(relay, hello("a.example"), rest)  # and costs its own connection alone
 
 
@@ -189,7 +192,8 @@ def test_a_hello_that_never_ends_ends_at_its_deadline(serve, target, model, engi
                 client.sendall(bytes([byte]))
                 time.sleep(0.05)
         assert 0.2 < time.monotonic() - begun < 3
-    assert refusals(relay)[0]["refused"] == "tls_hello"
+    refused = refusals(relay)[0]
+    assert (refused["refused"], refused["error"]) == ("tls_hello", "its hello is late")
 
 
 def test_refusals_are_counted(harkd, target):  # noqa: F811

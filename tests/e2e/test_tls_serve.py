@@ -113,15 +113,16 @@ def test_client_certificates(harkd, pki):
     assert served("other")
 
 
-def test_alpn_and_the_lowest_version(harkd, pki):
-    d = harkd(upper(pki, "alpn = h2 http/1.1\ntls_min = 1.3\n"))
+@pytest.mark.parametrize("alpn", ["h2 http/1.1", "h2,http/1.1", "h2, http/1.1"])
+def test_alpn_and_the_lowest_version(harkd, pki, alpn):
+    d = harkd(upper(pki, f"alpn = {alpn}\ntls_min = 1.3\n"))
     c = context(pki)
     c.set_alpn_protocols(["http/1.1", "h2"])
     with dial(d.port("t"), c) as s:
         assert s.selected_alpn_protocol() == "h2" and s.version() == "TLSv1.3"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         dial(d.port("t"), context(pki, maximum_version=ssl.TLSVersion.TLSv1_2))
-    d.expect("refused: tls_handshake .the peer offers no version of TLS from the lowest one allowed on.$")
+    d.expect("refused: tls_handshake .the peer offers no version of TLS that is high enough.$")
 
 
 def test_truncation_is_told_apart(harkd, pki):
@@ -153,12 +154,23 @@ def test_a_service_goes_from_plain_to_tls_at_the_same_port(harkd, pki):
         assert echoed(s)
 
 
+SERVER = "cert = {pki}/a.pem\nkey = {pki}/a.key\n"
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
         ("", r"hark.conf:6: listen: tls://127.0.0.1:0: \[t\] has no cert$"),
         ("cert = {pki}/a.pem\nkey = {pki}/a.key\nkey = {pki}/b.key\n", r"key: 2 for 1 certificate$"),
-        ("cert = {pki}/a.pem\nkey = {pki}/b.key\n", r"hark.conf:7: cert: .*b.key"),
+        ("cert = {pki}/a.pem\nkey = {pki}/b.key\n", r"hark.conf:8: key: .*b.key"),
+        ("cert = {pki}/a.pem\n", r"hark.conf:7: cert: key .*a.pem: holds no private key in PEM"),
+        (SERVER + "client_ca = {pki}/a.key\n", r"hark.conf:9: client_ca: .*a.key: holds no certificate in PEM"),
+        (
+            SERVER + "client_ca = {pki}/ca.pem\nclient_crl = {pki}/ca.pem\n",
+            r"hark.conf:10: client_crl: .*ca.pem: holds no revocation list",
+        ),
+        (SERVER + "tls_tickets = 8d\n", r'hark.conf:9: tls_tickets: "8d" is too long: \d+\w is the most'),
+        (SERVER + f"alpn = h2 {'x' * 64}\n", r"hark.conf:9: alpn: .* is longer than 63 bytes"),
         ("cert = {pki}/none.pem\n", r"hark.conf:7: cert: .*none.pem: No such file or directory"),
         ("cert = {pki}/ca.crl\n", r"hark.conf:7: cert: .*ca.crl: holds no certificate in PEM"),
         ("cert = a.pem\n", r"hark.conf:7: cert: \"a.pem\" is not an absolute path"),
@@ -180,9 +192,18 @@ def test_what_is_wrong_with_the_settings_is_said_where(hark, tmp_path, pki, text
 
 def test_keys_without_a_tls_address_have_no_effect_and_that_is_said(hark, tmp_path, pki):
     conf = tmp_path / "hark.conf"
-    conf.write_text(f"[t]\nlisten = tcp://127.0.0.1:0\nbox = echo\n{server_lines(pki)}")
+    conf.write_text(f"[t]\nlisten = tcp://127.0.0.1:0\nbox = echo\nalpn = h2\n{server_lines(pki)}")
     r = subprocess.run([hark + "d", "-t", "-c", conf], capture_output=True, text=True, timeout=PATIENCE)
-    assert r.returncode == 0 and "cert: the service listens at no tls:// address" in r.stderr
+    assert r.returncode == 0
+    for key in "cert", "key", "alpn":
+        assert f": {key}: the service listens at no tls:// address" in r.stderr
+
+
+@pytest.mark.parametrize("option", ["cert", "key", "client-ca", "client-crl", "alpn"])
+def test_hark_serve_takes_no_options_of_tls_without_a_tls_address(run, option):
+    more = ["--client-ca", "x"] if option == "client-crl" else ["--cert", "y"] if option == "key" else []
+    r = run("serve", f"--{option}", "x", *more, "tcp://127.0.0.1:0", "echo")
+    assert r.returncode == 100 and re.search(rb"--[a-z-]+ goes with an address at tls://", r.stderr), r.stderr
 
 
 def test_hark_serve_says_what_is_wrong(run, pki):
