@@ -187,20 +187,29 @@ ssize_t hark__conn_look(struct hark_conn *c, void *buf, size_t cap)
 	return n == 0 ? hark__conn_ended(c) : n;
 }
 
+/* Sending has failed by a want of ours: the peer, which is there, waits for what is lost, and no event comes. */
+static bool is_our_want(int error)
+{
+	return error == -ENOBUFS || error == -ENOMEM || error == -EPROTO; /* of TLS, which has no room either */
+}
+
 /* What was written must not stay behind while the reader waits for the answer to it. Never waits itself; what the
  * kernel has no room for now is seen to when there is: HARK__OUT is returned then. If the writer is at work just now,
  * it sees waiting_in when it is done. Errors are the writer's: a peer that has gone may still have left something to
- * read. Not inlined: the stack of who waits next is put aside whole. */
-static __attribute__((noinline)) unsigned flush_before_wait(struct hark_conn *c)
+ * read; but the reader's, too, where it would wait in vain: -errno. Not inlined: the stack of who waits next is put
+ * aside whole. */
+static __attribute__((noinline)) int flush_before_wait(struct hark_conn *c)
 {
-	unsigned more = 0;
+	int r = 0;
 	hark__conn_put(c, &c->waiting_in, true);
 	if (!try_out(c))
 		return 0;
 	if ((hark__buffer_len(&c->out) > 0 || hark__conn_transport(c)->push != NULL) && flush_now(c) == -EAGAIN)
-		more = HARK__OUT;
+		r = HARK__OUT;
+	if (is_our_want(c->write_error))
+		r = c->write_error;
 	unlock_out(c);
-	return more;
+	return r;
 }
 
 int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
@@ -208,10 +217,10 @@ int hark__conn_wait_in(struct hark_conn *c, unsigned events, const char *doing)
 	int r = 0;
 	if ((hark__ready(&c->src) & HARK__IN) && !c->syn_due)
 		return 0;
-	unsigned more = flush_before_wait(c);
+	int more = flush_before_wait(c);
 	if (c->syn_due)
 		hark__attempt_send_syn(c);
-	r = hark__conn_wait(c, events | more, doing);
+	r = more < 0 ? more : hark__conn_wait(c, events | (unsigned)more, doing);
 	hark__conn_put(c, &c->waiting_in, false);
 	(void)settle(c); /* the wait may have been none, and who goes on with c may be another thread */
 	if (r == 0 && (events & HARK__DRAIN) && !(hark__ready(&c->src) & HARK__IN) &&

@@ -1,4 +1,5 @@
 /* test_stream_write.c — writing to a stream: when small writes leave, and that all of a large one arrives. */
+#include "faults.h"
 #include "stream_support.h"
 
 #include <sys/time.h>
@@ -247,9 +248,32 @@ static void nonblocking_sockets_are_streams_like_others(void)
 	pair_drop(&p);
 }
 
+FAULT(ssize_t, send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags))
+
+/* The peer, which waits for it, would wait for ever, and the reader with it. A ring sends by itself. */
+static void a_reader_hears_that_what_it_wrote_could_not_be_sent(void)
+{
+	static const int wants[] = {ENOBUFS, ENOMEM};
+	char buf[8];
+	for (size_t i = 0; i < sizeof wants / sizeof *wants; i++) {
+		struct pair p = unix_pair();
+		hark_idle_timeout(p.a, 200 * HARK_MS);
+		CHECK_INT(hark_write(p.a, "answer\n", 7), 7);
+		fault_install_send();
+		fault_errno = wants[i];
+		fault_countdown = 1;
+		ssize_t n = i == 0 ? hark_read(p.a, buf, sizeof buf) : hark_idle(p.a);
+		fault_remove_send();
+		CHECK_INT(n, fault_countdown == 0 ? -wants[i] : -ETIMEDOUT);
+		fault_countdown = 0;
+		pair_drop(&p);
+	}
+}
+
 int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
+		EVERYWHERE(a_reader_hears_that_what_it_wrote_could_not_be_sent),
 		EVERYWHERE(small_writes_leave_when_they_must_and_not_before),
 		EVERYWHERE(writes_leave_at_once_while_another_waits_to_read),
 		EVERYWHERE(a_waiting_reader_sends_what_the_socket_had_no_room_for),
