@@ -195,26 +195,28 @@ static void describe_proxied(struct conn_environ *e, const struct hark_proxy *p)
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
 
-static void describe_client(struct conn_environ *e, const struct hark_conn *c, const struct hark_tls_info *tls)
+static int describe_client(struct conn_environ *e, const struct hark_conn *c, const struct hark_tls_info *tls)
 {
 	struct hark_certificate client;
-	if (hark_tls_peer(c, 0, &client) < 0) {
+	int r = hark_tls_peer(c, 0, &client);
+	if (r < 0) {
 		put(e, "SSL_CLIENT_VERIFY=NONE");
-		return;
+		return r == -ENOENT ? 0 : r;
 	}
 	put(e, "SSL_CLIENT_VERIFY=%s%s", tls->verified ? "SUCCESS" : "FAILED:", tls->verified ? "" : tls->why);
 	put(e, "SSL_CLIENT_S_DN=%s", client.subject);
 	put(e, "SSL_CLIENT_DN=%s", client.subject);
 	put(e, "SSL_CLIENT_I_DN=%s", client.issuer);
 	put(e, "SSL_CLIENT_M_SERIAL=%s", client.serial);
+	return 0;
 }
 
 /* What a client asks for is any bytes. */
-static void describe_tls(struct conn_environ *e, const struct hark_conn *c)
+static int describe_tls(struct conn_environ *e, const struct hark_conn *c)
 {
 	struct hark_tls_info tls;
 	if (hark_tls_info(c, &tls) < 0)
-		return;
+		return 0;
 	put(e, "SSL_PROTOCOL=%s", tls.version);
 	put(e, "SSL_CIPHER=%s", tls.cipher);
 	put(e, "SSL_SESSION_RESUMED=%s", tls.resumed ? "Resumed" : "Initial");
@@ -222,23 +224,33 @@ static void describe_tls(struct conn_environ *e, const struct hark_conn *c)
 		put(e, "SSL_TLS_SNI=%s", tls.name);
 	if (tls.alpn[0] != '\0') /* one of ours */
 		put(e, "SSL_ALPN_PROTOCOL=%s", tls.alpn);
-	describe_client(e, c, &tls);
+	return describe_client(e, c, &tls);
 }
 
-void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
+/* What kept an end from being told; 0: it has none, as a pipe, a terminal, a socket that listens. */
+static int lacking(int r)
+{
+	return r == -ENOBUFS || r == -ENOMEM ? r : 0;
+}
+
+int conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out)
 {
 	struct hark_endpoint local, peer;
 	out->count = out->used = 0;
-	if (hark_local_endpoint(c, &local) < 0)
-		return; /* a pipe or a terminal */
-	bool has_peer = hark_peer_endpoint(c, &peer) == 0;
+	int r = hark_local_endpoint(c, &local);
+	if (r < 0)
+		return lacking(r);
+	r = hark_peer_endpoint(c, &peer);
+	if (lacking(r) < 0)
+		return r;
+	bool has_peer = r == 0;
 	if (local.addr.ss_family == AF_UNIX)
 		describe_unix(out, c, &local, has_peer ? &peer : NULL);
 	else if (local.addr.ss_family == AF_INET || local.addr.ss_family == AF_INET6)
 		describe_inet(out, &local, has_peer ? &peer : NULL, want_host);
 	if (hark_proxied(c) != NULL)
 		describe_proxied(out, hark_proxied(c));
-	describe_tls(out, c);
+	return describe_tls(out, c);
 }
 
 char **strings_copy(char *const from[], size_t n)

@@ -31,8 +31,9 @@ struct conn_environ {
 	char text[6144]; /* three host names, eight addresses and what proxies and TLS tell fit; others are left out */
 };
 
-/* Describes c. Asks for the peer's name if want_host, off the loop: may suspend. */
-void conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out);
+/* Describes c. Asks for the peer's name if want_host, off the loop: may suspend. 0; -ENOBUFS, -ENOMEM: something of it
+ * cannot be told, and who relies on it must not start. */
+int conn_environ(struct hark_conn *c, bool want_host, struct conn_environ *out);
 
 /* A copy of environ(7) without what conn_environ() is to tell: NULL-terminated, *count entries, one allocation to
  * free(3). NULL: no memory. */

@@ -91,7 +91,9 @@ static int error_of(const struct exec *x, int connection, int again)
 static int start(const struct exec *x, struct hark_conn *c, int fd, struct spawned *p)
 {
 	struct conn_environ own;
-	conn_environ(c, x->want_host, &own);
+	int r = conn_environ(c, x->want_host, &own);
+	if (r < 0)
+		return r;
 	char **envp = malloc((x->environ_count + own.count + 1) * sizeof *envp);
 	if (envp == NULL)
 		return -ENOMEM;
@@ -108,7 +110,7 @@ static int start(const struct exec *x, struct hark_conn *c, int fd, struct spawn
 		.error = error_of(x, fd, again),
 	};
 	holders_begin();
-	int r = spawn_start(&s, p);
+	r = spawn_start(&s, p);
 	if (again >= 0)
 		(void)close(again);
 	free(envp);

@@ -2,6 +2,7 @@
  * (haproxy's proxy-protocol.txt): the client's own ends, or those that a proxy before us told; and in version 2 what is
  * known beside: what that proxy told, the name that the client asks for, its TLS, an id for the logs; and a checksum.
  * Any model. */
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,17 +74,21 @@ struct tls_facts {
 	char cn[sizeof((struct hark_certificate *)NULL)->subject];
 };
 
-/* The client's TLS, where it ends here. What a proxy has told is of the client itself, and counts for more. */
-static void put_tls(struct hark_proxy *p, struct hark_proxy_tlv *tlvs, int *n, struct hark_conn *client,
-                    struct tls_facts *f)
+/* The client's TLS, where it ends here. What a proxy has told is of the client itself, and counts for more. 0; -ENOMEM:
+ * a certificate that cannot be told of is not to be taken for none. */
+static int put_tls(struct hark_proxy *p, struct hark_proxy_tlv *tlvs, int *n, struct hark_conn *client,
+                   struct tls_facts *f)
 {
 	if (hark_tls_info(client, &f->info) < 0)
-		return;
+		return 0;
 	put_text(tlvs, n, HARK_PROXY_ALPN, f->info.alpn);
 	put_text(tlvs, n, HARK_PROXY_AUTHORITY, f->info.name);
 	if (p->ssl)
-		return;
-	bool shown = hark_tls_peer(client, 0, &f->its) == 0;
+		return 0;
+	int r = hark_tls_peer(client, 0, &f->its);
+	bool shown = r == 0;
+	if (r == -ENOMEM)
+		return r;
 	p->ssl = true;
 	p->ssl_client = (uint8_t)(CLIENT_TLS | (!shown ? 0 : CLIENT_SESSION | (f->info.resumed ? 0 : CLIENT_NOW)));
 	p->ssl_verify = shown && !f->info.verified;
@@ -95,6 +100,7 @@ static void put_tls(struct hark_proxy *p, struct hark_proxy_tlv *tlvs, int *n, s
 		if (len > 0)
 			put(tlvs, n, HARK_PROXY_SSL_CN, f->cn, len);
 	}
+	return 0;
 }
 
 /* Without the scheme. */
@@ -129,7 +135,7 @@ int relay_introduce(const struct relay *x, struct hark_conn *client, const struc
 	int n = 0;
 	if (x->proxy_version == 0)
 		return 0;
-	hark_proxy_describe(client, &p);
+	int err = hark_proxy_describe(client, &p);
 	for (int i = 0; before != NULL && i < before->n_tlvs && n < TLVS_MAX; i++)
 		tlvs[n++] = before->tlvs[i];
 	if (before != NULL && before->ssl) {
@@ -139,7 +145,10 @@ int relay_introduce(const struct relay *x, struct hark_conn *client, const struc
 	}
 	if (asked != NULL)
 		put_text(tlvs, &n, HARK_PROXY_AUTHORITY, asked->name);
-	put_tls(&p, tlvs, &n, client, &facts);
+	if (err == 0)
+		err = put_tls(&p, tlvs, &n, client, &facts);
+	if (err < 0)
+		return err;
 	p.tlvs = tlvs;
 	p.n_tlvs = n;
 	if (hark_proxy_find(&p, HARK_PROXY_UNIQUE_ID) == NULL)

@@ -554,10 +554,11 @@ struct hark_certificate {
 	int count;                      /* of certificates, from the peer's or own one up */
 };
 
-/* The peer's certificate, place 0, and those above it, also a refused server's. Returns 0; -ENOTCONN; -ENOENT. */
+/* The peer's certificate, place 0, and those above it, also a refused server's. Returns 0; -ENOTCONN; -ENOENT: there is
+ * none; -ENOMEM: there may be one. */
 int hark_tls_peer(const struct hark_conn *c, int place, struct hark_certificate *out);
 
-/* The same of t's own: which is as in the options' certs. Returns 0; -ENOENT. */
+/* The same of t's own: which is as in the options' certs. Returns 0; -ENOENT; -ENOMEM. */
 int hark_tls_own(struct hark_tls *t, int which, int place, struct hark_certificate *out);
 
 /* One of the peer's as PEM text. Returns the length; -ENOSPC; or as hark_tls_peer(). */
@@ -615,8 +616,9 @@ int hark_proxy_accept(struct hark_conn *c, int64_t deadline, struct hark_why *wh
 const struct hark_proxy *hark_proxied(const struct hark_conn *c);
 const struct hark_proxy_tlv *hark_proxy_find(const struct hark_proxy *p, int type);
 
-/* What a relay says of c: *out is zeroed and gets c's ends. Local, where there are no two of them. Never suspends. */
-void hark_proxy_describe(struct hark_conn *c, struct hark_proxy *out);
+/* What a relay says of c: *out is zeroed and gets c's ends. Local, where there are no two of them. Never suspends.
+ * Returns 0, or -ENOBUFS, -ENOMEM: it has them, and cannot be asked for them. */
+int hark_proxy_describe(struct hark_conn *c, struct hark_proxy *out);
 
 /* Writes a header to buf, or to c, before all else there: of p's version, with its TLVs and a checksum if it wants one.
  * Version 1 has room for addresses alone. Where source and destination are not two of a kind that it knows, it is

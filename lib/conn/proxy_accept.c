@@ -182,10 +182,14 @@ const struct hark_proxy *hark_proxied(const struct hark_conn *c)
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-void hark_proxy_describe(struct hark_conn *c, struct hark_proxy *out)
+int hark_proxy_describe(struct hark_conn *c, struct hark_proxy *out)
 {
 	*out = (struct hark_proxy){0};
-	out->local = hark_peer_endpoint(c, &out->source) < 0 || hark_local_endpoint(c, &out->destination) < 0;
+	int r = hark_peer_endpoint(c, &out->source);
+	if (r == 0)
+		r = hark_local_endpoint(c, &out->destination);
+	out->local = r < 0;
+	return r == -ENOBUFS || r == -ENOMEM ? r : 0;
 }
 
 ssize_t hark_proxy_send(struct hark_conn *c, const struct hark_proxy *p)

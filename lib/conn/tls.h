@@ -83,7 +83,8 @@ int hark__tls_pem_key(const struct hark__tls_pem *p, EVP_PKEY **out, struct hark
 
 /* ---- tls_names.c: by the name that is asked for ----------------------------------------------------------- */
 
-/* A certificate's names in lower case and in order: DNS names, or the subject's CN where it has none. 0 or -ENOMEM. */
+/* A certificate's names in lower case and in order: DNS names, or the subject's CN where it has none. 0; -ENOMEM;
+ * -EINVAL: they cannot be read. */
 int hark__tls_names_of(const X509 *cert, char ***names, int *n);
 void hark__tls_names_free(char **names, int n);
 
@@ -91,11 +92,12 @@ void hark__tls_names_free(char **names, int n);
 int hark__tls_context_for(const struct hark__tls_settings *s, const char *name);
 
 /* tls_info.c: a subject or issuer in RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal
- * digits. */
-void hark__tls_copy_name(const X509_NAME *name, char *out, size_t cap);
+ * digits. One that is too long does not pass for the beginning of it. False: no memory, and out is empty. */
+bool hark__tls_copy_name(const X509_NAME *name, char *out, size_t cap);
 
-/* Its DNS names and IP addresses, spaces between; those that do not fit are left out. */
-void hark__tls_copy_names(const X509 *cert, char *out, size_t cap);
+/* Its DNS names and IP addresses, spaces between; those that do not fit are left out. False: there is no memory to read
+ * them. */
+bool hark__tls_copy_names(const X509 *cert, char *out, size_t cap);
 
 /* tls_info.c: seconds, as time(2) counts them; 0: it is no time. */
 int64_t hark__tls_seconds(const ASN1_TIME *at);
@@ -145,7 +147,10 @@ int hark__tls_push(struct hark__tls_conn *t);
 
 /* ---- tls_why.c --------------------------------------------------------------------------------------- */
 
-/* Right after a call of OpenSSL has failed: what it says of it, in our words. */
+/* Right after a call of OpenSSL has failed: whether it is for memory, where the queue had been cleared before. */
+bool hark__tls_no_memory(void);
+
+/* What it says of it, in our words. */
 void hark__tls_reason(char *buf, size_t cap);
 
 /* Keeps why t has failed: error, and the words. After a failed call of OpenSSL. */

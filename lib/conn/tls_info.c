@@ -94,31 +94,34 @@ int hark_tls_info(const struct hark_conn *c, struct hark_tls_info *out)
 
 /* ---- certificates --------------------------------------------------------------------------------------- */
 
-/* RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal digits. One that is too long does not
- * pass for the beginning of it. */
-void hark__tls_copy_name(const X509_NAME *name, char *out, size_t cap)
+bool hark__tls_copy_name(const X509_NAME *name, char *out, size_t cap)
 {
 	static const char cut[] = "...";
 	BIO *b = BIO_new(BIO_s_mem());
-	if (b != NULL)
-		(void)X509_NAME_print_ex(b, name, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB);
-	int n = b != NULL ? BIO_read(b, out, (int)cap - 1) : 0;
+	bool whole = b != NULL &&
+	             X509_NAME_print_ex(b, name, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0;
+	int n = whole ? BIO_read(b, out, (int)cap - 1) : 0;
 	out[n > 0 ? n : 0] = '\0';
-	if (b != NULL && BIO_pending(b) > 0) {
+	if (whole && BIO_pending(b) > 0) {
 		size_t at = cap - sizeof cut;
 		while (at > 0 && (out[at] & 0xc0) == 0x80) /* of a character of several bytes */
 			at--;
 		memcpy(out + at, cut, sizeof cut);
 	}
 	BIO_free(b);
+	return whole;
 }
 
-void hark__tls_copy_names(const X509 *cert, char *out, size_t cap)
+bool hark__tls_copy_names(const X509 *cert, char *out, size_t cap)
 {
-	GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	int absent;
+	ERR_clear_error();
+	GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, &absent, NULL);
 	char ip[INET6_ADDRSTRLEN];
 	size_t len = 0;
 	out[0] = '\0';
+	if (alt == NULL)
+		return absent < 0 || !hark__tls_no_memory();
 	for (int i = 0; i < sk_GENERAL_NAME_num(alt); i++) {
 		const GENERAL_NAME *g = sk_GENERAL_NAME_value(alt, i);
 		const char *text = NULL;
@@ -141,6 +144,7 @@ void hark__tls_copy_names(const X509 *cert, char *out, size_t cap)
 		out[len] = '\0';
 	}
 	GENERAL_NAMES_free(alt);
+	return true;
 }
 
 static void copy_serial(const X509 *cert, char *out, size_t cap)
@@ -152,14 +156,16 @@ static void copy_serial(const X509 *cert, char *out, size_t cap)
 	out[len] = '\0';
 }
 
-static void copy_digest(const X509 *cert, char out[65])
+static bool copy_digest(const X509 *cert, char out[65])
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	unsigned n = 0;
 	out[0] = '\0';
-	if (X509_digest(cert, EVP_sha256(), digest, &n) == 1)
-		for (unsigned i = 0; i < n && i < 32; i++)
-			(void)snprintf(out + i * 2, 3, "%02X", digest[i]);
+	if (X509_digest(cert, EVP_sha256(), digest, &n) != 1)
+		return false;
+	for (unsigned i = 0; i < n && i < 32; i++)
+		(void)snprintf(out + i * 2, 3, "%02X", digest[i]);
+	return true;
 }
 
 static void copy_key(const X509 *cert, char *out, size_t cap)
@@ -190,19 +196,22 @@ int64_t hark__tls_seconds(const ASN1_TIME *at)
 	return ASN1_TIME_to_tm(at, &tm) ? (int64_t)timegm(&tm) : 0;
 }
 
-static void describe(const X509 *cert, int count, struct hark_certificate *out)
+/* 0 or -ENOMEM. */
+static int describe(const X509 *cert, int count, struct hark_certificate *out)
 {
-	*out = (struct hark_certificate){
+	struct hark_certificate c = {
 		.not_before = hark__tls_seconds(X509_get0_notBefore(cert)),
 		.not_after = hark__tls_seconds(X509_get0_notAfter(cert)),
 		.count = count,
 	};
-	hark__tls_copy_name(X509_get_subject_name(cert), out->subject, sizeof out->subject);
-	hark__tls_copy_name(X509_get_issuer_name(cert), out->issuer, sizeof out->issuer);
-	hark__tls_copy_names(cert, out->names, sizeof out->names);
-	copy_serial(cert, out->serial, sizeof out->serial);
-	copy_digest(cert, out->sha256);
-	copy_key(cert, out->key, sizeof out->key);
+	if (!hark__tls_copy_name(X509_get_subject_name(cert), c.subject, sizeof c.subject) ||
+	    !hark__tls_copy_name(X509_get_issuer_name(cert), c.issuer, sizeof c.issuer) ||
+	    !hark__tls_copy_names(cert, c.names, sizeof c.names) || !copy_digest(cert, c.sha256))
+		return -ENOMEM;
+	copy_serial(cert, c.serial, sizeof c.serial);
+	copy_key(cert, c.key, sizeof c.key);
+	*out = c;
+	return 0;
 }
 
 /* What the peer has shown; OpenSSL keeps a client's own certificate apart from those above it. NULL: no such one. */
@@ -226,10 +235,9 @@ int hark_tls_peer(const struct hark_conn *c, int place, struct hark_certificate 
 	if (t == NULL)
 		return -ENOTCONN;
 	const X509 *cert = shown(t, place, &count);
-	if (cert != NULL)
-		describe(cert, count, out);
+	int r = cert != NULL ? describe(cert, count, out) : -ENOENT;
 	unlock(t);
-	return cert != NULL ? 0 : -ENOENT;
+	return r;
 }
 
 int hark_tls_peer_pem(const struct hark_conn *c, int place, char *buf, size_t cap)
@@ -263,9 +271,7 @@ int hark_tls_own(struct hark_tls *t, int which, int place, struct hark_certifica
 		return r;
 	const STACK_OF(X509) *chain = which >= 0 && which < s->n_certs ? s->chains[which] : NULL;
 	int count = chain != NULL ? sk_X509_num(chain) : 0;
-	r = place >= 0 && place < count ? 0 : -ENOENT;
-	if (r == 0)
-		describe(sk_X509_value(chain, place), count, out);
+	r = place >= 0 && place < count ? describe(sk_X509_value(chain, place), count, out) : -ENOENT;
 	hark__tls_settings_release(s);
 	ERR_clear_error();
 	return r;

@@ -59,7 +59,11 @@ static int by_text(const void *a, const void *b)
 
 int hark__tls_names_of(const X509 *cert, char ***names, int *n)
 {
-	GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	int absent;
+	ERR_clear_error();
+	GENERAL_NAMES *alt = X509_get_ext_d2i(cert, NID_subject_alt_name, &absent, NULL);
+	if (alt == NULL && absent != -1) /* else: whether it is critical; -2: there are two */
+		return hark__tls_no_memory() ? -ENOMEM : -EINVAL;
 	int count = sk_GENERAL_NAME_num(alt), r = 0;
 	*n = 0;
 	*names = hark__sys.calloc((size_t)(count > 0 ? count : 0) + 1, sizeof **names);

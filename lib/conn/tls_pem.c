@@ -104,7 +104,7 @@ static bool is_at_end(void)
 static int complain_of_openssl(const struct hark__tls_pem *p, const char *before, struct hark_why *why)
 {
 	char reason[HARK__TLS_WHY], text[HARK__TLS_WHY + 32];
-	int error = ERR_GET_REASON(ERR_peek_error()) == ERR_R_MALLOC_FAILURE ? -ENOMEM : -EINVAL;
+	int error = hark__tls_no_memory() ? -ENOMEM : -EINVAL;
 	hark__tls_reason(reason, sizeof reason);
 	ERR_clear_error();
 	(void)snprintf(text, sizeof text, "%s%s", before, reason);

@@ -67,13 +67,14 @@ static bool set_session_id(SSL_CTX *ctx, const struct hark_tls_opts *o, const st
                            const struct hark__tls_pem *crl)
 {
 	unsigned char digest[SHA256_DIGEST_LENGTH], all[2 * SHA256_DIGEST_LENGTH + 1] = {0};
+	bool done = true; /* it allocates */
 	if (o->clients != HARK_TLS_CLIENTS_ANY) {
 		all[0] = (unsigned char)o->clients;
-		(void)SHA256((const unsigned char *)ca->text, ca->len, all + 1);
-		(void)SHA256((const unsigned char *)crl->text, crl->len, all + 1 + SHA256_DIGEST_LENGTH);
+		done = SHA256((const unsigned char *)ca->text, ca->len, all + 1) != NULL &&
+		       SHA256((const unsigned char *)crl->text, crl->len, all + 1 + SHA256_DIGEST_LENGTH) != NULL;
 	}
-	(void)SHA256(all, sizeof all, digest);
-	return SSL_CTX_set_session_id_context(ctx, digest, sizeof digest) == 1;
+	return done && SHA256(all, sizeof all, digest) != NULL &&
+	       SSL_CTX_set_session_id_context(ctx, digest, sizeof digest) == 1;
 }
 
 struct making {
@@ -85,7 +86,7 @@ struct making {
 static int fail_by_openssl(const struct making *m, const char *what)
 {
 	char reason[HARK__TLS_WHY];
-	bool no_memory = ERR_peek_error() == 0 || ERR_GET_REASON(ERR_peek_error()) == ERR_R_MALLOC_FAILURE;
+	bool no_memory = hark__tls_no_memory();
 	hark__tls_reason(reason, sizeof reason);
 	ERR_clear_error();
 	hark__why(m->opts->why, "TLS: %s%s%s", what, what[0] != '\0' ? ": " : "", reason);
@@ -222,7 +223,8 @@ static int use_chain(struct making *m, const struct hark_tls_cert *c, STACK_OF(X
 	if (r == 0) {
 		r = hark__tls_names_of(sk_X509_value(certs, 0), &names, &n);
 		if (r < 0)
-			hark__why(m->opts->why, "TLS: %s", hark_strerror(r));
+			hark__why(m->opts->why, "%s: %s", c->cert != NULL ? c->cert : "certificate",
+			          r == -EINVAL ? "its names (subjectAltName) cannot be read" : hark_strerror(r));
 	}
 	if (r == 0)
 		r = context_of(m, names, n, kind_of(key), &at);

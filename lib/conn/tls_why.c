@@ -38,6 +38,13 @@ static const struct {
 	{SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, "a record was changed on its way"},
 };
 
+/* Without any there is none for the error itself, either. */
+bool hark__tls_no_memory(void)
+{
+	unsigned long e = ERR_peek_error();
+	return e == 0 || ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE;
+}
+
 static bool is_alert(int reason)
 {
 	return reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255;
@@ -119,7 +126,7 @@ static void other_name(struct hark__tls_conn *t, const X509 *leaf)
 	char for_names[112] = "";
 	char **names;
 	int n;
-	hark__tls_copy_names(leaf, for_names, sizeof for_names);
+	(void)hark__tls_copy_names(leaf, for_names, sizeof for_names);
 	if (for_names[0] == '\0' && hark__tls_names_of(leaf, &names, &n) == 0) {
 		if (n > 0) /* its CN */
 			(void)snprintf(for_names, sizeof for_names, "%s", names[0]);
@@ -218,7 +225,7 @@ void hark__tls_fail(struct hark__tls_conn *t)
 		ERR_clear_error();
 		return;
 	}
-	bool no_memory = e == 0 || ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE;
+	bool no_memory = hark__tls_no_memory();
 	hark__tls_reason(text, sizeof text);
 	bool none = ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE;
 	hark__tls_fail_as(t, no_memory ? -ENOMEM : none ? -HARK_ECERT : -EPROTO, "%s", text);

@@ -90,22 +90,33 @@ static long bio_ctrl(BIO *b, int command, long n, void *arg)
 	return command == BIO_CTRL_FLUSH;
 }
 
-static BIO_METHOD *method;
-static pthread_once_t method_once = PTHREAD_ONCE_INIT;
-
-static void make_method(void)
+static BIO_METHOD *make_method(void)
 {
 	BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "hark");
 	if (m != NULL && BIO_meth_set_read(m, bio_read) && BIO_meth_set_write(m, bio_write) &&
 	    BIO_meth_set_ctrl(m, bio_ctrl))
-		method = m;
-	else
-		BIO_meth_free(m);
+		return m;
+	BIO_meth_free(m);
+	return NULL;
+}
+
+/* Made by who first wants it, be it after somebody who lacked the memory; of several at once the first one's stays.
+ * NULL: no memory. */
+static const BIO_METHOD *the_method(void)
+{
+	static _Atomic(BIO_METHOD *) method; /* acq_rel: whoever sees it sees what it points at */
+	BIO_METHOD *seen = atomic_load_explicit(&method, memory_order_acquire), *made;
+	if (seen != NULL || (made = make_method()) == NULL)
+		return seen;
+	if (atomic_compare_exchange_strong_explicit(&method, &seen, made, memory_order_acq_rel, memory_order_acquire))
+		return made;
+	BIO_meth_free(made);
+	return seen;
 }
 
 static BIO *new_bio(struct hark__tls_conn *t)
 {
-	(void)pthread_once(&method_once, make_method);
+	const BIO_METHOD *method = the_method();
 	BIO *b = method != NULL ? BIO_new(method) : NULL;
 	if (b == NULL)
 		return NULL;

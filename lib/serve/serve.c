@@ -141,7 +141,7 @@ static const char *check_tls(const struct hark_serve_opts *o)
 		return NULL;
 	if (o->wait)
 		return "a box that gets the listening socket itself has no TLS";
-	if (o->tls == NULL || hark_tls_own(o->tls, 0, 0, &first) < 0)
+	if (o->tls == NULL || hark_tls_own(o->tls, 0, 0, &first) == -ENOENT)
 		return "tls:// needs a certificate";
 	return NULL;
 }

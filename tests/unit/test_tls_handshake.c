@@ -295,7 +295,7 @@ static void a_list_that_is_not_there_or_not_in_force_is_told_with_whose_it_is(vo
 		server.crl_pem = lists[i];
 		struct outcome o = try_with(shows, server, "a.example");
 		CHECK_INT(o.server, -HARK_ECERT);
-		(void)snprintf(says, sizeof says, "the revocation list (CRL) of /CN=hark test authority, and %s",
+		(void)snprintf(says, sizeof says, "the revocation list (CRL) of CN=hark test authority, and %s",
 		               words[i]);
 		CHECK_HAS(o.server_says, says);
 		free(lists[i]);
