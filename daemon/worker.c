@@ -133,6 +133,14 @@ static void become(void)
 		give_up(NULL, why.text);
 }
 
+/* Keys are in this process's memory alone: nobody else's, not even its user's programs', may read that. */
+static void hide_memory(bool has_keys)
+{
+	struct hark_why why = {""};
+	if (has_keys && become_unreadable(&why) < 0)
+		give_up(NULL, why.text);
+}
+
 /* A supervisor that was killed cannot drain us: we do it ourselves. After the user changed, which would undo it. */
 static void follow_supervisor(void)
 {
@@ -534,15 +542,12 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		open_null(1);
 		open_null(2);
 	}
-	/* Keys are in this process's memory alone: nobody else's, not even its user's programs', may read that. */
 	bool has_keys = s->certs != 0;
-	if (has_keys)
-		become_unreadable();
+	hide_memory(has_keys);
 	prepare_box();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);
 	become();
-	if (has_keys) /* another user's becomes readable */
-		become_unreadable();
+	hide_memory(has_keys); /* another user's becomes readable */
 	follow_supervisor();
 	load_box();
 	fit_box(s->memory->limits);

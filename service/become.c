@@ -110,7 +110,7 @@ void become_all_files(const struct config_service *c)
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-void become_unreadable(void)
+int become_unreadable(struct hark_why *why)
 {
-	(void)prctl(PR_SET_DUMPABLE, 0);
+	return prctl(PR_SET_DUMPABLE, 0) < 0 ? failed(why, "prctl: keys would be readable") : 0;
 }

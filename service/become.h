@@ -22,7 +22,7 @@ void become_all_files(const struct config_service *c);
 
 /* No other process of our user may read our memory, in which there are keys: neither by ptrace(2) nor by /proc/PID/mem,
  * nor in a core file. Before they are read, and again once the user has changed: prctl(2). Holds for forked children,
- * not for what they execute. */
-void become_unreadable(void);
+ * not for what they execute. 0, or -errno with why: then there must be none. */
+int become_unreadable(struct hark_why *why);
 
 #endif

@@ -192,12 +192,11 @@ static int become(const struct serve *s)
 {
 	struct hark_why why = {""};
 
-	if (become_limited(s->conf, &why) < 0 || become_environ(s->conf, &why) < 0 || become_user(s->conf, &why) < 0) {
+	if (become_limited(s->conf, &why) < 0 || become_environ(s->conf, &why) < 0 || become_user(s->conf, &why) < 0 ||
+	    (s->has_keys && become_unreadable(&why) < 0)) {
 		say(s->verb, "%s", why.text);
 		return STATUS_SYSTEM;
 	}
-	if (s->has_keys)
-		become_unreadable();
 	return STATUS_DONE;
 }
 
@@ -230,8 +229,10 @@ static int open_box(struct serve *s)
 	int status, err;
 
 	s->has_keys = renew_stamp(tls, s->chain.box, s->chain.state).hash != 0;
-	if (s->has_keys)
-		become_unreadable();
+	if (s->has_keys && become_unreadable(&why) < 0) {
+		say(s->verb, "%s", why.text);
+		return STATUS_SYSTEM;
+	}
 	status = read_tls(s);
 	if (status != STATUS_DONE)
 		return status;
