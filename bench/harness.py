@@ -269,6 +269,21 @@ class Server:
         return total
 
 
+def settled_memory(server, sockets, still=0):
+    """Waits until the server holds so many sockets and its memory is still for so long. Returns bytes, sockets."""
+    until = time.monotonic() + 20
+    before = since = None
+    while True:
+        held = sum(link.startswith("socket:") for link in server.descriptors())
+        now = server.private_bytes()
+        if now != before or held < sockets:
+            since = time.monotonic()
+        if (now == before and time.monotonic() - since >= still) or time.monotonic() > until:
+            return now, held
+        before = now
+        time.sleep(0.3)
+
+
 class Contender:
     """Something to measure. `missing` says why it cannot be, if it cannot."""
 

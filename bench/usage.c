@@ -200,7 +200,7 @@ void usage_read(const struct usage_subject *s, struct usage *out)
 	read_processes(s, out);
 	read_core(s->core, out);
 	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &mine);
-	out->client_ns = (int64_t)mine.tv_sec * NS + mine.tv_nsec;
+	out->client_ns = (int64_t)mine.tv_sec * NS + mine.tv_nsec + (s->backend > 0 ? living_ns(s->backend) : 0);
 	out->wall_ns = now_ns();
 }
 

@@ -22,13 +22,14 @@
 struct usage_subject {
 	pid_t roots[USAGE_ROOTS_MAX];
 	int root_count;
-	int core; /* the servers' core, -1 if not told */
+	int core;      /* the servers' core, -1 if not told */
+	pid_t backend; /* one more process on this client's core, counted with it; 0: none */
 };
 
 struct usage {
 	int64_t wall_ns;
 	int64_t server_ns;
-	int64_t client_ns;
+	int64_t client_ns;        /* and the back end's */
 	int64_t core_busy_ns;     /* all but idle, on the servers' core, 10 ms steps */
 	int64_t core_softirqd_ns; /* of that core's ksoftirqd */
 	int64_t core_steal_ns;    /* taken from that core by the machine's host */
