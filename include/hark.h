@@ -327,8 +327,9 @@ int64_t hark_sendfile(struct hark_conn *c, int fd, off_t offset, size_t count);
 
 /* hark_read() from one stream and hark_write() to another, or back to the same one, of what there is, at least 1 byte,
  * without a buffer of the caller's and mostly without copying. May suspend. Returns the count; 0 at the end of from;
- * -EOPNOTSUPP for datagrams. After a failure of to what was read is lost. Much at a time, between sockets and
- * pipes, and from files, is moved by the kernel; for that, as for hark_sendfile(), O_NONBLOCK of sockets is set. */
+ * -EOPNOTSUPP for datagrams. What it wrote leaves with hark_flush(), or before a read of that connection that would
+ * wait. After a failure of to what was read is lost. Much at a time, between sockets and pipes, and from files, is
+ * moved by the kernel; for that, as for hark_sendfile(), O_NONBLOCK of sockets is set. */
 ssize_t hark_pass(struct hark_conn *from, struct hark_conn *to);
 
 /* Copies from one connection to another until from's end, flushing as it goes. Splices as hark_pass(). May suspend.
@@ -412,6 +413,10 @@ void hark_conn_stats(const struct hark_conn *c, struct hark_conn_stats *out);
  *     while (hark_idle(c) > 0)
  *             serve_one_request(c); */
 int hark_idle(struct hark_conn *c);
+
+/* Looks whether there is something to read, without waiting: for who has more to do before the next wait. 1: there is;
+ * 0: the end; -EAGAIN: a wait will tell; else as hark_idle(). */
+int hark_ready(struct hark_conn *c);
 
 /* Makes a flow of a UDP datagram that hark_serve() or hark_accept() gave: from now on c has a socket of its own,
  * bound to the address that was asked and connected to the peer, in whose queue the datagram lies, followed by all that

@@ -77,17 +77,21 @@ static int await(const struct direction *d)
 	return (int)r;
 }
 
+/* What was passed leaves before a wait, and with what has come meanwhile: an end that is there goes out in one segment
+ * with the last bytes. A reader on the other side would see to it, but may have gone. */
 static int carry_bytes(struct direction *d)
 {
-	int r;
-	while ((r = await(d)) > 0) {
+	int r = await(d);
+	while (r > 0) {
 		ssize_t n = hark_pass(d->from, d->to);
 		if (n <= 0)
 			return (int)n;
-		r = hark_flush(d->to); /* a reader on that side would see to it, but may have gone */
-		if (r < 0)
-			return r;
 		d->s->moved_at = hark_now();
+		r = hark_ready(d->from);
+		if (r >= 0)
+			continue;
+		int flushed = hark_flush(d->to); /* what came before a failure is good */
+		r = flushed < 0 ? flushed : r == -EAGAIN ? await(d) : r;
 	}
 	return r;
 }

@@ -9,86 +9,111 @@
 
 #include "base/sys.h"
 
-#define POOL_MAX 64 /* buffers a thread keeps: 1 MB */
+#define POOL_MAX      64 /* buffers a thread keeps: 1 MB */
+#define POOL_WIDE_MAX 4
+
+/* Each free buffer's first word points at the next. */
+struct pool {
+	void *first;
+	int n, max;
+};
 
 static __thread struct {
-	void *first; /* each free buffer's first word points at the next */
-	int n;
+	struct pool common, wide;
 	bool keyed;
 	char *spill;
-} pool;
+} mine = {.common = {.max = POOL_MAX}, .wide = {.max = POOL_WIDE_MAX}};
 
 static pthread_key_t pool_key;
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
 
-static void pool_drop(void *unused)
+static void pool_empty(struct pool *p)
+{
+	while (p->first != NULL) {
+		void *next = *(void **)p->first;
+		free(p->first);
+		p->first = next;
+	}
+	p->max = 0; /* what other destructors still give back is freed at once */
+}
+
+static void pools_drop(void *unused)
 {
 	(void)unused;
-	while (pool.first != NULL) {
-		void *next = *(void **)pool.first;
-		free(pool.first);
-		pool.first = next;
-	}
-	free(pool.spill);
-	pool.spill = NULL;
-	pool.n = POOL_MAX; /* what other destructors still give back is freed at once */
+	pool_empty(&mine.common);
+	pool_empty(&mine.wide);
+	free(mine.spill);
+	mine.spill = NULL;
 }
 
 static void pool_make_key(void)
 {
-	(void)pthread_key_create(&pool_key, pool_drop); /* without a key a thread's pool is lost at its end, no more */
+	(void)pthread_key_create(&pool_key, pools_drop); /* without a key a thread's are lost at its end, no more */
 }
 
-static char *pool_get(void)
+/* NULL: buffers of this size are in none. */
+static struct pool *pool_of(size_t cap)
 {
-	if (pool.first == NULL)
-		return hark__sys.malloc(HARK__BUFFER_BYTES);
-	char *got = pool.first;
-	pool.first = *(void **)got;
-	pool.n--;
+	return cap == HARK__BUFFER_BYTES ? &mine.common : cap == HARK__BUFFER_WIDE ? &mine.wide : NULL;
+}
+
+static char *get(size_t cap)
+{
+	struct pool *p = pool_of(cap);
+	if (p == NULL || p->first == NULL)
+		return hark__sys.malloc(cap);
+	char *got = p->first;
+	p->first = *(void **)got;
+	p->n--;
 	return got;
 }
 
 /* The thread's end gives all back. */
 static void drop_at_end(void)
 {
-	if (pool.keyed)
+	if (mine.keyed)
 		return;
-	pool.keyed = true;
+	mine.keyed = true;
 	(void)pthread_once(&pool_once, pool_make_key);
-	(void)pthread_setspecific(pool_key, &pool);
+	(void)pthread_setspecific(pool_key, &mine);
 }
 
-static void pool_put(char *data)
+static void put(char *data, size_t cap)
 {
-	drop_at_end();
-	if (pool.n >= POOL_MAX) {
+	struct pool *p = pool_of(cap);
+	if (p != NULL)
+		drop_at_end();
+	if (p == NULL || p->n >= p->max) {
 		free(data);
 		return;
 	}
-	*(void **)data = pool.first;
-	pool.first = data;
-	pool.n++;
+	*(void **)data = p->first;
+	p->first = data;
+	p->n++;
 }
 
 char *hark__buffer_spill(void)
 {
-	if (pool.spill == NULL) {
+	if (mine.spill == NULL) {
 		drop_at_end();
-		pool.spill = hark__sys.malloc(HARK__SPILL_BYTES);
+		mine.spill = hark__sys.malloc(HARK__SPILL_BYTES);
 	}
-	return pool.spill;
+	return mine.spill;
 }
 
 void hark__buffer_release(struct hark__buffer *b)
 {
-	if (b->data != NULL) {
-		if (b->cap == HARK__BUFFER_BYTES)
-			pool_put(b->data);
-		else
-			free(b->data);
-	}
+	if (b->data != NULL)
+		put(b->data, b->cap);
 	*b = (struct hark__buffer){0};
+}
+
+static size_t size_for(size_t n)
+{
+	size_t cap = HARK__BUFFER_BYTES;
+	while (cap < n)
+		cap *= 2;
+	return n > HARK__BUFFER_WIDE / 2 && n <= HARK__BUFFER_WIDE ? HARK__BUFFER_WIDE : cap;
 }
 
 int hark__buffer_reserve(struct hark__buffer *b, size_t room)
@@ -102,12 +127,10 @@ int hark__buffer_reserve(struct hark__buffer *b, size_t room)
 		b->tail = (uint32_t)len;
 		return 0;
 	}
-	size_t cap = HARK__BUFFER_BYTES;
-	while (cap < len + room)
-		cap *= 2;
+	size_t cap = size_for(len + room);
 	if (cap > UINT32_MAX / 2)
 		return -ENOMEM;
-	char *data = cap == HARK__BUFFER_BYTES ? pool_get() : hark__sys.malloc(cap);
+	char *data = get(cap);
 	if (data == NULL)
 		return -ENOMEM;
 	if (len > 0)

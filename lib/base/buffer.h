@@ -1,7 +1,8 @@
 /* buffer.h — bytes on their way in or out of a connection: a flat buffer with a consumed head.
  *
- * Buffers of the common size come from a small pool of the thread's, warm and without a walk through malloc, so that a
- * connection holds one only while bytes are in it. A thread may give back what another one took. */
+ * Buffers of the common size, and those for bulk, come from small pools of the thread's, warm and without a walk
+ * through malloc, so that a connection holds one only while bytes are in it. A thread may give back what another one
+ * took. */
 #ifndef HARK__BUFFER_H
 #define HARK__BUFFER_H
 
@@ -10,6 +11,9 @@
 #include <string.h>
 
 #define HARK__BUFFER_BYTES 16384u /* the common size */
+#define HARK__BULK_BYTES \
+	65536u /* what is moved at a time in bulk: four records of TLS, and as much as one GSO packet */
+#define HARK__BUFFER_WIDE 69632u /* for it, encrypted */
 
 struct hark__buffer {
 	char *data;    /* NULL: none held */

@@ -54,7 +54,7 @@ struct hark_conn {
 	bool no_splice : 1;
 	bool syn_due : 1;        /* fast open: the connection begins with the first send */
 	bool has_path : 1;       /* dialed from a unix path: it is in path */
-	uint8_t full_reads : 4;  /* in a row */
+	uint8_t full_reads : 4;  /* in a row, see hark__bulk_is_wide() */
 	uint8_t short_moves : 4; /* in a row */
 	/* The reader's and the writer's role are taken. seq_cst; relaxed on a loop, see hark__conn_take(). */
 	atomic_bool reading, writing;
@@ -254,7 +254,7 @@ int hark__conn_begin_write(struct hark_conn *c, bool something);
 /* Writes all, small ones into c->out. 0 or -errno. */
 int hark__conn_write(struct hark_conn *c, const struct iovec *iov, int count, size_t total);
 
-/* Writes what b holds, and takes over its memory where it can. */
+/* Writes what b holds, and takes over its memory where it can. Small ones wait for a flush, whoever reads beside. */
 int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b);
 
 /* Where its output is, for who flushes: a reader beside does, too. */
@@ -296,6 +296,14 @@ void hark__linger_limit(struct hark_conn *c);
 int hark__linger_step(struct hark_conn *c, bool quiet);
 
 /* ---- splice.c, with the reader's role --------------------------------------------------------- */
+
+#define HARK__FULL_READS 4 /* in a row: from then on in bulk */
+
+/* Whether c is read HARK__BULK_BYTES at a time: it is in bulk, and the kernel cannot move its bytes. */
+static inline bool hark__bulk_is_wide(const struct hark_conn *c)
+{
+	return c->full_reads >= HARK__FULL_READS && !c->bulk;
+}
 
 /* Notes whether what was passed on, n bytes, had filled its buffer of cap; whether the next bytes should be spliced
  * (nothing of from is buffered then); does it, of what is there: > 0, 0: the end, -errno, -EAGAIN: nothing is,

@@ -4,7 +4,7 @@
  * sockets it takes two and a pipe of our own, so it pays only where much comes at a time, as it does into a pipe, which
  * holds few pieces, however small. A connection whose reads filled the buffer several times in a row is "in bulk"; it
  * no longer is, and gives its pipe back, when little came several times. Small exchanges, and idle connections, never
- * see any of this.
+ * see any of this. Where the kernel cannot (TLS, no pipe to be had) bulk is read by HARK__BULK_BYTES instead.
  *
  * splice(2) waits on sockets unless their O_NONBLOCK is set, whatever its own flag says (that is for pipes): so it is
  * set, as for hark_sendfile().
@@ -24,8 +24,8 @@
 #include "conn/conn.h"
 #include "loop/fiber.h"
 
-#define FULL_READS  4           /* in a row: from then on in bulk */
-#define SHORT_MOVES 8           /* in a row: no longer */
+#define SHORT_MOVES 8           /* in a row: no longer in bulk */
+#define FULL_MAX    15          /* reads that are counted: then a pipe is tried for again */
 #define PIPE_BYTES  (256 << 10) /* asked for; beyond the user's share it stays what it is: pipe(7) */
 #define MOVE_BYTES  (1 << 20)   /* at most, of one call without a pipe of our own: others want to run, too */
 #define FUTILE_MAX  2           /* calls that find both sides ready and move nothing */
@@ -107,28 +107,37 @@ static bool may_move(struct hark_conn *from, struct hark_conn *to)
 	       (from->is_pipe || is_file(from) || hark__conn_kernel_moves(from));
 }
 
+/* Counts one read. Whether it begins bulk, or is the time to try for a pipe again. */
+static bool count_full(struct hark_conn *from, bool full)
+{
+	if (!full) {
+		if (hark__bulk_is_wide(from) && ++from->short_moves < SHORT_MOVES)
+			return false;
+		from->full_reads = from->short_moves = 0;
+		return false;
+	}
+	from->short_moves = 0;
+	from->full_reads = from->full_reads < FULL_MAX ? from->full_reads + 1 : HARK__FULL_READS;
+	return from->full_reads == HARK__FULL_READS;
+}
+
 void hark__splice_note(struct hark_conn *from, struct hark_conn *to, size_t n, size_t cap)
 {
 	int fds[2] = {NO_PIPE, NO_PIPE};
 	bool direct = is_direct(from, to);
-	if (n == cap || (direct && n >= HARK__BUFFER_BYTES))
-		from->full_reads++;
-	else
-		from->full_reads = 0;
-	if (from->full_reads < FULL_READS)
+	if (!count_full(from, n >= cap || (direct && n >= HARK__BUFFER_BYTES)))
 		return;
-	from->full_reads = 0;
 	if (from->no_splice || has_pipe(from) || !may_move(from, to))
 		return;
 	if (!direct) {
 		if (!open_pipe(fds))
-			return; /* a while later again */
+			return;
 		(void)hark__sys.fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
 	}
 	from->pipe[0] = fds[0];
 	from->pipe[1] = fds[1];
 	from->bulk = true;
-	from->short_moves = 0;
+	from->full_reads = from->short_moves = 0;
 }
 
 bool hark__splice_may(struct hark_conn *from, struct hark_conn *to)

@@ -249,7 +249,7 @@ static ssize_t receive(struct hark_conn *c, void *buf, size_t cap, const char *d
 	}
 }
 
-/* Receives into the buffer what is there. */
+/* Receives into the buffer what is there; in bulk more at a time. */
 static ssize_t fill_now(struct hark_conn *c)
 {
 	if (c->eof)
@@ -259,10 +259,11 @@ static ssize_t fill_now(struct hark_conn *c)
 		return r;
 	if (!(hark__ready(&c->src) & HARK__IN) && hark__conn_transport(c)->pending(c) == 0)
 		return -EAGAIN; /* before a buffer is taken: idle connections hold none */
-	r = hark__buffer_reserve(&c->in, HARK__BUFFER_BYTES / 4);
+	bool wide = c->in.data == NULL && hark__bulk_is_wide(c);
+	r = hark__buffer_reserve(&c->in, wide ? HARK__BUFFER_WIDE : HARK__BUFFER_BYTES / 4);
 	if (r < 0)
 		return r;
-	ssize_t n = hark__conn_receive(c, c->in.data + c->in.tail, c->in.cap - c->in.tail);
+	ssize_t n = hark__conn_receive(c, c->in.data + c->in.tail, wide ? HARK__BULK_BYTES : c->in.cap - c->in.tail);
 	if (n > 0)
 		c->in.tail += (uint32_t)n;
 	else if (hark__buffer_len(&c->in) == 0)
@@ -419,6 +420,7 @@ ssize_t hark_peek(struct hark_conn *c, void *buf, size_t cap)
 		n = hark__conn_fill(c, HARK__IN, "peek");
 	if (n > 0) {
 		size_t len = hark__buffer_len(&c->in);
+		cap = cap < HARK__BUFFER_BYTES ? cap : HARK__BUFFER_BYTES;
 		n = (ssize_t)(len < cap ? len : cap);
 		memcpy(buf, hark__buffer_head(&c->in), (size_t)n);
 	}
@@ -510,7 +512,8 @@ int hark__conn_write_buffer(struct hark_conn *c, struct hark__buffer *b)
 		r = write_locked(c, &v, 1, v.iov_len);
 		hark__buffer_consume(b, v.iov_len);
 	}
-	return unlock_and_look(c, r);
+	unlock_out(c); /* though a reader beside may wait: more may follow at once, and then a flush */
+	return r;
 }
 
 void hark__conn_fail(struct hark_conn *c, int error)
@@ -700,6 +703,18 @@ int hark_idle(struct hark_conn *c)
 		n = idle_wait(c);
 	if (n == -EAGAIN)
 		n = idle_draining(c);
+	hark__conn_end(c, &c->reading);
+	return n > 0 || c->have_datagram ? 1 : (int)n;
+}
+
+int hark_ready(struct hark_conn *c)
+{
+	int r = hark__conn_begin(c, &c->reading);
+	if (r < 0)
+		return r;
+	ssize_t n = hark__buffer_len(&c->in) > 0 || c->have_datagram ? 1
+	            : c->bulk                                        ? -EAGAIN
+	                                                             : hark__conn_fill(c, 0, "ready");
 	hark__conn_end(c, &c->reading);
 	return n > 0 || c->have_datagram ? 1 : (int)n;
 }

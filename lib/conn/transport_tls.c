@@ -6,6 +6,7 @@
  * The socket's end without close_notify is kept from OpenSSL, which would fail for good: our half may go on.
  *
  * Any thread, one reader and one writer. */
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -15,19 +16,20 @@
 #include "conn/tls.h"
 #include "loop/fiber.h"
 
-#define RECORD_BYTES 16384u             /* RFC 8446 section 5.1 */
-#define RECORD_MORE  64u                /* its header and tag, at most */
-#define SEND_BYTES   (4 * RECORD_BYTES) /* encrypted at a time */
-#define WIRE_BYTES   (SEND_BYTES + 4 * RECORD_MORE + 512)
-#define WIRE_MAX     (2 * WIRE_BYTES) /* more is a peer who has us answer and does not read */
-#define OWN_MAX      64u              /* messages of TLS's own in a row; servers send a few tickets */
-#define TICKETS      2                /* after a full handshake, as OpenSSL has it; after a short one it is one */
+#define RECORD_BYTES 16384u                  /* RFC 8446 section 5.1 */
+#define RECORD_MORE  64u                     /* its header and tag, at most */
+#define SEND_BYTES   HARK__BULK_BYTES        /* encrypted at a time */
+#define WIRE_MAX     (2 * HARK__BUFFER_WIDE) /* more is a peer who has us answer and does not read */
+#define OWN_MAX      64u                     /* messages of TLS's own in a row; servers send a few tickets */
+#define TICKETS      2 /* after a full handshake, as OpenSSL has it; after a short one it is one */
 
 struct hark__tls_conn *hark__conn_tls(const struct hark_conn *c)
 {
 	const struct hark__extra *x = hark__conn_extra(c);
 	return x != NULL ? x->tls : NULL;
 }
+
+static_assert(SEND_BYTES + SEND_BYTES / RECORD_BYTES * RECORD_MORE <= HARK__BUFFER_WIDE, "wire holds one send");
 
 /* ---- the BIO ------------------------------------------------------------------------------------------ */
 
@@ -52,18 +54,11 @@ static int bio_read(BIO *b, char *buf, int cap)
 	return -1;
 }
 
-/* Room in wire for n bytes. The thread's pool has what most answers need. */
+/* Room in wire for n bytes, and with a first record for those that follow it. */
 static int make_room(struct hark__buffer *wire, size_t n)
 {
-	size_t len = hark__buffer_len(wire);
-	if (len + n <= HARK__BUFFER_BYTES || len > 0 || n > WIRE_BYTES)
-		return hark__buffer_reserve(wire, n);
-	char *data = hark__sys.malloc(WIRE_BYTES);
-	if (data == NULL)
-		return -ENOMEM;
-	hark__buffer_release(wire);
-	*wire = (struct hark__buffer){.data = data, .cap = WIRE_BYTES};
-	return 0;
+	bool first = hark__buffer_len(wire) == 0 && n > HARK__BUFFER_BYTES && n < HARK__BUFFER_WIDE;
+	return hark__buffer_reserve(wire, first ? HARK__BUFFER_WIDE : n);
 }
 
 static int bio_write(BIO *b, const char *bytes, int n)

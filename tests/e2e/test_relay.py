@@ -1,7 +1,9 @@
 """The relay box: each connection joined to another address, both ways, under every model."""
 import os
+import pathlib
 import signal
 import socket
+import struct
 import threading
 import time
 import hashlib
@@ -111,6 +113,28 @@ def test_the_end_of_one_direction_leaves_the_other_open(serve, target, model):
         for word in [b"one", b"two", b"three"]:
             client.sendall(word)
             assert server.recv(100) == word
+
+
+def segments_in(s):
+    """TCP_INFO's tcpi_segs_in."""
+    return struct.unpack_from("I", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144), 140)[0]
+
+
+def test_an_end_that_has_come_with_the_last_bytes_leaves_in_one_segment_with_them(serve, target):
+    listener = target()
+    relay = serve("tcp://127.0.0.1:0", "relay", address_of(listener))
+    with relay.connect() as client:
+        server = accept(listener)
+        server.sendall(b"one")  # both directions wait from here on
+        assert client.recv(100) == b"one"
+        before = segments_in(client)
+        relay.send(signal.SIGSTOP)
+        wait_until(lambda: pathlib.Path(f"/proc/{relay.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
+        server.sendall(b"two")
+        server.close()
+        relay.send(signal.SIGCONT)
+        assert read_all(client) == b"two"
+        assert segments_in(client) == before + 1
 
 
 @pytest.mark.parametrize("model", MODELS)

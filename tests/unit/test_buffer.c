@@ -63,6 +63,24 @@ static void the_common_size_is_taken_again(void **state)
 	hark__buffer_release(&b);
 }
 
+static void bulk_has_a_size_of_its_own_which_is_taken_again(void **state)
+{
+	struct hark__buffer b = {0};
+	(void)state;
+	append(&b, 0, HARK__BULK_BYTES);
+	assert_int_equal(b.cap, HARK__BUFFER_WIDE);
+	char *at = b.data;
+	hark__buffer_release(&b);
+	append(&b, 0, HARK__BUFFER_BYTES); /* the common size has its own */
+	assert_int_equal(b.cap, HARK__BUFFER_BYTES);
+	append(&b, HARK__BUFFER_BYTES, HARK__BUFFER_WIDE - HARK__BUFFER_BYTES);
+	assert_ptr_equal(b.data, at);
+	assert_true(pattern_is(hark__buffer_head(&b), 0, HARK__BUFFER_WIDE));
+	append(&b, 0, 1);
+	assert_true(b.cap > HARK__BUFFER_WIDE);
+	hark__buffer_release(&b);
+}
+
 static void *fills(void *arg)
 {
 	struct hark__buffer *b = arg;
@@ -95,6 +113,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_come_out_as_they_went_in),
 		cmocka_unit_test(the_common_size_is_taken_again),
+		cmocka_unit_test(bulk_has_a_size_of_its_own_which_is_taken_again),
 		cmocka_unit_test(one_thread_gives_back_what_another_took),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -69,6 +69,7 @@ static void check_reading(struct hark_conn *c, int wanted)
 	CHECK_INT(hark_readline(c, buf, sizeof buf), wanted);
 	CHECK_INT(hark_peek(c, buf, 1), wanted);
 	CHECK_INT(hark_idle(c), wanted);
+	CHECK_INT(hark_ready(c), wanted);
 }
 
 static void check_writing(struct hark_conn *c, int wanted)

@@ -271,9 +271,30 @@ static void urgent_data_does_not_stall_a_reader(void)
 	(void)close(fds[1]);
 }
 
+static void ready_tells_what_is_there_and_never_waits(void)
+{
+	struct pair p = tcp_pair();
+	char byte;
+	CHECK_INT(hark_ready(p.b), -EAGAIN);
+	say(p.a, "xy");
+	CHECK_INT(hark_idle(p.b), 1);
+	CHECK_INT(hark_ready(p.b), 1);
+	CHECK_INT(hark_read(p.b, &byte, 1), 1);
+	CHECK_INT(hark_ready(p.b), 1); /* nothing is consumed */
+	CHECK_INT(hark_read(p.b, &byte, 1), 1);
+	CHECK_INT(byte, 'y');
+	CHECK_INT(hark_ready(p.b), -EAGAIN);
+	CHECK_INT(hark_shutdown(p.a, HARK_OUT), 0);
+	CHECK_INT(hark_wait_fd(hark_fd(p.b), HARK_IN, hark_after(5 * HARK_S)), HARK_IN);
+	CHECK_INT(hark_idle(p.b), 0);
+	CHECK_INT(hark_ready(p.b), 0);
+	pair_drop(&p);
+}
+
 int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
+		EVERYWHERE(ready_tells_what_is_there_and_never_waits),
 		EVERYWHERE(read_gives_what_is_there),
 		EVERYWHERE(readn_is_exact_and_keeps_what_came_before_an_early_end),
 		EVERYWHERE(readn_of_more_than_the_buffer_keeps_what_came_too),
