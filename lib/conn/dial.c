@@ -286,17 +286,17 @@ struct room {
 
 /* The handshake over a connection that was dialed; without one it is ended at once, an alert sent. */
 static int begin_tls(const char *address, const struct hark_address *a, const struct hark_dial_opts *o,
-                     int64_t deadline, struct hark_conn **out)
+                     int64_t deadline, struct hark_conn *c)
 {
 	struct hark_why why;
 	const char *name = o->tls_name != NULL ? o->tls_name : strcmp(a->host, "*") == 0 ? "localhost" : a->host;
 	struct hark_starttls_opts opts = {.name = name, .deadline = deadline, .why = &why};
-	int rc = hark_starttls(*out, o->tls, &opts);
+	int rc = hark_starttls(c, o->tls, &opts);
 	if (rc == 0)
 		return 0;
 	hark__why(o->why, "dial %s: %s", address, why.text);
-	(void)hark__conn_transport(*out)->shutdown(*out, HARK_OUT);
-	hark__conn_free(*out);
+	(void)hark__conn_transport(c)->shutdown(c, HARK_OUT);
+	hark__conn_free(c);
 	return rc;
 }
 
@@ -306,6 +306,7 @@ static int dial_address(const char *address, const struct hark_address *a, const
 {
 	struct hark_dial_report *report = o->report != NULL ? o->report : &room->report;
 	struct hark__attempt_plan plan;
+	struct hark_conn *c;
 	const char *step;
 	int told, rc = hark__attempt_plan(&plan, a, o, deadline, o->why);
 	if (rc < 0)
@@ -320,10 +321,14 @@ static int dial_address(const char *address, const struct hark_address *a, const
 		return n;
 	}
 	hark__dial_interleave(room->found, room->to, n);
-	rc = hark__dial_endpoints(room->to, n, &plan, deadline, report, &told, &step, out);
+	rc = hark__dial_endpoints(room->to, n, &plan, deadline, report, &told, &step, &c);
 	if (rc < 0)
 		explain(o->why, address, hark__address_numeric(a), rc, report, told, step);
-	return rc < 0 || a->scheme != HARK_TLS ? rc : begin_tls(address, a, o, deadline, out);
+	else if (a->scheme == HARK_TLS)
+		rc = begin_tls(address, a, o, deadline, c);
+	if (rc == 0)
+		*out = c;
+	return rc;
 }
 
 int hark_dial(const char *address, const struct hark_dial_opts *opts, struct hark_conn **out)

@@ -421,3 +421,5 @@ def test_pings_go_by_tls(run, tls, certs):
 
     r = run("ping", "--ca", certs.ca.cert, "-c", "3", "-i", "0", tls(echo).at())
     assert r.returncode == 0 and b"3 sent, 3 answered" in r.stdout
+    r = run("ping", "-c", "1", tls(echo).at())
+    assert (r.returncode, r.stdout) == (1, b"") and "issued by" in r.stderr.decode()
