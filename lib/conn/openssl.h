@@ -81,6 +81,8 @@ int hark__openssl_load(struct hark_why *why);
 	X(SSL_CTX_callback_ctrl) \
 	X(SSL_CTX_ctrl) \
 	X(SSL_CTX_free) \
+	X(SSL_CTX_get0_certificate) \
+	X(SSL_CTX_get0_privatekey) \
 	X(SSL_CTX_new) \
 	X(SSL_CTX_set1_cert_store) \
 	X(SSL_CTX_set_alpn_protos) \
@@ -234,6 +236,8 @@ extern struct hark__openssl hark__openssl;
 #define SSL_CTX_callback_ctrl                hark__openssl.SSL_CTX_callback_ctrl
 #define SSL_CTX_ctrl                         hark__openssl.SSL_CTX_ctrl
 #define SSL_CTX_free                         hark__openssl.SSL_CTX_free
+#define SSL_CTX_get0_certificate             hark__openssl.SSL_CTX_get0_certificate
+#define SSL_CTX_get0_privatekey              hark__openssl.SSL_CTX_get0_privatekey
 #define SSL_CTX_new                          hark__openssl.SSL_CTX_new
 #define SSL_CTX_set1_cert_store              hark__openssl.SSL_CTX_set1_cert_store
 #define SSL_CTX_set_alpn_protos              hark__openssl.SSL_CTX_set_alpn_protos

@@ -88,7 +88,10 @@ int hark__tls_pem_key(const struct hark__tls_pem *p, EVP_PKEY **out, struct hark
 int hark__tls_names_of(const X509 *cert, char ***names, int *n);
 void hark__tls_names_free(char **names, int n);
 
-/* The context whose names have name: itself before a wildcard's; -1: none. */
+/* Whether what is for `all` is for each of `those`; false where there are none. */
+bool hark__tls_names_cover(const struct hark__tls_context *all, const struct hark__tls_context *those);
+
+/* The context whose names have name: itself, the one of fewest names, before a wildcard's; -1: none. */
 int hark__tls_context_for(const struct hark__tls_settings *s, const char *name);
 
 /* tls_info.c: a subject or issuer in RFC 2253's order and escapes; UTF-8 as it is, control characters as hexadecimal

@@ -104,16 +104,27 @@ static bool has_wildcard(const struct hark__tls_context *c, const char *name, si
 	return false;
 }
 
+bool hark__tls_names_cover(const struct hark__tls_context *all, const struct hark__tls_context *those)
+{
+	for (int i = 0; i < those->n_names; i++) {
+		const char *name = those->names[i];
+		if (!has(all, name, strlen(name)) && (name[0] == '*' || !has_wildcard(all, name, strlen(name))))
+			return false;
+	}
+	return those->n_names > 0;
+}
+
 int hark__tls_context_for(const struct hark__tls_settings *s, const char *name)
 {
 	size_t n = strlen(name);
+	int best = -1;
 	if (n > 1 && name[n - 1] == '.')
 		n--;
-	for (int i = 0; i < s->n_contexts; i++)
-		if (has(&s->contexts[i], name, n))
-			return i;
-	for (int i = 0; i < s->n_contexts; i++)
+	for (int i = 0; i < s->n_contexts; i++) /* one of fewer names may have certificates of one of more, too */
+		if (has(&s->contexts[i], name, n) && (best < 0 || s->contexts[i].n_names < s->contexts[best].n_names))
+			best = i;
+	for (int i = 0; i < s->n_contexts && best < 0; i++)
 		if (has_wildcard(&s->contexts[i], name, n))
-			return i;
-	return -1;
+			best = i;
+	return best;
 }

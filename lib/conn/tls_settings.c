@@ -257,6 +257,36 @@ static int use_cert(struct making *m, const struct hark_tls_cert *c)
 	return r;
 }
 
+/* Certificates of other kinds of keys that are good for these names as well, such as a wildcard's: who cannot do with
+ * those of the names themselves takes them. */
+static int borrow(struct making *m, struct hark__tls_context *to, const struct hark__tls_context *from)
+{
+	int more = SSL_CTX_set_current_cert(from->ctx, SSL_CERT_SET_FIRST), r = 0;
+	for (; more == 1 && r == 0; more = SSL_CTX_set_current_cert(from->ctx, SSL_CERT_SET_NEXT)) {
+		EVP_PKEY *key = SSL_CTX_get0_privatekey(from->ctx);
+		STACK_OF(X509) * above;
+		if (to->key_kinds & kind_of(key))
+			continue;
+		SSL_CTX_get0_chain_certs(from->ctx, &above);
+		if (SSL_CTX_use_cert_and_key(to->ctx, SSL_CTX_get0_certificate(from->ctx), key, above, 1) != 1)
+			r = fail_by_openssl(m, "certificates");
+		to->key_kinds |= kind_of(key);
+	}
+	return r;
+}
+
+static int borrow_all(struct making *m)
+{
+	struct hark__tls_settings *s = m->s;
+	int r = 0;
+	for (int i = 0; i < s->n_contexts; i++)
+		for (int k = 0; k < s->n_contexts && r == 0; k++)
+			if ((s->contexts[k].key_kinds & ~s->contexts[i].key_kinds) != 0 &&
+			    hark__tls_names_cover(&s->contexts[k], &s->contexts[i]))
+				r = borrow(m, &s->contexts[i], &s->contexts[k]);
+	return r;
+}
+
 /* ---- who vouches for the peer ------------------------------------------------------------------------------ */
 
 static int add_authorities(struct making *m)
@@ -368,6 +398,8 @@ static int fill(struct making *m)
 		r = make_store(m);
 	for (int i = 0; i < o->n_certs && r == 0; i++)
 		r = use_cert(m, &o->certs[i]);
+	if (r == 0)
+		r = borrow_all(m);
 	if (r == 0 && s->n_contexts == 0)
 		r = add_context(m, &only);
 	return r;

@@ -88,14 +88,12 @@ static void a_servers_certificate_must_be_for_its_name_in_time_and_vouched_for(v
 	        "unknown CA");
 	refuses(try_with(trusting(), SERVER_OF(pem_pair(&strange)), "a.example"),
 	        "issued by CN=another authority, which is not in test-ca.pem", "unknown CA");
-	for (int rsa = 0; rsa < 2; rsa++) { /* one of the same name, and other keys */
-		struct made_cert ours = make_cert((struct cert_plan){.subject = "ours", .is_ca = true, .rsa = rsa}),
-				 theirs = make_cert((struct cert_plan){.subject = "ours", .is_ca = true, .rsa = rsa});
-		struct made_cert leaf = make_cert(
-			(struct cert_plan){.subject = "leaf", .names = "DNS:a.example", .issuer = &theirs});
-		refuses(try_with((struct hark_tls_opts){.ca_pem = ours.pem}, SERVER_OF(pem_pair(&leaf)), "a.example"),
-		        "is not signed by the CN=ours that is known", "decrypt error");
-	}
+	struct made_cert ours = make_cert((struct cert_plan){.subject = "ours", .is_ca = true, .rsa = true}),
+			 theirs = make_cert((struct cert_plan){.subject = "ours", .is_ca = true, .rsa = true});
+	struct made_cert forged = make_cert(
+		(struct cert_plan){.subject = "forged", .names = "DNS:a.example", .issuer = &theirs});
+	refuses(try_with((struct hark_tls_opts){.ca_pem = ours.pem}, SERVER_OF(pem_pair(&forged)), "a.example"),
+	        "is not signed by the CN=ours that is known", "decrypt error");
 	refuses(try_with((struct hark_tls_opts){0}, usual, "a.example"), "not in the system's store", "unknown CA");
 	o = try_with((struct hark_tls_opts){.insecure = true}, SERVER_OF(pem_pair(&old)), "b.example");
 	CHECK_INT(o.client, 0);
@@ -186,6 +184,45 @@ static void of_certificates_for_the_same_names_the_client_takes_what_it_can(void
 	}
 	CHECK_INT(b->settings->n_contexts, 1);
 	hark_tls_free(b);
+}
+
+/* A wildcard's RSA beside the host's own EC; one of more names beside one of fewer. In any order. */
+static void of_certificates_for_overlapping_names_the_client_takes_what_it_can(void)
+{
+	struct made_cert ec = make_cert(
+		(struct cert_plan){.subject = "ec", .names = "DNS:www.v.example", .issuer = &authority});
+	struct made_cert rsa = make_cert((struct cert_plan){.subject = "rsa",
+	                                                    .names = "DNS:*.v.example,DNS:b.example",
+	                                                    .issuer = &authority,
+	                                                    .rsa = true});
+	static const struct {
+		const char *name, *first, *by_rsa; /* what is shown; NULL: nothing that the client can */
+	} rows[] = {{"www.v.example", "CN=ec", "CN=rsa"},
+	            {"q.v.example", "CN=rsa", "CN=rsa"},
+	            {"b.example", "CN=b.example", "CN=rsa"},
+	            {"a.example", "CN=a.example", NULL}};
+	for (int i = 0; i < 16; i++) {
+		const struct hark_tls_cert certs[] = {pem_pair(&server_cert), pem_pair(i & 1 ? &ec : &rsa),
+		                                      pem_pair(&other_cert), pem_pair(i & 1 ? &rsa : &ec)};
+		struct hark_tls *b = settings_of((struct hark_tls_opts){.certs = certs, .n_certs = 4}),
+				*a = settings_of((struct hark_tls_opts){.insecure = true});
+		const char *name = rows[i / 4].name, *wants = i & 2 ? rows[i / 4].by_rsa : rows[i / 4].first;
+		struct hark_certificate seen;
+		struct pair p = tcp_pair();
+		struct shaking sa = {.c = p.a, .t = a, .name = name}, sb = {.c = p.b, .t = b};
+		if (i & 2)
+			CHECK_INT(SSL_CTX_set1_sigalgs_list(a->settings->contexts[0].ctx, "RSA-PSS+SHA256:RSA+SHA256"),
+			          1);
+		shake_both(&sa, &sb);
+		CHECK_INT(sa.got, wants != NULL ? 0 : -EPROTO);
+		if (wants != NULL) {
+			CHECK_INT(hark_tls_peer(p.a, 0, &seen), 0);
+			CHECK_INT(strcmp(seen.subject, wants), 0);
+		}
+		pair_drop(&p);
+		hark_tls_free(a);
+		hark_tls_free(b);
+	}
 }
 
 static void clients_show_the_certificate_that_is_required_of_them(void)
@@ -370,6 +407,7 @@ int main(int argc, char *argv[])
 		EVERYWHERE(a_name_that_begins_with_a_dot_is_none),
 		EVERYWHERE_AT_ONCE(the_certificate_is_chosen_by_the_name_that_is_asked_for),
 		EVERYWHERE_AT_ONCE(of_certificates_for_the_same_names_the_client_takes_what_it_can),
+		EVERYWHERE_AT_ONCE(of_certificates_for_overlapping_names_the_client_takes_what_it_can),
 		EVERYWHERE_AT_ONCE(clients_show_the_certificate_that_is_required_of_them),
 		EVERYWHERE_AT_ONCE(a_certificate_that_is_revoked_is_refused),
 		EVERYWHERE_AT_ONCE(a_list_that_is_not_there_or_not_in_force_is_told_with_whose_it_is),
