@@ -507,7 +507,7 @@ def start_all(build, scratch):
         "backend",
         [f"unix:{scratch}/backend", "udp://127.0.0.1:0", "tls://127.0.0.1:0"],
         ["echo"],
-        ["--max-conns", "5000"],
+        ["--max-conns", "5000", "--max-handshakes", "5000"],
     )
     servers = [backend]
     try:
