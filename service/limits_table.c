@@ -1,7 +1,7 @@
 /* limits_table.c — see limits_table.h.
  *
  * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A process that
- * is killed while it holds the lock (pthread_mutexattr_setrobust(3)) leaves sums that are wrong, so sums are never the
+ * is killed while it holds the lock leaves sums that are wrong, so sums are never the
  * truth: the places are, one for each connection that is counted by its source, and whoever gets the lock next adds
  * them up again. A ticket is the number of a place: where it counts may change (a forked child moves it, and may be
  * killed doing so) while the number that the worker gives back at the end stays. limits_forget() but marks the slot
@@ -17,11 +17,12 @@
 #include "limits_table.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/random.h>
+
+#include "shared_lock.h"
 
 #define PROBES  16   /* entries where a source may be */
 #define EPSILON 1e-6 /* of a token: what adding up fractions may have lost */
@@ -106,13 +107,11 @@ static void bury(struct limits *l)
 
 bool table_lock(struct limits *l)
 {
-	int r = pthread_mutex_lock(&l->m->lock);
-	if (r == EOWNERDEAD) {
-		atomic_store(&l->m->any_dead, true); /* the holder may have been about to bury */
-		(void)pthread_mutex_consistent(&l->m->lock);
-	} else if (r != 0) {
+	int r = shared_lock(&l->m->lock);
+	if (r < 0)
 		return false;
-	}
+	if (r > 0)
+		atomic_store(&l->m->any_dead, true); /* the holder may have been about to bury */
 	if (atomic_load(&l->m->any_dead))
 		bury(l);
 	return true;
@@ -120,7 +119,7 @@ bool table_lock(struct limits *l)
 
 void table_unlock(struct limits *l)
 {
-	(void)pthread_mutex_unlock(&l->m->lock);
+	shared_unlock(&l->m->lock);
 }
 
 /* ---- sources --------------------------------------------------------------------------------- */
@@ -269,19 +268,6 @@ size_t limits_bytes(bool tables)
 	return tables ? places_at() + PLACES * sizeof(struct place) : sources_at();
 }
 
-static int init_lock(pthread_mutex_t *m)
-{
-	pthread_mutexattr_t a;
-	int r = pthread_mutexattr_init(&a);
-	if (r != 0)
-		return -r;
-	(void)pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-	(void)pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-	r = pthread_mutex_init(m, &a);
-	(void)pthread_mutexattr_destroy(&a);
-	return -r;
-}
-
 /* Empty buckets that were never looked at fill up at the first look. */
 int limits_init(struct limits_state *m)
 {
@@ -289,7 +275,7 @@ int limits_init(struct limits_state *m)
 	if (getrandom(m->seed, sizeof m->seed, GRND_NONBLOCK) != (ssize_t)sizeof m->seed)
 		m->seed[0] = (uint64_t)hark_now(), m->seed[1] = (uint64_t)(uintptr_t)m;
 	atomic_store(&m->load_at, -LOAD_NS);
-	return init_lock(&m->lock);
+	return shared_lock_init(&m->lock);
 }
 
 struct source *table_sources(struct limits_state *m)

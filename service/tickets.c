@@ -7,20 +7,14 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "shared_lock.h"
+
 #define PARTS    12     /* of the lifetime: as long a key makes tickets */
 #define LEAST_NS HARK_S /* but no shorter */
 
 int tickets_init(struct tickets *t)
 {
-	pthread_mutexattr_t a;
-	int r = pthread_mutexattr_init(&a);
-	if (r != 0)
-		return -r;
-	(void)pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-	(void)pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-	r = pthread_mutex_init(&t->lock, &a);
-	(void)pthread_mutexattr_destroy(&a);
-	return -r;
+	return shared_lock_init(&t->lock);
 }
 
 static void wipe(struct tickets *t, int i)
@@ -30,14 +24,10 @@ static void wipe(struct tickets *t, int i)
 
 static bool lock(struct tickets *t)
 {
-	int r = pthread_mutex_lock(&t->lock);
-	if (r == EOWNERDEAD) {
-		for (int i = 0; i < TICKETS_KEYS; i++)
-			wipe(t, i);
-		(void)pthread_mutex_consistent(&t->lock);
-		r = 0;
-	}
-	return r == 0;
+	int r = shared_lock(&t->lock);
+	for (int i = 0; i < TICKETS_KEYS && r > 0; i++)
+		wipe(t, i);
+	return r >= 0;
 }
 
 static int64_t turn_of(int64_t lifetime_ns)
@@ -84,6 +74,6 @@ int tickets_key(const unsigned char *name, struct hark_ticket_key *out, void *ti
 		if (t->slot[i].made != 0 && now - t->slot[i].made >= turn_ns + u->lifetime_ns)
 			wipe(t, i);
 	int r = name == NULL ? current(t, turn_ns, now, out) : find(t, name, out);
-	(void)pthread_mutex_unlock(&t->lock);
+	shared_unlock(&t->lock);
 	return r;
 }

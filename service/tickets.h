@@ -15,7 +15,7 @@
 
 /* Zeroes, and tickets_init(). */
 struct tickets {
-	pthread_mutex_t lock; /* robust; guards the rest. Workers' alone */
+	pthread_mutex_t lock; /* shared_lock.h; guards the rest. Workers' alone */
 	struct {
 		int64_t made; /* hark_now(); 0: none */
 		struct hark_ticket_key key;

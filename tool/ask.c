@@ -270,3 +270,27 @@ int ask_json_end(struct ask *a, struct ask_json *j)
 	               ? ask_failed(a, -ENOMEM, "ask %s: no memory to print the answer", a->address)
 	               : 0;
 }
+
+int ask_run(const struct verb *v, int argc, char *argv[], const struct ask_kind *kind)
+{
+	struct ask_args args = ASK_DEFAULTS;
+	int status;
+	int n = options_parse(v, argc, argv, &args, &status);
+
+	if (n < 0)
+		return status;
+	if (n == 0)
+		return options_usage(v, "no host to ask");
+	struct ask *asks = ask_new(v, &args, n, argv, "tcp", kind->port, &status);
+	if (asks == NULL)
+		return status;
+	for (int i = 0; i < n; i++) {
+		asks[i].question = kind->question;
+		asks[i].question_len = kind->question_len;
+		asks[i].stream_answer_len = kind->stream_answer_len;
+		asks[i].may_be_empty = kind->may_be_empty;
+	}
+	status = ask_all(v, asks, n, kind->show);
+	ask_free(asks);
+	return status;
+}

@@ -92,6 +92,18 @@ void ask_free(struct ask asks[]);
  * STATUS_FAILED if any failed (show says so by what ask_failed() returns). */
 int ask_all(const struct verb *v, struct ask asks[], int n, int (*show)(struct ask *a, bool many));
 
+/* A verb whose operands are hosts that are all asked the same; its arguments are a struct ask_args. */
+struct ask_kind {
+	const void *question;
+	size_t question_len, stream_answer_len;
+	bool may_be_empty;
+	const char *port;
+	int (*show)(struct ask *a, bool many);
+};
+
+/* Its run(). */
+int ask_run(const struct verb *v, int argc, char *argv[], const struct ask_kind *kind);
+
 /* Prints the answer line by line, foreign bytes made harmless, each after "HOST: " if many. */
 void ask_print_lines(const struct ask *a, bool many);
 

@@ -35,24 +35,12 @@ static int run(const struct verb *self, int argc, char *argv[])
 {
 	/* The service ignores what is in the datagram; a careful one answers with no more bytes than it was sent. */
 	static const char question[128];
-	struct ask_args args = ASK_DEFAULTS;
-	int status;
-	int n = options_parse(self, argc, argv, &args, &status);
+	static const struct ask_kind kind = {.question = question,
+	                                     .question_len = sizeof question,
+	                                     .port = DAYTIME_PORT,
+	                                     .show = show};
 
-	if (n < 0)
-		return status;
-	if (n == 0)
-		return options_usage(self, "no host to ask");
-	struct ask *asks = ask_new(self, &args, n, argv, "tcp", DAYTIME_PORT, &status);
-	if (asks == NULL)
-		return status;
-	for (int i = 0; i < n; i++) {
-		asks[i].question = question;
-		asks[i].question_len = sizeof question;
-	}
-	status = ask_all(self, asks, n, show);
-	ask_free(asks);
-	return status;
+	return ask_run(self, argc, argv, &kind);
 }
 
 const struct verb verb_daytime = {

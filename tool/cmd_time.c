@@ -68,25 +68,15 @@ static int show(struct ask *a, bool many)
 static int run(const struct verb *self, int argc, char *argv[])
 {
 	static const char question[4]; /* RFC 868: empty. But a careful service answers with no more than it was sent */
-	struct ask_args args = ASK_DEFAULTS;
-	int status;
-	int n = options_parse(self, argc, argv, &args, &status);
+	static const struct ask_kind kind = {
+		.question = question,
+		.question_len = sizeof question,
+		.stream_answer_len = 4, /* RFC 868 has the client close first: a server may wait for that */
+		.port = TIME_PORT,
+		.show = show,
+	};
 
-	if (n < 0)
-		return status;
-	if (n == 0)
-		return options_usage(self, "no host to ask");
-	struct ask *asks = ask_new(self, &args, n, argv, "tcp", TIME_PORT, &status);
-	if (asks == NULL)
-		return status;
-	for (int i = 0; i < n; i++) {
-		asks[i].question = question;
-		asks[i].question_len = sizeof question;
-		asks[i].stream_answer_len = 4; /* RFC 868 has the client close first: a server may wait for that */
-	}
-	status = ask_all(self, asks, n, show);
-	ask_free(asks);
-	return status;
+	return ask_run(self, argc, argv, &kind);
 }
 
 const struct verb verb_time = {
