@@ -6,21 +6,68 @@
 """
 import contextlib
 import datetime
+import itertools
+import pathlib
 import socket
 import ssl
 import subprocess
+import types
 
 import pytest
 
 from conftest import PATIENCE
 
-NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+count = itertools.count()
 
 
 def openssl(*args, **more):
     done = subprocess.run(["openssl", *map(str, args)], capture_output=True, timeout=PATIENCE, **more)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+class Made:
+    """A certificate, cert, and its key; both: the two in one file."""
+
+    def __init__(self, directory, name):
+        base = pathlib.Path(directory) / f"{next(count)}-{name}"
+        self.cert, self.key, self.both = (base.with_suffix(end) for end in (".crt", ".key", ".pem"))
+
+    def joined(self):
+        self.both.write_bytes(self.cert.read_bytes() + self.key.read_bytes())
+        return self
+
+
+def make_key(path):
+    openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path)
+
+
+def make(directory, subject, names=None, by=None, ca=False, start=None, end=None):
+    """A certificate for these names ("DNS:a.example,IP:127.0.0.1"), by an authority or by itself; start and end:
+    YYYYMMDDHHMMSSZ, by default from now for a month."""
+    made = Made(directory, "made")
+    make_key(made.key)
+    request = made.cert.with_suffix(".csr")
+    openssl("req", "-new", "-utf8", "-key", made.key, "-subj", subject, "-out", request)
+    extensions = ["basicConstraints = CA:FALSE"]
+    if ca:
+        extensions = ["basicConstraints = critical, CA:TRUE", "keyUsage = keyCertSign, cRLSign"]
+    extensions += [f"subjectAltName = {names}"] if names else []
+    signer = by or made
+    config = made.cert.with_suffix(".cnf")
+    config.write_text(
+        "[ca]\ndefault_ca = it\n[it]\ndatabase = {0}.txt\nnew_certs_dir = {1}\nrand_serial = yes\ndefault_md = sha256\n"
+        "policy = any\nunique_subject = no\nx509_extensions = ext\ndefault_days = 30\n"
+        "[any]\ncommonName = optional\norganizationName = optional\n[ext]\n{2}\n".format(
+            config, directory, "\n".join(extensions)
+        )
+    )
+    pathlib.Path(f"{config}.txt").write_text("")
+    dates = (["-startdate", start] if start else []) + (["-enddate", end] if end else [])
+    who = ["-cert", by.cert] if by else ["-selfsign"]
+    openssl("ca", "-config", config, "-batch", "-utf8", "-notext", "-preserveDN", *who, "-keyfile", signer.key, *dates,
+            "-in", request, "-out", made.cert)  # fmt: skip
+    return made.joined()
 
 
 class Pki:
@@ -34,70 +81,17 @@ class Pki:
     def __truediv__(self, name):
         return self.directory / name
 
-    def make(self, name, cn, names="", days=30, ca=False, signed=True, subject=None, since=0):
+    def make(self, name, cn, names=None, days=30, ca=False, signed=True, subject=None, since=0):
         """name.pem and name.key; good for so many days, of which since are over."""
+        dates = {}
         if since:
-            return self.make_since(name, cn, names, days, since)
-        subject = subject or f"/CN={cn}"
-        ext = (
-            ["basicConstraints=critical,CA:TRUE", "keyUsage=keyCertSign,cRLSign"]
-            if ca
-            else ["basicConstraints=CA:FALSE"]
-        )
-        ext += [f"subjectAltName={names}"] if names else []
-        by = ["-CA", self / "ca.pem", "-CAkey", self / "ca.key"] if signed and not ca else []
-        args = [arg for e in ext for arg in ("-addext", e)]
-        openssl(
-            "req",
-            "-x509",
-            *NEW_KEY,
-            "-keyout",
-            self / f"{name}.key",
-            "-out",
-            self / f"{name}.pem",
-            "-days",
-            days,
-            "-subj",
-            subject,
-            *args,
-            *by,
-        )
-        return self / f"{name}.pem"
-
-    def make_since(self, name, cn, names, days, since):
-        """By `openssl ca`, which can set both dates."""
-        begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=since)
-        dates = [t.strftime("%Y%m%d%H%M%SZ") for t in (begin, begin + datetime.timedelta(days=days))]
-        conf = self / f"{name}.conf"
-        (self / f"{name}.index").write_text("")
-        conf.write_text(
-            f"[ca]\ndefault_ca = d\n[d]\ndatabase = {self / name}.index\ndefault_md = sha256\nrand_serial = yes\n"
-            f"new_certs_dir = {self.directory}\npolicy = p\nx509_extensions = e\n[p]\ncommonName = supplied\n"
-            f"[e]\nbasicConstraints = CA:FALSE\nsubjectAltName = {names}\n"
-        )
-        openssl(
-            "req", "-new", *NEW_KEY, "-keyout", self / f"{name}.key", "-subj", f"/CN={cn}", "-out", self / f"{name}.csr"
-        )
-        openssl(
-            "ca",
-            "-batch",
-            "-notext",
-            "-config",
-            conf,
-            "-cert",
-            self / "ca.pem",
-            "-keyfile",
-            self / "ca.key",
-            "-startdate",
-            dates[0],
-            "-enddate",
-            dates[1],
-            "-in",
-            self / f"{name}.csr",
-            "-out",
-            self / f"{name}.pem",
-        )
-        return self / f"{name}.pem"
+            begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=since)
+            ends = (begin, begin + datetime.timedelta(days=days))
+            dates = dict(zip(("start", "end"), (t.strftime("%Y%m%d%H%M%SZ") for t in ends)))
+        by = types.SimpleNamespace(cert=self / "ca.pem", key=self / "ca.key") if signed and not ca else None
+        made = make(self.directory, subject or f"/CN={cn}", names, by, ca, **dates)
+        made.key.rename(self / f"{name}.key")
+        return made.cert.rename(self / f"{name}.pem")
 
     def server(self, name, cn, names, **more):
         """One line's worth of hark.conf, too."""

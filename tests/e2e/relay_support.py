@@ -3,11 +3,11 @@ import json
 import socket
 import ssl
 import struct
-import subprocess
 
 import pytest
 
 from conftest import PATIENCE, wait_until
+from pki_support import make
 
 
 def reset(s):
@@ -143,24 +143,15 @@ class TlsEnd:
 
 
 class Certs:
-    """An authority, and certificates by it: the path of NAME.pem, with its key."""
+    """An authority, and certificates by it: the path of one with its key."""
 
     def __init__(self, directory):
         self.directory = directory
-        self.ca = self.make("ca")
+        self.authority = make(directory, "/CN=ca", ca=True)
+        self.ca = self.authority.cert
 
-    def openssl(self, words):
-        subprocess.run(["openssl", *words.split()], cwd=self.directory, check=True, capture_output=True, timeout=60)
-
-    def make(self, name, san=None):
-        by = f"-CA ca -CAkey ca.key -addext subjectAltName={san}" if san else ""
-        self.openssl(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 "
-            f"-keyout {name}.key -out {name} -subj /CN={name} {by}"
-        )
-        both = (self.directory / name).read_text() + (self.directory / f"{name}.key").read_text()
-        (self.directory / f"{name}.pem").write_text(both)
-        return self.directory / f"{name}.pem"
+    def make(self, name, names):
+        return make(self.directory, f"/CN={name}", names, self.authority).both
 
     def server(self, name="127.0.0.1", san="IP:127.0.0.1,DNS:localhost"):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

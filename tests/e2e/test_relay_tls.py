@@ -202,7 +202,7 @@ def test_a_certificate_of_the_relays_own_is_shown(start_relay, target, certs):  
     own = certs.make("relay", "DNS:relay.example")
     for args in (
         ["--target-cert", own],
-        ["--target-cert", own.with_suffix(""), "--target-key", own.with_suffix(".key")],
+        ["--target-cert", own.with_suffix(".crt"), "--target-key", own.with_suffix(".key")],
     ):
         relay = start_relay(*args, tls_address(listener))
         server = Server(listener, context)

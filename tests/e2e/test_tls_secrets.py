@@ -6,6 +6,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -132,9 +133,9 @@ def test_hark_serve_of_an_ordinary_user_is_not_readable_either(hark, pki, tmp_pa
         pytest.skip("starts it as another user: needs root")
     pathlib.Path(tmp_path).chmod(0o755)
     places = {}
-    directory = pathlib.Path(f"/tmp/hark-tls-{os.getpid()}")
-    directory.mkdir(mode=0o755)
-    try:
+    with tempfile.TemporaryDirectory() as made:
+        directory = pathlib.Path(made)
+        directory.chmod(0o755)
         for name in "a.pem", "a.key":
             places[name] = shutil.copy(pki / name, directory)
             os.chown(places[name], pwd.getpwnam("nobody").pw_uid, -1)
@@ -164,8 +165,6 @@ def test_hark_serve_of_an_ordinary_user_is_not_readable_either(hark, pki, tmp_pa
         finally:
             service.terminate()
             service.communicate(timeout=PATIENCE)
-    finally:
-        shutil.rmtree(directory)
 
 
 def test_a_worker_with_keys_leaves_no_core(harkd, pki):

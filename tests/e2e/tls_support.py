@@ -1,68 +1,17 @@
-"""Certificates for the end-to-end tests, made by openssl(1), and servers that show them.
-
-An Authority signs; what it makes are PEM files of a certificate and its key, each a path."""
-import itertools
-import pathlib
+"""Servers that speak TLS for the end-to-end tests, in this process, and what they show."""
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
 
 import pytest
 
 from conftest import PATIENCE
+from pki_support import Made, make  # noqa: F401 Made is for others
 
 HAS_OPENSSL = shutil.which("openssl") is not None
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 both_versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
-count = itertools.count()
-
-
-def openssl(*args, input=None):
-    subprocess.run(["openssl", *map(str, args)], input=input, check=True, capture_output=True, timeout=PATIENCE)
-
-
-class Made:
-    """A certificate, cert, and its key; both: the two in one file."""
-
-    def __init__(self, directory, name):
-        base = pathlib.Path(directory) / f"{next(count)}-{name}"
-        self.cert, self.key, self.both = (base.with_suffix(end) for end in (".crt", ".key", ".pem"))
-
-    def joined(self):
-        self.both.write_bytes(self.cert.read_bytes() + self.key.read_bytes())
-        return self
-
-
-def make_key(path):
-    openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path)
-
-
-def make(directory, subject, names=None, by=None, ca=False, start=None, end=None):
-    """A certificate for these names ("DNS:a.example,IP:127.0.0.1"), by an authority or by itself; start and end:
-    YYYYMMDDHHMMSSZ, by default from now for a month."""
-    made = Made(directory, "made")
-    make_key(made.key)
-    request = made.cert.with_suffix(".csr")
-    openssl("req", "-new", "-utf8", "-key", made.key, "-subj", subject, "-out", request)
-    extensions = ["basicConstraints = critical, CA:TRUE" if ca else "basicConstraints = CA:FALSE"]
-    extensions += [f"subjectAltName = {names}"] if names else []
-    signer = by or made
-    config = made.cert.with_suffix(".cnf")
-    config.write_text(
-        "[ca]\ndefault_ca = it\n[it]\ndatabase = {0}.txt\nnew_certs_dir = {1}\nrand_serial = yes\ndefault_md = sha256\n"
-        "policy = any\nunique_subject = no\nx509_extensions = ext\ndefault_days = 30\nemail_in_dn = no\n"
-        "[any]\ncommonName = optional\norganizationName = optional\n[ext]\n{2}\n".format(
-            config, directory, "\n".join(extensions)
-        )
-    )
-    pathlib.Path(f"{config}.txt").write_text("")
-    dates = (["-startdate", start] if start else []) + (["-enddate", end] if end else [])
-    who = ["-cert", by.cert] if by else ["-selfsign"]
-    openssl("ca", "-config", config, "-batch", "-utf8", "-notext", *who, "-keyfile", signer.key, *dates,
-            "-in", request, "-out", made.cert)  # fmt: skip
-    return made.joined()
 
 
 class TlsServer:
