@@ -245,10 +245,11 @@ static void nobody_there_is_told(void)
 
 static void unix_datagrams_are_answered_where_they_have_a_sender(void)
 {
-	char path[64], address[100], buf[100];
+	char directory[] = "/tmp/hark-dgram-XXXXXX", path[64], address[100], buf[100];
 	struct hark_listener *l;
 	struct hark_conn *c, *d;
-	(void)snprintf(path, sizeof path, "/tmp/hark-dgram-%d", (int)getpid());
+	CHECK(mkdtemp(directory) != NULL);
+	(void)snprintf(path, sizeof path, "%s/s", directory);
 	(void)snprintf(address, sizeof address, "unixgram:%s", path);
 	CHECK_INT(hark_listen(address, NULL, &l), 0);
 	CHECK_INT(hark_dial(address, NULL, &d), 0);
@@ -271,6 +272,7 @@ static void unix_datagrams_are_answered_where_they_have_a_sender(void)
 	(void)close(fd);
 	hark_listener_close(l);
 	CHECK_INT(access(path, F_OK), -1);
+	CHECK_INT(rmdir(directory), 0);
 }
 
 /* ---- waits that last -------------------------------------------------------------------------- */

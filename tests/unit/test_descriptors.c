@@ -87,8 +87,9 @@ static void using_body(void)
 	struct hark_listener *l;
 	struct hark_conn *c, *d;
 	struct hark_endpoint e;
-	char path[64], address[HARK_ADDRESS_MAX];
-	(void)snprintf(path, sizeof path, "unix:/tmp/hark-standard-%d", (int)getpid());
+	char directory[] = "/tmp/hark-standard-XXXXXX", path[64], address[HARK_ADDRESS_MAX];
+	CHECK(mkdtemp(directory) != NULL);
+	(void)snprintf(path, sizeof path, "unix:%s/s", directory);
 	CHECK(hark_resolve("tcp://localhost:80", &e, 1, hark_after(10 * HARK_S)) == 1);
 	nothing_there();
 	for (int round = 0; round < 2; round++) {
@@ -107,6 +108,7 @@ static void using_body(void)
 		hark_abort(c);
 		hark_listener_close(l);
 	}
+	CHECK_INT(rmdir(directory), 0);
 	CHECK_INT(hark_offload(nothing, NULL), 0);
 	nothing_there();
 }

@@ -151,12 +151,12 @@ static void listen_once(const char *address, const struct hark_listen_opts *o)
 
 static void listen_each(void *arg)
 {
-	char path[64], address[80];
+	char directory[] = "/tmp/hark-faults-XXXXXX", path[64], address[80];
 	(void)arg;
-	(void)snprintf(path, sizeof path, "/tmp/hark-faults-%d", (int)getpid());
+	HOLD(mkdtemp(directory) != NULL);
+	(void)snprintf(path, sizeof path, "%s/s", directory);
 	(void)snprintf(address, sizeof address, "unix:%s", path);
 	struct hark_listen_opts o = {.unix_mode = 0600, .reuseport = true, .receive_buffer_bytes = 65536};
-	(void)unlink(path);
 	fault_arm();
 	listen_once("tcp://127.0.0.1:0", &o);
 	listen_once("udp://*:0", &o);
@@ -165,6 +165,7 @@ static void listen_each(void *arg)
 	bool may_stay = fault_fired() && (now->entry == FAULT_lstat || now->entry == FAULT_unlink);
 	HOLD(access(path, F_OK) < 0 || may_stay);
 	(void)unlink(path);
+	(void)rmdir(directory);
 }
 
 /* ---- look-ups --------------------------------------------------------------------------------- */

@@ -315,9 +315,8 @@ static void a_relative_path_is_removed_where_it_was_made(void)
 {
 	struct hark_listener *l;
 	struct stat st;
-	char base[64];
-	(void)snprintf(base, sizeof base, "/tmp/hark-unit-dir-%d", (int)getpid());
-	CHECK(mkdir(base, 0700) == 0 && chdir(base) == 0 && mkdir("sub", 0700) == 0);
+	char base[] = "/tmp/hark-unit-dir-XXXXXX", sub[sizeof base + 4];
+	CHECK(mkdtemp(base) != NULL && chdir(base) == 0 && mkdir("sub", 0700) == 0);
 	CHECK_INT(hark_listen("unix:s", NULL, &l), 0);
 	CHECK(chdir("sub") == 0);
 	int other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* of the same name, elsewhere */
@@ -327,9 +326,8 @@ static void a_relative_path_is_removed_where_it_was_made(void)
 	CHECK_INT(lstat("../s", &st), -1);
 	CHECK_INT(lstat("s", &st), 0);
 	CHECK(unlink("s") == 0 && chdir("/") == 0);
-	(void)snprintf(base, sizeof base, "/tmp/hark-unit-dir-%d/sub", (int)getpid());
-	CHECK(rmdir(base) == 0);
-	*strrchr(base, '/') = '\0';
+	(void)snprintf(sub, sizeof sub, "%s/sub", base);
+	CHECK(rmdir(sub) == 0);
 	CHECK(rmdir(base) == 0);
 }
 
