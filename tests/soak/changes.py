@@ -31,6 +31,7 @@ IP_BIND_ADDRESS_NO_PORT = 24  # ip(7)
 LIMIT = 4  # of the service that has one
 NAMES = ("a.example", "b.example")  # the service tls has a certificate for each
 RENEWAL_S = 10  # harkd looks at the files every two
+STANDBY_S = 4  # after an upgrade an address that is left is served for two as it was: the older generation stands by
 TLS = """box = echo
 cert = {directory}/a.example.pem {directory}/b.example.pem
 key = {directory}/a.example.key {directory}/b.example.key"""
@@ -72,6 +73,7 @@ class Changing(Generations):
         self.ports = {name: free_port() for name in SERVICES}
         self.serials = {}  # of each name's newest certificate
         self.probes = 0  # connections to tls of this process
+        self.upgraded = 0
         super().__init__(f"changes-{engine}", engine, build, scratch)
         for name, (model, workers, *_) in SERVICES.items():
             self.rows.append(Row("changes", engine, model, workers, name, self.address(name)))
@@ -138,10 +140,11 @@ class Changing(Generations):
         if phase.startswith("upgrade"):
             self.configure()
             self.upgrade()
+            self.upgraded = time.monotonic()
         else:
             self.reload()
         self.listens()
-        self.await_renewed(0)
+        self.await_renewed(self.upgraded + STANDBY_S - time.monotonic())
 
 
 # ---- clients: a process each ----------------------------------------------------------------------
