@@ -219,3 +219,12 @@ int text_write_line(struct text *t, int fd)
 	}
 	return 0;
 }
+
+bool text_close_stream(FILE *to, char **text)
+{
+	if (to != NULL && fclose(to) == 0 && *text != NULL)
+		return true;
+	free(*text);
+	*text = NULL;
+	return false;
+}

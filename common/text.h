@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct text {
 	char *buf; /* the caller's; always NUL-terminated once something was added */
@@ -48,5 +49,10 @@ void text_add_duration(struct text *t, int64_t ns);
 
 /* Adds the newline and writes all of it to fd. 0 or -errno. */
 int text_write_line(struct text *t, int fd);
+
+/* Ends an open_memstream(3), or the NULL that it returned, whose text is *text: NULL before, the caller's to free.
+ * False: there was no memory for all of it, and *text is NULL. glibc's fclose(3) does not tell where the last byte has
+ * none. */
+bool text_close_stream(FILE *to, char **text);
 
 #endif

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "nearest.h"
+#include "text.h"
 
 #define KEY_BYTES 40 /* of an option's name; a longer one is offered as a hint cut short */
 
@@ -251,11 +252,9 @@ static char *value_of(struct whole *w, const struct hark_option *o, const void *
 
 	if (to != NULL)
 		box_option_print(o, state, to);
-	if (to != NULL && fclose(to) == 0)
-		return text;
-	w->no_memory = true;
-	free(text);
-	return NULL;
+	if (!text_close_stream(to, &text))
+		w->no_memory = true;
+	return text;
 }
 
 static bool is_standard(const struct hark_option *o, const char *value)

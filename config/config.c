@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "document.h"
+#include "text.h"
 
 static struct whole *whole_new(void)
 {
@@ -248,7 +249,7 @@ int config_copy(const struct config *c, const char *file, struct config **out)
 	if (to == NULL)
 		return -ENOMEM;
 	int r = config_print(c, to);
-	if (fclose(to) != 0)
+	if (!text_close_stream(to, &text))
 		r = -ENOMEM;
 	if (r == 0)
 		r = inside_load_bytes(file, text, n, out);

@@ -12,6 +12,7 @@
 
 #include "control_path.h"
 #include "nearest.h"
+#include "text.h"
 
 void service_free(struct service *s)
 {
@@ -496,7 +497,7 @@ static void make_text(struct whole *w, struct service *s)
 		return;
 	}
 	print_service(s, to);
-	if (fclose(to) != 0)
+	if (!text_close_stream(to, &s->s.text))
 		w->no_memory = true;
 }
 

@@ -1,7 +1,8 @@
 /* certs.c — certificates that are renewed, and other files that boxes read once (renew.h): those of running services
  * are looked at, and where they have changed and stay as they are, new workers are tried, as a reload does, which read
  * them. The old ones go on where those fail, as with a certificate whose key has not been written yet: tried again at
- * the next change. Connections keep what they began with.
+ * the next change, and, as memory or a process may have been what was lacking, ever less often without one. Connections
+ * keep what they began with.
  *
  * Nothing of the files is read here: keys are no business of the supervisor's. The supervisor's thread. */
 #include <errno.h>
@@ -12,6 +13,9 @@
 #include "supervisor.h"
 
 #define DAY_S (24 * 3600)
+
+#define AGAIN_FIRST_NS (5 * HARK_S)
+#define AGAIN_MAX_NS   (3600 * HARK_S)
 
 struct renew_stamp certs_stamp(const struct config_service *c)
 {
@@ -43,6 +47,14 @@ int64_t certs_due(const struct supervisor *v)
 	return any && may_look(v) ? v->certs_looked + RENEW_LOOK_NS : HARK_FOREVER;
 }
 
+void certs_put_off(struct service *s)
+{
+	s->certs_wait = s->certs_wait == 0                 ? AGAIN_FIRST_NS
+	                : s->certs_wait < AGAIN_MAX_NS / 2 ? s->certs_wait * 2
+	                                                   : AGAIN_MAX_NS;
+	s->certs_again = hark_after(s->certs_wait);
+}
+
 /* The same settings once more: workers of a reload are told apart by where those lie. */
 static bool renew(struct supervisor *v, struct service *s)
 {
@@ -55,6 +67,8 @@ static bool renew(struct supervisor *v, struct service *s)
 	else
 		log_event(LOG_LEVEL_ERROR, s->conf->name, "certificates: not read again: %s",
 		          r > 0 ? c->errors[0] : hark_strerror(r < 0 ? r : -ENOMEM));
+	if (conf == NULL)
+		certs_put_off(s);
 	if (e != NULL)
 		epoch_release(e);
 	else if (r > 0)
@@ -109,9 +123,14 @@ void certs_look(struct supervisor *v)
 			continue;
 		}
 		struct renew_stamp now = certs_stamp(s->conf);
+		bool due = renew_is_due(now, s->certs, &s->certs_seen) && now.hash != s->certs_tried;
+		bool again = now.hash != 0 && now.hash != s->certs && hark_now() >= s->certs_again;
 		look_at_ages(s);
-		if (renew_is_due(now, s->certs, &s->certs_seen)) {
-			s->certs = now.hash; /* be it that it cannot be tried */
+		if (due)
+			s->certs_wait = 0;
+		if (due || again) {
+			s->certs_tried = now.hash; /* be it that it cannot be */
+			s->certs_again = HARK_FOREVER;
 			n += renew(v, s);
 		}
 	}

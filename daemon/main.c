@@ -262,7 +262,12 @@ int main(int argc, char *argv[])
 		return end(&v, STATUS_SYSTEM);
 	if (a.test)
 		return end(&v, test_only(&v));
-	upgrade_self(&v);
+	int taken = upgrade_self(&v);
+	if (taken < 0) {
+		upgrade_tell_failed(&v, hark_strerror(taken));
+		v.handed_over = true;
+		return end(&v, STATUS_SYSTEM);
+	}
 	v.in_background = a.daemon;
 	int left = a.daemon && v.generation == 1 ? into_background(&v) : 0;
 	if (left < 0) {

@@ -126,7 +126,9 @@ int memory_open(const char *name, int fd, struct memory **out)
 	int r = m == NULL || copy == NULL ? -ENOMEM : 0;
 	if (r < 0 && fd >= 0)
 		(void)close(fd);
-	if (r == 0 && (fd < 0 || adopt(m, fd) < 0)) /* counted otherwise: totals begin anew */
+	if (r == 0)
+		r = fd >= 0 ? adopt(m, fd) : -EPROTO;
+	if (r == -EPROTO) /* none, or counted otherwise: totals begin anew */
 		r = make(m);
 	if (r == 0 && madvise(m->at, m->mapped, MADV_DONTFORK) < 0) {
 		r = -errno;

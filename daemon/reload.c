@@ -212,10 +212,12 @@ static void take_service(struct supervisor *v, struct epoch *e, const struct con
 	s = service_new(v, e, conf);
 	if (s == NULL) {
 		static const char why[] = "does not start: no memory or descriptors for one more service";
-		if (v->epoch != NULL)
+		if (v->epoch != NULL) {
 			add_error(out, conf->name, why);
-		else
-			log_event(LOG_LEVEL_ERROR, conf->name, "%s", why);
+			return;
+		}
+		log_event(LOG_LEVEL_ERROR, conf->name, "%s", why);
+		(void)snprintf(v->lacks, sizeof v->lacks, "%s", conf->name);
 		return;
 	}
 	out->added++;
@@ -248,6 +250,11 @@ static bool same_text(const char *a, const char *b)
 static int apply(struct supervisor *v, struct config *c, struct reload_result *out)
 {
 	struct hark_why why = {""};
+	struct epoch *e = epoch_new(c); /* first: nothing is undone where it fails */
+	if (e == NULL) {
+		(void)snprintf(out->text, sizeof out->text, "%s", hark_strerror(-ENOMEM));
+		return 1;
+	}
 	int r = open_sockets(v, c, out);
 	if (r == 0 && log_open(c, &why) < 0)
 		log_event(LOG_LEVEL_ERROR, NULL, "%s", why.text); /* the log that was open goes on */
@@ -257,14 +264,10 @@ static int apply(struct supervisor *v, struct config *c, struct reload_result *o
 		service_hand_log(s);
 	for (size_t i = 0; r == 0 && i < c->n_warnings; i++)
 		say_warning(out, c->warnings[i]);
-	if (r < 0)
-		config_free(c);
 	if (r < 0 || v->epoch == NULL) /* nobody asked */
 		reload_free_lines(out);
-	struct epoch *e = r == 0 ? epoch_new(c) : NULL;
-	if (e == NULL) {
-		if (r == 0 && v->epoch != NULL)
-			sockets_sweep(v);
+	if (r < 0) {
+		epoch_release(e);
 		return 1;
 	}
 	remove_others(v, c, out);

@@ -49,6 +49,7 @@ struct service *service_new(struct supervisor *v, struct epoch *e, const struct 
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
 	s->foreign_look = v->generation > 1 ? hark_now() : HARK_FOREVER;
+	s->certs_again = HARK_FOREVER;
 	return s;
 }
 
@@ -57,6 +58,7 @@ static void end_trial(struct service *s)
 	epoch_release(s->trial_epoch);
 	s->trial_epoch = NULL;
 	s->trial = NULL;
+	s->trial_renews = false;
 }
 
 void service_forget(struct service *s)
@@ -131,7 +133,8 @@ static void clear_slot(struct service *s, int slot)
 
 static void leave_slot(struct service *s, const struct worker *w)
 {
-	clear_slot(s, w->slot);
+	if (w->slot >= 0)
+		clear_slot(s, w->slot);
 	epoch_release(w->epoch);
 }
 
@@ -212,7 +215,7 @@ static pid_t start_worker(struct supervisor *v, struct service *s, struct worker
 static int start_workers(struct supervisor *v, struct service *s, struct epoch *e, const struct config_service *conf)
 {
 	int r = 0;
-	if (serving(s, conf) == 0) /* before they read them: who changes them meanwhile is noticed */
+	if (conf == s->conf && serving(s, conf) == 0) /* before they read them: who changes them meanwhile is noticed */
 		s->certs = certs_stamp(conf).hash;
 	for (unsigned n = serving(s, conf); r >= 0 && n < (unsigned)conf->workers; n++)
 		r = start_worker(v, s, (struct worker){.epoch = e, .conf = conf});
@@ -301,8 +304,11 @@ static void tell_cut(const struct service *s, const struct worker *w)
 void service_worker_ended(struct service *s, struct worker *w)
 {
 	siginfo_t info = {0};
-	int r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG | WNOWAIT);
-	if ((r == 0 && info.si_pid == 0) || (r < 0 && errno == EINTR))
+	int r;
+	do
+		r = waitid(P_PID, (id_t)w->pid, &info, WEXITED | WNOHANG | WNOWAIT);
+	while (r < 0 && errno == EINTR);
+	if (r == 0 && info.si_pid == 0)
 		return;
 	if (info.si_code != CLD_EXITED || info.si_status != 0)
 		(void)kill(-w->pid, SIGKILL); /* children of its own, which nobody counts any more */
@@ -466,6 +472,8 @@ static void set_conf(struct service *s, struct epoch *e, const struct config_ser
 	epoch_release(old);
 	s->backoff = 0;
 	s->error[0] = '\0';
+	s->certs_again = HARK_FOREVER;
+	s->certs_wait = 0;
 }
 
 static bool is_served(const struct service *s)
@@ -487,6 +495,8 @@ void service_replace(struct supervisor *v, struct service *s, struct epoch *e, c
 	if (keep && !stopped && (conf->start == CONFIG_START_BOOT || same) && is_served(s)) {
 		s->trial_epoch = epoch_hold(e);
 		s->trial = conf;
+		s->trial_renews = same;
+		s->certs_tried = certs_stamp(conf).hash;
 		int r = start_workers(v, s, e, conf);
 		if (r < 0)
 			(void)snprintf(s->trial_error, sizeof s->trial_error, "cannot start a worker: %s",
@@ -511,6 +521,8 @@ static void retire_all_of(struct service *s, const struct config_service *conf)
 static int give_up_trial(struct service *s)
 {
 	retire_all_of(s, s->trial);
+	if (s->trial_renews)
+		certs_put_off(s);
 	end_trial(s);
 	(void)snprintf(s->error, sizeof s->error, "goes on as it was, its new settings do not work: %.180s",
 	               s->trial_error);
@@ -525,6 +537,7 @@ int service_outcome(struct supervisor *v, struct service *s)
 		if (w->conf == s->trial && !is_settled(w))
 			return 0;
 	retire_all_of(s, s->conf);
+	s->certs = s->certs_tried;
 	set_conf(s, s->trial_epoch, s->trial);
 	end_trial(s);
 	s->state = SERVICE_RUNNING;

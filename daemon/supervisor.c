@@ -21,6 +21,7 @@
 #include "supervisor.h"
 
 #define READY_NS HARK_S /* between looks at a start-up that lasts */
+#define LACKS_MS 100    /* of a turn that does not look at all descriptors */
 
 enum watched { WATCH_SIGNALS, WATCH_HEIR, WATCH_ELDER, WATCH_DEMAND, WATCH_READY, WATCH_CONTROL };
 
@@ -36,6 +37,7 @@ struct turn {
 	struct watch *watches;
 	size_t n, cap;
 	size_t control; /* the control socket's begin here */
+	bool lacks;     /* there was no memory for all: another turn is due soon */
 };
 
 static int reserve(struct turn *t, size_t more)
@@ -57,8 +59,12 @@ static int reserve(struct turn *t, size_t more)
 
 static void watch(struct turn *t, int fd, struct watch w)
 {
-	if (fd < 0 || reserve(t, 1) < 0) /* without memory it is looked at again next time */
+	if (fd < 0)
 		return;
+	if (reserve(t, 1) < 0) {
+		t->lacks = true;
+		return;
+	}
 	t->fds[t->n] = (struct pollfd){.fd = fd, .events = POLLIN};
 	t->watches[t->n++] = w;
 }
@@ -76,6 +82,7 @@ static void watch_service(struct supervisor *v, struct turn *t, struct service *
 static void watch_all(struct supervisor *v, struct turn *t)
 {
 	t->n = 0;
+	t->lacks = false;
 	watch(t, v->signal_fd, (struct watch){WATCH_SIGNALS, NULL, NULL});
 	watch(t, v->heir_fd, (struct watch){WATCH_HEIR, NULL, NULL});
 	if (v->generation > 1)
@@ -83,8 +90,10 @@ static void watch_all(struct supervisor *v, struct turn *t)
 	for (struct service *s = v->services; s != NULL; s = s->next)
 		watch_service(v, t, s);
 	t->control = t->n;
-	if (reserve(t, 64) < 0)
+	if (reserve(t, 64) < 0) {
+		t->lacks = true;
 		return;
+	}
 	/* Until it serves a new generation leaves the control socket to the older one: two must not answer. */
 	int n = v->generation > 1 && !v->told_ready ? 0 : control_poll(v->control, t->fds + t->n, 64);
 	for (int i = 0; i < n; i++)
@@ -251,7 +260,11 @@ static void reap(struct supervisor *v)
 	for (;;) {
 		siginfo_t i = {0};
 		struct service *s;
-		if (waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT) < 0 || i.si_pid == 0)
+		int r;
+		do
+			r = waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT);
+		while (r < 0 && errno == EINTR);
+		if (r < 0 || i.si_pid == 0)
 			return;
 		struct worker *w = worker_of(v, i.si_pid, &s);
 		if (w != NULL)
@@ -343,13 +356,22 @@ static void bury(struct supervisor *v)
 	}
 }
 
-/* Of an upgrade: it is no good if the new generation cannot serve what the old one does. The service that it cannot. */
-static const struct service *unfit(const struct supervisor *v)
+/* Of an upgrade: it is no good if the new generation cannot serve what the old one does. True: why says what it cannot.
+ */
+static bool unfit(const struct supervisor *v, struct hark_why *why)
 {
-	for (const struct service *s = v->services; v->generation > 1 && s != NULL; s = s->next)
-		if (s->state == SERVICE_BACKING_OFF)
-			return s;
-	return NULL;
+	if (v->generation == 1)
+		return false;
+	if (v->lacks[0] != '\0') {
+		(void)snprintf(why->text, sizeof why->text, "[%s] no memory or descriptors for it", v->lacks);
+		return true;
+	}
+	for (const struct service *s = v->services; s != NULL; s = s->next)
+		if (s->state == SERVICE_BACKING_OFF) {
+			(void)snprintf(why->text, sizeof why->text, "[%.63s] %.180s", s->conf->name, s->error);
+			return true;
+		}
+	return false;
 }
 
 /* Last, so that what failed until now was seen. */
@@ -415,11 +437,9 @@ static void look_at_start(struct supervisor *v)
 {
 	if (v->told_ready || v->draining || starting(v))
 		return;
-	const struct service *bad = unfit(v);
-	if (bad != NULL) {
-		char why[sizeof bad->error + COUNTERS_NAME_MAX + 8];
-		(void)snprintf(why, sizeof why, "[%s] %s", bad->conf->name, bad->error);
-		upgrade_tell_failed(v, why);
+	struct hark_why why;
+	if (unfit(v, &why)) {
+		upgrade_tell_failed(v, why.text);
 		log_event(LOG_LEVEL_ERROR, NULL, "upgrade: a service cannot start under generation %d, which ends",
 		          v->generation);
 		v->failed = true;
@@ -432,7 +452,10 @@ static void look_at_start(struct supervisor *v)
 static void turn(struct supervisor *v, struct turn *t)
 {
 	watch_all(v, t);
-	int n = poll(t->fds, (nfds_t)t->n, timeout_ms(v));
+	int ms = timeout_ms(v);
+	if (t->lacks && (ms < 0 || ms > LACKS_MS))
+		ms = LACKS_MS;
+	int n = poll(t->fds, (nfds_t)t->n, ms);
 	if (n < 0 && errno != EINTR) /* EFAULT, EINVAL, ENOMEM: none that lasts, and none to spin on */
 		(void)hark_sleep(100 * HARK_MS);
 	for (size_t i = 0; n > 0 && i < t->n; i++)

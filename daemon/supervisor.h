@@ -156,6 +156,7 @@ struct service {
 	/* A reload's: new workers are started beside the old ones, which go on if those fail. NULL: none. */
 	struct epoch *trial_epoch;
 	const struct config_service *trial;
+	bool trial_renews;      /* nothing but its certificates differs */
 	char trial_error[256];  /* why a worker of it cannot start; "": none has failed */
 	struct worker *workers; /* draining ones included */
 	struct memory *memory;
@@ -168,8 +169,11 @@ struct service {
 	int64_t looked;                      /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
 	char error[256]; /* the last thing that went wrong; "" */
-	/* certs.c: its files as they were when its workers began to read them (0: it has none), and last were. */
-	uint64_t certs, certs_seen;
+	/* certs.c: its files as they were when its workers began to read them (0: it has none), when new workers last
+	 * tried to, and at the last look. */
+	uint64_t certs, certs_tried, certs_seen;
+	int64_t certs_again;     /* they are tried again, as they did not work; HARK_FOREVER: they did */
+	int64_t certs_wait;      /* so long after the last time */
 	enum cert_age certs_age; /* as it was told in the log last, and when */
 	int64_t certs_latest, certs_told;
 };
@@ -206,7 +210,8 @@ struct supervisor {
 	pid_t pid;
 	struct rlimit nofile; /* RLIMIT_NOFILE as it was, for workers and the next generation; ours is raised */
 	int64_t began;
-	bool in_background; /* --daemon: nobody sees our standard error */
+	bool in_background;            /* --daemon: nobody sees our standard error */
+	char lacks[COUNTERS_NAME_MAX]; /* a service that there was no memory for as we began; "": none */
 	bool told_ready;
 	bool draining;           /* ends when the last worker has */
 	bool ending;             /* because of SIGTERM, not of an upgrade alone: a second one ends at once */
@@ -281,6 +286,7 @@ void reload_renews(struct supervisor *v, unsigned n); /* n services try new work
 struct renew_stamp certs_stamp(const struct config_service *c);
 int64_t certs_due(const struct supervisor *v);
 void certs_look(struct supervisor *v); /* timers */
+void certs_put_off(struct service *s); /* they could not be renewed: later again */
 
 /* upgrade.c */
 #define UPGRADE_MEMORY "memory " /* then a service's name: what its memory is handed over by */
@@ -290,7 +296,7 @@ void upgrade_ended(struct supervisor *v);                     /* the heir's proc
 void upgrade_forget(struct supervisor *v);                    /* the heir goes its own way */
 void upgrade_hand_on(const struct supervisor *v, int signal); /* to the heir, with how often we were told to end */
 void upgrade_abandon(struct supervisor *v);                   /* we are about to end: so is the heir, if there is one */
-void upgrade_self(struct supervisor *v);                      /* at start: takes over what the environment says */
+int upgrade_self(struct supervisor *v); /* at start: takes over what the environment says. 0 or -ENOMEM */
 /* A socket of the older generation. */
 struct inherited_socket {
 	int fd; /* -1: none */

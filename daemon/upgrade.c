@@ -34,6 +34,7 @@
 #include "holders.h"
 #include "log.h"
 #include "supervisor.h"
+#include "text.h"
 
 #define FIRST_FD  3
 #define LIVED_NS  (2 * HARK_S) /* a generation that serves so long is relied on */
@@ -90,11 +91,14 @@ static const char *read_path(const char *line, struct inherited_socket *to)
 	return *end == '\n' ? end + 1 : NULL;
 }
 
-static void inherit(void)
+/* 0 or -ENOMEM: what was handed over is there, and we would bind it anew. */
+static int inherit(void)
 {
 	const char *list = getenv("HARKD_SOCKETS");
-	char *copy = list != NULL ? strdup(list) : NULL;
 	int n = 0;
+	if (list == NULL)
+		return 0;
+	char *copy = strdup(list);
 	for (const char *at = copy; at != NULL && *at != '\0'; at++)
 		n += *at == '\n';
 	inherited.list = copy;
@@ -102,7 +106,7 @@ static void inherit(void)
 	inherited.taken = calloc((size_t)n + 1, sizeof(bool));
 	inherited.socket = calloc((size_t)n + 1, sizeof(struct inherited_socket));
 	if (copy == NULL || inherited.key == NULL || inherited.taken == NULL || inherited.socket == NULL)
-		return;
+		return -ENOMEM;
 	char *rest = NULL;
 	const char *paths = getenv("HARKD_PATHS");
 	for (char *line = strtok_r(copy, "\n", &rest); line != NULL && inherited.n < n;
@@ -113,6 +117,7 @@ static void inherit(void)
 		(void)fcntl(i->fd, F_SETFD, FD_CLOEXEC);
 		inherited.key[inherited.n++] = line + i->managed;
 	}
+	return 0;
 }
 
 /* A socket, or a service's memory. */
@@ -290,11 +295,11 @@ static void find_own_path(void)
 	own_path[len > 0 ? len : 0] = '\0';
 }
 
-void upgrade_self(struct supervisor *v)
+int upgrade_self(struct supervisor *v)
 {
 	if (!is_handed_over())
 		forget_environment();
-	inherit();
+	int r = inherit();
 	find_own_path();
 	raise_descriptors(v);
 	v->heir_fd = v->heir_stderr = v->heir_opened = -1;
@@ -308,6 +313,7 @@ void upgrade_self(struct supervisor *v)
 	if (v->parent_fd >= 0)
 		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);
 	forget_environment();
+	return r;
 }
 
 static void tell(const struct supervisor *v, const char *text, size_t n)
@@ -367,11 +373,25 @@ static int arrange(const int *fds, int n)
 	return 0;
 }
 
-static void set_number(const char *name, long value)
+static bool set_number(const char *name, long value)
 {
 	char text[24];
 	(void)snprintf(text, sizeof text, "%ld", value);
-	(void)setenv(name, text, 1);
+	return setenv(name, text, 1) == 0;
+}
+
+/* What the next generation finds, which without a part of it would take itself for the first one. n: descriptors before
+ * the pipe's; opened: one more comes behind it. */
+static bool set_environment(const struct supervisor *v, const char *addresses, const char *paths, int n, bool opened)
+{
+	char heir[32];
+	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
+	(void)snprintf(heir, sizeof heir, "%d why", FIRST_FD + n);
+	/* The limit itself stays as we raised it: its sockets are above the other. */
+	return setenv("HARKD_SOCKETS", addresses, 1) == 0 && setenv("HARKD_PATHS", paths, 1) == 0 &&
+	       setenv("HARKD_HEIR", heir, 1) == 0 && (!opened || set_number("HARKD_OPENED", FIRST_FD + n + 1)) &&
+	       set_number("HARKD_GENERATION", v->generation + 1) &&
+	       set_number("HARKD_NOFILE", (long)v->nofile.rlim_cur);
 }
 
 /* In the child: sockets and the like first, then the pipe, then HARKD_OPENED's, if there is one. Our signals stay
@@ -380,7 +400,6 @@ static void set_number(const char *name, long value)
 static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int *fds, int n_sockets,
                                   const char *addresses, const char *paths)
 {
-	char heir[32];
 	sigset_t ends;
 	int n = n_sockets + 1 + (fds[n_sockets + 1] >= 0);
 	for (int i = 0; i < n; i++) { /* out of the way of the numbers they will get */
@@ -392,22 +411,12 @@ static _Noreturn void become_heir(struct supervisor *v, char *const argv[], int 
 		(void)dup2(v->heir_stderr, STDERR_FILENO);
 	if (arrange(fds, n) < 0)
 		_exit(111);
-	(void)setenv("HARKD_SOCKETS", addresses, 1);
-	(void)setenv("HARKD_PATHS", paths, 1);
-	(void)unsetenv("LISTEN_FDS"); /* whatever a service manager once said: it is not about these */
-	(void)snprintf(heir, sizeof heir, "%d why", FIRST_FD + n_sockets);
-	(void)setenv("HARKD_HEIR", heir, 1);
-	if (n > n_sockets + 1)
-		set_number("HARKD_OPENED", FIRST_FD + n_sockets + 1);
-	set_number("HARKD_GENERATION", v->generation + 1);
-	set_number(
-		"HARKD_NOFILE",
-		(long)v->nofile.rlim_cur); /* the limit itself stays as we raised it: its sockets are above the other */
 	(void)sigemptyset(&ends);
 	(void)sigaddset(&ends, SIGTERM);
 	(void)sigaddset(&ends, SIGINT);
 	(void)sigprocmask(SIG_UNBLOCK, &ends, NULL);
-	(void)execv(own_path, argv);
+	if (set_environment(v, addresses, paths, n_sockets, n > n_sockets + 1))
+		(void)execv(own_path, argv);
 	(void)dprintf(FIRST_FD + n_sockets, "%s: %s", own_path, strerror(errno));
 	_exit(111);
 }
@@ -441,8 +450,8 @@ static bool all_sockets(struct supervisor *v, int **fds, int *n, char **addresse
 		(*fds)[(*n)++] = m->fd;
 		(void)fprintf(f, UPGRADE_MEMORY "%s\n", m->name);
 	}
-	all = (f == NULL || fclose(f) == 0) && all;
-	return (p == NULL || fclose(p) == 0) && all;
+	all = text_close_stream(f, addresses) && all;
+	return text_close_stream(p, paths) && all;
 }
 
 /* What a binary says that cannot even be loaded, or is another one, goes to standard error, which in the background

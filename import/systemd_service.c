@@ -11,6 +11,7 @@
 #include "systemd_section.h"
 
 #include "number.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +137,7 @@ static char *expand(struct systemd_section *m, const char *word)
 			fputc(*p, to);
 		}
 	}
-	if (fclose(to) != 0)
+	if (!text_close_stream(to, &out))
 		m->d->broken = true;
 	return out;
 }

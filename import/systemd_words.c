@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "hark.h"
+#include "text.h"
 
 #define BLANKS " \t\n\r\v\f"
 #define US_NS  INT64_C(1000)
@@ -150,7 +151,7 @@ char *systemd_specify(struct document *d, const struct unit *u, const char *text
 		}
 		fputs(put, to);
 	}
-	if (fclose(to) != 0) {
+	if (!text_close_stream(to, &out)) {
 		d->broken = true;
 		*which = '?';
 	}

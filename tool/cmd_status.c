@@ -101,11 +101,9 @@ static int show(struct status *s)
 	size_t len = 0;
 	FILE *to = open_memstream(&text, &len);
 
-	if (to != NULL) {
+	if (to != NULL)
 		view(s, to);
-		(void)fclose(to);
-	}
-	if (text == NULL) {
+	if (!text_close_stream(to, &text)) {
 		say(s->control.verb, "%s", strerror(ENOMEM));
 		return STATUS_SYSTEM;
 	}
