@@ -11,6 +11,7 @@
 #include "json.h"
 #include "options.h"
 #include "text.h"
+#include "tls.h"
 #include "tool.h"
 
 #define TIMEOUT_DEFAULT (5 * HARK_S)
@@ -128,7 +129,10 @@ static void print_json(const struct seen *s)
 	json_put_string(&j, "error", ok ? NULL : s->why.text[0] != '\0' ? s->why.text : hark_strerror(s->error));
 	json_put_string(&j, "subject", ok ? s->leaf.subject : NULL);
 	json_put_string(&j, "issuer", ok ? s->leaf.issuer : NULL);
-	json_put_string(&j, "names", ok ? s->leaf.names : NULL);
+	if (ok)
+		tls_put_names(&j, s->leaf.names);
+	else
+		json_put_null(&j, "names");
 	json_put_string(&j, "serial", ok ? s->leaf.serial : NULL);
 	json_put_string(&j, "sha256", ok ? s->leaf.sha256 : NULL);
 	json_put_string(&j, "key", ok ? s->leaf.key : NULL);

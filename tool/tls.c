@@ -181,7 +181,7 @@ void tls_brief(const struct tls_facts *f, char *buf, size_t cap)
 
 /* ---- as JSON ----------------------------------------------------------------------------------------- */
 
-static void put_names(struct json *j, const char *names)
+void tls_put_names(struct json *j, const char *names)
 {
 	json_open(j, "names", '[');
 	for (size_t n; (names += strspn(names, " "))[0] != '\0'; names += n) {
@@ -201,7 +201,7 @@ static void put_chain(struct json *j, const struct tls_facts *f)
 		json_open(j, NULL, '{');
 		json_put_string(j, "subject", c->subject);
 		json_put_string(j, "issuer", c->issuer);
-		put_names(j, c->names);
+		tls_put_names(j, c->names);
 		json_put_string(j, "not_before", when(c->not_before, FOR_MACHINES, buf));
 		json_put_string(j, "not_after", when(c->not_after, FOR_MACHINES, buf));
 		json_put_string(j, "key", c->key);

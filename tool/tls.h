@@ -60,6 +60,9 @@ void tls_say(const struct verb *v, const struct tls_facts *f);
 /* The same as members of the object that is open in j. */
 void tls_put(struct json *j, const struct tls_facts *f);
 
+/* A certificate's names, spaces between, as the list "names". */
+void tls_put_names(struct json *j, const char *names);
+
 /* In few words: "TLSv1.3, CN=example.org, until 2027-01-31 12:00 UTC". */
 void tls_brief(const struct tls_facts *f, char *buf, size_t cap);
 

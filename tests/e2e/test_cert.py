@@ -25,7 +25,7 @@ def test_each_certificate_is_seen_at_each_address(harkd, run, pki):
     r = cert(run, d, pki, "--json", "t")
     a, b = (json.loads(line) for line in r.stdout.splitlines())
     assert (a["name"], b["name"], a["verified"], a["why"], a["error"]) == ("a.example", "b.example", True, None, None)
-    assert a["tls"] == "TLSv1.3" and len(a["sha256"]) == 64 and b["names"] == "b.example" and a["chain"] == 1
+    assert a["tls"] == "TLSv1.3" and len(a["sha256"]) == 64 and b["names"] == ["b.example"] and a["chain"] == 1
 
 
 def test_one_that_a_client_would_not_take(harkd, run, pki):
