@@ -12,7 +12,16 @@ import time
 import pytest
 
 from conftest import MODELS, PATIENCE, read_all, wait_until
-from harkd_support import ECHO, connect_to, free_port, harkd, ping, run_test, service  # noqa: F401 harkd is a fixture
+from harkd_support import (
+    ECHO,
+    connect_to,
+    free_port,
+    gone,
+    harkd,
+    ping,
+    run_test,
+    service,
+)  # noqa: F401 harkd is a fixture
 
 
 def test_an_address_that_a_reload_removes_is_refused_though_a_connection_of_it_goes_on(harkd):
@@ -91,7 +100,7 @@ def test_stop_and_start_in_one_breath(harkd):
         ping(s)
 
 
-STUBBORN = """exec = /bin/sh -c 'trap "" TERM; cat; while :; do sleep 0.1; done'"""
+STUBBORN = """exec = /bin/sh -c 'trap "" TERM; echo $$ >> {0}/pids; cat; while [ ! -e {0}/end ]; do sleep 0.1; done'"""
 
 
 @contextlib.contextmanager
@@ -105,9 +114,9 @@ def talking_to(port):
 
 @pytest.mark.parametrize("model", ["process", "thread", "fiber"])
 @pytest.mark.parametrize("way", ["stop", "reload", "generation"])
-def test_a_udp_service_starts_anew_while_its_sessions_drain(harkd, model, way):
-    port = free_port(socket.SOCK_DGRAM)
-    text = service("u", STUBBORN, f"model = {model}", "stop_ladder = 30s 30s", "grace = 30s", listen=f"udp://*:{port}")
+def test_a_udp_service_starts_anew_while_its_sessions_drain(harkd, tmp_path, model, way):
+    port, stubborn = free_port(socket.SOCK_DGRAM), STUBBORN.format(tmp_path)
+    text = service("u", stubborn, f"model = {model}", "stop_ladder = 30s 30s", "grace = 30s", listen=f"udp://*:{port}")
     d = harkd(text + ECHO)
     with talking_to(port):
         if way == "generation":
@@ -124,8 +133,10 @@ def test_a_udp_service_starts_anew_while_its_sessions_drain(harkd, model, way):
             assert d.ask("start u") == {"ok": True}
         with talking_to(port):
             assert way != "stop" or set(old) & {w["pid"] for w in d.service("u")["workers"] if w["draining"]}
-    for _ in range(2):
-        d.send(signal.SIGTERM)
+    (tmp_path / "end").touch()
+    for pid in (d.pid, *d.generations):
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: all(map(gone, (tmp_path / "pids").read_text().split())))
 
 
 class Dialer(threading.Thread):
