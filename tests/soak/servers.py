@@ -513,8 +513,10 @@ def start_all(build, scratch):
     try:
         backend.await_ready()
         stream, datagram, tls = [row.address for row in backend.rows]
-        for engine in ENGINES:
+        for engine in ENGINES:  # before all others: how long a start tries a program has a limit
             servers.append(Harkd(build, scratch, engine, stream))
+        for server in servers[1:]:
+            server.await_ready()
         for engine, model, workers in [(e, m, w) for e in ENGINES for m in MODELS for w in (1, 2)]:
 
             def serve(what, schemes, command, engine=engine, model=model, workers=workers, **more):
@@ -530,7 +532,7 @@ def start_all(build, scratch):
             serve("session", ["udp"], ["relay", datagram], options=["--idle-timeout", "1s"])
             if workers == 2:
                 serve("killed", ["tcp", "unix", "udp", "tls"], ["echo"], killed=True)
-        for server in servers[1:]:
+        for server in servers[1 + len(ENGINES) :]:
             server.await_ready()
     except BaseException:
         kill_all(servers)
