@@ -2,7 +2,8 @@
 library in each process that is started with env(), and looks at a board that is shared with it.
 
 A sweep goes through each call that was seen, each error that it may tell, and each use of it; where there are many
-uses, through so many of them, spread. HARK_FAULTS=all goes through all, HARK_FAULTS=loud has it tell where it struck.
+uses, through so many of them, spread. HARK_FAULTS=more goes through four times as many, HARK_FAULTS=all through all;
+HARK_FAULTS=loud has it tell where it struck.
 """
 import collections
 import contextlib
@@ -86,6 +87,7 @@ class Faults:
 
     def cases(self, uses, many=40, but=()):
         """many: uses of one call, at most; a fifth of them the first ones, the others spread over the rest."""
+        many = many if FAULTS in ("more", "all") else max(2, many // 4)
         for call, n in uses.items():
             if call in but:
                 continue
