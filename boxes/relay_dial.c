@@ -5,7 +5,9 @@
  * what was so some seconds ago.
  *
  * What has failed is known to the process that opened the box and to its children. Any model. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,46 +20,73 @@
 /* ---- loops ------------------------------------------------------------------------------------ */
 
 /* An end of c's own socket, whatever a proxy has told of it. */
-static int socket_end(struct hark_conn *c, bool peer, char text[HARK_ADDRESS_MAX])
+static int socket_end(struct hark_conn *c, bool peer, struct hark_endpoint *out)
 {
 	struct sockaddr_storage at;
-	struct hark_endpoint e;
 	socklen_t len = sizeof at;
 	if (hark_proxied(c) == NULL)
-		return peer ? hark_peer(c, text, HARK_ADDRESS_MAX) : hark_local(c, text, HARK_ADDRESS_MAX);
+		return peer ? hark_peer_endpoint(c, out) : hark_local_endpoint(c, out);
 	int r = peer ? getpeername(hark_fd(c), (struct sockaddr *)&at, &len)
 	             : getsockname(hark_fd(c), (struct sockaddr *)&at, &len);
-	r = r < 0 ? -errno : hark_endpoint_from(hark_type(c), (struct sockaddr *)&at, len, &e);
-	return r < 0 ? r : hark_endpoint_format(&e, text, HARK_ADDRESS_MAX);
+	return r < 0 ? -errno : hark_endpoint_from(hark_type(c), (struct sockaddr *)&at, len, out);
+}
+
+static bool same_host(const struct hark_endpoint *a, const struct hark_endpoint *b)
+{
+	const struct sockaddr_in *a4 = (const struct sockaddr_in *)&a->addr, *b4 = (const struct sockaddr_in *)&b->addr;
+	const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&a->addr;
+	const struct sockaddr_in6 *b6 = (const struct sockaddr_in6 *)&b->addr;
+	if (a->addr.ss_family != b->addr.ss_family)
+		return false;
+	switch (a->addr.ss_family) {
+	case AF_INET: return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+	case AF_INET6:
+		return IN6_ARE_ADDR_EQUAL(&a6->sin6_addr, &b6->sin6_addr) && a6->sin6_scope_id == b6->sin6_scope_id;
+	default: return true;
+	}
+}
+
+static bool same(const struct hark_endpoint *a, const struct hark_endpoint *b)
+{
+	if (a->type != b->type || !same_host(a, b))
+		return false;
+	switch (a->addr.ss_family) {
+	case AF_INET:
+	case AF_INET6: /* the port is at one place in both */
+		return ((const struct sockaddr_in *)&a->addr)->sin_port ==
+		       ((const struct sockaddr_in *)&b->addr)->sin_port;
+	default: return a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
+	}
 }
 
 /* A relay that dials itself would do so until the machine has no descriptors left. A datagram that claims to be the
  * target's would go round between the two for ever. */
-static bool is_loop(struct hark_conn *client, struct hark_conn *target)
+static bool is_loop(struct hark_conn *client, const struct hark_endpoint *own, struct hark_conn *target)
 {
-	char asked[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX], got[HARK_ADDRESS_MAX];
-	if (socket_end(client, false, asked) < 0 || hark_peer(target, got, sizeof got) < 0)
+	struct hark_endpoint from, got;
+	if (hark_peer_endpoint(target, &got) < 0)
 		return false;
-	return strcmp(asked, got) == 0 ||
-	       (hark_type(client) == SOCK_DGRAM && socket_end(client, true, from) >= 0 && strcmp(from, got) == 0);
+	return same(own, &got) ||
+	       (hark_type(client) == SOCK_DGRAM && socket_end(client, true, &from) >= 0 && same(&from, &got));
 }
 
 /* Dialed from this machine: both ends are one host, or of 127.0.0.0/8. */
-static bool is_near(struct hark_conn *client)
+static bool is_near(struct hark_conn *client, const struct hark_endpoint *own)
 {
-	char at[HARK_ADDRESS_MAX], from[HARK_ADDRESS_MAX];
-	if (socket_end(client, false, at) < 0 || socket_end(client, true, from) < 0)
+	struct hark_endpoint from;
+	if (socket_end(client, true, &from) < 0)
 		return false;
-	size_t n = (size_t)(strrchr(at, ':') - at);
-	return strncmp(from + strcspn(from, ":"), "://127.", 7) == 0 || (strncmp(at, from, n) == 0 && from[n] == ':');
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&from.addr;
+	return same_host(&from, own) ||
+	       (from.addr.ss_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET);
 }
 
 /* Relays that lead to each other: each lowers the hop limit by one, as a router does (RFC 791), and at its end the
  * connection goes nowhere. Remote clients have come a long way by right: theirs begin anew. 0: the system's; -ELOOP. */
-static int hops_left(struct hark_conn *client)
+static int hops_left(struct hark_conn *client, const struct hark_endpoint *own)
 {
 	int left = hark_hops(client);
-	return left == 0 || !is_near(client) ? 0 : left == 1 ? -ELOOP : left - 1;
+	return left == 0 || own == NULL || !is_near(client, own) ? 0 : left == 1 ? -ELOOP : left - 1;
 }
 
 /* ---- what has failed -------------------------------------------------------------------------- */
@@ -137,6 +166,7 @@ void relay_failed(const struct relay *x, const struct hark_conn *client)
 /* What all attempts of one client have in common. */
 struct call {
 	struct hark_conn *client;
+	const struct hark_endpoint *own; /* the client's socket's, here; NULL: it has none */
 	const struct client_hello *asked;
 	int hops;
 	int64_t latest;
@@ -164,7 +194,8 @@ static int dial_one(const struct relay *x, const struct relay_target *t, const s
 	if (r < 0)
 		return r;
 	hark_deadline(c, opts.deadline);
-	r = is_loop(call->client, c) ? -ELOOP : relay_introduce(x, call->client, call->asked, c);
+	r = call->own != NULL && is_loop(call->client, call->own, c) ? -ELOOP
+	                                                             : relay_introduce(x, call->client, call->asked, c);
 	if (r == 0 && t->tls)
 		r = relay_tls_begin(x, t, c, opts.deadline);
 	if (r < 0) {
@@ -185,9 +216,18 @@ int relay_dial(const struct relay *x, int route, struct hark_conn *client, const
 	bool tried[RELAY_TARGETS_MAX] = {false};
 	struct hark_conn_stats stats;
 	hark_conn_stats(client, &stats);
-	int r = hops_left(client);
+	struct hark_endpoint at;
+	const struct hark_endpoint *own = socket_end(client, false, &at) < 0 ? NULL : &at;
+	int r = hops_left(client, own);
 	why->text[0] = '\0';
-	struct call call = {.client = client, .asked = asked, .hops = r, .latest = stats.deadline_ns, .why = why};
+	struct call call = {
+		.client = client,
+		.own = own,
+		.asked = asked,
+		.hops = r,
+		.latest = stats.deadline_ns,
+		.why = why,
+	};
 	for (int k = 0; k < 2 * x->n && call.hops >= 0; k++) { /* twice round: those left alone come last */
 		struct relay_target *t = &x->targets[k % x->n];
 		if (t->route != route || tried[k % x->n] || (k < x->n && !may_try(x, t)))
