@@ -136,4 +136,6 @@ def end_now(pid):
 
 @pytest.fixture
 def faults(tmp_path):
+    if "tsan" in LIBRARY:
+        pytest.skip("ThreadSanitizer's runtime cannot stand behind another malloc()")
     return Faults(tmp_path / "board")
