@@ -221,9 +221,8 @@ class Client:
                     raise ValueError(f"{got!r} is no time")
             else:
                 self.ask(s)
+                begun[0]["resumed"] += self.kind == "tls" and s.session_reused
                 self.end(s)
-            if self.kind == "tls" and s.session_reused:
-                begun[0]["resumed"] += 1
         self.answered("datagrams" if self.kind == "udp" else "connections", begun)
 
     def long(self, sockets):
