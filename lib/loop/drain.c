@@ -159,7 +159,7 @@ bool hark__drain_has_upstream(void)
  * descriptor of its own it gets when it serves. */
 static void forked_child(void)
 {
-	(void)pthread_mutex_init(&lock, NULL); /* before_fork() has it */
+	pthread_mutex_unlock(&lock); /* before_fork() has it, by this thread */
 	serving = 0;
 	if (atomic_load(&own_fd) < 0) /* the parent has not served: its state is not shared */
 		return;
