@@ -66,14 +66,16 @@ static void start_waiting(struct settings *s)
 
 int main(int argc, char *argv[])
 {
-	struct hark_why why = {"the service failed"}, reloading;
+	static struct settings s; /* the thread that waits for signals has them to the end */
+	static struct hark_why reloading;
+	struct hark_why why = {"the service failed"};
 	struct hark_listener *l;
 
 	if (argc < 4 || argc > 5) {
 		fprintf(stderr, "usage: %s ADDRESS CERTIFICATE KEY [CLIENT-AUTHORITY]\n", argv[0]);
 		return 100;
 	}
-	struct settings s = {.cert = {.cert = argv[2], .key = argv[3]}};
+	s.cert = (struct hark_tls_cert){.cert = argv[2], .key = argv[3]};
 	s.opts = (struct hark_tls_opts){.certs = &s.cert, .n_certs = 1, .why = &why};
 	if (argc == 5) {
 		s.opts.ca = argv[4];
