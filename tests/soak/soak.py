@@ -61,15 +61,17 @@ class Clients:
             line = [row.name, servers[row.server], row.address, *numbers(row)]
             self.process.stdin.write(" ".join(map(str, line)).encode() + b"\n")
         self.process.stdin.close()
+        self.process.stdin = None  # or communicate() would flush it
 
     def wait(self, timeout):
         """Waits for its end, and adds what it counted to the rows."""
         try:
-            self.process.wait(timeout)
+            out = self.process.communicate(timeout=timeout)[0]  # what it tells is more than a pipe holds
         except subprocess.TimeoutExpired:
             self.process.kill()
+            out = self.process.communicate()[0]
         told = 0
-        for text in self.process.stdout.read().decode().splitlines():
+        for text in out.decode().splitlines():
             name, *pairs = text.split()
             counts = dict(zip(pairs[::2], map(int, pairs[1::2])))
             if name == "loop":
