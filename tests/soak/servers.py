@@ -44,6 +44,7 @@ class Build:
         self.rss_growth = (
             64 * MB if self.sanitized else 1 * MB
         )  # a sanitizer keeps freed memory and maps shadow for all that was touched
+        self.ease = 4 if "thread" in sanitizer else 1  # so much fewer clients: the load is the sanitizer's, not ours
         self.patience = 40 if self.sanitized else 10  # seconds for a polite operation
         self.settle = 30 if self.sanitized else 15  # seconds; hark_close() waits up to ten for a peer that reads late
         self.prefix = ["setarch", "-R"] if "thread" in sanitizer else []  # as scripts/test has it

@@ -175,7 +175,11 @@ def mix(build, scratch, seconds, seed):
         for server in servers:
             server.remember(view)
         say("each answers, and as many at once as it may; the load begins")
-        clients = Clients(build, "mix", 0, seed, rows, lambda row: (row.hostile, row.polite, row.hold_ms, 0), scratch)
+
+        def numbers(row):
+            return -(-row.hostile // build.ease), -(-row.polite // build.ease), row.hold_ms, 0
+
+        clients = Clients(build, "mix", 0, seed, rows, numbers, scratch)
         disturb(servers, seconds, random.Random(seed))
         clients.process.terminate()
         clients.wait(build.patience + 30)
