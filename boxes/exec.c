@@ -109,7 +109,8 @@ static int start(const struct exec *x, struct hark_conn *c, int fd, struct spawn
 		.input = x->input - 1,
 		.error = error_of(x, fd, again),
 	};
-	holders_begin();
+	if (fd == hark_fd(c) && hark_type(c) == SOCK_STREAM)
+		holders_begin();
 	r = spawn_start(&s, p);
 	if (again >= 0)
 		(void)close(again);

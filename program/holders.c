@@ -195,6 +195,8 @@ static bool left_has(const struct spawned *p, const struct stat *file)
 bool holders_any(const struct spawned *p, int fd)
 {
 	struct stat file;
+	if (adopts)
+		adopts = prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) < 0;
 	if (fstat(fd, &file) < 0)
 		return false;
 	if (has_our_numbers() && (has_at(p->pid, 1, &file) || has_at(p->pid, 0, &file) || has(p->pid, &file) != NO))

@@ -6,8 +6,9 @@
 
 #include "spawn.h"
 
-/* Before a program is started: in a process that serves one connection alone, what loses its parent becomes this
- * process's child, so that holders_left() mostly asks the kernel once. */
+/* Before a program is started that has a stream's own descriptor: in a process that serves one connection alone, what
+ * loses its parent becomes this process's child, so that holders_left() mostly asks the kernel once. Until
+ * holders_any(): of a program that runs for longer, orphans are init's to wait for, as ever. */
 void holders_begin(void);
 
 /* Whether the program, or what it has started, has the file that fd is of: what the kernel counts and tells nobody.

@@ -13,7 +13,6 @@
  *
  * The datagram socket's thread; under the thread model any. The socket is the connection's. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "address/fd.h"
@@ -23,6 +22,7 @@
 
 #define UDP_CONNECT_CALLS 10u   /* about */
 #define UNDER_WAY_NS      20000 /* nanoseconds: what a send(2) takes over loopback: it may have begun before */
+#define PASSED_MAX        1000  /* answers; a queue of the usual size holds fewer */
 
 /* A socket at the local address, free to bind beside others of its kind; reuseport: beside a group of these. */
 static int socket_there(const struct hark_endpoint *at, bool reuseport, int *out)
@@ -104,27 +104,19 @@ static void empty(int fd)
 		;
 }
 
-/* One datagram of from's queue, if there is one, is sent by to. */
-static bool forward(int from, int to)
-{
-	char none;
-	ssize_t n = hark__sys.recv(from, &none, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
-	if (n < 0)
-		return errno == EINTR;
-	char *bytes = malloc(n > 0 ? (size_t)n : 1);
-	n = hark__sys.recv(from, bytes != NULL ? bytes : &none, bytes != NULL ? (size_t)n : 0, MSG_DONTWAIT);
-	if (n >= 0 && bytes != NULL)
-		(void)hark__sys.send(to, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	free(bytes);
-	return true;
-}
-
 /* What whoever has fd sent while that was connected to the helper goes to the peer after all. */
 static void pass_on(int helper, int fd)
 {
-	for (int64_t until = hark_after(UNDER_WAY_NS); hark_now() < until;)
-		while (forward(helper, fd))
-			;
+	char *answer = hark__buffer_spill();
+	int64_t until = hark_after(UNDER_WAY_NS);
+	for (int i = 0; answer != NULL && i < PASSED_MAX && hark_now() < until;) {
+		ssize_t n = hark__sys.recv(helper, answer, HARK__SPILL_BYTES, MSG_DONTWAIT);
+		if (n < 0)
+			continue;
+		(void)hark__sys.send(fd, answer, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		until = hark_after(UNDER_WAY_NS);
+		i++;
+	}
 }
 
 /* Puts a datagram into the queue of fd, which is then connected to the peer. fresh: fd was bound just now. */

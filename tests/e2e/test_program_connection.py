@@ -53,6 +53,17 @@ def test_a_child_in_a_session_of_its_own_still_writes(serve, model):
             assert read_all(s) == b"early\nlate\n"
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_orphans_of_a_program_that_goes_on_are_waited_for(serve, model):
+    """By init, or whoever is that here, and by no server of ours that does not."""
+    source = "sleep 0.3; (true & true &); sleep 0.3; ps -o ppid=,stat= -e"
+    server = serve("--model", model, "tcp://127.0.0.1:0", *shell(f"echo $PPID; {source}"))
+    with server.connect() as s:
+        parent, *processes = read_all(s).decode().splitlines()
+    children = [line.split()[1][0] for line in processes if line.split()[0] == parent]
+    assert children and "Z" not in children
+
+
 def test_a_child_that_outlives_its_program_still_reads(serve):
     server = serve("tcp://127.0.0.1:0", *shell("exec 3<&0; (exec <&3 3<&-; read word; echo \"<$word>\") & echo early"))
     with server.connect() as s:
