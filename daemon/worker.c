@@ -542,7 +542,7 @@ _Noreturn void worker_main(struct supervisor *v, struct service *s, const struct
 		open_null(1);
 		open_null(2);
 	}
-	bool has_keys = s->certs != 0;
+	bool has_keys = certs_stamp(w->conf).hash != 0; /* s's own are others, where it is tried or left */
 	hide_memory(has_keys);
 	prepare_box();
 	(void)setrlimit(RLIMIT_NOFILE, &v->nofile);

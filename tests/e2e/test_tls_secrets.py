@@ -112,6 +112,20 @@ def test_nobody_of_the_same_user_reads_a_relay_with_keys(harkd, pki):
 
 
 @root
+def test_a_service_that_a_reload_gave_its_keys_is_not_readable_either(harkd, pki):
+    """Nothing changes its user, so that PR_SET_DUMPABLE alone keeps others out: its files in /proc are root's."""
+    group = pwd.getpwnam("nobody").pw_gid
+    plain = "[t]\nlisten = tcp://127.0.0.1:0\nbox = echo\n"
+    d = harkd(plain, group=group)
+    before = d.workers("t")
+    assert os.stat(f"/proc/{before[0]}/status").st_gid == group
+    d.configure(plain.replace("tcp:", "tls:") + server_lines(pki))
+    assert d.ask("reload")["ok"]
+    wait_until(lambda: d.workers("t") and not set(d.workers("t")) & set(before))
+    assert os.stat(f"/proc/{d.workers('t')[0]}/status").st_gid == 0
+
+
+@root
 def test_the_supervisor_and_other_services_have_no_key(harkd, pki):
     d = harkd(
         f"[t]\nlisten = tls://127.0.0.1:0\nbox = echo\n{server_lines(pki)}"
