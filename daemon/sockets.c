@@ -118,13 +118,18 @@ static bool is_handed(const struct hark_listener *l)
 	return fd >= FIRST_HANDED && fd < FIRST_HANDED + hark_listen_fds();
 }
 
-static int add(struct sockets *s, const char *key, struct hark_listener *l, bool managed)
+/* Room for one more. */
+static bool reserve(struct sockets *s)
 {
 	struct socket_entry **grown = realloc(s->entry, (s->n + 1) * sizeof(struct socket_entry *));
-	if (grown == NULL)
-		return -ENOMEM;
-	s->entry = grown;
-	struct socket_entry *e = calloc(1, sizeof *e);
+	if (grown != NULL)
+		s->entry = grown;
+	return grown != NULL;
+}
+
+static int add(struct sockets *s, const char *key, struct hark_listener *l, bool managed)
+{
+	struct socket_entry *e = reserve(s) ? calloc(1, sizeof *e) : NULL;
 	if (e == NULL)
 		return -ENOMEM;
 	e->key = strdup(key);
@@ -394,18 +399,17 @@ static int open_all(struct supervisor *v, const struct config_service *conf, con
 	return r;
 }
 
+/* Those that were about to leave; without memory they stay where they are. 0 or -ENOMEM. */
 static int take_back(struct sockets *s, const char *key)
 {
-	struct socket_entry *e = leaving_take_back(s, key), **grown;
-	if (e == NULL)
-		return -ENOENT;
-	grown = realloc(s->entry, (s->n + 1) * sizeof(struct socket_entry *));
-	if (grown == NULL) {
-		socket_entry_close(s, e);
-		return -ENOMEM;
-	}
-	s->entry = grown;
-	s->entry[s->n++] = e;
+	struct socket_entry *e = NULL;
+	do {
+		if (!reserve(s))
+			return -ENOMEM;
+		e = leaving_take_back(s, key);
+		if (e != NULL)
+			s->entry[s->n++] = e;
+	} while (e != NULL);
 	return 0;
 }
 
@@ -414,10 +418,13 @@ int sockets_open(struct supervisor *v, const struct config_service *conf, size_t
 	struct sockets *s = &v->sockets;
 	char key[KEY_MAX];
 	key_of(conf, i, key);
-	while (take_back(s, key) == 0)
-		;
+	int r = take_back(s, key);
+	if (r < 0) {
+		(void)snprintf(why->text, sizeof why->text, "listen %s: %s", conf->listen.word[i], hark_strerror(r));
+		return r;
+	}
 	if (find(s, key, 0) == NULL) {
-		int r = open_all(v, conf, key, conf->listen.word[i], why);
+		r = open_all(v, conf, key, conf->listen.word[i], why);
 		if (r != -EAFNOSUPPORT || conf->listen.n == 1)
 			return r;
 		log_event(LOG_LEVEL_WARNING, conf->name, "%s", why->text); /* the other family serves */
