@@ -14,9 +14,6 @@
 
 #define DAY_S (24 * 3600)
 
-#define AGAIN_FIRST_NS (5 * HARK_S)
-#define AGAIN_MAX_NS   (3600 * HARK_S)
-
 struct renew_stamp certs_stamp(const struct config_service *c)
 {
 	struct hark_why why;
@@ -31,7 +28,7 @@ struct renew_stamp certs_stamp(const struct config_service *c)
 /* Workers that begin by themselves, when they are wanted, read the files then. */
 static bool is_looked_at(const struct service *s)
 {
-	return s->state == SERVICE_RUNNING && s->trial == NULL && s->certs != 0;
+	return s->state == SERVICE_RUNNING && s->trial == NULL && s->certs.read != 0;
 }
 
 static bool may_look(const struct supervisor *v)
@@ -47,14 +44,6 @@ int64_t certs_due(const struct supervisor *v)
 	return any && may_look(v) ? v->certs_looked + RENEW_LOOK_NS : HARK_FOREVER;
 }
 
-void certs_put_off(struct service *s)
-{
-	s->certs_wait = s->certs_wait == 0                 ? AGAIN_FIRST_NS
-	                : s->certs_wait < AGAIN_MAX_NS / 2 ? s->certs_wait * 2
-	                                                   : AGAIN_MAX_NS;
-	s->certs_again = hark_after(s->certs_wait);
-}
-
 /* The same settings once more: workers of a reload are told apart by where those lie. */
 static bool renew(struct supervisor *v, struct service *s)
 {
@@ -68,7 +57,7 @@ static bool renew(struct supervisor *v, struct service *s)
 		log_event(LOG_LEVEL_ERROR, s->conf->name, "certificates: not read again: %s",
 		          r > 0 ? c->errors[0] : hark_strerror(r < 0 ? r : -ENOMEM));
 	if (conf == NULL)
-		certs_put_off(s);
+		renew_put_off(&s->certs);
 	if (e != NULL)
 		epoch_release(e);
 	else if (r > 0)
@@ -119,20 +108,12 @@ void certs_look(struct supervisor *v)
 	v->certs_looked = hark_now();
 	for (struct service *s = v->services; s != NULL; s = s->next) {
 		if (!is_looked_at(s)) {
-			s->certs_seen = 0;
+			s->certs.seen = 0;
 			continue;
 		}
-		struct renew_stamp now = certs_stamp(s->conf);
-		bool due = renew_is_due(now, s->certs, &s->certs_seen) && now.hash != s->certs_tried;
-		bool again = now.hash != 0 && now.hash != s->certs && hark_now() >= s->certs_again;
 		look_at_ages(s);
-		if (due)
-			s->certs_wait = 0;
-		if (due || again) {
-			s->certs_tried = now.hash; /* be it that it cannot be */
-			s->certs_again = HARK_FOREVER;
+		if (renew_is_due(&s->certs, certs_stamp(s->conf)))
 			n += renew(v, s);
-		}
 	}
 	if (n > 0)
 		reload_renews(v, n);

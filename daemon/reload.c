@@ -160,7 +160,7 @@ static bool is_same(const struct service *s, const struct config *c, const struc
 {
 	bool reads_later = s->state == SERVICE_STOPPED || s->state == SERVICE_WAITING;
 	return strcmp(s->conf->text, conf->text) == 0 && same_log(s->epoch->config, c) &&
-	       (reads_later || s->certs == certs_stamp(conf).hash);
+	       (reads_later || s->certs.read == certs_stamp(conf).hash);
 }
 
 /* An address of s is another service's now: s cannot go on as it was. */

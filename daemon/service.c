@@ -49,7 +49,6 @@ struct service *service_new(struct supervisor *v, struct epoch *e, const struct 
 	s->epoch = epoch_hold(e);
 	s->conf = conf;
 	s->foreign_look = v->generation > 1 ? hark_now() : HARK_FOREVER;
-	s->certs_again = HARK_FOREVER;
 	return s;
 }
 
@@ -216,7 +215,7 @@ static int start_workers(struct supervisor *v, struct service *s, struct epoch *
 {
 	int r = 0;
 	if (conf == s->conf && serving(s, conf) == 0) /* before they read them: who changes them meanwhile is noticed */
-		s->certs = certs_stamp(conf).hash;
+		s->certs.read = certs_stamp(conf).hash;
 	for (unsigned n = serving(s, conf); r >= 0 && n < (unsigned)conf->workers; n++)
 		r = start_worker(v, s, (struct worker){.epoch = e, .conf = conf});
 	return r < 0 ? r : 0;
@@ -472,8 +471,7 @@ static void set_conf(struct service *s, struct epoch *e, const struct config_ser
 	epoch_release(old);
 	s->backoff = 0;
 	s->error[0] = '\0';
-	s->certs_again = HARK_FOREVER;
-	s->certs_wait = 0;
+	s->certs.again = s->certs.wait = 0;
 }
 
 static bool is_served(const struct service *s)
@@ -496,7 +494,7 @@ void service_replace(struct supervisor *v, struct service *s, struct epoch *e, c
 		s->trial_epoch = epoch_hold(e);
 		s->trial = conf;
 		s->trial_renews = same;
-		s->certs_tried = certs_stamp(conf).hash;
+		s->certs.tried = certs_stamp(conf).hash;
 		int r = start_workers(v, s, e, conf);
 		if (r < 0)
 			(void)snprintf(s->trial_error, sizeof s->trial_error, "cannot start a worker: %s",
@@ -522,7 +520,7 @@ static int give_up_trial(struct service *s)
 {
 	retire_all_of(s, s->trial);
 	if (s->trial_renews)
-		certs_put_off(s);
+		renew_put_off(&s->certs);
 	end_trial(s);
 	(void)snprintf(s->error, sizeof s->error, "goes on as it was, its new settings do not work: %.180s",
 	               s->trial_error);
@@ -537,7 +535,7 @@ int service_outcome(struct supervisor *v, struct service *s)
 		if (w->conf == s->trial && !is_settled(w))
 			return 0;
 	retire_all_of(s, s->conf);
-	s->certs = s->certs_tried;
+	s->certs.read = s->certs.tried;
 	set_conf(s, s->trial_epoch, s->trial);
 	end_trial(s);
 	s->state = SERVICE_RUNNING;

@@ -168,13 +168,9 @@ struct service {
 	pid_t foreign_ended[COUNTERS_SLOTS]; /* who had ended at the last look, by slot; 0: nobody */
 	int64_t looked;                      /* stop_idle: when it was last seen at work */
 	uint64_t looked_accepted;
-	char error[256]; /* the last thing that went wrong; "" */
-	/* certs.c: its files as they were when its workers began to read them (0: it has none), when new workers last
-	 * tried to, and at the last look. */
-	uint64_t certs, certs_tried, certs_seen;
-	int64_t certs_again;     /* they are tried again, as they did not work; HARK_FOREVER: they did */
-	int64_t certs_wait;      /* so long after the last time */
-	enum cert_age certs_age; /* as it was told in the log last, and when */
+	char error[256];          /* the last thing that went wrong; "" */
+	struct renew_files certs; /* certs.c: read by its workers, tried by new ones */
+	enum cert_age certs_age;  /* as it was told in the log last, and when */
 	int64_t certs_latest, certs_told;
 };
 
@@ -286,7 +282,6 @@ void reload_renews(struct supervisor *v, unsigned n); /* n services try new work
 struct renew_stamp certs_stamp(const struct config_service *c);
 int64_t certs_due(const struct supervisor *v);
 void certs_look(struct supervisor *v); /* timers */
-void certs_put_off(struct service *s); /* they could not be renewed: later again */
 
 /* upgrade.c */
 #define UPGRADE_MEMORY "memory " /* then a service's name: what its memory is handed over by */

@@ -2,6 +2,9 @@
  * still to be written does not go together: what was read before goes on, and the next change is tried again. */
 #include "renew.h"
 
+#define AGAIN_FIRST_NS (5 * HARK_S)
+#define AGAIN_MAX_NS   (3600 * HARK_S)
+
 #include <sys/stat.h>
 #include <time.h>
 
@@ -57,15 +60,31 @@ struct renew_stamp renew_stamp(const struct config_service *conf, const struct h
 	return s;
 }
 
-bool renew_is_due(struct renew_stamp now, uint64_t read, uint64_t *seen)
+static bool is_complete(const struct renew_files *f, struct renew_stamp now)
 {
 	struct timespec clock;
-	bool same = now.hash == *seen;
-	*seen = now.hash;
-	if (now.hash == 0 || now.hash == read)
-		return false;
 	(void)clock_gettime(CLOCK_REALTIME, &clock);
-	return same || now.changed_ns <= clock.tv_sec * HARK_S + clock.tv_nsec - RENEW_LOOK_NS;
+	return now.hash == f->seen || now.changed_ns <= clock.tv_sec * HARK_S + clock.tv_nsec - RENEW_LOOK_NS;
+}
+
+bool renew_is_due(struct renew_files *f, struct renew_stamp now)
+{
+	bool changed = now.hash != f->tried;
+	bool due = changed ? is_complete(f, now) : f->again != 0 && hark_now() >= f->again;
+	f->seen = now.hash;
+	if (now.hash == 0 || now.hash == f->read || !due)
+		return false;
+	if (changed)
+		f->wait = 0;
+	f->tried = now.hash; /* be it that it cannot be read */
+	f->again = 0;
+	return true;
+}
+
+void renew_put_off(struct renew_files *f)
+{
+	f->wait = f->wait == 0 ? AGAIN_FIRST_NS : f->wait < AGAIN_MAX_NS / 2 ? f->wait * 2 : AGAIN_MAX_NS;
+	f->again = hark_after(f->wait);
 }
 
 static struct renew_stamp stamp_of(const struct renew *r)
@@ -75,7 +94,8 @@ static struct renew_stamp stamp_of(const struct renew *r)
 
 void renew_begin(struct renew *r)
 {
-	r->read = r->seen = stamp_of(r).hash;
+	uint64_t hash = stamp_of(r).hash;
+	r->files = (struct renew_files){.read = hash, .tried = hash, .seen = hash};
 	r->looked = hark_now();
 }
 
@@ -89,13 +109,15 @@ void renew_look(struct renew *r)
 {
 	struct hark_why why = {""};
 	int64_t now = hark_now();
-	if (r->read == 0 || now < r->looked + RENEW_LOOK_NS)
+	if (r->files.read == 0 || now < r->looked + RENEW_LOOK_NS)
 		return;
 	r->looked = now;
-	struct renew_stamp stamp = stamp_of(r);
-	if (!renew_is_due(stamp, r->read, &r->seen))
+	if (!renew_is_due(&r->files, stamp_of(r)))
 		return;
-	r->read = stamp.hash; /* be it that it cannot be read */
 	int error = read_again(r, &why);
+	if (error < 0)
+		renew_put_off(&r->files);
+	else
+		r->files.read = r->files.tried;
 	r->told(error, why.text[0] != '\0' ? why.text : hark_strerror(error), r->told_arg);
 }

@@ -17,8 +17,21 @@ struct renew_stamp {
 /* conf's TLS files, and those that the box names, whose state has been parsed. Either may be NULL. */
 struct renew_stamp renew_stamp(const struct config_service *conf, const struct hark_box_row *box, const void *state);
 
-/* They are complete, and others than when they were read. *seen: what the look before this one saw. */
-bool renew_is_due(struct renew_stamp now, uint64_t read, uint64_t *seen);
+/* Files that are looked at: each hash is a stamp's. All zero: nothing is known of them. */
+struct renew_files {
+	uint64_t read;  /* as they were when they were read; 0: there are none */
+	uint64_t tried; /* when that was last tried */
+	uint64_t seen;  /* at the last look */
+	int64_t again;  /* when they are tried once more, as they could not be read; 0: they could */
+	int64_t wait;   /* so long after the last time */
+};
+
+/* They are to be read again: others than when they were, and complete; or put off until now. That is a try, which
+ * sets read, or is put off. */
+bool renew_is_due(struct renew_files *f, struct renew_stamp now);
+
+/* They could not be read, for want of memory perhaps: they are tried again, ever less often, without a change too. */
+void renew_put_off(struct renew_files *f);
 
 /* For a process that reads them again itself: either conf and tls, or box and state. */
 struct renew {
@@ -30,7 +43,7 @@ struct renew {
 	/* How it came out, in the process that accepts: 0; or a -errno with why, and what was read before goes on. */
 	void (*told)(int error, const char *why, void *told_arg);
 	void *told_arg;
-	uint64_t read, seen;
+	struct renew_files files;
 	int64_t looked;
 };
 

@@ -160,7 +160,7 @@ static void begin_renewal(struct serve *s, struct renew r)
 	to->told_arg = s;
 	renew_begin(to);
 	s->chain.renews = s->renews;
-	s->chain.n_renews += to->read != 0;
+	s->chain.n_renews += to->files.read != 0;
 }
 
 static void begin_box_renewal(struct serve *s)

@@ -3,6 +3,7 @@ theirs, and a half-written pair keeps the old one."""
 import contextlib
 import os
 import re
+import resource
 import shutil
 import ssl
 import threading
@@ -12,6 +13,7 @@ import types
 import pytest
 
 from conftest import read_all, wait_until
+from fault_support import descriptors
 from harkd_support import harkd  # noqa: F401
 from pki_support import context, dial, pki, server_lines  # noqa: F401
 from tls_support import TlsServer
@@ -195,6 +197,21 @@ def test_hark_serve_goes_on_with_the_old_one_and_says_why(serve, pki, live, tmp_
     live("r2", ["key"])
     wait_until(lambda: shown_at(s.port(), pki) == "r2")
     assert s.stderr.count("certificates:") == 1
+
+
+def test_hark_serve_tries_again_what_it_had_no_descriptor_for(serve, pki, live, tmp_path):
+    s = serve("--cert", f"{tmp_path}/live.pem", "--key", f"{tmp_path}/live.key", "tls://127.0.0.1:0", "echo")
+    sockets = descriptors(s.pid)["socket:"]
+    assert shown_at(s.port(), pki) == "r1"
+    wait_until(lambda: descriptors(s.pid)["socket:"] == sockets)
+    found = resource.prlimit(s.pid, resource.RLIMIT_NOFILE)
+    first_free = next(n for n in range(1024) if not os.path.exists(f"/proc/{s.pid}/fd/{n}"))
+    live("r2")
+    resource.prlimit(s.pid, resource.RLIMIT_NOFILE, (first_free + 1, found[1]))  # who comes has the last one
+    wait_until(lambda: shown_at(s.port(), pki) == "r1" and "not read again" in s.stderr)
+    assert "Too many open files" in s.stderr
+    resource.prlimit(s.pid, resource.RLIMIT_NOFILE, found)
+    wait_until(lambda: shown_at(s.port(), pki) == "r2")
 
 
 def test_hark_serve_elsewhere_says_nothing_of_files_that_it_cannot_see(serve, pki, live, tmp_path):
