@@ -121,6 +121,7 @@ int hark__openssl_load(struct hark_why *why);
 	X(SSL_has_pending) \
 	X(SSL_new) \
 	X(SSL_new_session_ticket) \
+	X(SSL_peek_ex) \
 	X(SSL_pending) \
 	X(SSL_read_ex) \
 	X(SSL_select_next_proto) \
@@ -276,6 +277,7 @@ extern struct hark__openssl hark__openssl;
 #define SSL_has_pending                      hark__openssl.SSL_has_pending
 #define SSL_new                              hark__openssl.SSL_new
 #define SSL_new_session_ticket               hark__openssl.SSL_new_session_ticket
+#define SSL_peek_ex                          hark__openssl.SSL_peek_ex
 #define SSL_pending                          hark__openssl.SSL_pending
 #define SSL_read_ex                          hark__openssl.SSL_read_ex
 #define SSL_select_next_proto                hark__openssl.SSL_select_next_proto

@@ -131,6 +131,7 @@ struct hark__tls_conn {
 	bool deaf;         /* hark_shutdown(HARK_IN): the socket's end is the end */
 	bool said_goodbye; /* our close_notify is in wire, or was sent */
 	bool owes_tickets; /* a server's, before the first that it says */
+	bool unheard;      /* OpenSSL gets nothing of the socket just now */
 	int verify_error;  /* X509_V_ERR_…, the first one; 0: none */
 	int verify_depth;  /* where in the chain, 0 is the leaf */
 	X509 *at_fault;    /* while the handshake lasts: the certificate that is there */

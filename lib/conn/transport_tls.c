@@ -41,9 +41,10 @@ static int bio_read(BIO *b, char *buf, int cap)
 		return 0;
 	if (t->broken < 0)
 		return -1; /* count_message() has ended it */
-	if (hark__buffer_len(&t->early) > 0)
+	if (hark__buffer_len(&t->early) > 0 && !t->unheard)
 		return (int)hark__buffer_take(&t->early, buf, (size_t)cap);
-	ssize_t n = t->cut || t->socket_error < 0 ? -EAGAIN : hark__transport_socket.receive(t->conn, buf, (size_t)cap);
+	bool none = t->cut || t->socket_error < 0 || t->unheard;
+	ssize_t n = none ? -EAGAIN : hark__transport_socket.receive(t->conn, buf, (size_t)cap);
 	if (n > 0)
 		return (int)n;
 	if (n == 0)
@@ -217,21 +218,35 @@ static void say_goodbye(struct hark__tls_conn *t)
 	(void)SSL_shutdown(t->ssl);
 }
 
-/* They are made, and sent, with what is said next. Those of TLS 1.2 were part of the handshake. */
-static void make_tickets(struct hark__tls_conn *t)
+/* They are made, and sent, with what is said next. Those of TLS 1.2 were part of the handshake. True: some are. */
+static bool make_tickets(struct hark__tls_conn *t)
 {
 	int n = SSL_session_reused(t->ssl) == 1 ? 1 : TICKETS;
+	bool made = false;
 	t->owes_tickets = false;
 	while (n-- > 0)
-		(void)SSL_new_session_ticket(t->ssl);
+		made |= SSL_new_session_ticket(t->ssl) == 1;
+	return made;
+}
+
+/* OpenSSL 3.0 takes a buffer to read into when it makes tickets, and gives it back only once a read finds nothing.
+ * SSL_free_buffers() would free it while a record is half read, before 3.0.14 (CVE-2024-4741). */
+static void give_back(struct hark__tls_conn *t)
+{
+	char none;
+	size_t n;
+	if (SSL_has_pending(t->ssl))
+		return;
+	t->unheard = true;
+	(void)SSL_peek_ex(t->ssl, &none, sizeof none, &n);
+	t->unheard = false;
 }
 
 /* Encrypts n bytes. 0 or -errno. */
 static int encrypt(struct hark__tls_conn *t, const void *bytes, size_t n)
 {
 	size_t done;
-	if (t->owes_tickets)
-		make_tickets(t);
+	bool made = t->owes_tickets && make_tickets(t);
 	for (const char *at = bytes; n > 0; at += done, n -= done) {
 		ERR_clear_error();
 		t->own_messages = 0;
@@ -240,6 +255,8 @@ static int encrypt(struct hark__tls_conn *t, const void *bytes, size_t n)
 		hark__tls_fail(t);
 		return t->broken;
 	}
+	if (made)
+		give_back(t);
 	return 0;
 }
 

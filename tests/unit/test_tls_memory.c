@@ -2,12 +2,23 @@
  * and say so; nothing crashes, and nothing hangs. Its memory is its own, so that fault_driver.h does not see it. */
 #include "tls_support.h"
 
+#include <malloc.h>
+
 #define FIRST_ALL 400   /* each of the first so many: making the connection, and its first messages */
 #define THEN_STEP 13    /* then each so manieth */
 #define LAST      20000 /* more is a handshake without end */
+#define RECORD    16384u
 
 static bool armed, fired;
-static int left; /* allocations before the one that fails */
+static int left;    /* allocations before the one that fails */
+static int buffers; /* of OpenSSL's, a record or longer */
+
+static void *count(void *p, int by)
+{
+	if (p != NULL && malloc_usable_size(p) >= RECORD)
+		buffers += by;
+	return p;
+}
 
 static bool strikes(void)
 {
@@ -22,21 +33,27 @@ static void *failing_malloc(size_t n, const char *file, int line)
 {
 	(void)file;
 	(void)line;
-	return strikes() ? NULL : malloc(n);
+	return strikes() ? NULL : count(malloc(n), 1);
 }
 
 static void *failing_realloc(void *old, size_t n, const char *file, int line)
 {
 	(void)file;
 	(void)line;
-	return strikes() ? NULL : realloc(old, n);
+	if (strikes())
+		return NULL;
+	(void)count(old, -1);
+	void *p = realloc(old, n);
+	if (p == NULL)
+		(void)count(old, 1);
+	return count(p, 1);
 }
 
 static void plain_free(void *p, const char *file, int line)
 {
 	(void)file;
 	(void)line;
-	free(p);
+	free(count(p, -1));
 }
 
 struct answering {
@@ -105,10 +122,52 @@ static void an_allocation_of_openssls_that_fails_is_told(void)
 	hark_tls_free(server);
 }
 
+static void answer_all(void *arg)
+{
+	struct answering *a = arg;
+	char buf[16];
+	CHECK_INT(hark_starttls(a->c, a->t, NULL), 0);
+	for (ssize_t n; (n = hark_read(a->c, buf, sizeof buf)) > 0;)
+		CHECK_INT(hark_write(a->c, buf, (size_t)n), n);
+	CHECK_INT(hark_close(a->c), 0);
+}
+
+/* Its tickets went out with the first answer. */
+static void who_has_answered_once_holds_no_buffer_while_it_waits(void)
+{
+	struct hark_tls *client = client_settings(), *server = server_settings();
+	struct pair p = unix_pair();
+	struct answering a = {.c = p.b, .t = server};
+	struct hark__loop *l;
+	struct hark_scope s;
+	char buf[16];
+	CHECK_INT(hark__loop_open("epoll", 0, &l), 0);
+	hark_deadline(p.a, hark_after(5 * HARK_S * SLOWER));
+	hark_deadline(p.b, hark_after(5 * HARK_S * SLOWER));
+	hark_scope_open(&s);
+	CHECK_INT(hark_go(&s, "server", answer_all, &a), 0);
+	CHECK_INT(hark_starttls(p.a, client, &(struct hark_starttls_opts){.name = "a.example"}), 0);
+	for (int i = 0; i < 3; i++) {
+		CHECK_INT(hark_write(p.a, "hello", 5), 5);
+		CHECK_INT(hark_readn(p.a, buf, 5), 5);
+		CHECK_INT(hark_write(p.a, "!", 1), 1); /* the tickets had it take one, which this gives back */
+		CHECK_INT(hark_flush(p.a), 0);
+		CHECK_INT(buffers, 0);
+		CHECK_INT(hark_readn(p.a, buf, 1), 1);
+	}
+	CHECK_INT(hark_close(p.a), 0);
+	CHECK_INT(hark_join(&s, HARK_FOREVER), 0);
+	hark_scope_close(&s);
+	hark__loop_close(l);
+	hark_tls_free(client);
+	hark_tls_free(server);
+}
+
 int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
 		IN_CHILD(an_allocation_of_openssls_that_fails_is_told),
+		IN_CHILD(who_has_answered_once_holds_no_buffer_while_it_waits),
 	};
 	if (CRYPTO_set_mem_functions(failing_malloc, failing_realloc, plain_free) != 1)
 		return 1; /* OpenSSL was used before */
