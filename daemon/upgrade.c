@@ -295,6 +295,17 @@ static void find_own_path(void)
 	own_path[len > 0 ? len : 0] = '\0';
 }
 
+/* HARKD_OPENED's; -1: none. A binary that knows nothing of it may have left an older generation's number there. */
+static int find_opened(int parent_fd)
+{
+	int fd = number_of("HARKD_OPENED", -1), type = -1;
+	socklen_t len = sizeof type;
+	if (fd != parent_fd + 1 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
+		return -1;
+	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
+}
+
 int upgrade_self(struct supervisor *v)
 {
 	if (!is_handed_over())
@@ -306,9 +317,7 @@ int upgrade_self(struct supervisor *v)
 	v->heir_deadline = HARK_FOREVER;
 	v->generation = number_of("HARKD_GENERATION", 1);
 	v->parent_fd = number_of("HARKD_HEIR", v->parent_fd);
-	opened_fd = number_of("HARKD_OPENED", -1);
-	if (opened_fd >= 0)
-		(void)fcntl(opened_fd, F_SETFD, FD_CLOEXEC);
+	opened_fd = find_opened(v->parent_fd);
 	inherited.tells_why = getenv("HARKD_HEIR") != NULL && strstr(getenv("HARKD_HEIR"), " why") != NULL;
 	if (v->parent_fd >= 0)
 		(void)fcntl(v->parent_fd, F_SETFD, FD_CLOEXEC);

@@ -41,6 +41,14 @@ def heir_of(d):
     return int(d.expect(r"upgrade: generation \d+ is process (\d+)")[1])
 
 
+def pipes(pid):
+    links = set()
+    for n in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.add(os.readlink(f"/proc/{pid}/fd/{n}"))
+    return {link for link in links if link.startswith("pipe:")}
+
+
 def test_an_upgrade_starts_what_has_taken_the_binarys_place(own, hark):
     d = own(ECHO)
     replace(own.binary, copy=hark + "d")  # the old file is gone now
@@ -124,6 +132,22 @@ def test_what_is_asked_for_during_an_upgrade_is_not_lost(own):
     d.send(signal.SIGHUP)  # whoever serves in the end reloads
     d.expect(r"was not ready in time: this one goes on")
     d.expect(r"reloaded .*1 added")
+
+
+def test_a_number_that_a_generation_before_has_left_is_no_descriptor_of_ours(own, hark):
+    """As an older binary does that knows nothing of HARKD_OPENED."""
+    d = own(ECHO)
+    real = own.binary.with_name("real")
+    shutil.copy(hark + "d", real)
+    replace(own.binary, f'#!/bin/sh\nHARKD_OPENED=3 exec {real} "$@"\n')
+    now = d.upgrade()
+    common = pipes(d.pid) & pipes(now["pid"])
+    wait_until(lambda: common - pipes(now["pid"]))  # it is relied on, and has closed what was for the time before
+    assert os.readlink(f"/proc/{now['pid']}/fd/3").startswith("socket:")
+    os.kill(d.workers("echo")[0], signal.SIGKILL)
+    d.expect("crashed|died|killed|signal 9")
+    with d.connect("echo") as s:
+        ping(s)
 
 
 def test_a_reload_during_an_upgrade_is_the_new_generations(own, hark):
