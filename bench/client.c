@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <getopt.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,4 +111,34 @@ double client_seconds(const char *option, const char *text, double high)
 	if (end == text || *end != '\0' || !(v >= 0) || v > high)
 		client_usage(option, "seconds out of range");
 	return v;
+}
+
+bool client_subject_option(int option, const char *text, struct usage_subject *s)
+{
+	switch (option) {
+	case 'p':
+		if (usage_add_root(s, text) < 0)
+			client_usage("--server-pid", text);
+		return true;
+	case 'C': s->core = (int)client_number("--server-core", text, 0, 1023); return true;
+	case 'b': s->backend = (pid_t)client_number("--backend-pid", text, 1, 1u << 30); return true;
+	default: return false;
+	}
+}
+
+void client_operand(int argc, char **argv, const char *program, unsigned port, struct sockaddr_in *out)
+{
+	char why[80];
+
+	if (optind == argc - 1 && client_parse_address(argv[optind], out) == 0)
+		return;
+	(void)snprintf(why, sizeof why, "one loopback address expected, such as tcp://127.0.0.1:%u", port);
+	client_usage(program, why);
+}
+
+void client_print_latency(const struct histogram *latency)
+{
+	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
+	       (double)histogram_percentile(latency, 50) / 1e3, (double)histogram_percentile(latency, 99) / 1e3,
+	       (double)latency->max / 1e3);
 }

@@ -1,10 +1,14 @@
-/* What both load generators share: the address to reach, a socket on its way there, room for many
- * descriptors, and reading numbers from the command line. One thread; every descriptor returned
+/* What the load generators share: the address to reach, a socket on its way there, room for many
+ * descriptors, reading the command line, and the end of what they print. One thread; every descriptor returned
  * belongs to the caller. */
 #ifndef BENCH_CLIENT_H
 #define BENCH_CLIENT_H
 
+#include "common/histogram.h"
+#include "usage.h"
+
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Parses "tcp://127.0.0.1:PORT", or the same without "tcp://". IPv4 loopback only: a load generator
@@ -25,6 +29,16 @@ int client_connect_from(const struct sockaddr_in *to, unsigned source, unsigned 
 /* Both end the program, saying why on standard error, if text is not a number from low to high. */
 unsigned client_number(const char *option, const char *text, unsigned low, unsigned high);
 double client_seconds(const char *option, const char *text, double high);
+
+/* Reads an option of whom to watch: -p, --server-pid; -C, --server-core; -b, --backend-pid. False: it is
+ * another. */
+bool client_subject_option(int option, const char *text, struct usage_subject *s);
+
+/* The one operand. Ends the program if it is none, naming the program and the port of an example. */
+void client_operand(int argc, char **argv, const char *program, unsigned port, struct sockaddr_in *out);
+
+/* Prints "p50_us", "p99_us" and "max_us", and ends the JSON object and the line. */
+void client_print_latency(const struct histogram *latency);
 
 /* Ends the program with status 100, saying why. */
 _Noreturn void client_usage(const char *why, const char *what);

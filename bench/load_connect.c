@@ -9,8 +9,6 @@
  *
  * One process, one thread. It owns every descriptor it opens. */
 #include "client.h"
-#include "common/histogram.h"
-#include "usage.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -181,17 +179,9 @@ static void turn_until(int64_t until)
 	}
 }
 
-static void measure(struct usage *interval)
+static struct usage measure(void)
 {
-	struct usage before, after;
-
-	turn_until(now_ns() + (int64_t)(option.warm_seconds * 1e9));
-	usage_read(&option.subject, &before);
-	measuring = true;
-	turn_until(before.wall_ns + (int64_t)(option.seconds * 1e9));
-	measuring = false;
-	usage_read(&option.subject, &after);
-	*interval = usage_between(&before, &after);
+	return usage_measure(&option.subject, option.warm_seconds, option.seconds, &measuring, turn_until);
 }
 
 static void report(const struct usage *u)
@@ -200,9 +190,7 @@ static void report(const struct usage *u)
 	       ", \"errors_measured\": %" PRIu64 ", \"per_second\": %.1f, ",
 	       option.in_flight, done, bytes, errors, errors_measured, (double)done * 1e9 / (double)u->wall_ns);
 	usage_print_json(&option.subject, u, done);
-	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
-	       (double)histogram_percentile(&latency, 50) / 1e3, (double)histogram_percentile(&latency, 99) / 1e3,
-	       (double)latency.max / 1e3);
+	client_print_latency(&latency);
 }
 
 static void read_options(int argc, char **argv)
@@ -224,16 +212,12 @@ static void read_options(int argc, char **argv)
 		case 'w': option.warm_seconds = client_seconds("--warm", optarg, 60); break;
 		case 'd': option.seconds = client_seconds("--seconds", optarg, 600); break;
 		case 'S': option.sources = client_number("--sources", optarg, 1, 200); break;
-		case 'C': option.subject.core = (int)client_number("--server-core", optarg, 0, 1023); break;
-		case 'p':
-			if (usage_add_root(&option.subject, optarg) < 0)
-				client_usage("--server-pid", optarg);
-			break;
-		default: client_usage("load_connect", "unknown option");
+		default:
+			if (!client_subject_option(o, optarg, &option.subject))
+				client_usage("load_connect", "unknown option");
 		}
 	}
-	if (optind != argc - 1 || client_parse_address(argv[optind], &option.address) < 0)
-		client_usage("load_connect", "one loopback address expected, such as tcp://127.0.0.1:13");
+	client_operand(argc, argv, "load_connect", 13, &option.address);
 }
 
 int main(int argc, char **argv)
@@ -251,7 +235,7 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < option.in_flight; i++)
 		slots[i].fd = -1;
-	measure(&interval);
+	interval = measure();
 	report(&interval);
 	return errors > 0 || done == 0;
 }

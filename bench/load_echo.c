@@ -15,8 +15,6 @@
  *
  * One process, one thread. It owns every descriptor it opens until it ends. */
 #include "client.h"
-#include "common/histogram.h"
-#include "usage.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -295,17 +293,9 @@ static int open_all(void)
 	return 0;
 }
 
-static void measure(struct usage *interval)
+static struct usage measure(void)
 {
-	struct usage before, after;
-
-	turn_until(now_ns() + (int64_t)(option.warm_seconds * 1e9));
-	usage_read(&option.subject, &before);
-	measuring = true;
-	turn_until(before.wall_ns + (int64_t)(option.seconds * 1e9));
-	measuring = false;
-	usage_read(&option.subject, &after);
-	*interval = usage_between(&before, &after);
+	return usage_measure(&option.subject, option.warm_seconds, option.seconds, &measuring, turn_until);
 }
 
 /* Until nothing is in flight any more, and nothing of this interval is left in the figures of the next. */
@@ -340,9 +330,7 @@ static void report_load(const struct usage *u)
 	       option.connections, option.size, answers, errors, starved, least, most,
 	       (double)answers * 1e9 / (double)u->wall_ns);
 	usage_print_json(&option.subject, u, answers);
-	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
-	       (double)histogram_percentile(&latency, 50) / 1e3, (double)histogram_percentile(&latency, 99) / 1e3,
-	       (double)latency.max / 1e3);
+	client_print_latency(&latency);
 }
 
 /* A measurement a line, until standard input ends. Returns 0, or -ETIMEDOUT if an answer is missing. */
@@ -357,7 +345,7 @@ static int measure_in_turns(void)
 	(void)fflush(stdout);
 	while (r == 0 && fgets(line, sizeof line, stdin) != NULL) {
 		resume();
-		measure(&interval);
+		interval = measure();
 		report_load(&interval);
 		(void)fflush(stdout);
 		measured += answers;
@@ -411,7 +399,6 @@ static void read_options(int argc, char **argv)
 		case 'w': option.warm_seconds = client_seconds("--warm", optarg, 60); break;
 		case 'd': option.seconds = client_seconds("--seconds", optarg, 600); break;
 		case 'S': option.sources = client_number("--sources", optarg, 1, 200); break;
-		case 'C': option.subject.core = (int)client_number("--server-core", optarg, 0, 1023); break;
 		case 'v': option.verify = true; break;
 		case 'b': option.spin = true; break;
 		case 'i':
@@ -420,15 +407,12 @@ static void read_options(int argc, char **argv)
 			break;
 		case 't': option.mode = MODE_TOUCH; break;
 		case 'T': option.turns = true; break;
-		case 'p':
-			if (usage_add_root(&option.subject, optarg) < 0)
-				client_usage("--server-pid", optarg);
-			break;
-		default: client_usage("load_echo", "unknown option");
+		default:
+			if (!client_subject_option(o, optarg, &option.subject))
+				client_usage("load_echo", "unknown option");
 		}
 	}
-	if (optind != argc - 1 || client_parse_address(argv[optind], &option.address) < 0)
-		client_usage("load_echo", "one loopback address expected, such as tcp://127.0.0.1:7");
+	client_operand(argc, argv, "load_echo", 7, &option.address);
 }
 
 int main(int argc, char **argv)
@@ -459,7 +443,7 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	} else if (option.mode == MODE_LOAD) {
-		measure(&interval);
+		interval = measure();
 		report_load(&interval);
 	} else {
 		hold_idle();

@@ -7,9 +7,7 @@
  *
  * One process, one thread. It owns every descriptor it opens. */
 #include "client.h"
-#include "common/histogram.h"
 #include "tls_client.h"
-#include "usage.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -165,17 +163,9 @@ static void turn_until(int64_t until)
 	}
 }
 
-static void measure(struct usage *interval)
+static struct usage measure(void)
 {
-	struct usage before, after;
-
-	turn_until(now_ns() + (int64_t)(option.warm_seconds * 1e9));
-	usage_read(&option.subject, &before);
-	measuring = true;
-	turn_until(before.wall_ns + (int64_t)(option.seconds * 1e9));
-	measuring = false;
-	usage_read(&option.subject, &after);
-	*interval = usage_between(&before, &after);
+	return usage_measure(&option.subject, option.warm_seconds, option.seconds, &measuring, turn_until);
 }
 
 static void report(const struct usage *u)
@@ -184,9 +174,7 @@ static void report(const struct usage *u)
 	       ", \"per_second\": %.1f, ",
 	       option.in_flight, done, resumed, errors, (double)done * 1e9 / (double)u->wall_ns);
 	usage_print_json(&option.subject, u, done);
-	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
-	       (double)histogram_percentile(&latency, 50) / 1e3, (double)histogram_percentile(&latency, 99) / 1e3,
-	       (double)latency.max / 1e3);
+	client_print_latency(&latency);
 }
 
 static void read_options(int argc, char **argv)
@@ -209,18 +197,13 @@ static void read_options(int argc, char **argv)
 		case 'V': option.version = tls_version(optarg); break;
 		case 'w': option.warm_seconds = client_seconds("--warm", optarg, 60); break;
 		case 'd': option.seconds = client_seconds("--seconds", optarg, 600); break;
-		case 'C': option.subject.core = (int)client_number("--server-core", optarg, 0, 1023); break;
-		case 'b': option.subject.backend = (pid_t)client_number("--backend-pid", optarg, 1, 1u << 30); break;
 		case 'r': option.resume = true; break;
-		case 'p':
-			if (usage_add_root(&option.subject, optarg) < 0)
-				client_usage("--server-pid", optarg);
-			break;
-		default: client_usage("load_tls", "unknown option");
+		default:
+			if (!client_subject_option(o, optarg, &option.subject))
+				client_usage("load_tls", "unknown option");
 		}
 	}
-	if (optind != argc - 1 || client_parse_address(argv[optind], &option.address) < 0)
-		client_usage("load_tls", "one loopback address expected, such as tcp://127.0.0.1:443");
+	client_operand(argc, argv, "load_tls", 443, &option.address);
 }
 
 int main(int argc, char **argv)
@@ -228,6 +211,8 @@ int main(int argc, char **argv)
 	struct usage interval;
 
 	read_options(argc, argv);
+	if (client_need_descriptors(option.in_flight + 16) < 0)
+		client_usage("load_tls", "the hard limit of open descriptors is too low for so many connections");
 	settings = tls_client_settings(option.version, option.resume, false);
 	slots = calloc(option.in_flight, sizeof *slots);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -237,7 +222,7 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < option.in_flight; i++)
 		slots[i].fd = -1;
-	measure(&interval);
+	interval = measure();
 	report(&interval);
 	return errors > 0 || done == 0;
 }

@@ -8,7 +8,6 @@
 #include "client.h"
 #include "peer_bulk.h"
 #include "tls_client.h"
-#include "usage.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -113,17 +112,12 @@ static void read_options(int argc, char **argv)
 		case 'n': option.bytes = client_number("--bytes", optarg, 1, 1u << 31); break;
 		case 'r': option.receive = true; break;
 		case 'B': option.bare = true; break;
-		case 'C': option.subject.core = (int)client_number("--server-core", optarg, 0, 1023); break;
-		case 'b': option.subject.backend = (pid_t)client_number("--backend-pid", optarg, 1, 1u << 30); break;
-		case 'p':
-			if (usage_add_root(&option.subject, optarg) < 0)
-				client_usage("--server-pid", optarg);
-			break;
-		default: client_usage("load_tls_bulk", "unknown option");
+		default:
+			if (!client_subject_option(o, optarg, &option.subject))
+				client_usage("load_tls_bulk", "unknown option");
 		}
 	}
-	if (optind != argc - 1 || client_parse_address(argv[optind], &option.address) < 0)
-		client_usage("load_tls_bulk", "one loopback address expected, such as tcp://127.0.0.1:443");
+	client_operand(argc, argv, "load_tls_bulk", 443, &option.address);
 }
 
 int main(int argc, char **argv)

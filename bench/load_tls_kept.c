@@ -7,9 +7,7 @@
  *
  * One process, one thread. It owns every descriptor it opens until it ends. */
 #include "client.h"
-#include "common/histogram.h"
 #include "tls_client.h"
-#include "usage.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -221,21 +219,13 @@ static int open_all(void)
 	return 0;
 }
 
-static void measure(struct usage *interval)
+static struct usage measure(void)
 {
-	struct usage before, after;
-
 	resting = false;
 	for (unsigned i = 0; i < option.connections; i++)
 		if (connections[i].fd >= 0 && !connections[i].busy)
 			begin_message(&connections[i], now_ns());
-	turn_until(now_ns() + (int64_t)(option.warm_seconds * 1e9));
-	usage_read(&option.subject, &before);
-	measuring = true;
-	turn_until(before.wall_ns + (int64_t)(option.seconds * 1e9));
-	measuring = false;
-	usage_read(&option.subject, &after);
-	*interval = usage_between(&before, &after);
+	return usage_measure(&option.subject, option.warm_seconds, option.seconds, &measuring, turn_until);
 }
 
 /* Until nothing is in flight any more, and nothing of this interval is left in the figures of the next. */
@@ -263,9 +253,7 @@ static void report(const struct usage *u)
 	       ", \"starved\": %u, \"per_second\": %.1f, ",
 	       option.connections, option.size, answers, errors, starved, (double)answers * 1e9 / (double)u->wall_ns);
 	usage_print_json(&option.subject, u, answers);
-	printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
-	       (double)histogram_percentile(&latency, 50) / 1e3, (double)histogram_percentile(&latency, 99) / 1e3,
-	       (double)latency.max / 1e3);
+	client_print_latency(&latency);
 	(void)fflush(stdout);
 }
 
@@ -279,7 +267,7 @@ static int measure_in_turns(void)
 	printf("ready %u\n", opened);
 	(void)fflush(stdout);
 	while (r == 0 && fgets(line, sizeof line, stdin) != NULL) {
-		measure(&interval);
+		interval = measure();
 		report(&interval);
 		r = rest();
 	}
@@ -321,18 +309,13 @@ static void read_options(int argc, char **argv)
 		case 's': option.size = client_number("--size", optarg, 8, MESSAGE_MAX); break;
 		case 'w': option.warm_seconds = client_seconds("--warm", optarg, 60); break;
 		case 'd': option.seconds = client_seconds("--seconds", optarg, 600); break;
-		case 'C': option.subject.core = (int)client_number("--server-core", optarg, 0, 1023); break;
-		case 'b': option.subject.backend = (pid_t)client_number("--backend-pid", optarg, 1, 1u << 30); break;
 		case 'T': option.turns = true; break;
-		case 'p':
-			if (usage_add_root(&option.subject, optarg) < 0)
-				client_usage("--server-pid", optarg);
-			break;
-		default: client_usage("load_tls_kept", "unknown option");
+		default:
+			if (!client_subject_option(o, optarg, &option.subject))
+				client_usage("load_tls_kept", "unknown option");
 		}
 	}
-	if (optind != argc - 1 || client_parse_address(argv[optind], &option.address) < 0)
-		client_usage("load_tls_kept", "one loopback address expected, such as tcp://127.0.0.1:443");
+	client_operand(argc, argv, "load_tls_kept", 443, &option.address);
 }
 
 int main(int argc, char **argv)

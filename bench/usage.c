@@ -216,6 +216,20 @@ struct usage usage_between(const struct usage *before, const struct usage *after
 	};
 }
 
+struct usage usage_measure(const struct usage_subject *s, double warm_seconds, double seconds, bool *measuring,
+                           void (*turn_until)(int64_t until_ns))
+{
+	struct usage before, after;
+
+	turn_until(now_ns() + (int64_t)(warm_seconds * 1e9));
+	usage_read(s, &before);
+	*measuring = true;
+	turn_until(before.wall_ns + (int64_t)(seconds * 1e9));
+	*measuring = false;
+	usage_read(s, &after);
+	return usage_between(&before, &after);
+}
+
 void usage_print_json(const struct usage_subject *s, const struct usage *u, uint64_t operations)
 {
 	double wall = (double)u->wall_ns;

@@ -13,6 +13,7 @@
 #ifndef BENCH_USAGE_H
 #define BENCH_USAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -46,6 +47,11 @@ void usage_read(const struct usage_subject *s, struct usage *out);
 
 /* after - before, field by field. */
 struct usage usage_between(const struct usage *before, const struct usage *after);
+
+/* The interval that a load generator measures: turn_until() runs for warm_seconds, and then for seconds with
+ * *measuring set. */
+struct usage usage_measure(const struct usage_subject *s, double warm_seconds, double seconds, bool *measuring,
+                           void (*turn_until)(int64_t until_ns));
 
 /* Prints the interval as JSON members, each followed by a comma, for `operations` done in it. */
 void usage_print_json(const struct usage_subject *s, const struct usage *u, uint64_t operations);
