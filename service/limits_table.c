@@ -1,13 +1,12 @@
 /* limits_table.c — see limits_table.h.
  *
- * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A process that
- * is killed while it holds the lock leaves sums that are wrong, so sums are never the
- * truth: the places are, one for each connection that is counted by its source, and whoever gets the lock next adds
- * them up again. A ticket is the number of a place: where it counts may change (a forked child moves it, and may be
- * killed doing so) while the number that the worker gives back at the end stays. limits_forget() but marks the slot
- * dead, and the next one to have the lock does the rest: the supervisor, which is root, neither waits for a lock nor
- * follows a pointer (a robust lock is full of them) where a worker can write. A child that outlives its worker finds
- * the slot another's.
+ * One robust lock guards it all: it is held for a hash and a few sums, and never across a system call. A process
+ * that is killed while it holds the lock leaves sums that are wrong, so sums are never the truth: the places are,
+ * one for each connection that is counted by its source, and whoever gets the lock next adds them up again. A ticket
+ * is the number of a place: where it counts may change (a forked child moves it, and may be killed doing so) while
+ * the number that the worker gives back at the end stays. limits_forget() but marks the slot dead, and the next one
+ * to have the lock does the rest: the supervisor, which is root, neither waits for a lock nor follows a pointer (a
+ * robust lock is full of them) where a worker can write. A child that outlives its worker finds the slot another's.
  *
  * The table of sources is hashed with a secret (SipHash-2-4: who can choose addresses must not choose neighbours). A
  * source is looked for in a few places and no more. Entries of connected sources stay. Others give way: those with a

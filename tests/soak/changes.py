@@ -30,7 +30,7 @@ STAY_S = 0.25  # in a phase once its change is made, and between two
 IP_BIND_ADDRESS_NO_PORT = 24  # ip(7)
 LIMIT = 4  # of the service that has one
 NAMES = ("a.example", "b.example")  # the service tls has a certificate for each
-RENEWAL_S = 10  # harkd looks at the files every two
+RENEWAL_S = 10  # harkd looks at the files each second, and waits until they stay as they are
 STANDBY_S = 4  # after an upgrade an address that is left is served for two as it was: the older generation stands by
 TLS = """box = echo
 cert = {directory}/a.example.pem {directory}/b.example.pem
