@@ -219,11 +219,6 @@ static int relay_prepare(void *state, struct hark_why *why)
 	return relay_tls_open(state, why);
 }
 
-static int relay_renew(void *state, struct hark_why *why)
-{
-	return relay_tls_open(state, why);
-}
-
 static int relay_open(void *state, struct hark_why *why)
 {
 	return relay_rests_open(state) == 0 ? 0 : box_why(why, -ENOMEM, "out of memory");
@@ -282,7 +277,7 @@ const struct hark_box_row relay_box = {
 	.open = relay_open,
 	.serve = relay_serve,
 	.close = relay_close,
-	.renew = relay_renew,
+	.renew = relay_prepare,
 	.takes = relay_takes,
 	.target = target_of,
 	.failure = relay_failure,

@@ -6,6 +6,7 @@
  *
  *   build/examples/whoami tls://127.0.0.1:7443 CERTIFICATE KEY [CLIENT-AUTHORITY]
  *   build/hark call --ca CERTIFICATE tls://127.0.0.1:7443       the files are PEM */
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,10 +32,13 @@ static void whoami(struct hark_conn *c, void *arg __attribute__((unused)))
 	hark_deadline(c, hark_after(PATIENCE));
 	if (hark_peer(c, peer, sizeof peer) < 0 || hark_tls_info(c, &tls) < 0)
 		return;
-	if (hark_tls_peer(c, 0, &shown) < 0)
+	int r = hark_tls_peer(c, 0, &shown);
+	if (r == 0)
+		hark_printf(c, "%s at %s, %s %s\n", shown.subject, peer, tls.version, tls.cipher);
+	else if (r == -ENOENT)
 		hark_printf(c, "somebody at %s, %s %s\n", peer, tls.version, tls.cipher);
 	else
-		hark_printf(c, "%s at %s, %s %s\n", shown.subject, peer, tls.version, tls.cipher);
+		hark_outcome(c, 0, r); /* no memory: a client with a certificate must not pass for one without */
 }
 
 static void *wait_for_signals(void *arg)
